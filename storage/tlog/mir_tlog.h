@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* mir_tlog: the telemetry log. What devices report is appended here, and queried back.
+ *
+ * Why        One write-ahead log per shard takes what arrived in a turn with one write; the same
+ *            bytes stay in memory as the newest part of each series, so a row answers queries as
+ *            soon as its turn is committed. A maintenance thread turns old logs into immutable
+ *            segments of column chunks, merges small ones and drops what retention says.
+ *
+ *              append ──► staging ──► log file ──┐
+ *                 └─────► memtable ──(frozen)────┴──► segment ──► larger segment ──► retention
+ *
+ *            A series is a device and a measurement (full message name). Its columns are pairs of
+ *            name and type: a name whose type changes has one column for each type, and both are
+ *            kept. Rows of one series with the same time are one row; of two values of one field
+ *            the one that was appended later wins.
+ * Ownership  mir_tlog_open creates the log, its writers and its threads; mir_tlog_close ends them.
+ *            What is passed in is copied. What a query's sink sees is valid during the call only.
+ * Affinity   A writer and its series: one thread at a time (its shard's). Queries, listings, stats:
+ *            any thread, any number at once, while the writers write. mir_tlog_close: when no
+ *            other call is running. A device's rows must go through one writer at a time.
+ * Units      *_ns: nanoseconds since 1970-01-01 UTC or a duration; *_ms: milliseconds.
+ * Bounds     Memory and disk for rows that are not yet in segments: log_bytes_max per writer, and
+ *            about as much memory. When segments cannot be written fast enough, appends are refused
+ *            with MIR_E_FULL and counted; they never wait. Appending a row makes no system call,
+ *            takes no lock and calls the allocator only when the memtable needs another 256 KiB.
+ * Errors     See each function. A refused row is stored nowhere and counted by cause.
+ * Source     The files are drawn in docs/formats/telemetry-log.md. */
+#ifndef MIR_TLOG_H
+#define MIR_TLOG_H
+
+#include <stdatomic.h>
+
+#include "mir_row.h"
+#include "mir_status.h"
+#include "mir_view.h"
+
+typedef struct mir_tlog mir_tlog;
+typedef struct mir_tlog_writer mir_tlog_writer;
+typedef struct mir_tlog_series mir_tlog_series;
+struct mir_tlog_files;
+
+enum {
+    MIR_TLOG_DEVICE_BYTES_MAX = 255,
+    MIR_TLOG_MEASUREMENT_BYTES_MAX = 511,
+    MIR_TLOG_COLUMN_NAME_BYTES_MAX = 1023,
+    /* Of one series, fixed and dynamic together, since its log file was started. */
+    MIR_TLOG_COLUMNS_MAX = 4096,
+    MIR_TLOG_WRITERS_MAX = 1024,
+    MIR_TLOG_LOG_BYTES_MIN = 3 * 64 * 1024,
+};
+
+/* Zero means the default in brackets, except where noted. */
+typedef struct mir_tlog_options {
+    const char *directory;     /* made if missing; its parent must be there */
+    uint32_t writer_count;     /* [1] may differ from that of the last run */
+    uint64_t log_bytes_max;    /* [64 MiB] unsealed log per writer; at least LOG_BYTES_MIN */
+    uint32_t log_age_max_ms;   /* [600,000] a log older than this is sealed although small */
+    uint32_t sync_ms;          /* rows are on the disk this long after commit; 0: within commit */
+    uint64_t retention_age_ns; /* 0: off */
+    uint64_t retention_bytes_max;       /* 0: off; of all segments */
+    uint32_t series_max;                /* [1,000,000] open series per writer */
+    const struct mir_tlog_files *files; /* [POSIX] must outlive the log */
+} mir_tlog_options;
+
+/* Replays what the last run left unsealed (cutting a torn tail, which is logged and counted), then
+ * starts the threads. MIR_E_NO_SPACE, _PERMISSION, _IO, _NO_MEMORY, _INVALID (options),
+ * _UNSUPPORTED (files of a newer version); `error` says what to do. */
+MIR_MUST_CHECK mir_status mir_tlog_open(const mir_tlog_options *options, mir_tlog **tlog,
+                                        mir_error *error);
+/* Commits nothing: the writers' last turns must have been. Syncs the logs and ends the threads. */
+void mir_tlog_close(mir_tlog *tlog);
+
+mir_tlog_writer *mir_tlog_writer_of(mir_tlog *tlog, uint32_t shard);
+
+/* The handle of a series whose rows have these columns, in this order; the same arguments give the
+ * same handle until it is closed. When a device's schema changes, open its series again with the
+ * new columns; rows of all its handles answer one query. Of the handles of one device and
+ * measurement only the one opened last is to be appended to.
+ * MIR_E_TOO_LARGE (a name or count over its bound), _INVALID (an empty name or unknown type),
+ * _FULL (series_max), _NO_MEMORY. */
+MIR_MUST_CHECK mir_status mir_tlog_series_open(mir_tlog_writer *writer, mir_view device_id,
+                                               mir_view measurement, const mir_column *columns,
+                                               uint32_t column_count, mir_tlog_series **series);
+/* The handle is gone; its rows stay. Rows of the current turn are committed as if it were open. */
+void mir_tlog_series_close(mir_tlog_writer *writer, mir_tlog_series *series);
+
+/* Stages one row. row->column_count must be the count that the series was opened with.
+ * MIR_E_INVALID (no field at all), _TOO_LARGE (row, name or column count over its bound),
+ * _FULL (segments are written too slowly), _NO_SPACE and _IO (the log cannot be written; retried
+ * about once a second), _NO_MEMORY. The row is then not stored, and counted as refused. */
+MIR_MUST_CHECK mir_status mir_tlog_append(mir_tlog_writer *writer, mir_tlog_series *series,
+                                          const mir_row *row);
+
+/* Writes what was staged since the last commit, in one write unless it was more than the staging
+ * buffer holds, and shows it to queries. On failure the staged rows are stored nowhere; how many
+ * were refused since the last commit for that reason goes to *rows_refused (may be null).
+ * MIR_E_NO_SPACE, MIR_E_IO. Cheap when nothing is staged. */
+MIR_MUST_CHECK mir_status mir_tlog_commit_turn(mir_tlog_writer *writer, uint32_t *rows_refused);
+
+/* ---- Queries ---- */
+
+typedef struct mir_tlog_query_spec {
+    const mir_view *device_ids; /* each one once at most; more of the same are ignored */
+    uint32_t device_count;
+    mir_view measurement;
+    const mir_view *fields;    /* names to keep */
+    uint32_t field_count;      /* 0: all */
+    int64_t from_ns;           /* inclusive */
+    int64_t to_ns;             /* exclusive */
+    uint64_t window_ns;        /* 0: rows as they are; else the mean of each window (see below) */
+    uint64_t rows_max;         /* [10,000,000] rows in the answer */
+    uint64_t bytes_max;        /* [256 MiB] memory that the query may use */
+    const atomic_bool *cancel; /* may be null; set it to true and the query ends soon */
+} mir_tlog_query_spec;
+
+/* Rows in ascending time, equal times in ascending device id. Row r has column_count cells from
+ * cells[r * column_count] on; cell i is meaningful when present[r * column_count + i] is 1. */
+typedef struct mir_tlog_batch {
+    uint32_t row_count;
+    uint32_t column_count;
+    const int64_t *times_ns;
+    const uint32_t *devices; /* index into the spec's device_ids */
+    const mir_cell *cells;
+    const uint8_t *present;
+} mir_tlog_batch;
+
+/* `columns` is called once, before the first batch, and only if there is a row; the columns are in
+ * ascending byte order of their names, then by type. A sink ends the query by returning an error.
+ */
+typedef struct mir_tlog_sink {
+    void *context;
+    mir_status (*columns)(void *context, const mir_column *columns, uint32_t column_count);
+    mir_status (*rows)(void *context, const mir_tlog_batch *batch);
+} mir_tlog_sink;
+
+typedef struct mir_tlog_query_info {
+    uint64_t rows; /* given to the sink */
+    uint64_t rows_read;
+    uint64_t chunks_corrupt; /* left out of the answer: it is partial when this is not 0 */
+} mir_tlog_query_info;
+
+/* With window_ns: windows are aligned to 1970-01-01; a row's time is its window's end, or to_ns if
+ * that is earlier; integers and doubles become the mean as F64 (same names of different types are
+ * averaged together), strings and booleans are left out, an empty window makes no row.
+ * MIR_E_INVALID (from_ns >= to_ns), _TOO_LARGE (over rows_max or bytes_max; the text says how to
+ * narrow), _CANCELLED, _IO, _NO_MEMORY, and whatever the sink returned. `info` may be null. */
+MIR_MUST_CHECK mir_status mir_tlog_query(mir_tlog *tlog, const mir_tlog_query_spec *spec,
+                                         const mir_tlog_sink *sink, mir_tlog_query_info *info,
+                                         mir_error *error);
+
+/* Called with names in ascending byte order, each once. Returning an error ends the listing. */
+typedef mir_status (*mir_tlog_name_fn)(void *context, mir_view name);
+
+/* Names of the fields of a measurement that have data at or after since_ns from any device. Times
+ * are kept per chunk, so a name whose last value is a little older may be among them. */
+MIR_MUST_CHECK mir_status mir_tlog_fields(mir_tlog *tlog, mir_view measurement, int64_t since_ns,
+                                          mir_tlog_name_fn sink, void *context, mir_error *error);
+/* All measurements that have data. */
+MIR_MUST_CHECK mir_status mir_tlog_measurements(mir_tlog *tlog, mir_tlog_name_fn sink,
+                                                void *context, mir_error *error);
+
+typedef struct mir_tlog_stats {
+    uint64_t rows_accepted;  /* committed */
+    uint64_t bytes_appended; /* written to logs */
+    uint64_t commits;
+    uint64_t refused_full;      /* segments were written too slowly */
+    uint64_t refused_no_space;  /* no room on the disk */
+    uint64_t refused_io;        /* the write or its sync failed */
+    uint64_t refused_too_large; /* over a bound */
+    uint64_t refused_invalid;   /* no field, or columns that are not the series' */
+    uint64_t refused_no_memory;
+    uint64_t series_open;
+    uint64_t log_files;
+    uint64_t log_bytes; /* of rows not yet in segments */
+    uint64_t segments;
+    uint64_t segment_bytes;
+    uint64_t segment_rows;
+    uint64_t seals; /* logs turned into segments by this process */
+    uint64_t merges;
+    uint64_t segments_dropped; /* by retention */
+    uint64_t replayed_rows;    /* at open */
+    uint64_t torn_bytes_cut;   /* at open */
+    uint64_t corrupt_frames;   /* regions of logs, at open */
+    uint64_t corrupt_chunks;   /* reads that met a damaged chunk, index or file */
+    uint64_t sync_errors;
+    uint64_t write_errors; /* of logs and segments */
+    int64_t sync_lag_ns;   /* age of the oldest row that is not known to be on the disk */
+} mir_tlog_stats;
+
+/* The last text of a failure that an operator should act on goes to *trouble (may be null; empty
+ * when all is well). */
+void mir_tlog_stats_read(mir_tlog *tlog, mir_tlog_stats *stats, mir_error *trouble);
+
+/* Seals all that was committed and waits for it and for merging and retention to be done; for
+ * tests, backups and benchmarks. The writers must call mir_tlog_commit_turn meanwhile, or be idle
+ * on the calling thread. MIR_E_TIMEOUT, or what stopped the sealing. */
+MIR_MUST_CHECK mir_status mir_tlog_settle(mir_tlog *tlog, uint32_t timeout_ms, mir_error *error);
+
+#endif
