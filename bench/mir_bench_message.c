@@ -1,0 +1,364 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Plain messages: one publisher to one queue subscriber at saturation, and request/reply.
+ *
+ * Both sides of a pair run in a thread of this process, the same for both servers, so on few cores
+ * the generator takes its share from the server; the ratio is what a row says, not the rate. */
+#include "mir_bench_conn.h"
+#include "mir_bench_server.h"
+#include "mir_clock.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <time.h>
+
+enum {
+    WINDOW_BYTES = 8 << 20, /* between publisher and subscriber, below every slow-consumer bound */
+    WRITE_BYTES = 32 << 10,
+    READ_BYTES = 256 << 10,
+    REQUEST_BYTES = 16,
+    PIPELINE_DEPTH = 64,
+    SAMPLES_MAX = 1 << 20,
+};
+
+typedef struct stream {
+    mir_bench_conn conn;
+    size_t message_bytes; /* as delivered */
+    char line[64];
+    _Atomic uint64_t received; /* messages; written by the subscriber, read by the publisher */
+    _Atomic bool ended;
+} stream;
+
+/* Counts messages of one known length by counting bytes, and looks at the line of the first whole
+ * message of each read, so that bytes that are not those messages are noticed. Ends with its
+ * connection. */
+static void *consume(void *context) {
+    stream *in = context;
+    uint8_t *buffer = malloc(READ_BYTES);
+    uint64_t bytes = 0;
+    size_t line_size = strlen(in->line);
+    while (buffer != NULL) {
+        ssize_t size = recv(in->conn.fd, buffer, READ_BYTES, 0);
+        if (size < 0 && errno == EINTR) continue;
+        if (size <= 0) break;
+        size_t offset = (in->message_bytes - bytes % in->message_bytes) % in->message_bytes;
+        if (offset + line_size <= (size_t)size && memcmp(buffer + offset, in->line, line_size) != 0)
+            break;
+        bytes += (uint64_t)size;
+        atomic_store_explicit(&in->received, bytes / in->message_bytes, memory_order_release);
+    }
+    atomic_store_explicit(&in->ended, true, memory_order_release);
+    free(buffer);
+    return NULL;
+}
+
+static void short_nap(void) {
+    struct timespec wait = {.tv_nsec = 50000};
+    (void)nanosleep(&wait, NULL);
+}
+
+/* Publishes until the time is over, in whole writes, then says how many messages that were. */
+static mir_status produce(mir_bench_conn *conn, stream *to, size_t payload, int64_t until_ns,
+                          uint64_t *sent, mir_error *error) {
+    char line[64];
+    int line_size = snprintf(line, sizeof line, "PUB bench.q %zu\r\n", payload);
+    size_t message = (size_t)line_size + payload + 2;
+    size_t per_write = WRITE_BYTES / message;
+    uint64_t window = WINDOW_BYTES / to->message_bytes;
+    uint8_t *buffer = malloc(per_write * message);
+    if (buffer == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
+    for (size_t i = 0; i < per_write; i++) {
+        uint8_t *at = buffer + i * message;
+        memcpy(at, line, (size_t)line_size);
+        memset(at + line_size, 'x', payload);
+        memcpy(at + line_size + payload, "\r\n", 2);
+    }
+    mir_status status = MIR_OK;
+    uint64_t count = 0;
+    while (status == MIR_OK && mir_clock_mono_ns() < until_ns) {
+        if (atomic_load_explicit(&to->ended, memory_order_acquire)) break;
+        if (count - atomic_load_explicit(&to->received, memory_order_acquire) > window) {
+            short_nap();
+            continue;
+        }
+        status = mir_bench_conn_write(conn, buffer, per_write * message, error);
+        count += per_write;
+    }
+    if (status == MIR_OK) status = mir_bench_conn_flush(conn, error);
+    *sent = count;
+    free(buffer);
+    return status;
+}
+
+/* The publisher stops by time; what it sent until then is awaited by count, and that wait is part
+ * of the time that the rate is taken over. */
+static mir_status pubsub_round(const mir_bench_server *server, size_t payload, double seconds,
+                               double *rate, mir_error *error) {
+    stream in = {.conn = {.fd = -1}};
+    mir_bench_conn out = {.fd = -1};
+    pthread_t thread;
+    uint64_t sent = 0;
+    (void)snprintf(in.line, sizeof in.line, "MSG bench.q 1 %zu\r\n", payload);
+    in.message_bytes = strlen(in.line) + payload + 2;
+    mir_status status =
+        mir_bench_conn_open(&in.conn, server->port, "SUB bench.q work 1\r\n", error);
+    if (status == MIR_OK) status = mir_bench_conn_open(&out, server->port, "", error);
+    if (status != MIR_OK) goto out;
+    int64_t from_ns = mir_clock_mono_ns();
+    int failure = pthread_create(&thread, NULL, consume, &in);
+    if (failure != 0) {
+        status = mir_error_os(error, failure, "cannot start a thread");
+        goto out;
+    }
+    status = produce(&out, &in, payload, from_ns + (int64_t)(seconds * 1e9), &sent, error);
+    int64_t until_ns = mir_clock_mono_ns() + 30 * MIR_NS_PER_S;
+    while (status == MIR_OK && atomic_load_explicit(&in.received, memory_order_acquire) < sent &&
+           !atomic_load_explicit(&in.ended, memory_order_acquire) && mir_clock_mono_ns() < until_ns)
+        short_nap();
+    int64_t wall_ns = mir_clock_mono_ns() - from_ns;
+    uint64_t received = atomic_load_explicit(&in.received, memory_order_acquire);
+    (void)shutdown(in.conn.fd, SHUT_RDWR);
+    (void)pthread_join(thread, NULL);
+    if (status == MIR_OK && received != sent)
+        status = mir_error_set(error, MIR_E_CORRUPT, "%llu of %llu messages arrived",
+                               (unsigned long long)received, (unsigned long long)sent);
+    *rate = (double)received * 1e9 / (double)wall_ns;
+out:
+    mir_bench_conn_close(&in.conn);
+    mir_bench_conn_close(&out);
+    return status;
+}
+
+static mir_status pair_start(mir_bench_server *servers, const mir_bench_options *options,
+                             mir_error *error) {
+    mir_status status = MIR_OK;
+    for (unsigned side = 0; side < MIR_BENCH_SIDES && status == MIR_OK; side++)
+        if (mir_bench_server_wanted(options, side))
+            status = mir_bench_server_start(&servers[side], side, options, NULL, error);
+    return status;
+}
+
+static void pair_stop(mir_bench_server *servers, mir_bench_report *report) {
+    for (unsigned side = 0; side < MIR_BENCH_SIDES; side++) {
+        mir_bench_server_stop(&servers[side], false);
+        if (side == MIR_BENCH_OURS &&
+            servers[side].peak_resident_bytes > report->peak_resident_bytes)
+            report->peak_resident_bytes = servers[side].peak_resident_bytes;
+    }
+}
+
+mir_status mir_bench_pubsub(const mir_bench_options *options, mir_bench_report *report,
+                            mir_error *error) {
+    static const size_t payloads[] = {16, 128};
+    mir_bench_server servers[MIR_BENCH_SIDES] = {0};
+    mir_status status = pair_start(servers, options, error);
+    for (size_t p = 0; p < sizeof payloads / sizeof payloads[0] && status == MIR_OK; p++) {
+        mir_bench_series rates[MIR_BENCH_SIDES] = {0};
+        for (unsigned i = 0; i < 2 * options->rounds && status == MIR_OK; i++) {
+            double rate = 0;
+            if (servers[i % 2].pid == 0) continue;
+            status = pubsub_round(&servers[i % 2], payloads[p], options->seconds, &rate, error);
+            if (status != MIR_OK) break;
+            mir_bench_series_add(&rates[i % 2], rate / 1e3);
+            mir_bench_say("pubsub, %zu B, %s: %.0f k msg/s", payloads[p],
+                          i % 2 == MIR_BENCH_OURS ? "ours" : "peer", rate / 1e3);
+        }
+        if (status == MIR_OK)
+            (void)mir_bench_report_add(
+                report, "k msg/s", mir_bench_series_median(&rates[MIR_BENCH_OURS]),
+                mir_bench_series_median(&rates[MIR_BENCH_PEER]), MIR_BENCH_BAR_RATIO_MIN, 1,
+                "pub/sub, 1 queue subscriber, %zu B", payloads[p]);
+    }
+    pair_stop(servers, report);
+    return status;
+}
+
+typedef struct responder {
+    mir_bench_conn conn;
+    mir_error error;
+    mir_status status;
+} responder;
+
+/* True when the buffer holds at least the beginning of another message, whose end is then on its
+ * way: answering can wait for it. */
+static bool more_waits(const mir_bench_conn *conn) {
+    return conn->in_size > conn->in_start;
+}
+
+static bool append_reply(uint8_t *out, size_t *size, mir_view to, mir_view payload) {
+    if (*size + to.size + payload.size + 32 > WRITE_BYTES) return false;
+    int line = snprintf((char *)out + *size, WRITE_BYTES - *size, "PUB %.*s %zu\r\n",
+                        MIR_VIEW_ARGS(to), payload.size);
+    *size += (size_t)line;
+    memcpy(out + *size, payload.data, payload.size);
+    memcpy(out + *size + payload.size, "\r\n", 2);
+    *size += payload.size + 2;
+    return true;
+}
+
+/* Answers with what was asked, one write for all requests of one read. Ends when its connection
+ * does. */
+static void *respond(void *context) {
+    responder *self = context;
+    uint8_t *out = malloc(WRITE_BYTES);
+    size_t size = 0;
+    self->status = out == NULL ? MIR_E_NO_MEMORY : MIR_OK;
+    while (self->status == MIR_OK) {
+        mir_bench_message message;
+        self->status = mir_bench_conn_read(&self->conn, &message, &self->error);
+        if (self->status != MIR_OK || message.pong) continue;
+        if (!append_reply(out, &size, message.reply, message.payload)) self->status = MIR_E_FULL;
+        if (more_waits(&self->conn) || self->status != MIR_OK) continue;
+        self->status = mir_bench_conn_write(&self->conn, out, size, &self->error);
+        size = 0;
+    }
+    free(out);
+    return NULL;
+}
+
+typedef struct reqrep_result {
+    double p50_us, p99_us, p999_us, max_us;
+    double rate;
+} reqrep_result;
+
+/* Keeps `depth` requests under way, each with a reply subject of its own as clients have it;
+ * replies are answered with as many new requests, in one write per read. Latency is taken at
+ * depth 1. */
+static mir_status ask_all(mir_bench_conn *conn, unsigned depth, int64_t duration_ns,
+                          int64_t *samples, size_t *sample_count, double *rate, mir_error *error) {
+    uint8_t *out = malloc(WRITE_BYTES);
+    if (out == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
+    uint64_t asked = 0, answered = 0;
+    unsigned due = depth;
+    int64_t from_ns = mir_clock_mono_ns(), sent_ns = from_ns;
+    mir_status status = MIR_OK;
+    while (status == MIR_OK) {
+        bool over = sent_ns - from_ns >= duration_ns;
+        if (over && answered == asked) break;
+        size_t size = 0;
+        for (; due > 0 && !over; due--, asked++)
+            size += (size_t)snprintf((char *)out + size, WRITE_BYTES - size,
+                                     "PUB bench.r _INBOX.bench.%llu %d\r\n0123456789abcdef\r\n",
+                                     (unsigned long long)asked, REQUEST_BYTES);
+        sent_ns = mir_clock_mono_ns();
+        if (size > 0) status = mir_bench_conn_write(conn, out, size, error);
+        while (status == MIR_OK && answered < asked) {
+            mir_bench_message message;
+            status = mir_bench_conn_read(conn, &message, error);
+            if (status != MIR_OK || message.pong) continue;
+            if (message.payload.size != REQUEST_BYTES) {
+                status = mir_error_set(error, MIR_E_INVALID, "a request was not answered");
+                break;
+            }
+            answered++;
+            due++;
+            if (depth == 1 && *sample_count < SAMPLES_MAX)
+                samples[(*sample_count)++] = mir_clock_mono_ns() - sent_ns;
+            if (!more_waits(conn)) break;
+        }
+    }
+    *rate = (double)answered * 1e9 / (double)(mir_clock_mono_ns() - from_ns);
+    free(out);
+    return status;
+}
+
+static int compare_times(const void *a, const void *b) {
+    int64_t left = *(const int64_t *)a, right = *(const int64_t *)b;
+    return (left > right) - (left < right);
+}
+
+static double quantile_us(const int64_t *sorted, size_t count, double quantile) {
+    if (count == 0) return 0;
+    size_t at = (size_t)((double)(count - 1) * quantile + 0.5);
+    return (double)sorted[at] / 1e3;
+}
+
+static mir_status reqrep_round(const mir_bench_server *server, double seconds, int64_t *samples,
+                               reqrep_result *result, mir_error *error) {
+    responder answering = {.conn = {.fd = -1}};
+    mir_bench_conn asking = {.fd = -1};
+    pthread_t thread;
+    double ignored;
+    size_t sample_count = 0;
+    mir_status status =
+        mir_bench_conn_open(&answering.conn, server->port, "SUB bench.r work 1\r\n", error);
+    if (status == MIR_OK)
+        status = mir_bench_conn_open(&asking, server->port, "SUB _INBOX.bench.* 1\r\n", error);
+    if (status != MIR_OK) goto out;
+    int failure = pthread_create(&thread, NULL, respond, &answering);
+    if (failure != 0) {
+        status = mir_error_os(error, failure, "cannot start a thread");
+        goto out;
+    }
+    int64_t half_ns = (int64_t)(seconds * 0.5e9);
+    status = ask_all(&asking, 1, half_ns / 10, samples, &sample_count, &ignored, error);
+    sample_count = 0; /* The first tenth warms up. */
+    if (status == MIR_OK)
+        status = ask_all(&asking, 1, half_ns, samples, &sample_count, &ignored, error);
+    if (status == MIR_OK)
+        status =
+            ask_all(&asking, PIPELINE_DEPTH, half_ns, NULL, &(size_t){0}, &result->rate, error);
+    (void)shutdown(answering.conn.fd, SHUT_RDWR);
+    (void)pthread_join(thread, NULL);
+    qsort(samples, sample_count, sizeof samples[0], compare_times);
+    result->p50_us = quantile_us(samples, sample_count, 0.5);
+    result->p99_us = quantile_us(samples, sample_count, 0.99);
+    result->p999_us = quantile_us(samples, sample_count, 0.999);
+    result->max_us = quantile_us(samples, sample_count, 1);
+out:
+    mir_bench_conn_close(&answering.conn);
+    mir_bench_conn_close(&asking);
+    return status;
+}
+
+mir_status mir_bench_reqrep(const mir_bench_options *options, mir_bench_report *report,
+                            mir_error *error) {
+    enum { P50, P99, P999, MAX, RATE, FIGURES };
+    mir_bench_server servers[MIR_BENCH_SIDES] = {0};
+    mir_bench_series series[MIR_BENCH_SIDES][FIGURES] = {0};
+    double medians[MIR_BENCH_SIDES][FIGURES];
+    int64_t *samples = malloc(SAMPLES_MAX * sizeof *samples);
+    if (samples == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
+    mir_status status = pair_start(servers, options, error);
+    for (unsigned i = 0; i < 2 * options->rounds && status == MIR_OK; i++) {
+        reqrep_result result = {0};
+        if (servers[i % 2].pid == 0) continue;
+        status = reqrep_round(&servers[i % 2], options->seconds, samples, &result, error);
+        if (status != MIR_OK) break;
+        mir_bench_series *of = series[i % 2];
+        mir_bench_series_add(&of[P50], result.p50_us);
+        mir_bench_series_add(&of[P99], result.p99_us);
+        mir_bench_series_add(&of[P999], result.p999_us);
+        mir_bench_series_add(&of[MAX], result.max_us);
+        mir_bench_series_add(&of[RATE], result.rate / 1e3);
+        mir_bench_say("reqrep, %s: p50 %.1f us, p99 %.1f us, %.0f k/s at depth %d",
+                      i % 2 == MIR_BENCH_OURS ? "ours" : "peer", result.p50_us, result.p99_us,
+                      result.rate / 1e3, PIPELINE_DEPTH);
+    }
+    for (unsigned side = 0; side < MIR_BENCH_SIDES; side++)
+        for (unsigned f = 0; f < FIGURES; f++)
+            medians[side][f] = mir_bench_series_median(&series[side][f]);
+    if (status == MIR_OK) {
+        static const struct {
+            unsigned figure;
+            mir_bench_bar bar;
+            const char *unit, *name;
+        } rows[] = {
+            {P50, MIR_BENCH_BAR_RATIO_MAX, "us", "request/reply, depth 1, p50"},
+            {P99, MIR_BENCH_BAR_RATIO_MAX, "us", "request/reply, depth 1, p99"},
+            {P999, MIR_BENCH_BAR_NONE, "us", "request/reply, depth 1, p99.9"},
+            {MAX, MIR_BENCH_BAR_NONE, "us", "request/reply, depth 1, max"},
+            {RATE, MIR_BENCH_BAR_RATIO_MIN, "k/s", "request/reply, depth 64, rate"},
+        };
+        for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++)
+            (void)mir_bench_report_add(
+                report, rows[r].unit, medians[MIR_BENCH_OURS][rows[r].figure],
+                medians[MIR_BENCH_PEER][rows[r].figure], rows[r].bar, 1, "%s", rows[r].name);
+    }
+    pair_stop(servers, report);
+    free(samples);
+    return status;
+}
