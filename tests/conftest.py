@@ -39,29 +39,38 @@ def pytest_runtest_makereport(item):
 
 
 class Pool:
-    """Servers by their settings, started at first use and kept."""
+    """Servers by their settings, started at first use and kept while they are among the latest."""
+
+    KEPT = 8
 
     def __init__(self):
         self.servers = {}
+        self.problems = []
 
     def get(self, settings=None, shards=SHARDS):
         key = (repr(settings), shards)
-        server = self.servers.get(key)
-        if server is None or not server.running():
-            server = Server(settings, shards)
-            self.servers[key] = server
-            server.start()
+        server = self.servers.pop(key, None)
+        if server is not None and not server.running():
+            self.end(server)
+            server = None
+        if server is None:
+            server = Server(settings, shards).start()
+        self.servers[key] = server
+        while len(self.servers) > self.KEPT:
+            self.end(self.servers.pop(next(iter(self.servers))))
         return server
 
+    def end(self, server):
+        try:
+            server.stop()
+        except AssertionError as problem:
+            self.problems.append(str(problem))
+        server.remove()
+
     def stop(self):
-        problems = []
         for server in self.servers.values():
-            try:
-                server.stop()
-            except AssertionError as problem:
-                problems.append(str(problem))
-            server.remove()
-        assert not problems, "\n".join(problems)
+            self.end(server)
+        assert not self.problems, "\n".join(self.problems)
 
 
 @pytest.fixture(scope="session")

@@ -83,7 +83,7 @@ def reference_config(settings):
             name, write = REFERENCE_KEYS[key]
             lines.append(f"{name}: {write(value)}")
     if auth:
-        lines.append(f"authorization: {json.dumps(auth)}")
+        lines.append(f"authorization: {json.dumps(auth, ensure_ascii=False)}")
     return "\n".join(lines) + "\n"
 
 
@@ -139,6 +139,8 @@ class Server:
             self.port = wait_until(self._ready, START_S, "server is ready")
         except BaseException:
             self.kill()
+            if self.starts == 1:
+                self.remove()
             raise
         return self
 
