@@ -109,7 +109,10 @@ struct mir_schema_message {
     uint32_t name_size;
     uint32_t field_count;
     const mir_schema_field *fields; /* declaration order */
-    const uint32_t *by_number;      /* indices into fields, ascending numbers */
+    /* Indices into fields, by ascending number, name and json_name. */
+    const uint32_t *by_number;
+    const uint32_t *by_name;
+    const uint32_t *by_json_name;
     uint32_t oneof_count;
     const char *const *oneof_names;
     mir_schema_message_type type;
