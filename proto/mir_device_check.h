@@ -11,11 +11,11 @@
 #ifndef MIR_DEVICE_CHECK_H
 #define MIR_DEVICE_CHECK_H
 
+#include "mir_limits.h"
 #include "mir_status.h"
 #include "mir_view.h"
 
 enum {
-    MIR_DEVICE_ID_BYTES_MAX = 128,
     MIR_DEVICE_NAME_BYTES_MAX = 128, /* namespaces too */
     MIR_DEVICE_LABELS_MAX = 128,
     MIR_DEVICE_LABEL_KEY_BYTES_MAX = 128,

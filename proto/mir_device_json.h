@@ -5,9 +5,9 @@
  * Ownership  Text goes into the caller's mir_bytes; messages belong to the arena; a json_t belongs
  * to the caller (json_decref). Affinity   Any thread. Units      Keys are sorted bytewise; numbers
  * have their shortest form; `<`, `>`, `&`, U+2028 and U+2029 are escaped. Compact, or with
- * MIR_JSON_PRETTY two spaces a level. Bounds     Input: MIR_JSON_BYTES_MAX bytes,
- * MIR_JSON_DEPTH_MAX levels. Errors     Reading names the field and what it must be. Writing:
- * mir_bytes_ok. */
+ * MIR_JSON_PRETTY two spaces a level. Bounds     Input: MIR_DEVICE_JSON_BYTES_MAX bytes,
+ * MIR_DEVICE_JSON_DEPTH_MAX levels. Errors     Reading names the field and what it must be.
+ * Writing: mir_bytes_ok. */
 #ifndef MIR_DEVICE_JSON_H
 #define MIR_DEVICE_JSON_H
 
@@ -19,7 +19,7 @@
 #include "mir_status.h"
 #include "mir_view.h"
 
-enum { MIR_JSON_BYTES_MAX = 16 * 1024 * 1024, MIR_JSON_DEPTH_MAX = 100 };
+enum { MIR_DEVICE_JSON_BYTES_MAX = 16 * 1024 * 1024, MIR_DEVICE_JSON_DEPTH_MAX = 100 };
 
 typedef enum mir_json_style { MIR_JSON_COMPACT, MIR_JSON_PRETTY } mir_json_style;
 
