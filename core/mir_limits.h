@@ -11,7 +11,7 @@ enum {
     MIR_RECV_BUFFER_BYTES = 16 * 1024, /* one receive; a longer message is assembled */
     MIR_RECV_BUFFERS = 1024,           /* per shard */
     MIR_TURN_EVENTS_MAX = 1024,        /* completions handled before the other phases run */
-    MIR_TURN_PARCELS_MAX = 1024,       /* from each neighbour in one drain */
+    MIR_TURN_PARCELS_MAX = 4096,       /* from each neighbour in one drain: all that a ring holds */
     MIR_TIMER_TICK_MS = 10,
     MIR_SUBJECT_TOKENS_MAX = 256,      /* deeper patterns are refused, deeper subjects match none */
     MIR_DEVICE_ID_BYTES_MAX = 128,

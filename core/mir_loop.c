@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "mir_loop.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "mir_assert.h"
+#include "mir_clock.h"
+#include "mir_limits.h"
+#include "mir_ring.h"
+
+_Static_assert(MIR_RING_SLOTS_RESERVED < MIR_RING_SLOTS, "socket traffic needs a share too");
+
+enum { TIMERS_PER_TURN = 256 };
+
+typedef struct overflow {
+    mir_mpsc_node *head, *tail;
+} overflow;
+
+struct mir_loop_private {
+    mir_mesh *mesh;
+    const mir_loop_ops *ops;
+    void *context;
+    int64_t spin_ns;
+    int64_t idle_since_ns;
+    mir_mpsc mailbox;
+    /* 1 while this shard is in, or about to enter, a wait that only an event ends. */
+    _Atomic uint32_t sleeping;
+    bool draining;
+    mir_ring *out[MIR_SHARDS_MAX]; /* null for itself */
+    mir_ring *in[MIR_SHARDS_MAX];
+    overflow overflow[MIR_SHARDS_MAX];
+    uint64_t sent[MIR_SHARDS_MAX];
+    bool touched[MIR_SHARDS_MAX]; /* sent to in this turn: may need a wake */
+};
+
+struct mir_mesh {
+    unsigned count;
+    mir_epoch *epoch;
+    mir_loop loops[MIR_SHARDS_MAX];
+    struct mir_loop_private *privates[MIR_SHARDS_MAX];
+};
+
+void mir_mesh_destroy(mir_mesh *mesh)
+{
+    if (mesh == NULL) return;
+    for (unsigned i = 0; i < mesh->count; i++) {
+        for (unsigned j = 0; mesh->privates[i] != NULL && j < mesh->count; j++)
+            mir_ring_destroy(mesh->privates[i]->out[j]);
+        free(mesh->privates[i]);
+    }
+    mir_epoch_destroy(mesh->epoch);
+    free(mesh);
+}
+
+mir_status mir_mesh_create(unsigned shard_count, mir_mesh **mesh)
+{
+    MIR_ASSERT(shard_count >= 1 && shard_count <= MIR_SHARDS_MAX);
+    mir_mesh *fresh = calloc(1, sizeof *fresh);
+    if (fresh == NULL) return MIR_E_NO_MEMORY;
+    fresh->count = shard_count;
+    mir_status status = mir_epoch_create(&fresh->epoch);
+    for (unsigned i = 0; status == MIR_OK && i < shard_count; i++) {
+        struct mir_loop_private *own = calloc(1, sizeof *own);
+        if (own == NULL) {
+            status = MIR_E_NO_MEMORY;
+            break;
+        }
+        own->mesh = fresh;
+        fresh->privates[i] = own;
+        fresh->loops[i] = (mir_loop){.id = i, .count = shard_count, .own = own};
+        status = mir_epoch_register(fresh->epoch, &fresh->loops[i].epoch);
+    }
+    for (unsigned i = 0; status == MIR_OK && i < shard_count; i++) {
+        for (unsigned j = 0; status == MIR_OK && j < shard_count; j++) {
+            if (i == j) continue;
+            status = mir_ring_create(MIR_RING_SLOTS, &fresh->privates[i]->out[j]);
+            if (status == MIR_OK) fresh->privates[j]->in[i] = fresh->privates[i]->out[j];
+        }
+    }
+    if (status != MIR_OK) {
+        mir_mesh_destroy(fresh);
+        return status;
+    }
+    *mesh = fresh;
+    return MIR_OK;
+}
+
+mir_loop *mir_mesh_loop(mir_mesh *mesh, unsigned shard)
+{
+    MIR_ASSERT(shard < mesh->count);
+    return &mesh->loops[shard];
+}
+
+mir_epoch *mir_mesh_epoch(mir_mesh *mesh)
+{
+    return mesh->epoch;
+}
+
+void mir_loop_bind(mir_loop *loop, const mir_loop_ops *ops, void *context, int64_t spin_ns)
+{
+    loop->own->ops = ops;
+    loop->own->context = context;
+    loop->own->spin_ns = spin_ns;
+    loop->now_ns = mir_clock_mono_ns();
+    loop->wall_ns = mir_clock_wall_ns();
+    mir_timer_wheel_init(&loop->timers, loop->now_ns, context);
+    mir_epoch_enter(loop->epoch);
+}
+
+void mir_loop_retire(mir_loop *loop)
+{
+    mir_epoch_leave(loop->epoch);
+}
+
+mir_status mir_loop_send(mir_loop *loop, unsigned to, void *message, mir_traffic traffic)
+{
+    struct mir_loop_private *own = loop->own;
+    MIR_ASSERT(to < loop->count && to != loop->id);
+    overflow *waiting = &own->overflow[to];
+    if (traffic == MIR_TRAFFIC_SOCKET &&
+        (waiting->head != NULL || mir_ring_room(own->out[to]) <= MIR_RING_SLOTS_RESERVED))
+        return MIR_E_FULL;
+    if (waiting->head != NULL || mir_ring_push(own->out[to], message) != MIR_OK) {
+        mir_mpsc_node *node = message;
+        node->next = NULL;
+        if (waiting->head == NULL)
+            waiting->head = node;
+        else
+            waiting->tail->next = node;
+        waiting->tail = node;
+        loop->stats.overflowed++;
+    }
+    own->sent[to]++;
+    own->touched[to] = true;
+    return MIR_OK;
+}
+
+bool mir_loop_has_room(const mir_loop *loop)
+{
+    const struct mir_loop_private *own = loop->own;
+    for (unsigned i = 0; i < loop->count; i++) {
+        if (i == loop->id) continue;
+        if (own->overflow[i].head != NULL ||
+            mir_ring_room(own->out[i]) <= MIR_RING_SLOTS_RESERVED)
+            return false;
+    }
+    return true;
+}
+
+static void flush_overflow(mir_loop *loop)
+{
+    struct mir_loop_private *own = loop->own;
+    for (unsigned i = 0; i < loop->count; i++) {
+        overflow *waiting = &own->overflow[i];
+        while (waiting->head != NULL) {
+            mir_mpsc_node *node = waiting->head;
+            mir_mpsc_node *next = node->next; /* the receiver owns the node once it is pushed */
+            if (mir_ring_push(own->out[i], node) != MIR_OK) break;
+            waiting->head = next;
+            own->touched[i] = true;
+        }
+        if (waiting->head == NULL) waiting->tail = NULL;
+    }
+}
+
+void mir_loop_post(mir_loop *loop, mir_mpsc_node *node)
+{
+    struct mir_loop_private *own = loop->own;
+    if (mir_mpsc_push(&own->mailbox, node) &&
+        atomic_load_explicit(&own->sleeping, memory_order_seq_cst) != 0)
+        own->ops->wake(own->context);
+}
+
+void mir_loop_drain(mir_loop *loop)
+{
+    struct mir_loop_private *own = loop->own;
+    if (own->draining) return;
+    own->draining = true;
+    for (unsigned i = 0; i < loop->count; i++) {
+        if (i == loop->id) continue;
+        void *message;
+        for (unsigned n = 0; n < MIR_TURN_PARCELS_MAX; n++) {
+            if (mir_ring_pop(own->in[i], &message) != MIR_OK) break;
+            own->ops->message(own->context, i, message);
+            loop->stats.messages++;
+        }
+    }
+    own->draining = false;
+}
+
+static bool inbound_waits(const mir_loop *loop)
+{
+    const struct mir_loop_private *own = loop->own;
+    for (unsigned i = 0; i < loop->count; i++) {
+        if (i != loop->id && mir_ring_room(own->in[i]) != MIR_RING_SLOTS - 1) return true;
+    }
+    return !mir_mpsc_is_empty(&loop->own->mailbox);
+}
+
+static bool overflow_waits(const mir_loop *loop)
+{
+    for (unsigned i = 0; i < loop->count; i++)
+        if (loop->own->overflow[i].head != NULL) return true;
+    return false;
+}
+
+uint64_t mir_loop_sent(const mir_loop *loop, unsigned to)
+{
+    return loop->own->sent[to];
+}
+
+uint64_t mir_loop_settled(const mir_loop *loop, unsigned to)
+{
+    return mir_ring_consumed(loop->own->out[to]);
+}
+
+void mir_loop_settle(mir_loop *loop)
+{
+    for (unsigned i = 0; i < loop->count; i++) {
+        if (i == loop->id) continue;
+        mir_ring *ring = loop->own->in[i];
+        if (mir_ring_consumed(ring) != mir_ring_popped(ring)) {
+            mir_ring_consumed_set(ring, mir_ring_popped(ring));
+            /* The neighbour may sleep on just this. */
+            loop->own->touched[i] = true;
+        }
+    }
+}
+
+static void wake_sleepers(mir_loop *loop)
+{
+    struct mir_loop_private *own = loop->own;
+    for (unsigned i = 0; i < loop->count; i++) {
+        if (!own->touched[i]) continue;
+        own->touched[i] = false;
+        struct mir_loop_private *peer = own->mesh->privates[i];
+        /* A read-modify-write: ordered after our pushes as the sleeper's announcement is ordered
+         * before its last look at the rings, so one of the two sees the other. Clearing it makes
+         * one wake enough. */
+        if (atomic_exchange_explicit(&peer->sleeping, 0, memory_order_seq_cst) != 0) {
+            own->ops->wake_peer(own->context, peer->context);
+            loop->stats.wakes_sent++;
+        }
+    }
+}
+
+static void wait_phase(mir_loop *loop, bool may_sleep, int64_t max_sleep_ns)
+{
+    struct mir_loop_private *own = loop->own;
+    int64_t sleep_ns = 0;
+    if (may_sleep && !inbound_waits(loop) && !overflow_waits(loop) &&
+        !own->ops->busy(own->context)) {
+        sleep_ns = mir_timer_sleep_ns(&loop->timers, loop->now_ns, max_sleep_ns);
+        if (own->spin_ns > 0 && loop->now_ns - own->idle_since_ns < own->spin_ns) sleep_ns = 0;
+    }
+    if (sleep_ns == 0) {
+        own->ops->wait(own->context, 0);
+        return;
+    }
+    /* Announce first, then look again; see wake_sleepers. */
+    (void)atomic_exchange_explicit(&own->sleeping, 1, memory_order_seq_cst);
+    if (inbound_waits(loop)) {
+        own->ops->wait(own->context, 0);
+    } else {
+        mir_epoch_leave(loop->epoch);
+        loop->stats.sleeps++;
+        own->ops->wait(own->context, sleep_ns);
+        mir_epoch_enter(loop->epoch);
+    }
+    atomic_store_explicit(&own->sleeping, 0, memory_order_relaxed);
+}
+
+void mir_loop_turn(mir_loop *loop, bool may_sleep, int64_t max_sleep_ns)
+{
+    struct mir_loop_private *own = loop->own;
+    /* A new section each turn lets retired memory of other shards go. */
+    mir_epoch_leave(loop->epoch);
+    mir_epoch_poll(loop->epoch);
+    mir_epoch_enter(loop->epoch);
+    wait_phase(loop, may_sleep, max_sleep_ns);
+    loop->now_ns = mir_clock_mono_ns();
+    loop->wall_ns = mir_clock_wall_ns();
+    int64_t began_ns = loop->now_ns;
+    unsigned work = own->ops->poll(own->context, MIR_TURN_EVENTS_MAX);
+    uint64_t messages = loop->stats.messages;
+    mir_loop_drain(loop);
+    mir_mpsc_node *node = mir_mpsc_take(&own->mailbox);
+    while (node != NULL) {
+        mir_mpsc_node *next = node->next;
+        own->ops->posted(own->context, node);
+        node = next;
+        work++;
+    }
+    work += mir_timer_advance(&loop->timers, loop->now_ns, TIMERS_PER_TURN);
+    own->ops->turn_end(own->context);
+    flush_overflow(loop);
+    wake_sleepers(loop);
+    loop->stats.turns++;
+    if (work != 0 || loop->stats.messages != messages) {
+        own->idle_since_ns = loop->now_ns;
+        loop->stats.busy_ns += mir_clock_mono_ns() - began_ns;
+    }
+}
