@@ -417,7 +417,11 @@ void mir_config_print_default(FILE *out)
         if (bounded(key)) {
             char accepted[256];
             mir_config_key_accepted(key, accepted, sizeof accepted);
-            (void)fprintf(out, "%*s# (%s)\n", indent, "", accepted);
+            /* The examples belong into error texts; here the default is one. */
+            size_t length = strlen(accepted);
+            if (key->kind == MIR_CONFIG_DURATION || key->kind == MIR_CONFIG_SIZE)
+                length = strcspn(accepted, ",");
+            (void)fprintf(out, "%*s# (%.*s)\n", indent, "", (int)length, accepted);
         }
         /* Written out, auth.mode would mean more than its default does. */
         bool value_shown = key->fallback != NULL && key->offset != AT(auth.mode);
