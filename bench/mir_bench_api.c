@@ -27,7 +27,8 @@ static const char *const value_names[VALUE_COUNT] = {"temperature", "humidity", 
 
 /* Slow readings with some noise, each within the range that its varint length needs: 2^14 to 2^21
  * are three bytes, 2^21 to 2^28 four. */
-static void values_of(unsigned device, uint32_t sequence, uint32_t *values) {
+static void values_of(unsigned device, uint32_t sequence, uint32_t *values)
+{
     uint64_t noise = ((uint64_t)sequence * 0x9E3779B97F4A7C15u + device) >> 40;
     values[0] = 20000 + (sequence & 1023) + (uint32_t)(noise & 7);
     values[1] = 300000 + (sequence >> 3 & 4095) + (uint32_t)(noise >> 3 & 15);
@@ -35,7 +36,8 @@ static void values_of(unsigned device, uint32_t sequence, uint32_t *values) {
     values[3] = 4000000 + sequence % 100000;
 }
 
-static uint8_t *put_varint(uint8_t *at, uint64_t value) {
+static uint8_t *put_varint(uint8_t *at, uint64_t value)
+{
     while (value >= 0x80) {
         *at++ = (uint8_t)(value | 0x80);
         value >>= 7;
@@ -44,8 +46,8 @@ static uint8_t *put_varint(uint8_t *at, uint64_t value) {
     return at;
 }
 
-void mir_bench_telemetry_fill(uint8_t *payload, int64_t base_ns, unsigned device,
-                              uint32_t sequence) {
+void mir_bench_telemetry_fill(uint8_t *payload, int64_t base_ns, unsigned device, uint32_t sequence)
+{
     uint32_t values[VALUE_COUNT];
     values_of(device, sequence, values);
     uint8_t *at = payload;
@@ -57,7 +59,8 @@ void mir_bench_telemetry_fill(uint8_t *payload, int64_t base_ns, unsigned device
     }
 }
 
-void mir_bench_telemetry_init(mir_bench_telemetry *telemetry, unsigned device) {
+void mir_bench_telemetry_init(mir_bench_telemetry *telemetry, unsigned device)
+{
     static const char header[] = "NATS/1.0\r\nmir-msg: bench.v1.Env\r\n\r\n";
     int size = snprintf((char *)telemetry->bytes, sizeof telemetry->bytes,
                         "HPUB device.bench-%u.tlm.v1alpha.proto %zu %zu\r\n%s", device,
@@ -71,7 +74,8 @@ void mir_bench_telemetry_init(mir_bench_telemetry *telemetry, unsigned device) {
 
 /* Packs and asks; the reply's view lives until the next read. */
 static mir_status ask(mir_bench_conn *conn, const char *subject, const ProtobufCMessage *request,
-                      mir_view *reply, mir_error *error) {
+                      mir_view *reply, mir_error *error)
+{
     size_t size = protobuf_c_message_get_packed_size(request);
     uint8_t *body = malloc(size + 1);
     if (body == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
@@ -82,13 +86,15 @@ static mir_status ask(mir_bench_conn *conn, const char *subject, const ProtobufC
     return status;
 }
 
-static mir_status refused(const char *subject, const char *text, mir_error *error) {
+static mir_status refused(const char *subject, const char *text, mir_error *error)
+{
     return mir_error_set(error, MIR_E_INVALID, "%s was refused: %s", subject,
                          text != NULL ? text : "not a reply");
 }
 
 static mir_status query(mir_bench_conn *conn, char *id, int64_t from_ns, int64_t to_ns,
-                        MirApi__V1__QueryTelemetryResponse **response, mir_error *error) {
+                        MirApi__V1__QueryTelemetryResponse **response, mir_error *error)
+{
     static const char subject[] = "client.bench.tlm.v1alpha.query";
     MirApi__V1__DeviceTarget target = MIR_API__V1__DEVICE_TARGET__INIT;
     MirApi__V1__Timestamp from = MIR_API__V1__TIMESTAMP__INIT, to = MIR_API__V1__TIMESTAMP__INIT;
@@ -121,7 +127,8 @@ static mir_status query(mir_bench_conn *conn, char *id, int64_t from_ns, int64_t
     return MIR_OK;
 }
 
-static mir_status append_hello(mir_bytes *out, unsigned device, mir_view body, mir_error *error) {
+static mir_status append_hello(mir_bytes *out, unsigned device, mir_view body, mir_error *error)
+{
     static const char header[] =
         "NATS/1.0\r\nmir-content: mir-hello\r\nmir-content-encoding: mir-zstd\r\n\r\n";
     mir_bytes_printf(out, "HPUB device.bench-%u.core.v1alpha.hearthbeat %zu %zu\r\n%s", device,
@@ -131,7 +138,8 @@ static mir_status append_hello(mir_bytes *out, unsigned device, mir_view body, m
     return mir_bytes_ok(out) ? MIR_OK : mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
 }
 
-static mir_status pack_hello(mir_bytes *body, mir_error *error) {
+static mir_status pack_hello(mir_bytes *body, mir_error *error)
+{
     MirApi__V1__DeviceHelloContent content = MIR_API__V1__DEVICE_HELLO_CONTENT__INIT;
     MirApi__V1__DeviceHello hello = MIR_API__V1__DEVICE_HELLO__INIT;
     content.has_schema = 1;
@@ -160,7 +168,8 @@ out:
 }
 
 mir_status mir_bench_api_introduce(mir_bench_conn *conn, unsigned device_count, int64_t base_ns,
-                                   mir_error *error) {
+                                   mir_error *error)
+{
     mir_bytes body = {0}, out = {0};
     mir_bench_telemetry telemetry;
     mir_status status = pack_hello(&body, error);
@@ -208,7 +217,8 @@ typedef struct columns {
     size_t value_at[VALUE_COUNT];
 } columns;
 
-static bool find_columns(const MirApi__V1__QueryTelemetry *table, columns *found) {
+static bool find_columns(const MirApi__V1__QueryTelemetry *table, columns *found)
+{
     for (size_t v = 0; v < VALUE_COUNT; v++) {
         size_t at = 0;
         while (at < table->n_headers && strcmp(table->headers[at], value_names[v]) != 0) at++;
@@ -219,7 +229,8 @@ static bool find_columns(const MirApi__V1__QueryTelemetry *table, columns *found
 }
 
 static bool row_is(const MirApi__V1__QueryTelemetry__Row *row, const columns *found,
-                   int64_t base_ns, unsigned device, uint32_t sequence) {
+                   int64_t base_ns, unsigned device, uint32_t sequence)
+{
     uint32_t values[VALUE_COUNT];
     values_of(device, sequence, values);
     if (row->n_datapoints < 2 + VALUE_COUNT) return false;
@@ -237,7 +248,8 @@ static bool row_is(const MirApi__V1__QueryTelemetry__Row *row, const columns *fo
 }
 
 mir_status mir_bench_api_verify(mir_bench_conn *conn, unsigned device, int64_t base_ns,
-                                uint32_t sent, uint32_t *stored, mir_error *error) {
+                                uint32_t sent, uint32_t *stored, mir_error *error)
+{
     char id[ID_BYTES_MAX];
     (void)snprintf(id, sizeof id, "bench-%u", device);
     uint32_t rows = 0;
@@ -265,6 +277,25 @@ mir_status mir_bench_api_verify(mir_bench_conn *conn, unsigned device, int64_t b
     return MIR_OK;
 }
 
+mir_status mir_bench_api_visible(mir_bench_conn *conn, unsigned device, int64_t base_ns,
+                                 uint32_t sequence, mir_error *error)
+{
+    char id[ID_BYTES_MAX];
+    MirApi__V1__QueryTelemetryResponse *response;
+    columns found;
+    (void)snprintf(id, sizeof id, "bench-%u", device);
+    int64_t from_ns = base_ns + (int64_t)sequence * MIR_BENCH_STEP_NS;
+    mir_status status = query(conn, id, from_ns, from_ns + MIR_BENCH_STEP_NS, &response, error);
+    if (status != MIR_OK) return status;
+    const MirApi__V1__QueryTelemetry *table = response->ok;
+    if (table->n_rows != 1 || !find_columns(table, &found) ||
+        !row_is(table->rows[0], &found, base_ns, device, sequence))
+        status = mir_error_set(error, MIR_E_CORRUPT,
+                               "telemetry of %s that a PONG covered could not be read at once", id);
+    mir_api__v1__query_telemetry_response__free_unpacked(response, NULL);
+    return status;
+}
+
 typedef struct new_device {
     MirApi__V1__NewDevice device;
     MirApi__V1__Meta meta;
@@ -278,7 +309,8 @@ typedef struct new_device {
 
 static char label_group[] = "group", label_floor[] = "floor", name_space[] = "plant";
 
-static void describe(new_device *made, unsigned number) {
+static void describe(new_device *made, unsigned number)
+{
     mir_api__v1__new_device__init(&made->device);
     mir_api__v1__meta__init(&made->meta);
     mir_api__v1__device_spec__init(&made->spec);
@@ -301,7 +333,8 @@ static void describe(new_device *made, unsigned number) {
 }
 
 mir_status mir_bench_api_create(mir_bench_conn *conn, unsigned first, unsigned count,
-                                mir_error *error) {
+                                mir_error *error)
+{
     static const char subject[] = "client.bench.core.v1alpha.creates";
     if (count > CREATE_DEVICES_MAX)
         return mir_error_set(error, MIR_E_TOO_LARGE, "at most %d at once", CREATE_DEVICES_MAX);
@@ -340,7 +373,8 @@ out:
 
 static mir_status list(mir_bench_conn *conn, MirApi__V1__DeviceTarget *target,
                        MirApi__V1__ListDeviceResponse **response, int64_t *wall_ns,
-                       mir_error *error) {
+                       mir_error *error)
+{
     static const char subject[] = "client.bench.core.v1alpha.list";
     MirApi__V1__ListDeviceRequest request = MIR_API__V1__LIST_DEVICE_REQUEST__INIT;
     request.targets = target;
@@ -366,7 +400,8 @@ static mir_status list(mir_bench_conn *conn, MirApi__V1__DeviceTarget *target,
 }
 
 mir_status mir_bench_api_list_group(mir_bench_conn *conn, unsigned group, size_t *found,
-                                    int64_t *wall_ns, mir_error *error) {
+                                    int64_t *wall_ns, mir_error *error)
+{
     char value[ID_BYTES_MAX];
     (void)snprintf(value, sizeof value, "g%u", group);
     MirApi__V1__DeviceTarget target = MIR_API__V1__DEVICE_TARGET__INIT;
@@ -385,7 +420,8 @@ mir_status mir_bench_api_list_group(mir_bench_conn *conn, unsigned group, size_t
 }
 
 mir_status mir_bench_api_online(mir_bench_conn *conn, char **ids, size_t id_count, size_t *online,
-                                mir_error *error) {
+                                mir_error *error)
+{
     MirApi__V1__DeviceTarget target = MIR_API__V1__DEVICE_TARGET__INIT;
     MirApi__V1__ListDeviceResponse *response;
     int64_t wall_ns;

@@ -47,6 +47,10 @@ MIR_MUST_CHECK mir_status mir_bench_api_introduce(mir_bench_conn *conn, unsigned
 MIR_MUST_CHECK mir_status mir_bench_api_verify(mir_bench_conn *conn, unsigned device,
                                                int64_t base_ns, uint32_t sent, uint32_t *stored,
                                                mir_error *error);
+/* Fails unless this one message of a device can be read now. */
+MIR_MUST_CHECK mir_status mir_bench_api_visible(mir_bench_conn *conn, unsigned device,
+                                                int64_t base_ns, uint32_t sequence,
+                                                mir_error *error);
 /* Creates devices [first, first + count), labelled so that MIR_BENCH_LABEL_HITS in a row share the
  * value of `group`, and checks that the reply names them all. */
 MIR_MUST_CHECK mir_status mir_bench_api_create(mir_bench_conn *conn, unsigned first, unsigned count,

@@ -26,7 +26,8 @@ static const char hello_text[] =
 
 static _Atomic uint64_t inbox_count;
 
-static mir_status connect_to(uint16_t port, int *fd, mir_error *error) {
+static mir_status connect_to(uint16_t port, int *fd, mir_error *error)
+{
     int one = 1;
     int new_fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (new_fd < 0) return mir_error_os(error, errno, "socket");
@@ -45,7 +46,8 @@ static mir_status connect_to(uint16_t port, int *fd, mir_error *error) {
     return MIR_OK;
 }
 
-mir_status mir_bench_conn_probe(uint16_t port) {
+mir_status mir_bench_conn_probe(uint16_t port)
+{
     int fd;
     char first[5];
     mir_status status = connect_to(port, &fd, NULL);
@@ -58,7 +60,8 @@ mir_status mir_bench_conn_probe(uint16_t port) {
 }
 
 mir_status mir_bench_conn_write(mir_bench_conn *conn, const void *data, size_t size,
-                                mir_error *error) {
+                                mir_error *error)
+{
     const uint8_t *at = data;
     while (size > 0) {
         ssize_t sent = send(conn->fd, at, size, MSG_NOSIGNAL);
@@ -70,7 +73,8 @@ mir_status mir_bench_conn_write(mir_bench_conn *conn, const void *data, size_t s
     return MIR_OK;
 }
 
-static mir_status fill(mir_bench_conn *conn, mir_error *error) {
+static mir_status fill(mir_bench_conn *conn, mir_error *error)
+{
     if (conn->in_start > 0) {
         memmove(conn->in, conn->in + conn->in_start, conn->in_size - conn->in_start);
         conn->in_size -= conn->in_start;
@@ -100,7 +104,8 @@ static mir_status fill(mir_bench_conn *conn, mir_error *error) {
 }
 
 /* The length of the next line with its end, reading until it is complete. */
-static mir_status line_size(mir_bench_conn *conn, size_t *size, mir_error *error) {
+static mir_status line_size(mir_bench_conn *conn, size_t *size, mir_error *error)
+{
     size_t seen = 0;
     for (;;) {
         size_t available = conn->in_size - conn->in_start;
@@ -118,7 +123,8 @@ static mir_status line_size(mir_bench_conn *conn, size_t *size, mir_error *error
     }
 }
 
-static bool number(mir_view word, size_t *value) {
+static bool number(mir_view word, size_t *value)
+{
     if (word.size == 0 || word.size > 9) return false;
     size_t result = 0;
     for (size_t i = 0; i < word.size; i++) {
@@ -129,7 +135,8 @@ static bool number(mir_view word, size_t *value) {
     return true;
 }
 
-static size_t split(mir_view line, mir_view *words) {
+static size_t split(mir_view line, mir_view *words)
+{
     size_t count = 0, at = 0;
     while (at < line.size && count < WORDS_MAX) {
         while (at < line.size && line.data[at] == ' ') at++;
@@ -142,7 +149,8 @@ static size_t split(mir_view line, mir_view *words) {
 
 /* MSG and HMSG: `size` is the length of the line, which is in the buffer. */
 static mir_status read_message(mir_bench_conn *conn, size_t size, bool with_header,
-                               mir_bench_message *message, mir_error *error) {
+                               mir_bench_message *message, mir_error *error)
+{
     mir_view words[WORDS_MAX];
     size_t verb = with_header ? 5 : 4, total = 0, header = 0;
     mir_view line = mir_view_of(conn->in + conn->in_start + verb, size - verb - 2);
@@ -172,7 +180,8 @@ static mir_status read_message(mir_bench_conn *conn, size_t size, bool with_head
     return MIR_OK;
 }
 
-mir_status mir_bench_conn_read(mir_bench_conn *conn, mir_bench_message *message, mir_error *error) {
+mir_status mir_bench_conn_read(mir_bench_conn *conn, mir_bench_message *message, mir_error *error)
+{
     for (;;) {
         size_t size = 0;
         mir_status status = line_size(conn, &size, error);
@@ -199,7 +208,8 @@ mir_status mir_bench_conn_read(mir_bench_conn *conn, mir_bench_message *message,
     }
 }
 
-mir_status mir_bench_conn_await_pong(mir_bench_conn *conn, mir_error *error) {
+mir_status mir_bench_conn_await_pong(mir_bench_conn *conn, mir_error *error)
+{
     mir_bench_message message = {0};
     while (!message.pong) {
         mir_status status = mir_bench_conn_read(conn, &message, error);
@@ -208,13 +218,15 @@ mir_status mir_bench_conn_await_pong(mir_bench_conn *conn, mir_error *error) {
     return MIR_OK;
 }
 
-mir_status mir_bench_conn_flush(mir_bench_conn *conn, mir_error *error) {
+mir_status mir_bench_conn_flush(mir_bench_conn *conn, mir_error *error)
+{
     mir_status status = mir_bench_conn_write(conn, "PING\r\n", 6, error);
     return status == MIR_OK ? mir_bench_conn_await_pong(conn, error) : status;
 }
 
 mir_status mir_bench_conn_open(mir_bench_conn *conn, uint16_t port, const char *first,
-                               mir_error *error) {
+                               mir_error *error)
+{
     char text[1024];
     mir_bench_conn fresh = {.fd = -1};
     int size = snprintf(text, sizeof text, "%s%sPING\r\n", hello_text, first);
@@ -232,13 +244,15 @@ mir_status mir_bench_conn_open(mir_bench_conn *conn, uint16_t port, const char *
     return MIR_OK;
 }
 
-void mir_bench_conn_close(mir_bench_conn *conn) {
+void mir_bench_conn_close(mir_bench_conn *conn)
+{
     if (conn->fd >= 0) (void)close(conn->fd);
     free(conn->in);
     *conn = (mir_bench_conn){.fd = -1};
 }
 
-void mir_bench_conn_trim(mir_bench_conn *conn) {
+void mir_bench_conn_trim(mir_bench_conn *conn)
+{
     if (conn->in_start != conn->in_size) return;
     free(conn->in);
     conn->in = NULL;
@@ -246,7 +260,8 @@ void mir_bench_conn_trim(mir_bench_conn *conn) {
 }
 
 mir_status mir_bench_conn_request(mir_bench_conn *conn, const char *subject, mir_view body,
-                                  mir_view *reply, mir_error *error) {
+                                  mir_view *reply, mir_error *error)
+{
     char line[512], inbox[64];
     mir_status status = MIR_OK;
     if (!conn->inbox_ready) {

@@ -25,14 +25,16 @@ enum {
 
 static const int64_t online_timeout_ns = 60 * MIR_NS_PER_S;
 
-static void note_peak(const mir_bench_server *stopped, mir_bench_report *report) {
+static void note_peak(const mir_bench_server *stopped, mir_bench_report *report)
+{
     if (stopped->side == MIR_BENCH_OURS &&
         stopped->peak_resident_bytes > report->peak_resident_bytes)
         report->peak_resident_bytes = stopped->peak_resident_bytes;
 }
 
 /* Servers inherit the limit, so it is raised before they start. */
-static mir_status raise_descriptors(unsigned needed, mir_error *error) {
+static mir_status raise_descriptors(unsigned needed, mir_error *error)
+{
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return mir_error_set(error, MIR_E_IO, "getrlimit");
     if (limit.rlim_cur >= needed) return MIR_OK;
@@ -46,7 +48,8 @@ static mir_status raise_descriptors(unsigned needed, mir_error *error) {
 }
 
 static mir_status connect_idle(mir_bench_conn *conns, unsigned first, unsigned end, uint16_t port,
-                               mir_error *error) {
+                               mir_error *error)
+{
     mir_status status = MIR_OK;
     for (unsigned i = first; i < end && status == MIR_OK; i++) {
         char text[160];
@@ -61,7 +64,8 @@ static mir_status connect_idle(mir_bench_conn *conns, unsigned first, unsigned e
 
 /* Waits until samples of the devices [first, end), the last one among them, are online. */
 static mir_status await_online(mir_bench_conn *control, unsigned first, unsigned end,
-                               mir_error *error) {
+                               mir_error *error)
+{
     char text[IDLE_SAMPLES][ID_BYTES_MAX];
     char *ids[IDLE_SAMPLES];
     for (unsigned i = 0; i < IDLE_SAMPLES; i++) {
@@ -83,7 +87,8 @@ static mir_status await_online(mir_bench_conn *control, unsigned first, unsigned
 
 static mir_status idle_round(mir_bench_side side, const mir_bench_options *options,
                              mir_bench_conn *conns, unsigned half, double *slope,
-                             mir_bench_report *report, mir_error *error) {
+                             mir_bench_report *report, mir_error *error)
+{
     mir_bench_server server = {0};
     mir_bench_conn control = {.fd = -1};
     uint64_t anonymous[2] = {0};
@@ -108,7 +113,8 @@ static mir_status idle_round(mir_bench_side side, const mir_bench_options *optio
 }
 
 mir_status mir_bench_idle(const mir_bench_options *options, mir_bench_report *report,
-                          mir_error *error) {
+                          mir_error *error)
+{
     unsigned half = options->quick ? 500 : 5000;
     mir_bench_series slopes[MIR_BENCH_SIDES] = {0};
     mir_status status = raise_descriptors(2 * half + 256, error);
@@ -138,7 +144,8 @@ mir_status mir_bench_idle(const mir_bench_options *options, mir_bench_report *re
 /* Milliseconds from exec until a client has read INFO, on a fresh directory or a kept one. */
 static mir_status start_times(mir_bench_side side, const mir_bench_options *options,
                               const char *keep_dir, mir_bench_series *times,
-                              mir_bench_report *report, mir_error *error) {
+                              mir_bench_report *report, mir_error *error)
+{
     for (unsigned i = 0; i < START_ROUNDS; i++) {
         mir_bench_server server = {0};
         mir_status status = mir_bench_server_start(&server, side, options, keep_dir, error);
@@ -151,7 +158,8 @@ static mir_status start_times(mir_bench_side side, const mir_bench_options *opti
 }
 
 static mir_status start_empty(const mir_bench_options *options, mir_bench_report *report,
-                              mir_error *error) {
+                              mir_error *error)
+{
     mir_bench_series times[MIR_BENCH_SIDES] = {0};
     for (unsigned side = 0; side < MIR_BENCH_SIDES; side++) {
         if (!mir_bench_server_wanted(options, side)) continue;
@@ -165,7 +173,8 @@ static mir_status start_empty(const mir_bench_options *options, mir_bench_report
 }
 
 static mir_status create_all(mir_bench_conn *control, unsigned device_count, double *seconds,
-                             mir_error *error) {
+                             mir_error *error)
+{
     int64_t from_ns = mir_clock_mono_ns();
     for (unsigned first = 0; first < device_count; first += CREATE_PER_REQUEST) {
         mir_status status = mir_bench_api_create(control, first, CREATE_PER_REQUEST, error);
@@ -176,7 +185,8 @@ static mir_status create_all(mir_bench_conn *control, unsigned device_count, dou
 }
 
 static mir_status list_some(mir_bench_conn *control, unsigned device_count, double *median_ms,
-                            double *max_ms, mir_error *error) {
+                            double *max_ms, mir_error *error)
+{
     double times[LIST_ROUNDS];
     for (unsigned i = 0; i < LIST_ROUNDS; i++) {
         size_t found = 0;
@@ -201,7 +211,8 @@ static mir_status list_some(mir_bench_conn *control, unsigned device_count, doub
 }
 
 static mir_status filled(const mir_bench_options *options, mir_bench_report *report,
-                         bool with_create, bool with_start, mir_error *error) {
+                         bool with_create, bool with_start, mir_error *error)
+{
     unsigned device_count = options->quick ? 10000 : 100000;
     mir_bench_server server = {0};
     mir_bench_conn control = {.fd = -1};
@@ -250,18 +261,21 @@ static mir_status filled(const mir_bench_options *options, mir_bench_report *rep
 }
 
 mir_status mir_bench_start(const mir_bench_options *options, mir_bench_report *report,
-                           mir_error *error) {
+                           mir_error *error)
+{
     mir_status status = start_empty(options, report, error);
     return status == MIR_OK ? filled(options, report, false, true, error) : status;
 }
 
 mir_status mir_bench_create(const mir_bench_options *options, mir_bench_report *report,
-                            mir_error *error) {
+                            mir_error *error)
+{
     return filled(options, report, true, false, error);
 }
 
 mir_status mir_bench_start_and_create(const mir_bench_options *options, mir_bench_report *report,
-                                      mir_error *error) {
+                                      mir_error *error)
+{
     mir_status status = start_empty(options, report, error);
     return status == MIR_OK ? filled(options, report, true, true, error) : status;
 }

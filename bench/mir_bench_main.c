@@ -62,14 +62,16 @@ static const bench_entry benches[] = {
 
 enum { BENCH_COUNT = sizeof benches / sizeof benches[0] };
 
-static int wrong(const char *format, const char *what) {
+static int wrong(const char *format, const char *what)
+{
     (void)fputs("mir-bench: ", stderr);
     (void)fprintf(stderr, "%s %s; see mir-bench --help\n", format, what);
     return EXIT_USAGE;
 }
 
 /* `mir` in the directory of this program, or null. */
-static const char *beside_us(void) {
+static const char *beside_us(void)
+{
     static char path[MIR_BENCH_PATH_BYTES_MAX * 2];
     ssize_t size = readlink("/proc/self/exe", path, sizeof path - 8);
     if (size <= 0) return NULL;
@@ -80,7 +82,8 @@ static const char *beside_us(void) {
     return access(path, X_OK) == 0 ? path : NULL;
 }
 
-static void join_command(int argc, char **argv, char *text, size_t text_bytes) {
+static void join_command(int argc, char **argv, char *text, size_t text_bytes)
+{
     size_t used = 0;
     text[0] = '\0';
     for (int i = 0; i < argc && used < text_bytes; i++) {
@@ -97,7 +100,8 @@ typedef struct arguments {
     bool help;
 } arguments;
 
-static int parse(int argc, char **argv, arguments *parsed) {
+static int parse(int argc, char **argv, arguments *parsed)
+{
     enum { MIR = 256, PEER, SET, SECONDS, ROUNDS, QUICK, STRICT };
     static const struct option long_options[] = {
         {"mir", required_argument, NULL, MIR},
@@ -117,12 +121,8 @@ static int parse(int argc, char **argv, arguments *parsed) {
     options->peer_path = "nats-server";
     for (int c; (c = getopt_long(argc, argv, "o:h", long_options, NULL)) != -1;) {
         switch (c) {
-        case MIR:
-            mir = optarg;
-            break;
-        case PEER:
-            options->peer_path = strcmp(optarg, "none") == 0 ? NULL : optarg;
-            break;
+        case MIR: mir = optarg; break;
+        case PEER: options->peer_path = strcmp(optarg, "none") == 0 ? NULL : optarg; break;
         case SET:
             if (options->set_count == MIR_BENCH_SETS_MAX) return wrong("too many", "--set");
             options->sets[options->set_count++] = optarg;
@@ -139,22 +139,15 @@ static int parse(int argc, char **argv, arguments *parsed) {
             options->rounds = (unsigned)rounds;
             break;
         }
-        case QUICK:
-            options->quick = true;
-            break;
-        case STRICT:
-            parsed->strict = true;
-            break;
+        case QUICK: options->quick = true; break;
+        case STRICT: parsed->strict = true; break;
         case 'o':
             parsed->json = strcmp(optarg, "json") == 0;
             if (!parsed->json && strcmp(optarg, "table") != 0)
                 return wrong("-o takes table or json, not", optarg);
             break;
-        case 'h':
-            parsed->help = true;
-            return EXIT_DONE;
-        default:
-            return EXIT_USAGE; /* getopt has said why. */
+        case 'h': parsed->help = true; return EXIT_DONE;
+        default: return EXIT_USAGE; /* getopt has said why. */
         }
     }
     if (options->seconds == 0) options->seconds = options->quick ? 0.3 : 2;
@@ -172,7 +165,8 @@ static int parse(int argc, char **argv, arguments *parsed) {
     return EXIT_DONE;
 }
 
-static int run(const arguments *parsed, const char *command) {
+static int run(const arguments *parsed, const char *command)
+{
     static mir_bench_report report;
     mir_error error = {0};
     bool all = strcmp(parsed->bench, "all") == 0, known = false, failed = false;
@@ -205,7 +199,8 @@ static int run(const arguments *parsed, const char *command) {
     return failed ? EXIT_FAILED : EXIT_DONE;
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv)
+{
     static char command[COMMAND_BYTES_MAX];
     arguments parsed = {0};
     join_command(argc, argv, command, sizeof command);

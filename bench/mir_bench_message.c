@@ -35,7 +35,8 @@ typedef struct stream {
 /* Counts messages of one known length by counting bytes, and looks at the line of the first whole
  * message of each read, so that bytes that are not those messages are noticed. Ends with its
  * connection. */
-static void *consume(void *context) {
+static void *consume(void *context)
+{
     stream *in = context;
     uint8_t *buffer = malloc(READ_BYTES);
     uint64_t bytes = 0;
@@ -55,14 +56,16 @@ static void *consume(void *context) {
     return NULL;
 }
 
-static void short_nap(void) {
+static void short_nap(void)
+{
     struct timespec wait = {.tv_nsec = 50000};
     (void)nanosleep(&wait, NULL);
 }
 
 /* Publishes until the time is over, in whole writes, then says how many messages that were. */
 static mir_status produce(mir_bench_conn *conn, stream *to, size_t payload, int64_t until_ns,
-                          uint64_t *sent, mir_error *error) {
+                          uint64_t *sent, mir_error *error)
+{
     char line[64];
     int line_size = snprintf(line, sizeof line, "PUB bench.q %zu\r\n", payload);
     size_t message = (size_t)line_size + payload + 2;
@@ -96,7 +99,8 @@ static mir_status produce(mir_bench_conn *conn, stream *to, size_t payload, int6
 /* The publisher stops by time; what it sent until then is awaited by count, and that wait is part
  * of the time that the rate is taken over. */
 static mir_status pubsub_round(const mir_bench_server *server, size_t payload, double seconds,
-                               double *rate, mir_error *error) {
+                               double *rate, mir_error *error)
+{
     stream in = {.conn = {.fd = -1}};
     mir_bench_conn out = {.fd = -1};
     pthread_t thread;
@@ -133,7 +137,8 @@ out:
 }
 
 static mir_status pair_start(mir_bench_server *servers, const mir_bench_options *options,
-                             mir_error *error) {
+                             mir_error *error)
+{
     mir_status status = MIR_OK;
     for (unsigned side = 0; side < MIR_BENCH_SIDES && status == MIR_OK; side++)
         if (mir_bench_server_wanted(options, side))
@@ -141,7 +146,8 @@ static mir_status pair_start(mir_bench_server *servers, const mir_bench_options 
     return status;
 }
 
-static void pair_stop(mir_bench_server *servers, mir_bench_report *report) {
+static void pair_stop(mir_bench_server *servers, mir_bench_report *report)
+{
     for (unsigned side = 0; side < MIR_BENCH_SIDES; side++) {
         mir_bench_server_stop(&servers[side], false);
         if (side == MIR_BENCH_OURS &&
@@ -151,7 +157,8 @@ static void pair_stop(mir_bench_server *servers, mir_bench_report *report) {
 }
 
 mir_status mir_bench_pubsub(const mir_bench_options *options, mir_bench_report *report,
-                            mir_error *error) {
+                            mir_error *error)
+{
     static const size_t payloads[] = {16, 128};
     mir_bench_server servers[MIR_BENCH_SIDES] = {0};
     mir_status status = pair_start(servers, options, error);
@@ -184,11 +191,13 @@ typedef struct responder {
 
 /* True when the buffer holds at least the beginning of another message, whose end is then on its
  * way: answering can wait for it. */
-static bool more_waits(const mir_bench_conn *conn) {
+static bool more_waits(const mir_bench_conn *conn)
+{
     return conn->in_size > conn->in_start;
 }
 
-static bool append_reply(uint8_t *out, size_t *size, mir_view to, mir_view payload) {
+static bool append_reply(uint8_t *out, size_t *size, mir_view to, mir_view payload)
+{
     if (*size + to.size + payload.size + 32 > WRITE_BYTES) return false;
     int line = snprintf((char *)out + *size, WRITE_BYTES - *size, "PUB %.*s %zu\r\n",
                         MIR_VIEW_ARGS(to), payload.size);
@@ -201,7 +210,8 @@ static bool append_reply(uint8_t *out, size_t *size, mir_view to, mir_view paylo
 
 /* Answers with what was asked, one write for all requests of one read. Ends when its connection
  * does. */
-static void *respond(void *context) {
+static void *respond(void *context)
+{
     responder *self = context;
     uint8_t *out = malloc(WRITE_BYTES);
     size_t size = 0;
@@ -228,7 +238,8 @@ typedef struct reqrep_result {
  * replies are answered with as many new requests, in one write per read. Latency is taken at
  * depth 1. */
 static mir_status ask_all(mir_bench_conn *conn, unsigned depth, int64_t duration_ns,
-                          int64_t *samples, size_t *sample_count, double *rate, mir_error *error) {
+                          int64_t *samples, size_t *sample_count, double *rate, mir_error *error)
+{
     uint8_t *out = malloc(WRITE_BYTES);
     if (out == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
     uint64_t asked = 0, answered = 0;
@@ -265,19 +276,22 @@ static mir_status ask_all(mir_bench_conn *conn, unsigned depth, int64_t duration
     return status;
 }
 
-static int compare_times(const void *a, const void *b) {
+static int compare_times(const void *a, const void *b)
+{
     int64_t left = *(const int64_t *)a, right = *(const int64_t *)b;
     return (left > right) - (left < right);
 }
 
-static double quantile_us(const int64_t *sorted, size_t count, double quantile) {
+static double quantile_us(const int64_t *sorted, size_t count, double quantile)
+{
     if (count == 0) return 0;
     size_t at = (size_t)((double)(count - 1) * quantile + 0.5);
     return (double)sorted[at] / 1e3;
 }
 
 static mir_status reqrep_round(const mir_bench_server *server, double seconds, int64_t *samples,
-                               reqrep_result *result, mir_error *error) {
+                               reqrep_result *result, mir_error *error)
+{
     responder answering = {.conn = {.fd = -1}};
     mir_bench_conn asking = {.fd = -1};
     pthread_t thread;
@@ -315,7 +329,8 @@ out:
 }
 
 mir_status mir_bench_reqrep(const mir_bench_options *options, mir_bench_report *report,
-                            mir_error *error) {
+                            mir_error *error)
+{
     enum { P50, P99, P999, MAX, RATE, FIGURES };
     mir_bench_server servers[MIR_BENCH_SIDES] = {0};
     mir_bench_series series[MIR_BENCH_SIDES][FIGURES] = {0};

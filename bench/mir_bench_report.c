@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <jansson.h>
+#include <linux/magic.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -14,7 +15,8 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-void mir_bench_say(const char *format, ...) {
+void mir_bench_say(const char *format, ...)
+{
     va_list args;
     va_start(args, format);
     (void)fputs("mir-bench: ", stderr);
@@ -23,16 +25,19 @@ void mir_bench_say(const char *format, ...) {
     va_end(args);
 }
 
-void mir_bench_series_add(mir_bench_series *series, double value) {
+void mir_bench_series_add(mir_bench_series *series, double value)
+{
     if (series->count < MIR_BENCH_ROUNDS_MAX) series->values[series->count++] = value;
 }
 
-static int compare_doubles(const void *a, const void *b) {
+static int compare_doubles(const void *a, const void *b)
+{
     double left = *(const double *)a, right = *(const double *)b;
     return (left > right) - (left < right);
 }
 
-double mir_bench_series_median(const mir_bench_series *series) {
+double mir_bench_series_median(const mir_bench_series *series)
+{
     if (series->count == 0) return NAN;
     mir_bench_series sorted = *series;
     qsort(sorted.values, sorted.count, sizeof sorted.values[0], compare_doubles);
@@ -43,7 +48,8 @@ double mir_bench_series_median(const mir_bench_series *series) {
 
 mir_bench_row *mir_bench_report_add(mir_bench_report *report, const char *unit, double ours,
                                     double peer, mir_bench_bar bar_kind, double bar,
-                                    const char *name, ...) {
+                                    const char *name, ...)
+{
     static mir_bench_row spare; /* Takes what the table has no room for. */
     mir_bench_row *row =
         report->row_count < MIR_BENCH_ROWS_MAX ? &report->rows[report->row_count++] : &spare;
@@ -56,21 +62,20 @@ mir_bench_row *mir_bench_report_add(mir_bench_report *report, const char *unit, 
     return row;
 }
 
-static double ratio_of(const mir_bench_row *row) {
+static double ratio_of(const mir_bench_row *row)
+{
     return row->ours / row->peer; /* NaN when one is missing. */
 }
 
-const char *mir_bench_row_verdict(const mir_bench_row *row) {
+const char *mir_bench_row_verdict(const mir_bench_row *row)
+{
     if (row->failed) return "FAILED";
     /* Judged as printed: two decimals. */
     double ratio = round(ratio_of(row) * 100) / 100;
     switch (row->bar_kind) {
-    case MIR_BENCH_BAR_NONE:
-        return "-";
-    case MIR_BENCH_BAR_RATIO_MAX:
-        return isnan(ratio) ? "-" : ratio <= row->bar ? "pass" : "miss";
-    case MIR_BENCH_BAR_RATIO_MIN:
-        return isnan(ratio) ? "-" : ratio >= row->bar ? "pass" : "miss";
+    case MIR_BENCH_BAR_NONE: return "-";
+    case MIR_BENCH_BAR_RATIO_MAX: return isnan(ratio) ? "-" : ratio <= row->bar ? "pass" : "miss";
+    case MIR_BENCH_BAR_RATIO_MIN: return isnan(ratio) ? "-" : ratio >= row->bar ? "pass" : "miss";
     case MIR_BENCH_BAR_VALUE_MAX:
         return isnan(row->ours) ? "-" : row->ours <= row->bar ? "pass" : "miss";
     }
@@ -78,7 +83,8 @@ const char *mir_bench_row_verdict(const mir_bench_row *row) {
 }
 
 /* Four significant digits, or a dash. */
-static const char *figure(double value, char *text, size_t text_bytes) {
+static const char *figure(double value, char *text, size_t text_bytes)
+{
     if (isnan(value))
         (void)snprintf(text, text_bytes, "-");
     else
@@ -86,19 +92,14 @@ static const char *figure(double value, char *text, size_t text_bytes) {
     return text;
 }
 
-static void bar_text(const mir_bench_row *row, char *text, size_t text_bytes) {
+static void bar_text(const mir_bench_row *row, char *text, size_t text_bytes)
+{
     char value[32];
     (void)figure(row->bar, value, sizeof value);
     switch (row->bar_kind) {
-    case MIR_BENCH_BAR_NONE:
-        (void)snprintf(text, text_bytes, "-");
-        break;
-    case MIR_BENCH_BAR_RATIO_MAX:
-        (void)snprintf(text, text_bytes, "<= %sx", value);
-        break;
-    case MIR_BENCH_BAR_RATIO_MIN:
-        (void)snprintf(text, text_bytes, ">= %sx", value);
-        break;
+    case MIR_BENCH_BAR_NONE: (void)snprintf(text, text_bytes, "-"); break;
+    case MIR_BENCH_BAR_RATIO_MAX: (void)snprintf(text, text_bytes, "<= %sx", value); break;
+    case MIR_BENCH_BAR_RATIO_MIN: (void)snprintf(text, text_bytes, ">= %sx", value); break;
     case MIR_BENCH_BAR_VALUE_MAX:
         (void)snprintf(text, text_bytes, "<= %s %s", value, row->unit);
         break;
@@ -106,7 +107,8 @@ static void bar_text(const mir_bench_row *row, char *text, size_t text_bytes) {
 }
 
 /* What a program prints as its version, in one line. */
-static void version_of(const char *path, const char *argument, char *text, size_t text_bytes) {
+static void version_of(const char *path, const char *argument, char *text, size_t text_bytes)
+{
     char command[512];
     (void)snprintf(text, text_bytes, "-");
     if (path == NULL || strchr(path, '\'') != NULL) return;
@@ -120,7 +122,8 @@ static void version_of(const char *path, const char *argument, char *text, size_
     (void)pclose(pipe);
 }
 
-static void cpu_model(char *text, size_t text_bytes) {
+static void cpu_model(char *text, size_t text_bytes)
+{
     char line[256];
     (void)snprintf(text, text_bytes, "unknown CPU");
     FILE *file = fopen("/proc/cpuinfo", "re");
@@ -139,7 +142,8 @@ typedef struct machine {
     char cpu[128], kernel[96], mir[96], peer[96], filesystem[32];
 } machine;
 
-static machine describe_machine(const mir_bench_options *options) {
+static machine describe_machine(const mir_bench_options *options)
+{
     machine here = {.cores = sysconf(_SC_NPROCESSORS_ONLN)};
     struct utsname name;
     struct statfs disk;
@@ -150,23 +154,24 @@ static machine describe_machine(const mir_bench_options *options) {
     version_of(options->peer_path, "--version", here.peer, sizeof here.peer);
     if (statfs(mir_bench_server_root(), &disk) == 0)
         (void)snprintf(here.filesystem, sizeof here.filesystem, "%s",
-                       disk.f_type == 0x01021994   ? "tmpfs"
-                       : disk.f_type == 0xEF53     ? "ext4"
-                       : disk.f_type == 0x58465342 ? "xfs"
-                       : disk.f_type == 0x794c7630 ? "overlayfs"
-                                                   : "other");
+                       disk.f_type == TMPFS_MAGIC             ? "tmpfs"
+                       : disk.f_type == EXT4_SUPER_MAGIC      ? "ext4"
+                       : disk.f_type == XFS_SUPER_MAGIC       ? "xfs"
+                       : disk.f_type == OVERLAYFS_SUPER_MAGIC ? "overlayfs"
+                                                              : "other");
     return here;
 }
 
 void mir_bench_report_table(const mir_bench_report *report, const mir_bench_options *options,
-                            const char *command) {
+                            const char *command)
+{
     machine here = describe_machine(options);
     printf("machine  %ld cores, %s, %s\n", here.cores, here.cpu, here.kernel);
     printf("ours     %s, data on %s\n", here.mir, here.filesystem);
     printf("peer     %s\n", here.peer);
     printf("rounds   %u of about %g s, taken in turn; medians%s\n\n", options->rounds,
            options->seconds, options->quick ? "; QUICK: smaller sizes than the bars ask for" : "");
-    printf("%-34s %-8s %9s %9s %6s  %-11s %s\n", "row", "unit", "ours", "peer", "ratio", "bar",
+    printf("%-34s %-7s %8s %8s %6s  %-9s %s\n", "row", "unit", "ours", "peer", "ratio", "bar",
            "result");
     for (size_t i = 0; i < report->row_count; i++) {
         const mir_bench_row *row = &report->rows[i];
@@ -176,7 +181,7 @@ void mir_bench_report_table(const mir_bench_report *report, const mir_bench_opti
             (void)snprintf(ratio, sizeof ratio, "-");
         else
             (void)snprintf(ratio, sizeof ratio, "%.2f", ratio_of(row));
-        printf("%-34s %-8s %9s %9s %6s  %-11s %s\n", row->name, row->unit,
+        printf("%-34s %-7s %8s %8s %6s  %-9s %s\n", row->name, row->unit,
                figure(row->ours, ours, sizeof ours), figure(row->peer, peer, sizeof peer), ratio,
                bar, mir_bench_row_verdict(row));
         if (row->note[0] != '\0') printf("    %s\n", row->note);
@@ -187,12 +192,14 @@ void mir_bench_report_table(const mir_bench_report *report, const mir_bench_opti
     printf("\nrepeat with: %s\n", command);
 }
 
-static json_t *number_or_null(double value) {
+static json_t *number_or_null(double value)
+{
     return isnan(value) ? json_null() : json_real(value);
 }
 
 mir_status mir_bench_report_json(const mir_bench_report *report, const mir_bench_options *options,
-                                 const char *command) {
+                                 const char *command)
+{
     machine here = describe_machine(options);
     json_t *rows = json_array();
     for (size_t i = 0; i < report->row_count; i++) {

@@ -33,15 +33,18 @@ static unsigned dir_count;
  * another process, as a pid can. */
 static _Atomic int live[MIR_BENCH_SERVERS_MAX];
 
-bool mir_bench_server_wanted(const mir_bench_options *options, mir_bench_side side) {
+bool mir_bench_server_wanted(const mir_bench_options *options, mir_bench_side side)
+{
     return (side == MIR_BENCH_OURS ? options->mir_path : options->peer_path) != NULL;
 }
 
-const char *mir_bench_server_root(void) {
+const char *mir_bench_server_root(void)
+{
     return root;
 }
 
-static int remove_entry(const char *path, const struct stat *info, int kind, struct FTW *where) {
+static int remove_entry(const char *path, const struct stat *info, int kind, struct FTW *where)
+{
     (void)info;
     (void)kind;
     (void)where;
@@ -49,11 +52,13 @@ static int remove_entry(const char *path, const struct stat *info, int kind, str
     return 0;
 }
 
-static void remove_tree(const char *path) {
+static void remove_tree(const char *path)
+{
     (void)nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 }
 
-void mir_bench_server_cleanup(void) {
+void mir_bench_server_cleanup(void)
+{
     for (size_t i = 0; i < MIR_BENCH_SERVERS_MAX; i++) {
         int pidfd = atomic_exchange(&live[i], 0) - 1;
         if (pidfd < 0) continue;
@@ -64,7 +69,8 @@ void mir_bench_server_cleanup(void) {
     if (root[0] != '\0') remove_tree(root);
 }
 
-static void *await_signal(void *context) {
+static void *await_signal(void *context)
+{
     (void)context;
     sigset_t set;
     (void)sigemptyset(&set);
@@ -78,7 +84,8 @@ static void *await_signal(void *context) {
     _exit(128 + signal_number);
 }
 
-mir_status mir_bench_server_init(mir_error *error) {
+mir_status mir_bench_server_init(mir_error *error)
+{
     const char *base = getenv("TMPDIR");
     if (base == NULL || base[0] == '\0') base = "/tmp";
     int size = snprintf(root, sizeof root, "%s/mir-bench-XXXXXX", base);
@@ -104,7 +111,8 @@ mir_status mir_bench_server_init(mir_error *error) {
     return MIR_OK;
 }
 
-static mir_status free_port(uint16_t *port, mir_error *error) {
+static mir_status free_port(uint16_t *port, mir_error *error)
+{
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0) return mir_error_os(error, errno, "socket");
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -119,7 +127,8 @@ static mir_status free_port(uint16_t *port, mir_error *error) {
     return status;
 }
 
-static mir_status write_config(const char *path, const char *text, mir_error *error) {
+static mir_status write_config(const char *path, const char *text, mir_error *error)
+{
     FILE *file = fopen(path, "we");
     if (file == NULL) return mir_error_os(error, errno, "cannot write %s", path);
     bool good = fputs(text, file) >= 0;
@@ -127,7 +136,8 @@ static mir_status write_config(const char *path, const char *text, mir_error *er
     return MIR_OK;
 }
 
-static size_t read_log(const char *path, char *text, size_t text_bytes, bool tail) {
+static size_t read_log(const char *path, char *text, size_t text_bytes, bool tail)
+{
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return 0;
     off_t end = lseek(fd, 0, SEEK_END);
@@ -139,7 +149,8 @@ static size_t read_log(const char *path, char *text, size_t text_bytes, bool tai
     return (size_t)size;
 }
 
-static mir_status fail_with_log(const char *log_path, const char *what, mir_error *error) {
+static mir_status fail_with_log(const char *log_path, const char *what, mir_error *error)
+{
     char tail[LOG_TAIL_BYTES];
     (void)read_log(log_path, tail, sizeof tail, true);
     return mir_error_set(error, MIR_E_UNREACHABLE, "%s; it wrote last: %s", what,
@@ -147,7 +158,8 @@ static mir_status fail_with_log(const char *log_path, const char *what, mir_erro
 }
 
 /* Ours says on which port it serves; 0 while it has not. */
-static uint16_t announced_port(const char *log_path) {
+static uint16_t announced_port(const char *log_path)
+{
     char text[8192];
     (void)read_log(log_path, text, sizeof text, false);
     static const char mark[] = "ready on 127.0.0.1:";
@@ -157,7 +169,8 @@ static uint16_t announced_port(const char *log_path) {
     return port > 0 && port <= UINT16_MAX ? (uint16_t)port : 0;
 }
 
-static pid_t spawn(char *const *args, const char *log_path, const char *home) {
+static pid_t spawn(char *const *args, const char *log_path, const char *home)
+{
     int log = open(log_path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
     if (log < 0) return -1;
     pid_t parent = getpid();
@@ -184,20 +197,23 @@ static pid_t spawn(char *const *args, const char *log_path, const char *home) {
     return pid;
 }
 
-static void nap(int64_t duration_ns) {
+static void nap(int64_t duration_ns)
+{
     struct timespec wait = {.tv_sec = duration_ns / MIR_NS_PER_S,
                             .tv_nsec = duration_ns % MIR_NS_PER_S};
     (void)nanosleep(&wait, NULL);
 }
 
-bool mir_bench_server_alive(const mir_bench_server *server) {
+bool mir_bench_server_alive(const mir_bench_server *server)
+{
     if (server->pid == 0) return false;
     struct pollfd ended = {.fd = server->pidfd, .events = POLLIN};
     return poll(&ended, 1, 0) == 0;
 }
 
 static mir_status await_ready(mir_bench_server *server, const char *log_path, int64_t from_ns,
-                              mir_error *error) {
+                              mir_error *error)
+{
     while (mir_clock_mono_ns() - from_ns < start_timeout_ns) {
         if (!mir_bench_server_alive(server))
             return fail_with_log(log_path, "the server ended before it was ready", error);
@@ -218,7 +234,8 @@ static mir_status await_ready(mir_bench_server *server, const char *log_path, in
 /* Fills `args`, whose strings live in `storage` and the options. */
 static mir_status arguments(mir_bench_server *server, const mir_bench_options *options,
                             char (*storage)[MIR_BENCH_PATH_BYTES_MAX + 16], char **args,
-                            mir_error *error) {
+                            mir_error *error)
+{
     char *config = storage[0], *data = storage[1], *port = storage[2];
     size_t count = 0;
     (void)snprintf(config, sizeof storage[0], "%s/config", server->dir);
@@ -250,7 +267,8 @@ static mir_status arguments(mir_bench_server *server, const mir_bench_options *o
 
 mir_status mir_bench_server_start(mir_bench_server *server, mir_bench_side side,
                                   const mir_bench_options *options, const char *keep_dir,
-                                  mir_error *error) {
+                                  mir_error *error)
+{
     mir_bench_server fresh = {.side = side};
     char storage[3][MIR_BENCH_PATH_BYTES_MAX + 16];
     char log_path[MIR_BENCH_PATH_BYTES_MAX + 16];
@@ -293,7 +311,8 @@ mir_status mir_bench_server_start(mir_bench_server *server, mir_bench_side side,
     return MIR_OK;
 }
 
-void mir_bench_server_stop(mir_bench_server *server, bool keep_dir) {
+void mir_bench_server_stop(mir_bench_server *server, bool keep_dir)
+{
     if (server->pid == 0) return;
     server->peak_resident_bytes = mir_bench_server_memory(server, "VmHWM");
     (void)syscall(SYS_pidfd_send_signal, server->pidfd, SIGTERM, NULL, 0);
@@ -309,11 +328,13 @@ void mir_bench_server_stop(mir_bench_server *server, bool keep_dir) {
     if (!keep_dir) remove_tree(server->dir);
 }
 
-int64_t mir_bench_server_cpu_ns(const mir_bench_server *server) {
+int64_t mir_bench_server_cpu_ns(const mir_bench_server *server)
+{
     return mir_clock_read(server->cpu_clock);
 }
 
-uint64_t mir_bench_server_memory(const mir_bench_server *server, const char *field) {
+uint64_t mir_bench_server_memory(const mir_bench_server *server, const char *field)
+{
     char path[64], line[256];
     (void)snprintf(path, sizeof path, "/proc/%d/status", (int)server->pid);
     FILE *file = fopen(path, "re");
@@ -329,7 +350,8 @@ uint64_t mir_bench_server_memory(const mir_bench_server *server, const char *fie
     return bytes;
 }
 
-void mir_bench_server_settle(const mir_bench_server *server) {
+void mir_bench_server_settle(const mir_bench_server *server)
+{
     int64_t before_ns = mir_bench_server_cpu_ns(server);
     for (int i = 0; i < 50; i++) {
         nap(100 * MIR_NS_PER_MS);
