@@ -535,6 +535,17 @@ MIR_MUST_CHECK static mir_status set_from_argument(mir_config *config, const cha
     return set_labelled(config, "--set", name, equals + 1, error);
 }
 
+/* Devices read these, and may share an environment with the server. */
+static bool variable_is_for_devices(const char *variable, size_t length)
+{
+    static const char *const names[] = {"MIR__TARGET", "MIR__CREDENTIALS", "MIR__ROOT_CA",
+                                        "MIR__LOG_LEVEL"};
+    static const char prefix[] = "MIR__DEVICE__";
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (strlen(names[i]) == length && strncmp(names[i], variable, length) == 0) return true;
+    return strncmp(variable, prefix, sizeof prefix - 1) == 0;
+}
+
 /* MIR__LIMITS__MAX_PAYLOAD=1MiB is limits.max_payload. Variables of other names are not ours. */
 MIR_MUST_CHECK static mir_status set_from_variable(mir_config *config, const char *variable,
                                                    mir_error *error)
@@ -545,6 +556,7 @@ MIR_MUST_CHECK static mir_status set_from_variable(mir_config *config, const cha
     const char *equals = strchr(variable, '=');
     if (equals == NULL || strncmp(variable, VARIABLE_PREFIX, prefix) != 0) return MIR_OK;
     size_t length = (size_t)(equals - variable);
+    if (variable_is_for_devices(variable, length)) return MIR_OK;
     if (length >= sizeof label)
         return mir_error_set(error, MIR_E_INVALID, "%.*s: unknown key", (int)sizeof label,
                              variable);
