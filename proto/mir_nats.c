@@ -74,8 +74,8 @@ static int keyword(const uint8_t *data, size_t size, const char *name)
 typedef struct keyword_rule {
     const char *name; /* lower case */
     mir_nats_kind kind;
-    bool blank_after;  /* the keyword must be followed by a blank */
-    bool has_line;     /* arguments count against the control line limit */
+    bool blank_after; /* the keyword must be followed by a blank */
+    bool has_line;    /* arguments count against the control line limit */
     bool from_client;
     bool from_server;
 } keyword_rule;
@@ -325,7 +325,7 @@ bool mir_nats_match(mir_view pattern, mir_view literal)
 bool mir_nats_subset(mir_view inner, mir_view outer)
 {
     size_t inner_at = 0, outer_at = 0;
-    mir_view i, o;
+    mir_view i = {0}, o = {0}; /* gcc does not see at -O2 that both are set before use */
     for (;;) {
         bool has_i = next_token(inner, &inner_at, &i);
         bool has_o = next_token(outer, &outer_at, &o);
@@ -340,7 +340,7 @@ bool mir_nats_subset(mir_view inner, mir_view outer)
 bool mir_nats_overlap(mir_view a, mir_view b)
 {
     size_t a_at = 0, b_at = 0;
-    mir_view x, y;
+    mir_view x = {0}, y = {0};
     for (;;) {
         bool has_x = next_token(a, &a_at, &x);
         bool has_y = next_token(b, &b_at, &y);
