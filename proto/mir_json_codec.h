@@ -26,7 +26,7 @@ typedef enum mir_json_defaults {
     MIR_JSON_DEFAULTS_EMITTED, /* presence-less scalars, empty lists and maps */
 } mir_json_defaults;
 
-/* Compact text; fields in order of their numbers, map entries in order of their keys. */
+/* Compact text; fields in order of their declaration, map entries in order of their keys. */
 MIR_MUST_CHECK mir_status mir_json_from_proto(const mir_schema_message *message, mir_view payload,
                                               mir_json_defaults defaults, mir_bytes *text,
                                               mir_error *error);
