@@ -191,9 +191,12 @@ typedef struct mir_tlog_stats {
  * when all is well). */
 void mir_tlog_stats_read(mir_tlog *tlog, mir_tlog_stats *stats, mir_error *trouble);
 
-/* Seals all that was committed and waits for it and for merging and retention to be done; for
- * tests, backups and benchmarks. The writers must call mir_tlog_commit_turn meanwhile, or be idle
- * on the calling thread. MIR_E_TIMEOUT, or what stopped the sealing. */
+/* Hands what was committed so far over to be sealed, if there is anything. MIR_E_FULL, _NO_SPACE,
+ * _IO: not now, for the reasons that append has. */
+MIR_MUST_CHECK mir_status mir_tlog_freeze(mir_tlog_writer *writer);
+/* Any thread but a writer's while it writes: waits until all that was frozen is in segments, small
+ * segments are merged and retention is applied. For backups, tests and benchmarks. MIR_E_TIMEOUT,
+ * with what stands in the way. */
 MIR_MUST_CHECK mir_status mir_tlog_settle(mir_tlog *tlog, uint32_t timeout_ms, mir_error *error);
 
 #endif

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* mir_tlog_column: one column of a chunk as bytes, and back, exactly.
+ *
+ * Why        The values of one field are like one another, and times nearly evenly spaced:
+ * differences packed into as few bits as each group of 128 needs are small and quick to unpack.
+ * Ownership  A codec owns zstd contexts and scratch; decoded texts live in the caller's arena.
+ * Affinity   A codec: one thread at a time.
+ * Bounds     MIR_TLOG_CHUNK_ROWS_MAX values; a column's bytes MIR_TLOG_COLUMN_BYTES_MAX.
+ * Errors     Encoding fails through mir_bytes_ok alone. Decoding: MIR_E_CORRUPT, _NO_MEMORY.
+ * Source     Frame of reference in groups, as in the Parquet DELTA_BINARY_PACKED encoding; byte
+ *            planes as in its BYTE_STREAM_SPLIT. Drawn in docs/formats/telemetry-log.md. */
+#ifndef MIR_TLOG_COLUMN_H
+#define MIR_TLOG_COLUMN_H
+
+#include "mir_arena.h"
+#include "mir_bytes.h"
+#include "mir_row.h"
+#include "mir_status.h"
+#include "mir_tlog_code.h"
+
+enum {
+    MIR_TLOG_CHUNK_ROWS_MAX = 8192,
+    MIR_TLOG_COLUMN_BYTES_MAX = 16 << 20,
+};
+
+typedef struct mir_tlog_codec {
+    struct ZSTD_CCtx_s *compressor;
+    struct ZSTD_DCtx_s *decompressor;
+    mir_bytes raw;
+    mir_bytes packed;
+    uint64_t *work; /* 3 times MIR_TLOG_CHUNK_ROWS_MAX */
+} mir_tlog_codec;
+
+MIR_MUST_CHECK mir_status mir_tlog_codec_init(mir_tlog_codec *codec);
+void mir_tlog_codec_fini(mir_tlog_codec *codec);
+
+/* Appends `count` values: the bits of integers, doubles (as IEEE 754 bits) and booleans (0, 1) from
+ * `values`, strings from `texts`; the other may be null. */
+void mir_tlog_column_encode(mir_tlog_codec *codec, mir_bytes *out, mir_column_type type,
+                            const uint64_t *values, const mir_view *texts, uint32_t count);
+/* The same back. `values` has room for `count`; texts (strings only) likewise, in the arena. */
+MIR_MUST_CHECK mir_status mir_tlog_column_decode(mir_tlog_codec *codec, mir_tlog_reader *in,
+                                                 mir_column_type type, uint64_t *values,
+                                                 mir_view *texts, uint32_t count, mir_arena *arena);
+/* Passes over a column without looking into it. */
+void mir_tlog_column_skip(mir_tlog_reader *in);
+
+/* zstd of `size` bytes into `out` (appended), for indexes and footers. */
+void mir_tlog_compress(mir_tlog_codec *codec, mir_bytes *out, const void *data, size_t size);
+MIR_MUST_CHECK mir_status mir_tlog_decompress(mir_tlog_codec *codec, uint8_t *raw, size_t raw_size,
+                                              mir_view packed);
+
+#endif

@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "mir_tlog_file.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int posix_make_directory(void *context, const char *path) {
+    (void)context;
+    if (mkdir(path, 0700) == 0 || errno == EEXIST) return 0;
+    return -errno;
+}
+
+static int posix_lock(void *context, const char *path, int *handle) {
+    (void)context;
+    const int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0) return -errno;
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+        const int code = errno;
+        (void)close(fd);
+        return -code;
+    }
+    *handle = fd;
+    return 0;
+}
+
+static int posix_create(void *context, const char *path, int *handle) {
+    (void)context;
+    const int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0) return -errno;
+    *handle = fd;
+    return 0;
+}
+
+static int posix_open(void *context, const char *path, int *handle) {
+    (void)context;
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return -errno;
+    *handle = fd;
+    return 0;
+}
+
+static int posix_close(void *context, int handle) {
+    (void)context;
+    return close(handle) == 0 ? 0 : -errno;
+}
+
+static int64_t posix_pread(void *context, int handle, void *data, size_t size, uint64_t offset) {
+    (void)context;
+    const ssize_t count = pread(handle, data, size, (off_t)offset);
+    return count < 0 ? -errno : count;
+}
+
+static int64_t posix_pwrite(void *context, int handle, const void *data, size_t size,
+                            uint64_t offset) {
+    (void)context;
+    const ssize_t count = pwrite(handle, data, size, (off_t)offset);
+    return count < 0 ? -errno : count;
+}
+
+static int posix_allocate(void *context, int handle, uint64_t size) {
+    (void)context;
+    int result;
+    do {
+        result = fallocate(handle, 0, 0, (off_t)size);
+    } while (result != 0 && errno == EINTR);
+    if (result == 0) return 0;
+    if (errno != EOPNOTSUPP) return -errno;
+    /* A file system without reservations: a full disk is then found by the write itself. */
+    return ftruncate(handle, (off_t)size) == 0 ? 0 : -errno;
+}
+
+static int posix_size(void *context, int handle, uint64_t *size) {
+    (void)context;
+    struct stat info;
+    if (fstat(handle, &info) != 0) return -errno;
+    *size = (uint64_t)info.st_size;
+    return 0;
+}
+
+static int posix_sync(void *context, int handle) {
+    (void)context;
+    return fdatasync(handle) == 0 ? 0 : -errno;
+}
+
+static int posix_sync_directory(void *context, const char *path) {
+    (void)context;
+    const int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return -errno;
+    const int result = fsync(fd) == 0 ? 0 : -errno;
+    (void)close(fd);
+    return result;
+}
+
+static int posix_rename(void *context, const char *from, const char *to) {
+    (void)context;
+    return rename(from, to) == 0 ? 0 : -errno;
+}
+
+static int posix_unlink(void *context, const char *path) {
+    (void)context;
+    return unlink(path) == 0 ? 0 : -errno;
+}
+
+static int posix_list(void *context, const char *path,
+                      int (*each)(void *each_context, const char *name), void *each_context) {
+    (void)context;
+    DIR *directory = opendir(path);
+    if (directory == NULL) return -errno;
+    int result = 0;
+    for (;;) {
+        errno = 0;
+        const struct dirent *entry = readdir(directory);
+        if (entry == NULL) {
+            result = -errno;
+            break;
+        }
+        if (entry->d_name[0] == '.') continue;
+        result = each(each_context, entry->d_name);
+        if (result != 0) break;
+    }
+    (void)closedir(directory);
+    return result;
+}
+
+const mir_tlog_files mir_tlog_files_posix = {
+    .make_directory = posix_make_directory,
+    .lock = posix_lock,
+    .create = posix_create,
+    .open = posix_open,
+    .close = posix_close,
+    .pread = posix_pread,
+    .pwrite = posix_pwrite,
+    .allocate = posix_allocate,
+    .size = posix_size,
+    .sync = posix_sync,
+    .sync_directory = posix_sync_directory,
+    .rename = posix_rename,
+    .unlink = posix_unlink,
+    .list = posix_list,
+};
+
+int mir_tlog_file_read(const mir_tlog_files *files, int handle, void *data, size_t size,
+                       uint64_t offset) {
+    uint8_t *to = data;
+    while (size > 0) {
+        const int64_t count = files->pread(files->context, handle, to, size, offset);
+        if (count == -EINTR) continue;
+        if (count < 0) return (int)count;
+        if (count == 0) return -ENODATA;
+        to += count;
+        offset += (uint64_t)count;
+        size -= (size_t)count;
+    }
+    return 0;
+}
+
+int mir_tlog_file_write(const mir_tlog_files *files, int handle, const void *data, size_t size,
+                        uint64_t offset) {
+    const uint8_t *from = data;
+    while (size > 0) {
+        const int64_t count = files->pwrite(files->context, handle, from, size, offset);
+        if (count == -EINTR) continue;
+        if (count < 0) return (int)count;
+        if (count == 0) return -EIO;
+        from += count;
+        offset += (uint64_t)count;
+        size -= (size_t)count;
+    }
+    return 0;
+}

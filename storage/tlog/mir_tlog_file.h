@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* mir_tlog_file: every call by which the telemetry log touches the disk.
+ *
+ * Why        One table of functions, so that tests put a disk behind it that is full, fails, tears
+ *            writes and loses power at any call.
+ * Ownership  A handle belongs to who opened it until close.
+ * Affinity   Any thread; calls on one handle may come from several threads at once.
+ * Errors     Each returns 0 or a count, or a negative errno value. pread and pwrite may be short;
+ *            the mir_tlog_file_* helpers continue until all is done. */
+#ifndef MIR_TLOG_FILE_H
+#define MIR_TLOG_FILE_H
+
+#include "mir_status.h"
+#include "mir_view.h"
+
+enum { MIR_TLOG_PATH_BYTES_MAX = 1024 };
+
+typedef struct mir_tlog_files {
+    void *context;
+    int (*make_directory)(void *context, const char *path);
+    /* Keeps other processes out until the handle is closed; -EWOULDBLOCK when one is there. */
+    int (*lock)(void *context, const char *path, int *handle);
+    int (*create)(void *context, const char *path, int *handle); /* -EEXIST when it is there */
+    int (*open)(void *context, const char *path, int *handle);   /* to read */
+    int (*close)(void *context, int handle);
+    int64_t (*pread)(void *context, int handle, void *data, size_t size, uint64_t offset);
+    int64_t (*pwrite)(void *context, int handle, const void *data, size_t size, uint64_t offset);
+    int (*allocate)(void *context, int handle, uint64_t size);
+    int (*size)(void *context, int handle, uint64_t *size);
+    int (*sync)(void *context, int handle);
+    int (*sync_directory)(void *context, const char *path);
+    int (*rename)(void *context, const char *from, const char *to);
+    int (*unlink)(void *context, const char *path);
+    /* Calls `each` with every name in the directory until it returns other than 0. */
+    int (*list)(void *context, const char *path, int (*each)(void *each_context, const char *name),
+                void *each_context);
+} mir_tlog_files;
+
+extern const mir_tlog_files mir_tlog_files_posix;
+
+/* All of it, or -errno; -ENODATA when the file ends before. */
+int mir_tlog_file_read(const mir_tlog_files *files, int handle, void *data, size_t size,
+                       uint64_t offset);
+int mir_tlog_file_write(const mir_tlog_files *files, int handle, const void *data, size_t size,
+                        uint64_t offset);
+
+#endif

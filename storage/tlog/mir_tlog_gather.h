@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* mir_tlog_gather: the rows of one series from all places where they are, as columns in order.
+ *
+ * Why        Sealing, merging and queries do the same: take rows from sources, oldest source first,
+ *            put them in the order of time, and make one row of those with equal times, field by
+ *            field, the later one winning.
+ * Ownership  Names and texts are pointed to: they stay with the sources, or in the gather's arena.
+ * Affinity   One thread at a time.
+ * Bounds     bytes_max (0: none) for its arrays; UINT32_MAX rows.
+ * Errors     MIR_E_NO_MEMORY, MIR_E_TOO_LARGE (bytes_max). */
+#ifndef MIR_TLOG_GATHER_H
+#define MIR_TLOG_GATHER_H
+
+#include "mir_arena.h"
+#include "mir_row.h"
+#include "mir_tlog_mem.h"
+
+typedef struct mir_tlog_gather_column {
+    mir_view name;
+    mir_column_type type;
+    uint32_t capacity;
+    uint64_t *values; /* bits, or for strings an index into texts */
+    uint8_t *present;
+} mir_tlog_gather_column;
+
+typedef struct mir_tlog_gather {
+    /* What to take; set by the caller after init. */
+    const mir_view *fields;
+    uint32_t field_count; /* 0: all */
+    bool numbers_only;
+    int64_t time_first;
+    int64_t time_last; /* inclusive */
+    uint64_t bytes_max;
+
+    uint32_t row_count;
+    uint32_t capacity;
+    int64_t *times;
+    uint32_t column_count;
+    uint32_t column_capacity;
+    mir_tlog_gather_column *columns;
+    uint32_t slot_count;
+    uint32_t *slots; /* column + 1 by hash of name and type */
+    mir_view *texts;
+    uint32_t text_count;
+    uint32_t text_capacity;
+    uint64_t bytes;
+    uint64_t rows_read;
+    mir_arena arena;
+    mir_tlog_cell *cells;
+    uint32_t *map;
+    uint32_t map_capacity;
+} mir_tlog_gather;
+
+enum { MIR_TLOG_GATHER_NONE = UINT32_MAX };
+
+MIR_MUST_CHECK mir_status mir_tlog_gather_init(mir_tlog_gather *gather);
+void mir_tlog_gather_fini(mir_tlog_gather *gather);
+/* Empty again; keeps its memory and what to take. */
+void mir_tlog_gather_reset(mir_tlog_gather *gather);
+
+/* The place of a column, or MIR_TLOG_GATHER_NONE when it is not wanted. */
+MIR_MUST_CHECK mir_status mir_tlog_gather_column_of(mir_tlog_gather *gather, mir_view name,
+                                                    mir_column_type type, uint32_t *column);
+/* Room for `count` more rows; none of their fields is present. Does not change row_count. */
+MIR_MUST_CHECK mir_status mir_tlog_gather_room(mir_tlog_gather *gather, uint32_t count);
+MIR_MUST_CHECK mir_status mir_tlog_gather_texts_room(mir_tlog_gather *gather, uint32_t count);
+/* Room for `count` column numbers in gather->map. */
+MIR_MUST_CHECK mir_status mir_tlog_gather_map_room(mir_tlog_gather *gather, uint32_t count);
+/* The published rows of a series in memory. */
+MIR_MUST_CHECK mir_status mir_tlog_gather_mem(mir_tlog_gather *gather, const mir_tlog_mem *mem,
+                                              const mir_tlog_mem_series *series);
+/* Orders, makes one row of equal times, leaves out rows without any field. */
+MIR_MUST_CHECK mir_status mir_tlog_gather_finish(mir_tlog_gather *gather);
+
+#endif

@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* mir_tlog_segment: immutable files of column chunks, written once in the order of their series.
+ *
+ * Why        Rows that have left the log are read far more often than written: as columns they are
+ *            small, and an index sorted by measurement and device finds a series with one binary
+ *            search in memory and one read.
+ * Ownership  A segment is reference-counted; the last release closes the file.
+ * Affinity   A segment: any thread. A segment writer and a codec: one thread at a time.
+ * Bounds     A chunk has MIR_TLOG_CHUNK_ROWS_MAX rows and MIR_TLOG_CHUNK_BYTES_MAX bytes. In memory
+ *            an open segment keeps its footer: names, column sets and one key for each 16 KiB of
+ *            index.
+ * Errors     MIR_E_CORRUPT for any damage, _UNSUPPORTED for a newer version, _IO, _NO_SPACE,
+ *            _NO_MEMORY.
+ * Source     Drawn in docs/formats/telemetry-log.md. */
+#ifndef MIR_TLOG_SEGMENT_H
+#define MIR_TLOG_SEGMENT_H
+
+#include <stdatomic.h>
+
+#include "mir_tlog_column.h"
+#include "mir_tlog_file.h"
+#include "mir_tlog_gather.h"
+
+enum {
+    MIR_TLOG_SEGMENT_VERSION = 1,
+    MIR_TLOG_SEGMENT_HEADER_BYTES = 64,
+    MIR_TLOG_SEGMENT_TRAILER_BYTES = 64,
+    MIR_TLOG_CHUNK_HEADER_BYTES = 16,
+    MIR_TLOG_CHUNK_BYTES_MAX = 64 << 20,
+    MIR_TLOG_CHUNK_TEXT_BYTES = 1 << 20, /* a chunk ends before its strings pass this */
+    MIR_TLOG_INDEX_BLOCK_BYTES = 16 * 1024,
+    MIR_TLOG_FOOTER_BYTES_MAX = 256 << 20,
+};
+
+/* A chunk as the index names it. */
+typedef struct mir_tlog_chunk {
+    uint64_t offset;
+    uint32_t size;
+    uint32_t shape;
+    uint32_t rows;
+    int64_t time_min;
+    int64_t time_max;
+} mir_tlog_chunk;
+
+/* A measurement and columns; every column has a value in every chunk of this shape. */
+typedef struct mir_tlog_segment_shape {
+    uint32_t measurement;
+    uint32_t column_count;
+    const mir_column *columns; /* ascending by name, then type */
+    uint64_t rows;
+    int64_t time_min;
+    int64_t time_max;
+} mir_tlog_segment_shape;
+
+typedef struct mir_tlog_index_block {
+    uint64_t offset;
+    uint32_t size;
+    uint32_t measurement; /* the first entry's */
+    mir_view device;
+} mir_tlog_index_block;
+
+typedef struct mir_tlog_segment_head {
+    uint64_t id;
+    uint64_t generation_min; /* of the logs whose rows it has */
+    uint64_t generation_max;
+} mir_tlog_segment_head;
+
+typedef struct mir_tlog_segment {
+    mir_tlog_segment_head head;
+    atomic_uint references;
+    const mir_tlog_files *files;
+    int handle;
+    uint64_t size;
+    uint64_t rows;
+    uint64_t chunk_count;
+    int64_t time_min;
+    int64_t time_max;
+    uint32_t measurement_count;
+    const mir_view *measurements; /* ascending */
+    uint32_t shape_count;
+    const mir_tlog_segment_shape *shapes;
+    uint32_t block_count;
+    const mir_tlog_index_block *blocks;
+    mir_arena arena;
+    atomic_bool damaged; /* a read met damage: it is left alone, so that it can be examined */
+} mir_tlog_segment;
+
+/* ---- Writing ---- */
+
+typedef struct mir_tlog_segment_writer mir_tlog_segment_writer;
+
+MIR_MUST_CHECK mir_status mir_tlog_segment_begin(const mir_tlog_files *files, const char *path,
+                                                 const mir_tlog_segment_head *head,
+                                                 mir_tlog_segment_writer **writer,
+                                                 mir_error *error);
+/* Rows `first` to `end` - 1 of a finished gather, as one or more chunks. Series come in ascending
+ * order of measurement, then device; several calls for one series in the order in which later ones
+ * win. */
+MIR_MUST_CHECK mir_status mir_tlog_segment_put(mir_tlog_segment_writer *writer,
+                                               mir_tlog_codec *codec, mir_view measurement,
+                                               mir_view device, const mir_tlog_gather *gather,
+                                               uint32_t first, uint32_t end, mir_error *error);
+/* A chunk of another segment as it is. */
+MIR_MUST_CHECK mir_status mir_tlog_segment_put_chunk(mir_tlog_segment_writer *writer,
+                                                     mir_tlog_codec *codec, mir_view measurement,
+                                                     mir_view device,
+                                                     const mir_tlog_segment_shape *shape,
+                                                     const mir_tlog_chunk *chunk, mir_view bytes,
+                                                     mir_error *error);
+uint64_t mir_tlog_segment_written(const mir_tlog_segment_writer *writer);
+/* Index, footer, sync. The writer is gone either way; on failure so is the file. */
+MIR_MUST_CHECK mir_status mir_tlog_segment_end(mir_tlog_segment_writer *writer,
+                                               mir_tlog_codec *codec, uint64_t *size,
+                                               mir_error *error);
+void mir_tlog_segment_abandon(mir_tlog_segment_writer *writer);
+
+/* ---- Reading ---- */
+
+MIR_MUST_CHECK mir_status mir_tlog_segment_open(const mir_tlog_files *files, const char *path,
+                                                uint64_t id, mir_tlog_codec *codec,
+                                                mir_tlog_segment **segment, mir_error *error);
+void mir_tlog_segment_retain(mir_tlog_segment *segment);
+void mir_tlog_segment_release(mir_tlog_segment *segment);
+
+/* Walks or searches the index of one segment. Zeroed but for `segment`, it stands at the start. */
+typedef struct mir_tlog_index_cursor {
+    mir_tlog_segment *segment;
+    uint8_t *raw; /* the block that is read, or null */
+    uint32_t raw_size;
+    uint32_t block; /* its number */
+    uint32_t next_block;
+    mir_tlog_reader in;
+    /* The current entry. */
+    uint32_t measurement;
+    mir_view device;
+    uint32_t chunk_count;
+    uint32_t chunk_capacity;
+    mir_tlog_chunk *chunks;
+} mir_tlog_index_cursor;
+
+void mir_tlog_index_fini(mir_tlog_index_cursor *cursor);
+/* The next series: MIR_E_EMPTY after the last, MIR_E_CORRUPT for a damaged block, which the next
+ * call passes over. */
+MIR_MUST_CHECK mir_status mir_tlog_index_next(mir_tlog_index_cursor *cursor, mir_tlog_codec *codec);
+/* Makes that series current: MIR_E_NOT_FOUND, MIR_E_CORRUPT. */
+MIR_MUST_CHECK mir_status mir_tlog_index_find(mir_tlog_index_cursor *cursor, mir_tlog_codec *codec,
+                                              mir_view measurement, mir_view device);
+
+/* Reads a chunk's bytes (appended to `bytes`) and verifies their checksum. */
+MIR_MUST_CHECK mir_status mir_tlog_chunk_read(mir_tlog_segment *segment,
+                                              const mir_tlog_chunk *chunk, mir_bytes *bytes);
+/* Its rows within the gather's times, of the columns that it wants. Nothing is added on failure. */
+MIR_MUST_CHECK mir_status mir_tlog_chunk_decode(mir_tlog_codec *codec, mir_view bytes,
+                                                const mir_tlog_segment_shape *shape,
+                                                mir_tlog_gather *gather);
+
+#endif
