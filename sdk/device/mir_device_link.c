@@ -9,10 +9,27 @@
 #include "mir_clock.h"
 #include "mir_device_state.h"
 
-enum { FLUSH_MS = 300, JITTER_MS = 100, JITTER_TLS_MS = 1000 };
+enum { FLUSH_MS = 300, JITTER_MS = 100, JITTER_TLS_MS = 1000, REASON_BYTES = 256 };
 #define SETTLE_NS          (1 * MIR_NS_PER_S)
 #define REQUEST_TIMEOUT_NS (30 * MIR_NS_PER_S)
 #define REFUSED_WAIT_NS    (30 * MIR_NS_PER_S)
+
+/* ": <text>", or nothing. */
+static const char *last_error(natsConnection *wire, char *reason)
+{
+    const char *text = NULL;
+    (void)natsConnection_GetLastError(wire, &text);
+    reason[0] = '\0';
+    if (text != NULL && text[0] != '\0') (void)snprintf(reason, REASON_BYTES, ": %s", text);
+    return reason;
+}
+
+/* The target without secrets. */
+static const char *shown(const mir_device *device)
+{
+    const char *at = strrchr(device->target, '@');
+    return at == NULL ? device->target : at + 1;
+}
 
 /* ---- Callbacks of nats.c: they only leave a note ---- */
 
@@ -33,10 +50,9 @@ static void went_down(natsConnection *wire, void *closure)
     bool stopping = device->stopping;
     (void)pthread_mutex_unlock(&device->lock);
     if (stopping) return;
-    const char *text = NULL;
-    (void)natsConnection_GetLastError(wire, &text);
-    mir_device_say(device, MIR_LOG_WARN, "connection lost%s%s; trying again",
-                   text == NULL || text[0] == '\0' ? "" : ": ", text == NULL ? "" : text);
+    char reason[REASON_BYTES];
+    mir_device_say(device, MIR_LOG_WARN, "connection lost%s; trying again",
+                   last_error(wire, reason));
 }
 
 static void gave_up(natsConnection *wire, void *closure)
@@ -53,10 +69,9 @@ static void complain(natsConnection *wire, natsSubscription *subscription, natsS
                      void *closure)
 {
     (void)subscription;
-    const char *text = NULL;
-    (void)natsConnection_GetLastError(wire, &text);
-    mir_device_say(closure, MIR_LOG_WARN, "connection: %s%s%s", natsStatus_GetText(status),
-                   text == NULL || text[0] == '\0' ? "" : ": ", text == NULL ? "" : text);
+    char reason[REASON_BYTES];
+    mir_device_say(closure, MIR_LOG_WARN, "connection: %s%s", natsStatus_GetText(status),
+                   last_error(wire, reason));
 }
 
 static void delivery_ended(void *closure)
@@ -128,7 +143,7 @@ mir_status mir_device_publish(mir_device *device, const char *subject, const cha
         return mir_error_set(error, status_of(failed), "publish to %s: %s", subject,
                              natsStatus_GetText(failed));
     if (!online)
-        return mir_error_set(error, MIR_E_UNREACHABLE, "not connected to %s", "the server");
+        return mir_error_set(error, MIR_E_UNREACHABLE, "not connected to %s", shown(device));
     return MIR_OK;
 }
 
@@ -209,6 +224,7 @@ static mir_status link_up(mir_device *device)
     natsConnection *wire = NULL;
     natsInbox *inbox = NULL;
     char subject[MIR_DEVICE_SUBJECT_BYTES];
+    char reason[REASON_BYTES];
     const char *step = "read options";
     natsStatus failed = make_options(device, &options);
     (void)pthread_mutex_lock(&device->lock);
@@ -220,8 +236,8 @@ static mir_status link_up(mir_device *device)
         failed = natsConnection_Connect(&wire, options);
         at_once = failed == NATS_OK;
         if (failed == NATS_NOT_YET_CONNECTED) {
-            mir_device_say(device, MIR_LOG_WARN, "no server yet; trying every %.1f s",
-                           (double)device->reconnect_wait_ns / (double)MIR_NS_PER_S);
+            mir_device_say(device, MIR_LOG_WARN, "no connection to %s yet%s; trying again",
+                           shown(device), last_error(wire, reason));
             failed = NATS_OK;
         }
     }
@@ -354,8 +370,9 @@ void *mir_device_agent(void *argument)
         (void)pthread_mutex_unlock(&device->lock);
 
         if (over && device->wire != NULL) {
-            mir_device_say(device, MIR_LOG_ERROR,
-                           "the server refuses this device; trying again in %d s",
+            char reason[REASON_BYTES];
+            mir_device_say(device, MIR_LOG_ERROR, "%s refuses this device%s; trying again in %d s",
+                           shown(device), last_error(device->wire, reason),
                            (int)(REFUSED_WAIT_NS / MIR_NS_PER_S));
             mir_device_link_down(device);
             connect_at = now + REFUSED_WAIT_NS;
