@@ -34,6 +34,7 @@ static const char usage_text[] =
     "  --seconds N       aimed length of one round (default 2)\n"
     "  --rounds N        rounds per server and figure, of which the median counts (default 5)\n"
     "  --quick           small sizes and one round: does it work at all\n"
+    "  --keep            leave data and logs behind, and say where\n"
     "  --strict          exit with 1 when a bar is missed\n"
     "  -o table|json     form of the result on stdout (default table)\n"
     "  -h, --help        this text\n"
@@ -97,12 +98,13 @@ typedef struct arguments {
     mir_bench_options options;
     bool json;
     bool strict;
+    bool keep;
     bool help;
 } arguments;
 
 static int parse(int argc, char **argv, arguments *parsed)
 {
-    enum { MIR = 256, PEER, SET, SECONDS, ROUNDS, QUICK, STRICT };
+    enum { MIR = 256, PEER, SET, SECONDS, ROUNDS, QUICK, STRICT, KEEP };
     static const struct option long_options[] = {
         {"mir", required_argument, NULL, MIR},
         {"peer", required_argument, NULL, PEER},
@@ -111,6 +113,7 @@ static int parse(int argc, char **argv, arguments *parsed)
         {"rounds", required_argument, NULL, ROUNDS},
         {"quick", no_argument, NULL, QUICK},
         {"strict", no_argument, NULL, STRICT},
+        {"keep", no_argument, NULL, KEEP},
         {"output", required_argument, NULL, 'o'},
         {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0},
@@ -141,6 +144,7 @@ static int parse(int argc, char **argv, arguments *parsed)
         }
         case QUICK: options->quick = true; break;
         case STRICT: parsed->strict = true; break;
+        case KEEP: parsed->keep = true; break;
         case 'o':
             parsed->json = strcmp(optarg, "json") == 0;
             if (!parsed->json && strcmp(optarg, "table") != 0)
@@ -174,7 +178,7 @@ static int run(const arguments *parsed, const char *command)
         known = known || strcmp(parsed->bench, benches[i].name) == 0;
     if (!all && !known) return wrong("there is no bench", parsed->bench);
     if (parsed->options.mir_path == NULL) mir_bench_say("our server is not measured");
-    if (mir_bench_server_init(&error) != MIR_OK) {
+    if (mir_bench_server_init(parsed->keep, &error) != MIR_OK) {
         mir_bench_say("%s", error.text);
         return EXIT_FAILED;
     }

@@ -29,6 +29,7 @@ static const int stop_timeout_ms = 10000;
 
 static char root[MIR_BENCH_PATH_BYTES_MAX / 2];
 static unsigned dir_count;
+static bool keep_root;
 /* Descriptors of running children plus one, 0 for a free slot. A descriptor cannot come to mean
  * another process, as a pid can. */
 static _Atomic int live[MIR_BENCH_SERVERS_MAX];
@@ -54,6 +55,7 @@ static int remove_entry(const char *path, const struct stat *info, int kind, str
 
 static void remove_tree(const char *path)
 {
+    if (keep_root) return;
     (void)nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 }
 
@@ -66,7 +68,10 @@ void mir_bench_server_cleanup(void)
         struct pollfd ended = {.fd = pidfd, .events = POLLIN};
         (void)poll(&ended, 1, 2000);
     }
-    if (root[0] != '\0') remove_tree(root);
+    if (keep_root)
+        mir_bench_say("data and logs are in %s", root);
+    else if (root[0] != '\0')
+        remove_tree(root);
 }
 
 static void *await_signal(void *context)
@@ -84,8 +89,9 @@ static void *await_signal(void *context)
     _exit(128 + signal_number);
 }
 
-mir_status mir_bench_server_init(mir_error *error)
+mir_status mir_bench_server_init(bool keep, mir_error *error)
 {
+    keep_root = keep;
     const char *base = getenv("TMPDIR");
     if (base == NULL || base[0] == '\0') base = "/tmp";
     int size = snprintf(root, sizeof root, "%s/mir-bench-XXXXXX", base);
@@ -311,17 +317,34 @@ mir_status mir_bench_server_start(mir_bench_server *server, mir_bench_side side,
     return MIR_OK;
 }
 
+static void say_last_words(const mir_bench_server *server)
+{
+    char path[MIR_BENCH_PATH_BYTES_MAX + 16], tail[LOG_TAIL_BYTES];
+    tail[0] = '\0';
+    (void)snprintf(path, sizeof path, "%s/log", server->dir);
+    (void)read_log(path, tail, sizeof tail, true);
+    mir_bench_say("%s did not end as it should; it wrote last: %s",
+                  server->side == MIR_BENCH_OURS ? "our server" : "the peer",
+                  tail[0] != '\0' ? tail : "(nothing)");
+}
+
 void mir_bench_server_stop(mir_bench_server *server, bool keep_dir)
 {
     if (server->pid == 0) return;
     server->peak_resident_bytes = mir_bench_server_memory(server, "VmHWM");
+    bool told = mir_bench_server_alive(server);
     (void)syscall(SYS_pidfd_send_signal, server->pidfd, SIGTERM, NULL, 0);
     struct pollfd ended = {.fd = server->pidfd, .events = POLLIN};
     if (poll(&ended, 1, stop_timeout_ms) != 1) {
-        mir_bench_say("process %d did not end by itself and was killed", (int)server->pid);
+        mir_bench_say("process %d did not end within %d s and was killed", (int)server->pid,
+                      stop_timeout_ms / 1000);
         (void)syscall(SYS_pidfd_send_signal, server->pidfd, SIGKILL, NULL, 0);
     }
-    (void)waitpid(server->pid, NULL, 0);
+    int ended_by = 0;
+    (void)waitpid(server->pid, &ended_by, 0);
+    /* A crash may have been under way when it was looked at. */
+    if (WIFSIGNALED(ended_by) && WTERMSIG(ended_by) != SIGTERM) told = false;
+    if (!told) say_last_words(server);
     atomic_store(&live[server->slot], 0);
     (void)close(server->pidfd);
     server->pid = 0;
@@ -330,7 +353,9 @@ void mir_bench_server_stop(mir_bench_server *server, bool keep_dir)
 
 int64_t mir_bench_server_cpu_ns(const mir_bench_server *server)
 {
-    return mir_clock_read(server->cpu_clock);
+    struct timespec spent = {0};
+    if (clock_gettime(server->cpu_clock, &spent) != 0) return 0; /* It has ended. */
+    return (int64_t)spent.tv_sec * MIR_NS_PER_S + spent.tv_nsec;
 }
 
 uint64_t mir_bench_server_memory(const mir_bench_server *server, const char *field)

@@ -39,8 +39,9 @@ typedef struct mir_bench_server {
 bool mir_bench_server_wanted(const mir_bench_options *options, mir_bench_side side);
 
 /* Creates the root directory below TMPDIR and takes over SIGINT, SIGTERM and SIGHUP: on one of them
- * every server is killed, the root removed and the process ended. Call once, before any thread. */
-MIR_MUST_CHECK mir_status mir_bench_server_init(mir_error *error);
+ * every server is killed, the root removed and the process ended. Call once, before any thread.
+ * With `keep` nothing is removed, and cleanup says where it is. */
+MIR_MUST_CHECK mir_status mir_bench_server_init(bool keep, mir_error *error);
 void mir_bench_server_cleanup(void);
 const char *mir_bench_server_root(void);
 
