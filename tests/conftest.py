@@ -10,6 +10,7 @@ MIR_TEST_SCALE     divisor of the large message counts, for slow builds (1)
 """
 
 import contextlib
+import os
 
 import pytest
 
@@ -17,6 +18,11 @@ from servers import REFERENCE, SHARDS, Server
 from wire import Wire
 
 current_servers = []
+
+
+def pytest_configure():
+    if not REFERENCE and not os.access(os.environ.get("MIR_BIN", ""), os.X_OK):
+        raise pytest.UsageError("MIR_BIN has to name the server to test; or set MIR_TEST_PEER=nats-server")
 
 
 def pytest_collection_modifyitems(items):

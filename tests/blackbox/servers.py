@@ -91,7 +91,7 @@ class Server:
     def __init__(self, settings=None, shards=SHARDS):
         self.settings = dict(settings or {})
         self.shards = shards
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="mir-test-"))
+        self.folder = None
         self.port = 0
         self.process = None
         self.starts = 0
@@ -116,10 +116,7 @@ class Server:
             binary = shutil.which("nats-server") or "/usr/sbin/nats-server"
             folder = str(self.folder)
             return [binary, "-a", "127.0.0.1", "-p", port, "-c", str(config), "--ports_file_dir", folder]
-        binary = os.environ.get("MIR_BIN")
-        if not binary:
-            raise RuntimeError("set MIR_BIN to the server binary, or MIR_TEST_PEER=nats-server")
-        command = [binary, "serve", "--data", str(self.folder / "data")]
+        command = [os.environ["MIR_BIN"], "serve", "--data", str(self.folder / "data")]
         command += ["--listen", f"127.0.0.1:{self.port}", "--shards", str(self.shards)]
         settings = {"io.backend": BACKEND, **self.settings}
         for key, value in settings.items():
@@ -129,6 +126,8 @@ class Server:
 
     def start(self):
         """Runs it and waits until it accepts. A second start keeps the port of the first."""
+        if self.folder is None:
+            self.folder = pathlib.Path(tempfile.mkdtemp(prefix="mir-blackbox-"))
         self.starts += 1
         self.log_path = self.folder / f"stderr.{self.starts}"
         with open(self.log_path, "wb") as log:
@@ -189,7 +188,8 @@ class Server:
             raise Violation(f"server ended with {self.process.returncode}:\n{self.tail()}")
 
     def remove(self):
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def tail(self, lines=40):
         return "\n".join(self.log().splitlines()[-lines:])

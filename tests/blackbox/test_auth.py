@@ -183,6 +183,11 @@ def test_49_texts_and_the_connection_stays(shared, dial):
     assert raw_of(wire.flush()) == b"MSG ok.a 1 1\r\nx\r\n"
 
 
+def test_49_permission_is_asked_before_the_syntax(shared, dial):
+    wire = enter(dial, shared(OK_ONLY)).sub("no..x", 1)
+    assert texts(wire) == [subscribe_violation("no..x")]
+
+
 def test_49_names_are_quoted(shared, dial):
     """Clients find the subject between double quotes."""
     wire = enter(dial, shared(OK_ONLY))

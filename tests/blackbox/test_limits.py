@@ -76,6 +76,18 @@ def test_38_who_answers_or_is_busy_is_not_stale(shared, dial):
             pass
 
 
+def test_38_the_first_ping_measures_the_round_trip(server, dial):
+    """However long the interval is, a first PING comes about two seconds after CONNECT."""
+    wire = dial(server, manual=True)
+    begin = time.monotonic()
+    wire.send(connect_line(**QUIET) + b"PING\r\n")
+    assert wire.frame().op == "PONG"
+    assert wire.frame(6 * PATIENCE).op == "PING"
+    assert 1.9 <= time.monotonic() - begin <= 3 * PATIENCE
+    wire.send(b"PONG\r\nPING\r\n")
+    assert wire.frame().op == "PONG"
+
+
 # Slow consumers
 
 

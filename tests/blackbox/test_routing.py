@@ -91,6 +91,83 @@ def test_24_many_subscriptions_stay_apart(routed, dial):
     assert [int(frame.sid) for frame in receiver.flush()] == [n for n in order if n % 2]
 
 
+def matches(pattern, subject):
+    pattern, subject = pattern.split("."), subject.split(".")
+    for at, token in enumerate(pattern):
+        if token == ">":
+            return len(subject) > at
+        if at >= len(subject) or token not in ("*", subject[at]):
+            return False
+    return len(pattern) == len(subject)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_24_random_patterns_match_as_the_rules_say(routed, dial, seed):
+    """Subscriptions come and go between rounds; an oracle of ten lines tells who has to hear what."""
+    noise = random.Random(seed)
+
+    def words(choice):
+        return ".".join(noise.choice(choice) for _ in range(noise.randrange(1, 6)))
+
+    wires = [dial.quiet(routed) for _ in range(CROWD)]
+    live = [{} for _ in wires]
+    sender = dial.quiet(routed)
+    sid = 0
+    for _ in range(5):
+        for wire, patterns in zip(wires, live):
+            for old in noise.sample(sorted(patterns), len(patterns) // 2):
+                wire.send(b"UNSUB %d\r\n" % old)
+                del patterns[old]
+            for _ in range(60):
+                sid += 1
+                patterns[sid] = words(["a", "b", "c", "*"]) + noise.choice(["", ".>", ".*"])
+                wire.sub(patterns[sid], sid)
+            wire.settle()
+        subjects_sent = [words(["a", "b", "c", "d"]) for _ in range(200)]
+        sender.send(b"".join(b"PUB %b 3\r\n%03d\r\n" % (s.encode(), n) for n, s in enumerate(subjects_sent))).settle()
+        for wire, patterns in zip(wires, live):
+            got = Counter((int(frame.body), int(frame.sid)) for frame in wire.flush())
+            assert got == Counter(
+                (n, sid)
+                for n, subject in enumerate(subjects_sent)
+                for sid, pattern in patterns.items()
+                if matches(pattern, subject)
+            )
+
+
+def test_24_subscriptions_change_while_messages_flow(routed, dial):
+    """Nobody gets what it never asked for, and whoever asked throughout gets everything in order."""
+    noise = random.Random(4)
+    steady = dial.quiet(routed).sub("flow.*", 0).settle()
+    senders = [dial.quiet(routed) for _ in range(2)]
+    churners = [dial.quiet(routed) for _ in range(CROWD)]
+    serial, sent = 0, 0
+    for _ in range(150 // SCALE):
+        for wire in churners:
+            lines = []
+            for _ in range(10):
+                serial += 1
+                topic = noise.randrange(50)
+                lines.append(b"SUB flow.%d %d.%d\r\n" % (topic, topic, serial))
+                lines.append(b"UNSUB %d.%d %d\r\n" % (topic, serial, noise.randrange(3)))
+            wire.send(b"".join(lines))
+        for sender in senders:
+            numbers = range(sent, sent + 20)
+            sender.send(b"".join(b"PUB flow.%d 6\r\n%06d\r\n" % (n % 50, n) for n in numbers))
+            sent += 20
+        for wire in churners:
+            # Whether a message came in time for its subscription is a matter of luck.
+            for frame in wire.flush():
+                assert frame.subject == b"flow." + frame.sid.partition(b".")[0]
+    for sender in senders:
+        sender.settle()
+    heard = [int(body) for body in bodies(steady.flush())]
+    assert sorted(heard) == list(range(sent))
+    for parity in (0, 1):
+        own = [n for n in heard if n // 20 % 2 == parity]
+        assert own == sorted(own)
+
+
 # Copies
 
 
