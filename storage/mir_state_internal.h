@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the parts of mir_state share: the store itself and its pool of read transactions.
+ *
+ * Why        A read transaction is a place in LMDB's reader table: taking one costs a lock, renewing
+ *            one does not. So they are kept, and handed from thread to thread.
+ * Ownership  A transaction belongs to its user between begin and end.
+ * Affinity   Any thread.
+ * Bounds     MIR_STATE_READERS_KEPT are kept; more are made when more are in use.
+ * Errors     Those of LMDB, explained. */
+#ifndef MIR_STATE_INTERNAL_H
+#define MIR_STATE_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "mir_state_db.h"
+
+enum {
+    MIR_STATE_READERS_KEPT = 64,
+    /* 2^30 numbers in pages that exist once one of their devices was heard of. */
+    MIR_STATE_CELL_PAGES = 1 << 16,
+    MIR_STATE_CELLS_PER_PAGE = 1 << 14,
+};
+
+typedef struct mir_state_cells {
+    _Atomic int64_t at_ns[MIR_STATE_CELLS_PER_PAGE];
+} mir_state_cells;
+
+struct mir_state {
+    mir_state_db db;
+    mir_state_sync sync;
+    uint32_t requests_max;
+
+    _Atomic(MDB_txn *) readers[MIR_STATE_READERS_KEPT];
+    _Atomic(mir_state_cells *) cells[MIR_STATE_CELL_PAGES];
+
+    mir_mpsc queue;
+    atomic_uint in_flight;
+    atomic_bool sleeping; /* announced before the last look into the queue */
+    atomic_bool closing;
+    int wake_fd;
+    pthread_t writer;
+    int64_t dirty_since_ns; /* of what was committed without a sync; the writer's */
+
+    _Atomic uint64_t requests, requests_failed, commits, commits_failed, group_last, group_max;
+    _Atomic int64_t commit_last_ns, commit_max_ns;
+};
+
+MIR_MUST_CHECK mir_status mir_state_read_begin(mir_state *state, MDB_txn **txn, mir_error *error);
+void mir_state_read_end(mir_state *state, MDB_txn *txn);
+
+/* 0 if there was none since the start. */
+int64_t mir_state_live_ns(mir_state *state, uint64_t number);
+
+#endif
