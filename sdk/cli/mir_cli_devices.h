@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* mir_cli_devices: devices as the commands fetch and show them.
+ *
+ * Why        list, create, update, apply and delete answer with devices, in the same formats.
+ * Ownership  Lists point into the session's arena; JSON values belong to the caller.
+ * Affinity   The main thread.
+ * Errors     Functions that return int return an exit code and have told the user. */
+#ifndef MIR_CLI_DEVICES_H
+#define MIR_CLI_DEVICES_H
+
+#include "mir_cli_connect.h"
+#include "mir_cli_target.h"
+
+#include <jansson.h>
+
+typedef struct mir_cli_devices {
+    MirApi__V1__Device **items;
+    size_t count;
+} mir_cli_devices;
+
+/* Every device that one of the targets matches, once, by namespace, name and id. */
+int mir_cli_devices_list(mir_cli_session *session, const mir_cli_targets *targets, bool events,
+                         mir_cli_devices *devices);
+void mir_cli_devices_sort(mir_cli_devices *devices);
+MIR_MUST_CHECK mir_status mir_cli_devices_append(mir_arena *arena, mir_cli_devices *to,
+                                                 const MirApi__V1__DeviceList *from);
+
+/* Parts of a device that are never null. */
+const char *mir_cli_devices_name(const MirApi__V1__Device *device);
+const char *mir_cli_devices_namespace(const MirApi__V1__Device *device);
+const char *mir_cli_devices_id(const MirApi__V1__Device *device);
+
+/* The formats table, wide, json, yaml and name. */
+int mir_cli_devices_print(const mir_cli_devices *devices, const char *format);
+/* What a change did: "<verb> NAME/NAMESPACE" for each, or json or yaml. */
+int mir_cli_devices_report(const mir_cli_devices *devices, const char *verb, const char *format);
+
+/* JSON and YAML of anything to standard output. */
+int mir_cli_devices_print_value(const json_t *value, const char *format);
+
+/* The names of all devices, for completion; silent when no server answers at once. */
+void mir_cli_devices_each_name(mir_cli_connect_name_fn each, void *context);
+
+#endif

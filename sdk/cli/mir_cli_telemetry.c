@@ -1,0 +1,675 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* mir telemetry list and query. */
+#include "mir_cli_devices.h"
+
+#include "mir_api/v1/tlm.pb-c.h"
+#include "mir_cli_table.h"
+#include "mir_cli_text.h"
+#include "mir_cli_when.h"
+#include "mir_clock.h"
+#include "mir_device_json.h"
+#include "mir_timestamp.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+
+enum { NAMES_SHOWN_MAX = 4, LIMIT_MAX = 1000000000 };
+
+static const char unit_prefix[] = "__unit_";
+static const char tag_prefix[] = "__tag_";
+
+/* Whether the stored field may come from the declared path: each part equal, or continued with `_`
+ * and the index or key of an element. */
+static bool comes_from(const char *stored, const char *path)
+{
+    for (;;) {
+        size_t part = strcspn(path, ".");
+        if (strncmp(stored, path, part) != 0) return false;
+        stored += part;
+        path += part;
+        if (*stored == '_') stored += strcspn(stored, ".");
+        if (*path == '\0') return *stored == '\0';
+        if (*stored != '.') return false;
+        stored++;
+        path++;
+    }
+}
+
+static const char *unit_of(const MirApi__V1__TelemetryDescriptor *from, const char *field)
+{
+    const char *best = "";
+    size_t best_size = 0;
+    for (size_t i = 0; i < from->n_labels; i++) {
+        const char *key = from->labels[i]->key;
+        if (key == NULL || strncmp(key, unit_prefix, sizeof unit_prefix - 1) != 0) continue;
+        key += sizeof unit_prefix - 1;
+        if (comes_from(field, key) && strlen(key) >= best_size && from->labels[i]->value != NULL) {
+            best = from->labels[i]->value;
+            best_size = strlen(key);
+        }
+    }
+    return best;
+}
+
+static json_t *field_json(const char *name, const char *unit, bool stored)
+{
+    return json_pack("{s:s, s:s, s:b}", "name", name, "unit", unit, "stored", stored);
+}
+
+static json_t *descriptor_json(const MirApi__V1__TelemetryDescriptor *from)
+{
+    json_t *labels = json_object();
+    json_t *fields = json_array();
+    for (size_t i = 0; i < from->n_labels; i++)
+        if (from->labels[i]->key != NULL)
+            (void)json_object_set_new(
+                labels, from->labels[i]->key,
+                json_string(from->labels[i]->value != NULL ? from->labels[i]->value : ""));
+    for (size_t i = 0; i < from->n_fields; i++)
+        (void)json_array_append_new(
+            fields, field_json(from->fields[i], unit_of(from, from->fields[i]), true));
+    /* Fields that have a unit are known even when nothing of them was stored. */
+    for (size_t i = 0; i < from->n_labels; i++) {
+        const char *key = from->labels[i]->key;
+        if (key == NULL || strncmp(key, unit_prefix, sizeof unit_prefix - 1) != 0) continue;
+        key += sizeof unit_prefix - 1;
+        bool stored = false;
+        for (size_t j = 0; j < from->n_fields; j++) stored |= comes_from(from->fields[j], key);
+        if (!stored)
+            (void)json_array_append_new(
+                fields,
+                field_json(key, from->labels[i]->value != NULL ? from->labels[i]->value : "",
+                           false));
+    }
+    json_t *out = json_pack("{s:s, s:o, s:o}", "name", from->name != NULL ? from->name : "",
+                            "fields", fields, "labels", labels);
+    if (from->explore_query != NULL && from->explore_query[0] != '\0')
+        (void)json_object_set_new(out, "exploreQuery", json_string(from->explore_query));
+    if (from->error != NULL && from->error[0] != '\0')
+        (void)json_object_set_new(out, "error", json_string(from->error));
+    return out;
+}
+
+static json_t *group_json(const MirApi__V1__DevicesTelemetry *from)
+{
+    json_t *devices = json_array();
+    json_t *measurements = json_array();
+    for (size_t i = 0; i < from->n_ids; i++) {
+        const MirApi__V1__DeviceIdPair *id = from->ids[i];
+        (void)json_array_append_new(
+            devices, json_pack("{s:s, s:s, s:s}", "id", id->device_id != NULL ? id->device_id : "",
+                               "name", id->name != NULL ? id->name : "", "namespace",
+                               id->namespace_ != NULL ? id->namespace_ : ""));
+    }
+    for (size_t i = 0; i < from->n_tlm_descriptors; i++)
+        (void)json_array_append_new(measurements, descriptor_json(from->tlm_descriptors[i]));
+    json_t *out = json_pack("{s:o, s:o}", "devices", devices, "measurements", measurements);
+    if (from->error != NULL && from->error[0] != '\0')
+        (void)json_object_set_new(out, "error", json_string(from->error));
+    return out;
+}
+
+static void print_group_title(const json_t *group, bool first)
+{
+    const json_t *devices = json_object_get(group, "devices");
+    bool colours = mir_cli_text_colours(stdout);
+    if (!first) (void)fputc('\n', stdout);
+    (void)fputs(colours ? "\033[1m" : "", stdout);
+    for (size_t i = 0; i < json_array_size(devices) && i < NAMES_SHOWN_MAX; i++) {
+        const json_t *each = json_array_get(devices, i);
+        if (i > 0) (void)fputs(", ", stdout);
+        mir_cli_text_print_visible(stdout, json_string_value(json_object_get(each, "name")));
+        (void)fputc('/', stdout);
+        mir_cli_text_print_visible(stdout, json_string_value(json_object_get(each, "namespace")));
+    }
+    if (json_array_size(devices) > NAMES_SHOWN_MAX)
+        (void)printf(" and %zu more", json_array_size(devices) - NAMES_SHOWN_MAX);
+    (void)fputs(colours ? "\033[0m\n" : "\n", stdout);
+}
+
+/* Labels other than units, of the message or of one of its fields. */
+static void tags_text(const json_t *labels, const char *field, mir_bytes *out)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)labels, key, value)
+    {
+        if (strncmp(key, tag_prefix, sizeof tag_prefix - 1) != 0) continue;
+        const char *name = key + sizeof tag_prefix - 1;
+        const char *dot = strrchr(name, '.');
+        if (field == NULL && dot != NULL) continue;
+        if (field != NULL) {
+            char path[512];
+            if (dot == NULL) continue;
+            (void)snprintf(path, sizeof path, "%.*s", (int)(dot - name), name);
+            if (!comes_from(field, path)) continue;
+            name = dot + 1;
+        }
+        mir_bytes_printf(out, "%s%s=%s", out->size > 0 ? "," : "", name, json_string_value(value));
+    }
+    mir_bytes_u8(out, '\0');
+}
+
+static void add_measurement(mir_cli_table *table, const json_t *measurement)
+{
+    const json_t *fields = json_object_get(measurement, "fields");
+    const json_t *labels = json_object_get(measurement, "labels");
+    const char *name = json_string_value(json_object_get(measurement, "name"));
+    const char *problem = json_string_value(json_object_get(measurement, "error"));
+    size_t rows = json_array_size(fields);
+    for (size_t i = 0; i < rows || i == 0; i++) {
+        const json_t *field = json_array_get(fields, i);
+        const char *field_name = json_string_value(json_object_get(field, "name"));
+        mir_bytes text = {0};
+        mir_bytes own = {0};
+        if (i == 0) tags_text(labels, NULL, &own);
+        if (field_name != NULL) tags_text(labels, field_name, &text);
+        mir_cli_table_cell(table, MIR_TONE_STRONG, i == 0 ? name : "");
+        if (field_name == NULL)
+            mir_cli_table_cell(table, problem != NULL ? MIR_TONE_BAD : MIR_TONE_DIM,
+                               problem != NULL ? problem : "(no data yet)");
+        else if (json_is_true(json_object_get(field, "stored")))
+            mir_cli_table_cell(table, MIR_TONE_PLAIN, field_name);
+        else
+            mir_cli_table_cellf(table, MIR_TONE_DIM, "%s (no data yet)", field_name);
+        const char *unit = json_string_value(json_object_get(field, "unit"));
+        mir_cli_table_cell(table, MIR_TONE_PLAIN, unit != NULL ? unit : "");
+        const char *message_tags = own.size > 1 ? (const char *)own.data : "";
+        const char *field_tags = text.size > 1 ? (const char *)text.data : "";
+        mir_cli_table_cellf(table, MIR_TONE_PLAIN, "%s%s%s", message_tags,
+                            message_tags[0] != '\0' && field_tags[0] != '\0' ? " " : "",
+                            field_tags);
+        mir_bytes_free(&text);
+        mir_bytes_free(&own);
+    }
+}
+
+static int print_list(const json_t *groups, bool wide)
+{
+    int code = MIR_EXIT_OK;
+    bool colours = mir_cli_text_colours(stdout);
+    for (size_t g = 0; g < json_array_size(groups); g++) {
+        const json_t *group = json_array_get(groups, g);
+        const json_t *measurements = json_object_get(group, "measurements");
+        const char *problem = json_string_value(json_object_get(group, "error"));
+        print_group_title(group, g == 0);
+        if (problem != NULL) {
+            code = mir_cli_fail("%s", problem);
+            continue;
+        }
+        if (json_array_size(measurements) == 0) {
+            (void)printf("no telemetry in the schema\n");
+            continue;
+        }
+        mir_cli_table *table = mir_cli_table_new();
+        mir_cli_table_column(table, "MEASUREMENT", NULL, MIR_TABLE_TEXT);
+        mir_cli_table_column(table, "FIELD", NULL, MIR_TABLE_TEXT);
+        mir_cli_table_column(table, "UNIT", NULL, MIR_TABLE_TEXT);
+        mir_cli_table_column(table, "LABELS", NULL, MIR_TABLE_TEXT);
+        for (size_t i = 0; i < json_array_size(measurements); i++)
+            add_measurement(table, json_array_get(measurements, i));
+        if (mir_cli_table_print(table, stdout, wide ? 0 : mir_cli_text_terminal_columns(stdout),
+                                colours, NULL) != MIR_OK)
+            code = mir_cli_fail("no memory for the table");
+        mir_cli_table_free(table);
+    }
+    return code;
+}
+
+int mir_cli_telemetry_list(mir_cli *cli, const mir_cli_command *command, const mir_cli_args *args)
+{
+    (void)command;
+    mir_cli_session session = MIR_CLI_SESSION_INIT;
+    mir_cli_targets targets = {0};
+    mir_error error = {0};
+    MirApi__V1__ListTelemetryRequest request = MIR_API__V1__LIST_TELEMETRY_REQUEST__INIT;
+    mir_cli_target_pair *filters = NULL;
+    size_t filters_count = 0;
+    mir_arena *arena = &session.arena;
+    const char *format = mir_cli_value(args, MIR_OPT_OUTPUT);
+    if (format == NULL) format = "table";
+    mir_status status = mir_cli_target_parse(args, arena, &targets, &error);
+    if (status == MIR_OK)
+        status = mir_cli_target_list(args, MIR_OPT_MEASUREMENT, arena, &request.measurements,
+                                     &request.n_measurements, &error);
+    if (status == MIR_OK)
+        status =
+            mir_cli_target_pairs(args, MIR_OPT_FILTER, arena, &filters, &filters_count, &error);
+    if (status == MIR_OK && filters_count > 0) {
+        MirApi__V1__ListTelemetryRequest__FiltersEntry *entries =
+            mir_arena_alloc(arena, filters_count * sizeof *entries);
+        request.filters = mir_arena_alloc(arena, filters_count * sizeof(*request.filters));
+        if (entries == NULL || request.filters == NULL) {
+            mir_cli_connect_close(&session);
+            return mir_cli_fail("no memory");
+        }
+        for (size_t i = 0; i < filters_count; i++) {
+            mir_api__v1__list_telemetry_request__filters_entry__init(&entries[i]);
+            entries[i].key = filters[i].key;
+            entries[i].value = filters[i].value;
+            request.filters[request.n_filters++] = &entries[i];
+        }
+    }
+    request.has_refresh_schema = request.refresh_schema = mir_cli_flag(args, MIR_OPT_REFRESH);
+    int code = status == MIR_OK ? mir_cli_connect_open(cli, args, &session)
+                                : mir_cli_usage(cli, "%s", error.text);
+    json_t *groups = json_array();
+    for (size_t i = 0; code == MIR_EXIT_OK && i < targets.count; i++) {
+        MirApi__V1__TelemetryResponse *answer = NULL;
+        request.targets = targets.items[i];
+        code = mir_cli_connect_ask(&session, "tlm.v1alpha.list", &request.base,
+                                   &mir_api__v1__list_telemetry_response__descriptor, &answer);
+        for (size_t g = 0; code == MIR_EXIT_OK && g < answer->n_devices_telemetry; g++)
+            (void)json_array_append_new(groups, group_json(answer->devices_telemetry[g]));
+    }
+    if (code == MIR_EXIT_OK) {
+        bool table = strcmp(format, "table") == 0 || strcmp(format, "wide") == 0;
+        code = table ? print_list(groups, strcmp(format, "wide") == 0)
+                     : mir_cli_devices_print_value(groups, format);
+    }
+    json_decref(groups);
+    mir_cli_connect_close(&session);
+    return code;
+}
+
+typedef MirApi__V1__QueryTelemetry__Row__DataPoint data_point;
+typedef MirApi__V1__QueryTelemetry__Row query_row;
+
+typedef enum cell_kind {
+    CELL_EMPTY,
+    CELL_INT,
+    CELL_UINT,
+    CELL_REAL,
+    CELL_BOOL,
+    CELL_TEXT,
+    CELL_BYTES,
+    CELL_TIME
+} cell_kind;
+
+typedef struct cell {
+    cell_kind kind;
+    int64_t integer; /* CELL_TIME: nanoseconds */
+    uint64_t natural;
+    double real;
+    bool truth;
+    bool single; /* `real` came as a float */
+    const char *text;
+    mir_view bytes;
+} cell;
+
+static cell cell_of(const data_point *point)
+{
+    cell out = {0};
+    if (point == NULL) return out;
+    if (point->value_timestamp != NULL)
+        return (cell){.kind = CELL_TIME, .integer = mir_timestamp_ns(point->value_timestamp)};
+    if (point->value_string != NULL) return (cell){.kind = CELL_TEXT, .text = point->value_string};
+    if (point->has_value_bytes)
+        return (cell){.kind = CELL_BYTES,
+                      .bytes = mir_view_of(point->value_bytes.data, point->value_bytes.len)};
+    if (point->has_value_bool) return (cell){.kind = CELL_BOOL, .truth = point->value_bool};
+    if (point->has_value_double) return (cell){.kind = CELL_REAL, .real = point->value_double};
+    if (point->has_value_float)
+        return (cell){.kind = CELL_REAL, .real = (double)point->value_float, .single = true};
+    out.kind = CELL_INT;
+    if (point->has_value_int64)
+        out.integer = point->value_int64;
+    else if (point->has_value_int32)
+        out.integer = point->value_int32;
+    else if (point->has_value_sint64)
+        out.integer = point->value_sint64;
+    else if (point->has_value_sint32)
+        out.integer = point->value_sint32;
+    else if (point->has_value_sfixed64)
+        out.integer = point->value_sfixed64;
+    else if (point->has_value_sfixed32)
+        out.integer = point->value_sfixed32;
+    else
+        out.kind = CELL_UINT;
+    if (out.kind == CELL_INT) return out;
+    if (point->has_value_uint64)
+        out.natural = point->value_uint64;
+    else if (point->has_value_uint32)
+        out.natural = point->value_uint32;
+    else if (point->has_value_fixed64)
+        out.natural = point->value_fixed64;
+    else if (point->has_value_fixed32)
+        out.natural = point->value_fixed32;
+    else
+        out.kind = CELL_EMPTY;
+    return out;
+}
+
+/* Base64 with padding. */
+static void base64(mir_view bytes, mir_bytes *out)
+{
+    static const char letters[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    for (size_t i = 0; i < bytes.size; i += 3) {
+        size_t have = bytes.size - i < 3 ? bytes.size - i : 3;
+        uint32_t group = (uint32_t)bytes.data[i] << 16;
+        if (have > 1) group |= (uint32_t)bytes.data[i + 1] << 8;
+        if (have > 2) group |= bytes.data[i + 2];
+        mir_bytes_u8(out, (uint8_t)letters[group >> 18]);
+        mir_bytes_u8(out, (uint8_t)letters[group >> 12 & 63]);
+        mir_bytes_u8(out, have > 1 ? (uint8_t)letters[group >> 6 & 63] : '=');
+        mir_bytes_u8(out, have > 2 ? (uint8_t)letters[group & 63] : '=');
+    }
+}
+
+/* The shortest text that reads back as the same number; people get at most six digits. */
+static void real_text(const cell *from, bool people, mir_bytes *out)
+{
+    if (people && isfinite(from->real) && fabs(from->real) < 1e15) {
+        char text[64];
+        if (from->real == floor(from->real))
+            (void)snprintf(text, sizeof text, "%.0f", from->real);
+        else if (fabs(from->real) >= 1e-4) {
+            int whole = fabs(from->real) < 1 ? 0 : (int)floor(log10(fabs(from->real))) + 1;
+            (void)snprintf(text, sizeof text, "%.*f",
+                           whole >= 6   ? 1
+                           : whole >= 3 ? 2
+                                        : 4 - (whole > 0),
+                           from->real);
+        } else
+            (void)snprintf(text, sizeof text, "%.4g", from->real);
+        mir_bytes_text(out, text);
+        return;
+    }
+    if (!isfinite(from->real)) {
+        mir_bytes_text(out, isnan(from->real) ? "NaN" : from->real > 0 ? "Infinity" : "-Infinity");
+        return;
+    }
+    char text[64];
+    for (int digits = from->single ? 6 : 15; digits <= 17; digits++) {
+        (void)snprintf(text, sizeof text, "%.*g", digits, from->real);
+        if (from->single ? strtof(text, NULL) == (float)from->real
+                         : strtod(text, NULL) == from->real)
+            break;
+    }
+    mir_bytes_text(out, text);
+}
+
+static void cell_text(const cell *from, bool people, mir_bytes *out)
+{
+    char time[MIR_CLOCK_TEXT_BYTES];
+    switch (from->kind) {
+    case CELL_EMPTY: break;
+    case CELL_INT: mir_bytes_printf(out, "%" PRId64, from->integer); break;
+    case CELL_UINT: mir_bytes_printf(out, "%" PRIu64, from->natural); break;
+    case CELL_REAL: real_text(from, people, out); break;
+    case CELL_BOOL: mir_bytes_text(out, from->truth ? "true" : "false"); break;
+    case CELL_TEXT: mir_bytes_text(out, from->text); break;
+    case CELL_BYTES: base64(from->bytes, out); break;
+    case CELL_TIME:
+        (void)mir_clock_rfc3339(from->integer, time);
+        mir_bytes_text(out, time);
+        break;
+    }
+}
+
+static void csv_cell(const cell *from, mir_bytes *out)
+{
+    mir_bytes text = {0};
+    cell_text(from, false, &text);
+    bool quote = false;
+    for (size_t i = 0; i < text.size; i++) quote |= strchr(",\"\r\n", text.data[i]) != NULL;
+    if (quote) mir_bytes_u8(out, '"');
+    for (size_t i = 0; i < text.size; i++) {
+        if (text.data[i] == '"') mir_bytes_u8(out, '"');
+        mir_bytes_u8(out, text.data[i]);
+    }
+    if (quote) mir_bytes_u8(out, '"');
+    mir_bytes_free(&text);
+}
+
+static const char *type_text(MirApi__V1__DataType type)
+{
+    static const char *const names[] = {"unspecified", "int32",    "int64",   "sint32",  "sint64",
+                                        "uint32",      "uint64",   "fixed32", "fixed64", "sfixed32",
+                                        "sfixed64",    "float",    "double",  "bool",    "string",
+                                        "bytes",       "timestamp"};
+    size_t at = (size_t)type;
+    return at < sizeof names / sizeof names[0] ? names[at] : "unspecified";
+}
+
+static const data_point *point_at(const query_row *row, size_t column)
+{
+    return column < row->n_datapoints ? row->datapoints[column] : NULL;
+}
+
+static json_t *cell_json(const cell *from)
+{
+    mir_bytes text = {0};
+    json_t *out = NULL;
+    switch (from->kind) {
+    case CELL_EMPTY: return json_null();
+    case CELL_INT: return json_integer(from->integer);
+    case CELL_UINT:
+        if (from->natural <= INT64_MAX) return json_integer((json_int_t)from->natural);
+        break; /* text, as in JSON of protobuf */
+    case CELL_REAL:
+        if (isfinite(from->real)) return json_real(from->real);
+        break;
+    case CELL_BOOL: return json_boolean(from->truth);
+    case CELL_TEXT:
+    case CELL_BYTES:
+    case CELL_TIME: break;
+    }
+    cell_text(from, false, &text);
+    out = json_stringn(text.data != NULL ? (const char *)text.data : "", text.size);
+    mir_bytes_free(&text);
+    return out;
+}
+
+static int print_values(const MirApi__V1__QueryTelemetry *from, size_t first,
+                        const char *measurement, const char *format)
+{
+    json_t *columns = json_array();
+    json_t *rows = json_array();
+    for (size_t i = 0; i < from->n_headers; i++)
+        (void)json_array_append_new(
+            columns, json_pack("{s:s, s:s, s:s}", "name", from->headers[i], "unit",
+                               i < from->n_units && from->units[i] != NULL ? from->units[i] : "",
+                               "type", type_text(i < from->n_datatypes ? from->datatypes[i] : 0)));
+    for (size_t r = first; r < from->n_rows; r++) {
+        json_t *row = json_object();
+        for (size_t i = 0; i < from->n_headers; i++) {
+            cell each = cell_of(point_at(from->rows[r], i));
+            (void)json_object_set_new(row, from->headers[i], cell_json(&each));
+        }
+        (void)json_array_append_new(rows, row);
+    }
+    json_t *out =
+        json_pack("{s:s, s:o, s:o}", "measurement", measurement, "columns", columns, "rows", rows);
+    int code = out != NULL ? mir_cli_devices_print_value(out, format) : mir_cli_fail("no memory");
+    json_decref(out);
+    return code;
+}
+
+static int print_csv(const MirApi__V1__QueryTelemetry *from, size_t first)
+{
+    mir_bytes line = {0};
+    for (size_t i = 0; i < from->n_headers; i++) {
+        cell title = {.kind = CELL_TEXT, .text = from->headers[i]};
+        if (i > 0) mir_bytes_u8(&line, ',');
+        csv_cell(&title, &line);
+    }
+    for (size_t r = first; r < from->n_rows + 1; r++) {
+        if (from->n_headers > 0) mir_bytes_u8(&line, '\n');
+        (void)fwrite(line.data, 1, line.size, stdout);
+        line.size = 0;
+        for (size_t i = 0; r < from->n_rows && i < from->n_headers; i++) {
+            cell each = cell_of(point_at(from->rows[r], i));
+            if (i > 0) mir_bytes_u8(&line, ',');
+            csv_cell(&each, &line);
+        }
+    }
+    bool ok = mir_bytes_ok(&line);
+    mir_bytes_free(&line);
+    return ok ? MIR_EXIT_OK : mir_cli_fail("no memory for the output");
+}
+
+/* How the times of a table are written: the date if the rows are not all of today, and as many
+ * digits of fraction (0, 3, 6, 9) as they need. */
+static void time_style(const MirApi__V1__QueryTelemetry *from, size_t first, bool utc, bool *date,
+                       int *digits)
+{
+    char today[48], other[48];
+    mir_cli_when_clock(mir_clock_wall_ns(), true, 0, utc, today, sizeof today);
+    for (size_t r = first; r < from->n_rows; r++) {
+        cell time = cell_of(point_at(from->rows[r], 0));
+        if (time.kind != CELL_TIME) continue;
+        mir_cli_when_clock(time.integer, true, 0, utc, other, sizeof other);
+        if (strncmp(today, other, 10) != 0) *date = true;
+        int need = time.integer % MIR_NS_PER_S == 0 ? 0 : time.integer % MIR_NS_PER_MS == 0 ? 3 : 6;
+        /* Nobody reads microseconds in a table; -o json and csv have all digits. */
+        if (need > 3) need = 3;
+        if (need > *digits) *digits = need;
+    }
+}
+
+static int print_rows(const MirApi__V1__QueryTelemetry *from, size_t first, bool wide, bool utc)
+{
+    mir_cli_table *table = mir_cli_table_new();
+    bool date = false;
+    int digits = 0;
+    time_style(from, first, utc, &date, &digits);
+    for (size_t i = 0; i < from->n_headers; i++) {
+        MirApi__V1__DataType type = i < from->n_datatypes ? from->datatypes[i] : 0;
+        bool text = type == MIR_API__V1__DATA_TYPE__DATA_TYPE_STRING ||
+                    type == MIR_API__V1__DATA_TYPE__DATA_TYPE_BYTES;
+        bool time = type == MIR_API__V1__DATA_TYPE__DATA_TYPE_TIMESTAMP;
+        const char *unit = i < from->n_units && !time ? from->units[i] : time && utc ? "UTC" : "";
+        mir_cli_table_column(table,
+                             i == 0   ? "TIME"
+                             : i == 1 ? "DEVICE"
+                                      : from->headers[i],
+                             unit,
+                             time   ? MIR_TABLE_FIXED
+                             : text ? MIR_TABLE_TEXT
+                                    : MIR_TABLE_NUMBER);
+    }
+    for (size_t r = first; r < from->n_rows; r++) {
+        for (size_t i = 0; i < from->n_headers; i++) {
+            cell each = cell_of(point_at(from->rows[r], i));
+            mir_bytes text = {0};
+            char clock[64];
+            if (i == 0 && each.kind == CELL_TIME) {
+                mir_cli_when_clock(each.integer, date, digits, utc, clock, sizeof clock);
+                mir_bytes_text(&text, clock);
+            } else {
+                cell_text(&each, true, &text);
+            }
+            mir_bytes_u8(&text, '\0');
+            mir_cli_table_cell(table, MIR_TONE_PLAIN,
+                               mir_bytes_ok(&text) ? (const char *)text.data : "");
+            mir_bytes_free(&text);
+        }
+    }
+    size_t left_out = 0;
+    mir_status status =
+        mir_cli_table_print(table, stdout, wide ? 0 : mir_cli_text_terminal_columns(stdout),
+                            mir_cli_text_colours(stdout), &left_out);
+    mir_cli_table_free(table);
+    if (status != MIR_OK) return mir_cli_fail("no memory for the table");
+    if (left_out > 0)
+        mir_cli_note("%zu more column%s: -o wide shows all, -f chooses", left_out,
+                     left_out == 1 ? "" : "s");
+    return MIR_EXIT_OK;
+}
+
+/* Reads --since, --from, --to and --limit; -1 in `from_ns` and `to_ns` is the server's default. */
+MIR_MUST_CHECK static mir_status read_range(const mir_cli_args *args, int64_t *from_ns,
+                                            int64_t *to_ns, size_t *limit, mir_error *error)
+{
+    const char *since = mir_cli_value(args, MIR_OPT_SINCE);
+    const char *from = mir_cli_value(args, MIR_OPT_FROM);
+    const char *to = mir_cli_value(args, MIR_OPT_TO);
+    const char *rows = mir_cli_value(args, MIR_OPT_LIMIT);
+    *from_ns = *to_ns = -1;
+    *limit = SIZE_MAX;
+    if (since != NULL && from != NULL)
+        return mir_error_set(error, MIR_E_INVALID, "--since and --from exclude each other");
+    mir_status status = MIR_OK;
+    int64_t duration_ns = 0;
+    if (to != NULL) status = mir_cli_when_time(to, to_ns, error);
+    if (status == MIR_OK && from != NULL) status = mir_cli_when_time(from, from_ns, error);
+    if (status == MIR_OK && since != NULL) {
+        status = mir_cli_when_duration(since, &duration_ns, error);
+        if (status == MIR_OK) *from_ns = (*to_ns >= 0 ? *to_ns : mir_clock_wall_ns()) - duration_ns;
+    }
+    if (status == MIR_OK && from == NULL && since == NULL && *to_ns >= 0)
+        *from_ns = *to_ns - 3600 * MIR_NS_PER_S;
+    if (status == MIR_OK && *from_ns >= 0 && *to_ns >= 0 && *from_ns >= *to_ns)
+        return mir_error_set(error, MIR_E_INVALID, "the range ends before it begins");
+    if (status == MIR_OK && rows != NULL) {
+        char *end = NULL;
+        long value = strtol(rows, &end, 10);
+        if (rows[0] == '\0' || *end != '\0' || value < 1 || value > LIMIT_MAX)
+            return mir_error_set(error, MIR_E_INVALID, "--limit is a number of rows, not '%s'",
+                                 rows);
+        *limit = (size_t)value;
+    }
+    return status;
+}
+
+int mir_cli_telemetry_query(mir_cli *cli, const mir_cli_command *command, const mir_cli_args *args)
+{
+    (void)command;
+    mir_cli_session session = MIR_CLI_SESSION_INIT;
+    mir_cli_targets targets = {0};
+    mir_error error = {0};
+    MirApi__V1__QueryTelemetryRequest request = MIR_API__V1__QUERY_TELEMETRY_REQUEST__INIT;
+    mir_arena *arena = &session.arena;
+    const char *format = mir_cli_value(args, MIR_OPT_OUTPUT);
+    const char *measurement = mir_cli_value(args, MIR_OPT_MEASUREMENT);
+    const char *window = mir_cli_value(args, MIR_OPT_WINDOW);
+    int64_t from_ns = -1, to_ns = -1, window_ns = 0;
+    size_t limit = SIZE_MAX;
+    if (format == NULL) format = "table";
+    if (measurement == NULL || measurement[0] == '\0')
+        return mir_cli_usage(cli, "needs -m MEASUREMENT; `mir telemetry list` shows what there is");
+    mir_status status = mir_cli_target_parse(args, arena, &targets, &error);
+    if (status == MIR_OK)
+        status = mir_cli_target_list(args, MIR_OPT_FIELDS, arena, &request.fields,
+                                     &request.n_fields, &error);
+    if (status == MIR_OK) status = read_range(args, &from_ns, &to_ns, &limit, &error);
+    if (status == MIR_OK && window != NULL)
+        status = mir_cli_when_duration(window, &window_ns, &error);
+    if (status == MIR_OK && targets.count > 1)
+        status =
+            mir_error_set(&error, MIR_E_INVALID,
+                          "targets of several namespaces cannot be queried at once; use labels");
+    if (status == MIR_OK) {
+        request.targets = targets.items[0];
+        request.measurement = mir_arena_strdup(arena, mir_view_cstr(measurement));
+        if (window != NULL)
+            request.aggregation_window = mir_arena_strdup(arena, mir_view_cstr(window));
+        if (from_ns >= 0) request.start_time = mir_timestamp_new(arena, from_ns);
+        if (to_ns >= 0) request.end_time = mir_timestamp_new(arena, to_ns);
+    }
+    int code = status == MIR_OK ? mir_cli_connect_open(cli, args, &session)
+                                : mir_cli_usage(cli, "%s", error.text);
+    MirApi__V1__QueryTelemetry *answer = NULL;
+    if (code == MIR_EXIT_OK)
+        code = mir_cli_connect_ask(&session, "tlm.v1alpha.query", &request.base,
+                                   &mir_api__v1__query_telemetry_response__descriptor, &answer);
+    if (code == MIR_EXIT_OK) {
+        size_t first = answer->n_rows > limit ? answer->n_rows - limit : 0;
+        if (strcmp(format, "csv") == 0)
+            code = print_csv(answer, first);
+        else if (strcmp(format, "json") == 0 || strcmp(format, "yaml") == 0)
+            code = print_values(answer, first, measurement, format);
+        else if (answer->n_rows > 0)
+            code = print_rows(answer, first, strcmp(format, "wide") == 0,
+                              mir_cli_flag(args, MIR_OPT_UTC));
+        if (code == MIR_EXIT_OK && answer->n_rows == 0)
+            mir_cli_note("No data of %s in that time. `mir telemetry list` shows what there is, "
+                         "--since 24h looks further back.",
+                         measurement);
+    }
+    mir_cli_connect_close(&session);
+    return code;
+}
