@@ -65,14 +65,21 @@ static void run(agent *self, mir_host_sampler *sampler, const sigset_t *stop, in
     }
 }
 
-/* Waits for the connection first: a reading sent before would be discarded. */
+static bool has_greeted(mir_device *device)
+{
+    mir_device_stats stats;
+    mir_device_get_stats(device, &stats);
+    return stats.heartbeats > 0;
+}
+
+/* Waits for the hello first: a reading sent before the connection would be discarded. */
 static int run_once(agent *self, mir_host_sampler *sampler, const sigset_t *stop,
                     int64_t interval_ns)
 {
     int64_t until = mir_clock_mono_ns() + ONCE_TIMEOUT_NS;
-    while (mir_device_await_ready(self->device, 0) != MIR_OK) {
-        if (stopped_before(stop, mir_clock_mono_ns() + 50 * MIR_NS_PER_MS)) return EXIT_FAILURE;
-        if (mir_clock_mono_ns() < until || mir_device_is_connected(self->device)) continue;
+    while (!has_greeted(self->device)) {
+        if (stopped_before(stop, mir_clock_mono_ns() + 20 * MIR_NS_PER_MS)) return EXIT_FAILURE;
+        if (mir_clock_mono_ns() < until) continue;
         mir_log_error("no server reached");
         return EXIT_UNREACHABLE;
     }

@@ -136,12 +136,12 @@ mir_host_shares mir_host_share(const mir_host_ticks *before, const mir_host_tick
     uint64_t idle = grown(before->idle, now->idle);
     double sum = (double)user + (double)system + (double)iowait + (double)steal + (double)idle;
     if (sum <= 0) return (mir_host_shares){0};
-    double percent = 100 / sum;
-    return (mir_host_shares){.total = (double)(user + system + steal) * percent,
-                             .user = (double)user * percent,
-                             .system = (double)system * percent,
-                             .iowait = (double)iowait * percent,
-                             .steal = (double)steal * percent};
+    /* Multiplied first, so that everything is 100 and not 100.00000000000001. */
+    return (mir_host_shares){.total = (double)(user + system + steal) * 100 / sum,
+                             .user = (double)user * 100 / sum,
+                             .system = (double)system * 100 / sum,
+                             .iowait = (double)iowait * 100 / sum,
+                             .steal = (double)steal * 100 / sum};
 }
 
 /* ---- /proc/meminfo ---- */

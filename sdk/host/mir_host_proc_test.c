@@ -93,6 +93,16 @@ static void shares_add_up(void **state)
     assert_true(near(shares.total, 45));
 }
 
+static void a_busy_processor_is_at_100_and_never_above(void **state)
+{
+    (void)state;
+    for (uint64_t ticks = 1; ticks < 5000; ticks++) {
+        mir_host_ticks before = {0};
+        mir_host_ticks now = {.user = ticks};
+        assert_true(mir_host_share(&before, &now).total == 100);
+    }
+}
+
 static void shares_without_time_or_going_back_are_zero(void **state)
 {
     (void)state;
@@ -331,6 +341,7 @@ int main(void)
         cmocka_unit_test(stat_that_is_none_is_refused),
         cmocka_unit_test(stat_with_absurd_core_numbers_is_bounded),
         cmocka_unit_test(shares_add_up),
+        cmocka_unit_test(a_busy_processor_is_at_100_and_never_above),
         cmocka_unit_test(shares_without_time_or_going_back_are_zero),
         cmocka_unit_test(meminfo_of_a_machine),
         cmocka_unit_test(meminfo_of_an_old_kernel_lacks_available),
