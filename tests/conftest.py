@@ -11,17 +11,21 @@ MIR_TEST_SCALE     divisor of the large message counts, for slow builds (1)
 
 import contextlib
 import os
+import resource
 
 import pytest
 
-from servers import REFERENCE, SHARDS, Server
+from servers import BINARY, REFERENCE, SHARDS, Server
 from wire import Wire
 
 current_servers = []
 
 
 def pytest_configure():
-    if not REFERENCE and not os.access(os.environ.get("MIR_BIN", ""), os.X_OK):
+    # Thousands of connections, at both ends; servers inherit it.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 16384)), hard))
+    if not REFERENCE and not (os.path.isfile(BINARY) and os.access(BINARY, os.X_OK)):
         raise pytest.UsageError("MIR_BIN has to name the server to test; or set MIR_TEST_PEER=nats-server")
 
 

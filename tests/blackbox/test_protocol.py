@@ -3,6 +3,7 @@
 
 import itertools
 import random
+import resource
 import socket
 import threading
 
@@ -332,7 +333,8 @@ def test_thousands_of_connections_that_say_nothing(launch, dial):
     bystander = dial.quiet(server).sub("x", 1).settle()
     before = server.descriptors()
     starts = [b"", b"C", b"CONNECT {", b"PING", b"PUB a 100\r\nhalf", b"SUB ", b"HPUB a 12 20\r\nNATS"]
-    wires = [Wire(server.address, info=False) for _ in range(3000)]
+    many = min(3000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 500)
+    wires = [Wire(server.address, info=False) for _ in range(many)]
     try:
         for n, wire in enumerate(wires):
             wire.send(starts[n % len(starts)])
