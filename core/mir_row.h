@@ -60,7 +60,7 @@ typedef struct mir_row {
     uint32_t column_count;
     uint32_t column_count_max;
     uint64_t *present; /* bit i of word i / 64: cells[i] has a value */
-    mir_cell *cells;
+    mir_cell *cells;   /* the two behind the last column are the decoder's own */
     mir_dynamic_cell *dynamic;
     uint32_t dynamic_count;
     uint32_t dynamic_count_max;
@@ -73,11 +73,13 @@ MIR_MUST_CHECK mir_status mir_row_init(mir_row *row, uint32_t column_count_max,
                                        uint32_t dynamic_count_max, size_t scratch_bytes_max);
 void mir_row_fini(mir_row *row);
 
-static inline bool mir_row_is_present(const mir_row *row, uint32_t column) {
+static inline bool mir_row_is_present(const mir_row *row, uint32_t column)
+{
     return (row->present[column / 64] >> (column % 64) & 1) != 0;
 }
 
-static inline void mir_row_set_present(mir_row *row, uint32_t column) {
+static inline void mir_row_set_present(mir_row *row, uint32_t column)
+{
     row->present[column / 64] |= UINT64_C(1) << (column % 64);
 }
 

@@ -40,6 +40,8 @@ typedef struct compiler {
     uint32_t node_count;
     uint32_t op_count;
     uint32_t slot_count;
+    uint32_t time_tag;     /* of a number that gives the time */
+    mir_plan_op *time_ops; /* of a message that does: seconds and nanos */
 } compiler;
 
 static mir_status no_memory(compiler *with)
@@ -186,6 +188,7 @@ static mir_status compile_frame(compiler *with, const mir_schema_message *messag
     frame->defaults = defaults;
     frame->present = present;
     frame->word_count = (count + 63) / 64;
+    frame->last_word_mask = count % 64 == 0 ? UINT64_MAX : (UINT64_C(1) << (count % 64)) - 1;
     frame->state_count = builder.state_count;
     *compiled = frame;
     return MIR_OK;
@@ -228,7 +231,24 @@ static mir_status compile_map(compiler *with, const mir_schema_field *field, mir
     return status;
 }
 
-/* The field that gives the time, if it is of a type that can. */
+static int compare_ops(const void *a, const void *b)
+{
+    uint32_t left = ((const mir_plan_op *)a)->tag, right = ((const mir_plan_op *)b)->tag;
+    return left < right ? -1 : left > right;
+}
+
+static void index_ops(mir_plan_node *node, mir_plan_op *ops)
+{
+    if (node->op_count != 0) qsort(ops, node->op_count, sizeof *ops, compare_ops);
+    node->ops = ops;
+    for (uint32_t i = 0; i < node->op_count; i++) {
+        ops[i].bit = UINT64_C(1) << (ops[i].slot % 64);
+        if (ops[i].tag < 128) node->by_small_tag[ops[i].tag] = (uint8_t)(i + 1);
+    }
+}
+
+/* The field that gives the time, if it is of a type that can. Slots are counted from the end of the
+ * columns, whose number is known in place_time. */
 static mir_status compile_time(compiler *with, const mir_schema_field *field, mir_plan_op *op,
                                bool *is_time)
 {
@@ -236,34 +256,58 @@ static mir_status compile_time(compiler *with, const mir_schema_field *field, mi
                                      [MIR_TIMESTAMP_MILLI] = 1000000,
                                      [MIR_TIMESTAMP_MICRO] = 1000,
                                      [MIR_TIMESTAMP_NANO] = 1};
+    mir_plan *plan = with->plan;
     *is_time = false;
     if (is_integer(field) && field->timestamp_type != MIR_TIMESTAMP_FRACTION) {
-        op->code = MIR_OP_TIME;
-        op->element = scalar_code(field->kind);
-        op->type = column_type(field->kind);
-        with->plan->time_scale = scales[field->timestamp_type];
-        with->plan->has_time = *is_time = true;
+        *is_time = true;
+        op->code = scalar_code(field->kind);
+        with->time_tag = op->tag;
+        plan->has_time = true;
+        plan->time_scale = scales[field->timestamp_type];
+        plan->is_time_unsigned = column_type(field->kind) == MIR_COLUMN_U64;
         return MIR_OK;
     }
     if (field->kind != MIR_KIND_MESSAGE || field->is_repeated) return MIR_OK;
-    const mir_schema_field *seconds =
-        mir_schema_field_by_name(field->message, MIR_VIEW_LITERAL("seconds"));
-    const mir_schema_field *nanos =
-        mir_schema_field_by_name(field->message, MIR_VIEW_LITERAL("nanos"));
-    if (seconds == NULL || nanos == NULL || !is_integer(seconds) || !is_integer(nanos)) {
+    const mir_schema_field *parts[2] = {
+        mir_schema_field_by_name(field->message, MIR_VIEW_LITERAL("seconds")),
+        mir_schema_field_by_name(field->message, MIR_VIEW_LITERAL("nanos"))};
+    if (parts[0] == NULL || parts[1] == NULL || !is_integer(parts[0]) || !is_integer(parts[1])) {
         return MIR_OK;
     }
-    mir_plan_pair *pair = mir_arena_alloc(&with->plan->arena, sizeof *pair);
-    if (pair == NULL) return no_memory(with);
-    *pair = (mir_plan_pair){
-        .tags = {mir_pbwire_make_tag(seconds->number, wire_type(seconds->kind)),
-                 mir_pbwire_make_tag(nanos->number, wire_type(nanos->kind))},
-        .codes = {scalar_code(seconds->kind), scalar_code(nanos->kind)},
-    };
-    op->code = MIR_OP_TIME_MESSAGE;
-    op->pair = pair;
-    with->plan->has_time = *is_time = true;
+    mir_plan_node *node = mir_arena_alloc(&plan->arena, sizeof *node);
+    mir_plan_op *ops = mir_arena_alloc(&plan->arena, 2 * sizeof *ops);
+    if (node == NULL || ops == NULL) return no_memory(with);
+    for (uint32_t i = 0; i < 2; i++) {
+        ops[i] =
+            (mir_plan_op){.tag = mir_pbwire_make_tag(parts[i]->number, wire_type(parts[i]->kind)),
+                          .code = (uint8_t)scalar_code(parts[i]->kind),
+                          .slot = i};
+    }
+    node->op_count = 2;
+    index_ops(node, ops);
+    *is_time = true;
+    op->code = MIR_OP_MESSAGE;
+    op->node = node;
+    with->time_ops = ops;
+    plan->has_time = true;
+    plan->time_scale = scales[MIR_TIMESTAMP_SEC];
     return MIR_OK;
+}
+
+static void place_op(mir_plan_op *op, uint32_t at)
+{
+    op->slot = at;
+    op->bit = UINT64_C(1) << (at % 64);
+}
+
+static void place_time(compiler *with, const mir_plan_node *root, mir_plan_op *ops)
+{
+    for (uint32_t i = 0; i < 2 && with->time_ops != NULL; i++) {
+        place_op(&with->time_ops[i], with->time_ops[i].slot + root->slot_end);
+    }
+    for (uint32_t i = 0; i < root->op_count && with->time_tag != 0; i++) {
+        if (ops[i].tag == with->time_tag) place_op(&ops[i], root->slot_end);
+    }
 }
 
 typedef struct node_builder {
@@ -354,12 +398,6 @@ static mir_status compile_field(compiler *with, frame_builder *frame, node_build
     return status != MIR_OK ? status : put_op(with, to, op);
 }
 
-static int compare_ops(const void *a, const void *b)
-{
-    uint32_t left = ((const mir_plan_op *)a)->tag, right = ((const mir_plan_op *)b)->tag;
-    return left < right ? -1 : left > right;
-}
-
 static mir_status compile_node(compiler *with, frame_builder *frame,
                                const mir_schema_message *message, mir_view path,
                                const mir_plan_node **compiled) // NOLINT(misc-no-recursion)
@@ -391,11 +429,8 @@ static mir_status compile_node(compiler *with, frame_builder *frame,
     with->depth--;
     node->slot_end = frame->slot_count;
     node->state_end = frame->state_count;
-    if (node->op_count != 0) qsort(to.ops, node->op_count, sizeof *to.ops, compare_ops);
-    node->ops = to.ops;
-    for (uint32_t i = 0; i < node->op_count && to.ops[i].tag < 128; i++) {
-        node->by_small_tag[to.ops[i].tag] = (uint8_t)(i + 1);
-    }
+    index_ops(node, to.ops);
+    if (time != NULL) place_time(with, node, to.ops);
     *compiled = node;
     return MIR_OK;
 }

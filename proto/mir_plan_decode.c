@@ -25,10 +25,6 @@ typedef struct decoder {
     mir_row *row;
     uint8_t *top; /* end of the scratch that is still free */
     uint32_t work;
-    /* The time, as a number, or as seconds and nanos. */
-    bool is_time_sound;
-    int64_t time;
-    int64_t nanos;
 } decoder;
 
 #define TRY(expression)                                                                            \
@@ -37,14 +33,44 @@ typedef struct decoder {
         if (__builtin_expect(try_status != MIR_OK, 0)) return try_status;                          \
     } while (0)
 
+/* What is out of line works on a copy, so that the reader itself stays in registers. */
+static inline bool read_varint_slowly(mir_pbwire *wire, uint64_t *value)
+{
+    mir_pbwire copy = *wire;
+    uint64_t result = 0;
+    if (!mir_pbwire_varint_long(&copy, &result)) return false;
+    *value = result;
+    wire->at = copy.at;
+    return true;
+}
+
+static inline bool read_bytes(mir_pbwire *wire, mir_view *bytes)
+{
+    uint64_t size = 0;
+    if (wire->at < wire->end && *wire->at < 0x80) {
+        size = *wire->at++;
+    } else if (!read_varint_slowly(wire, &size)) {
+        return false;
+    }
+    if (size > (uint64_t)(wire->end - wire->at)) return false;
+    *bytes = (mir_view){wire->at, (size_t)size};
+    wire->at += size;
+    return true;
+}
+
 /* Up to eight bytes are taken apart at once, which pays for the 64-bit times of telemetry. */
-static inline bool read_varint(mir_pbwire *wire, uint64_t *value)
+static inline __attribute__((always_inline)) bool read_varint(mir_pbwire *wire, uint64_t *value)
 {
     const uint8_t *at = wire->at;
     ptrdiff_t left = wire->end - at;
     if (left > 0 && at[0] < 0x80) {
         *value = at[0];
         wire->at = at + 1;
+        return true;
+    }
+    if (left > 1 && at[1] < 0x80) {
+        *value = (uint64_t)(at[0] & 0x7f) | (uint64_t)at[1] << 7;
+        wire->at = at + 2;
         return true;
     }
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
@@ -75,7 +101,7 @@ static inline bool read_varint(mir_pbwire *wire, uint64_t *value)
         return true;
     }
 #endif
-    return mir_pbwire_varint_long(wire, value);
+    return read_varint_slowly(wire, value);
 }
 
 static inline bool read_fixed(mir_pbwire *wire, void *value, size_t size)
@@ -126,78 +152,59 @@ static mir_status put_base64(decoder *with, mir_view bytes, mir_view *text)
     return MIR_OK;
 }
 
-/* MIR_E_EMPTY: read, but not a value that is kept. */
-static inline __attribute__((always_inline)) mir_status read_scalar(decoder *with, mir_pbwire *wire,
-                                                                    unsigned code, mir_cell *cell)
+/* What a varint means. False: a value that is not kept. */
+static inline bool convert_varint(unsigned code, uint64_t value, mir_cell *cell)
 {
-    uint64_t value = 0;
     switch (code) {
-    case MIR_OP_INT32:
-        if (!read_varint(wire, &value)) return MIR_E_INVALID;
-        cell->i64 = (int32_t)value;
-        return MIR_OK;
-    case MIR_OP_INT64:
-        if (!read_varint(wire, &value)) return MIR_E_INVALID;
-        cell->u64 = value;
-        return MIR_OK;
-    case MIR_OP_UINT32:
-        if (!read_varint(wire, &value)) return MIR_E_INVALID;
-        cell->u64 = (uint32_t)value;
-        return MIR_OK;
-    case MIR_OP_SINT32:
-        if (!read_varint(wire, &value)) return MIR_E_INVALID;
-        cell->i64 = mir_pbwire_zigzag((uint32_t)value);
-        return MIR_OK;
-    case MIR_OP_SINT64:
-        if (!read_varint(wire, &value)) return MIR_E_INVALID;
-        cell->i64 = mir_pbwire_zigzag(value);
-        return MIR_OK;
-    case MIR_OP_BOOL:
-        if (!read_varint(wire, &value)) return MIR_E_INVALID;
-        cell->boolean = value != 0;
-        return MIR_OK;
-    case MIR_OP_ENUM:
-        if (!read_varint(wire, &value)) return MIR_E_INVALID;
-        if ((int32_t)value < 0) return MIR_E_EMPTY;
-        cell->u64 = (uint32_t)value;
-        return MIR_OK;
-    case MIR_OP_FIXED32: {
-        uint32_t narrow = 0;
+    case MIR_OP_INT32: cell->i64 = (int32_t)value; return true;
+    case MIR_OP_UINT32: cell->u64 = (uint32_t)value; return true;
+    case MIR_OP_SINT32: cell->i64 = mir_pbwire_zigzag((uint32_t)value); return true;
+    case MIR_OP_SINT64: cell->i64 = mir_pbwire_zigzag(value); return true;
+    case MIR_OP_BOOL: cell->boolean = value != 0; return true;
+    case MIR_OP_ENUM: cell->u64 = (uint32_t)value; return (int32_t)value >= 0;
+    default: cell->u64 = value; return true;
+    }
+}
+
+/* What is not a varint. */
+static inline mir_status read_other_scalar(decoder *with, mir_pbwire *wire, unsigned code,
+                                           mir_cell *cell)
+{
+    uint32_t narrow = 0;
+    float number;
+    mir_view bytes;
+    switch (code) {
+    case MIR_OP_FIXED32:
         if (!read_fixed(wire, &narrow, sizeof narrow)) return MIR_E_INVALID;
         cell->u64 = narrow;
         return MIR_OK;
-    }
-    case MIR_OP_SFIXED32: {
-        uint32_t narrow = 0;
+    case MIR_OP_SFIXED32:
         if (!read_fixed(wire, &narrow, sizeof narrow)) return MIR_E_INVALID;
         cell->i64 = (int32_t)narrow;
         return MIR_OK;
-    }
-    case MIR_OP_FLOAT: {
-        uint32_t narrow = 0;
-        float number;
+    case MIR_OP_FLOAT:
         if (!read_fixed(wire, &narrow, sizeof narrow)) return MIR_E_INVALID;
         memcpy(&number, &narrow, sizeof number);
         cell->f64 = number;
         return MIR_OK;
-    }
-    case MIR_OP_FIXED64: return read_fixed(wire, &cell->u64, 8) ? MIR_OK : MIR_E_INVALID;
-    case MIR_OP_STRING: return mir_pbwire_bytes(wire, &cell->string) ? MIR_OK : MIR_E_INVALID;
-    case MIR_OP_BYTES: {
-        mir_view bytes;
-        if (!mir_pbwire_bytes(wire, &bytes)) return MIR_E_INVALID;
+    case MIR_OP_FIXED64:
+        return read_fixed(wire, &cell->u64, sizeof cell->u64) ? MIR_OK : MIR_E_INVALID;
+    case MIR_OP_STRING: return read_bytes(wire, &cell->string) ? MIR_OK : MIR_E_INVALID;
+    case MIR_OP_BYTES:
+        if (!read_bytes(wire, &bytes)) return MIR_E_INVALID;
         return put_base64(with, bytes, &cell->string);
-    }
     default: MIR_ASSERT(!"a scalar's code");
     }
     return MIR_E_INVALID;
 }
 
-/* The same out of line, where speed is not decided. */
-static __attribute__((noinline)) mir_status read_value(decoder *with, mir_pbwire *wire,
-                                                       unsigned code, mir_cell *cell)
+/* Any scalar, where speed is not decided. MIR_E_EMPTY: read, but not a value that is kept. */
+static mir_status read_value(decoder *with, mir_pbwire *wire, unsigned code, mir_cell *cell)
 {
-    return read_scalar(with, wire, code, cell);
+    uint64_t value = 0;
+    if (code > MIR_OP_LAST_VARINT) return read_other_scalar(with, wire, code, cell);
+    if (!mir_pbwire_varint(wire, &value)) return MIR_E_INVALID;
+    return convert_varint(code, value, cell) ? MIR_OK : MIR_E_EMPTY;
 }
 
 static mir_status put_dynamic(decoder *with, mir_view prefix, mir_view name, mir_view end,
@@ -435,49 +442,6 @@ change_oneof(decoder *with, instance *in, const mir_plan_node *node, const mir_p
     return MIR_OK;
 }
 
-/* Time */
-
-static mir_status read_time(decoder *with, mir_pbwire *wire, unsigned code, bool is_unsigned,
-                            int64_t *time)
-{
-    mir_cell value = {0};
-    TRY(read_value(with, wire, code, &value));
-    *time = value.i64;
-    with->is_time_sound = !(is_unsigned && value.i64 < 0);
-    return MIR_OK;
-}
-
-static mir_status decode_time_message(decoder *with, const mir_plan_pair *pair, mir_view bytes)
-{
-    mir_pbwire wire = mir_pbwire_of(bytes);
-    while (mir_pbwire_more(&wire)) {
-        uint32_t tag = 0;
-        mir_cell value = {0};
-        if (!mir_pbwire_tag(&wire, &tag)) return MIR_E_INVALID;
-        if (tag == pair->tags[0]) {
-            TRY(read_value(with, &wire, pair->codes[0], &value));
-            with->time = value.i64;
-        } else if (tag == pair->tags[1]) {
-            TRY(read_value(with, &wire, pair->codes[1], &value));
-            with->nanos = value.i64;
-        } else if (!mir_pbwire_skip(&wire, tag)) {
-            return MIR_E_INVALID;
-        }
-    }
-    return MIR_OK;
-}
-
-static int64_t row_time(const mir_plan *plan, const decoder *with, int64_t receive_ns)
-{
-    const int64_t scale = plan->time_scale != 0 ? plan->time_scale : 1000000000;
-    int64_t time = 0;
-    if (!with->is_time_sound || __builtin_mul_overflow(with->time, scale, &time) ||
-        __builtin_add_overflow(time, with->nanos, &time) || time == 0) {
-        return receive_ns;
-    }
-    return time;
-}
-
 /* Nodes */
 
 static const mir_plan_op *find_op(const mir_plan_node *node, uint32_t tag)
@@ -498,62 +462,90 @@ static __attribute__((noinline)) mir_status decode_other(decoder *with, instance
                                                          const mir_plan_op *op,
                                                          mir_pbwire *wire) // NOLINT
 {
+    if (op->code == MIR_OP_LIST) return decode_element(with, in, op, wire);
     mir_view bytes;
-    switch (op->code) {
-    case MIR_OP_TIME:
-        return read_time(with, wire, op->element, op->type == MIR_COLUMN_U64, &with->time);
-    case MIR_OP_LIST: return decode_element(with, in, op, wire);
-    default: break;
-    }
     if (!mir_pbwire_bytes(wire, &bytes)) return MIR_E_INVALID;
     switch (op->code) {
-    case MIR_OP_MESSAGE: return decode_node(with, in, op->node, mir_pbwire_of(bytes));
     case MIR_OP_LIST_PACKED: return decode_packed(with, in, op, bytes);
     case MIR_OP_LIST_MESSAGE: return decode_list_message(with, in, op, bytes);
     case MIR_OP_MAP: return decode_map(with, in, op, bytes);
-    case MIR_OP_TIME_MESSAGE: return decode_time_message(with, op->pair, bytes);
     default: MIR_ASSERT(!"an op's code");
     }
     return MIR_E_INVALID;
+}
+
+/* The op for a tag that is not a small one; `tag` leaves for what has none. */
+static __attribute__((noinline)) bool find_long_tag(const mir_plan_node *node,
+                                                    const mir_plan_op *next, mir_pbwire *wire,
+                                                    uint32_t *tag, const mir_plan_op **op)
+{
+    if (!mir_pbwire_tag(wire, tag)) return false;
+    bool is_next = next < node->ops + node->op_count && next->tag == *tag;
+    *op = is_next ? next : find_op(node, *tag);
+    return true;
 }
 
 static mir_status decode_node(decoder *with, instance *in, const mir_plan_node *node,
                               mir_pbwire wire) // NOLINT(misc-no-recursion)
 {
     /* Encoders write fields in order, so the op after the last one is tried first. */
-    const mir_plan_op *ops = node->ops;
-    const mir_plan_op *next = ops;
-    const mir_plan_op *end = ops + node->op_count;
+    const mir_plan_op *next = node->ops;
     while (wire.at < wire.end) {
         uint32_t tag = *wire.at;
         const mir_plan_op *op;
         if (tag < 0x80) {
             wire.at++;
             uint32_t index = node->by_small_tag[tag];
-            op = index == 0 ? NULL : &ops[index - 1];
+            op = index == 0 ? NULL : &node->ops[index - 1];
         } else {
-            if (!mir_pbwire_tag(&wire, &tag)) return MIR_E_INVALID;
-            op = next < end && next->tag == tag ? next : find_op(node, tag);
+            mir_pbwire copy = wire;
+            if (!find_long_tag(node, next, &copy, &tag, &op)) return MIR_E_INVALID;
+            wire.at = copy.at;
         }
         if (__builtin_expect(op == NULL, 0)) {
-            if (tag < 8 || !mir_pbwire_skip(&wire, tag)) return MIR_E_INVALID;
+            mir_pbwire copy = wire;
+            if (tag < 8 || !mir_pbwire_skip(&copy, tag)) return MIR_E_INVALID;
+            wire.at = copy.at;
             continue;
         }
         next = op + 1;
         if (__builtin_expect(op->oneof != 0, 0)) TRY(change_oneof(with, in, node, op));
-        if (__builtin_expect(op->code > MIR_OP_LAST_SCALAR, 0)) {
-            TRY(decode_other(with, in, op, &wire));
-            continue;
-        }
-        const uint64_t bit = UINT64_C(1) << (op->slot % 64);
-        mir_status status = read_scalar(with, &wire, op->code, &in->cells[op->slot]);
-        in->present[op->slot / 64] |= bit;
-        if (__builtin_expect(status != MIR_OK, 0)) {
-            if (status != MIR_E_EMPTY) return status;
-            in->present[op->slot / 64] &= ~bit;
+        if (op->code <= MIR_OP_LAST_VARINT) {
+            uint64_t value = 0;
+            uint64_t *present = &in->present[op->slot / 64];
+            if (!read_varint(&wire, &value)) return MIR_E_INVALID;
+            bool is_kept = convert_varint(op->code, value, &in->cells[op->slot]);
+            *present |= op->bit;
+            if (__builtin_expect(!is_kept, 0)) *present &= ~op->bit;
+        } else if (op->code <= MIR_OP_LAST_SCALAR) {
+            TRY(read_other_scalar(with, &wire, op->code, &in->cells[op->slot]));
+            in->present[op->slot / 64] |= op->bit;
+        } else if (op->code == MIR_OP_MESSAGE) {
+            mir_view bytes;
+            if (!read_bytes(&wire, &bytes)) return MIR_E_INVALID;
+            TRY(decode_node(with, in, op->node, mir_pbwire_of(bytes)));
+        } else {
+            mir_pbwire copy = wire;
+            TRY(decode_other(with, in, op, &copy));
+            wire.at = copy.at;
         }
     }
     return MIR_OK;
+}
+
+/* Takes the time out of the two cells behind the columns. */
+static int64_t take_time(const mir_plan *plan, mir_row *row, int64_t receive_ns)
+{
+    const uint32_t first = row->column_count;
+    if (first != 0) row->present[plan->frame->word_count - 1] &= plan->frame->last_word_mask;
+    const int64_t number = row->cells[first].i64;
+    int64_t time = 0;
+    if ((plan->is_time_unsigned && number < 0) ||
+        __builtin_mul_overflow(number, plan->time_scale, &time) ||
+        __builtin_add_overflow(time, row->cells[first + 1].i64, &time) || time == 0) {
+        return receive_ns;
+    }
+    return time;
 }
 
 static bool has_value(const mir_row *row)
@@ -574,15 +566,15 @@ mir_status mir_plan_decode(const mir_plan *plan, mir_view payload, int64_t recei
     row->scratch_size = 0;
     memcpy(row->cells, frame->defaults, frame->column_count * sizeof *row->cells);
     memcpy(row->present, frame->present, frame->word_count * sizeof *row->present);
-    decoder with = {
-        .row = row, .top = row->scratch + row->scratch_bytes_max, .is_time_sound = true};
+    row->cells[frame->column_count] = row->cells[frame->column_count + 1] = (mir_cell){0};
+    decoder with = {.row = row, .top = row->scratch + row->scratch_bytes_max};
     instance in = {.frame = frame, .cells = row->cells, .present = row->present};
     if (frame->state_count != 0) {
         in.states = push_stack(&with, frame->state_count * sizeof *in.states);
         if (in.states == NULL) return MIR_E_TOO_LARGE;
     }
     TRY(decode_node(&with, &in, frame->root, mir_pbwire_of(payload)));
-    row->time_ns = plan->has_time ? row_time(plan, &with, receive_ns) : receive_ns;
+    row->time_ns = plan->has_time ? take_time(plan, row, receive_ns) : receive_ns;
     if (!frame->is_never_empty && !has_value(row)) return MIR_E_EMPTY;
     return MIR_OK;
 }

@@ -21,6 +21,7 @@ typedef enum mir_plan_code {
     MIR_OP_SINT64,
     MIR_OP_BOOL,
     MIR_OP_ENUM,
+    MIR_OP_LAST_VARINT = MIR_OP_ENUM,
     MIR_OP_FIXED32,
     MIR_OP_SFIXED32,
     MIR_OP_FLOAT,
@@ -33,24 +34,24 @@ typedef enum mir_plan_code {
     MIR_OP_LIST_PACKED,
     MIR_OP_LIST_MESSAGE,
     MIR_OP_MAP,
-    MIR_OP_TIME,
-    MIR_OP_TIME_MESSAGE,
 } mir_plan_code;
 
 typedef struct mir_plan_node mir_plan_node;
 typedef struct mir_plan_frame mir_plan_frame;
 
-/* The parts of a map entry, and of a message that holds a time: tag and code of its two fields. */
+/* Tag and code of the key and of the value of a map entry. */
 typedef struct mir_plan_pair {
     uint32_t tags[2];
-    mir_plan_code codes[2]; /* value of a map: MIR_OP_MESSAGE when `frame` is set */
+    mir_plan_code codes[2]; /* of the value: MIR_OP_MESSAGE when `frame` is set */
     bool key_is_unsigned;
 } mir_plan_pair;
 
+/* As large as a cache line, and so quickly indexed. */
 typedef struct mir_plan_op {
+    uint64_t bit; /* of `slot` in its word */
     uint32_t tag;
     uint8_t code;
-    uint8_t element; /* code of an element of a list, or of a time */
+    uint8_t element; /* code of an element of a list */
     uint8_t type;    /* mir_column_type of the cell, or of the elements' cells */
     uint32_t slot;   /* the cell; for lists the state that counts the elements */
     uint32_t oneof;  /* 1 + the state that tells which member is set; 0: not in a oneof */
@@ -79,6 +80,7 @@ struct mir_plan_frame {
     const uint64_t *present; /* of plain fields */
     uint32_t column_count;
     uint32_t word_count;
+    uint64_t last_word_mask; /* the bits of columns in the last word */
     uint32_t state_count;
     bool is_never_empty;
 };
@@ -87,8 +89,11 @@ struct mir_plan {
     atomic_uint reference_count;
     mir_arena arena;
     mir_plan_frame *frame;
-    int64_t time_scale; /* nanoseconds in a unit of an integer time field; 0: none */
+    /* The field that gives the time is decoded into the two cells behind the columns: the number,
+     * or the seconds; and the nanos. */
     bool has_time;
+    bool is_time_unsigned;
+    int64_t time_scale; /* nanoseconds in a unit of the first one */
 };
 
 #endif
