@@ -21,6 +21,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "dev"
 CACHE = ROOT / "build" / "lint"
+ANALYZER = ROOT / "tests" / "lint_analyzer.h"
 
 SOURCE = {".c", ".h", ".py", ".proto", ".cmake", ".go", ".sh"}
 SOURCE_NAMES = {"CMakeLists.txt", "dev", "run"}
@@ -152,7 +153,7 @@ def header_findings(header, known):
 
 def closure_hash(path, headers, command):
     digest = hashlib.sha256()
-    digest.update((ROOT / ".clang-tidy").read_bytes())
+    digest.update((ROOT / ".clang-tidy").read_bytes() + ANALYZER.read_bytes())
     digest.update(" ".join(command).encode())
     seen, queue = set(), [path]
     while queue:
@@ -166,6 +167,14 @@ def closure_hash(path, headers, command):
     for current in sorted(seen):
         digest.update(current.read_bytes())
     return digest.hexdigest()
+
+
+def tidy_command(path, command):
+    # Options of gcc that clang does not know are no findings.
+    extra = ["-Wno-unknown-warning-option"]
+    if f"-I{ROOT}/core" in " ".join(command) and path.stem != "mir_status":
+        extra += ["-include", str(ANALYZER)]
+    return [command[0], *extra, *command[1:]]
 
 
 def tidy_findings(path, known, headers):
@@ -191,12 +200,10 @@ def main():
     headers = {path.name: path for path in everything if path.suffix == ".h"}
     known = commands()
     (CACHE / "passed").mkdir(parents=True, exist_ok=True)
-    # Options of gcc that clang does not know are no findings.
     database = [
-        {"directory": folder, "file": str(path),
-         "arguments": [command[0], "-Wno-unknown-warning-option", *command[1:]]}
+        {"directory": folder, "file": str(path), "arguments": tidy_command(path, command)}
         for path, (folder, command) in known.items()
-    ]  # fmt: skip
+    ]
     (CACHE / "compile_commands.json").write_text(json.dumps(database))
 
     machine = machine_paths()
