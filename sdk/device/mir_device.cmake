@@ -8,24 +8,24 @@
 # A file may import "mir/device/v1/mir.proto", google/protobuf/*.proto and its neighbours.
 find_program(PROTOC_C protoc-c REQUIRED)
 find_program(PROTOC protoc REQUIRED)
-set(MIR_DEVICE_EMBED ${CMAKE_CURRENT_LIST_DIR}/mir_device_embed.cmake)
-set(MIR_DEVICE_PROTO ${CMAKE_CURRENT_LIST_DIR}/../../proto/pb)
 
 # mir_device_embed(OUT symbol proto SEARCH folder… DEPENDS file…): <OUT>/<symbol>.c and .h
 function(mir_device_embed out symbol proto)
   cmake_parse_arguments(ARG "" "" "SEARCH;DEPENDS" ${ARGN})
+  set(script ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/mir_device_embed.cmake)
   set(search ${ARG_SEARCH})
   list(TRANSFORM search PREPEND -I)
   add_custom_command(OUTPUT ${out}/${symbol}.c ${out}/${symbol}.h
     COMMAND ${PROTOC} ${search} --include_imports --descriptor_set_out=${out}/${symbol}.fds ${proto}
     COMMAND ${CMAKE_COMMAND} -DINPUT=${out}/${symbol}.fds -DOUTPUT=${out}/${symbol}
-      -DSYMBOL=${symbol} -P ${MIR_DEVICE_EMBED}
-    DEPENDS ${ARG_DEPENDS} ${MIR_DEVICE_EMBED} VERBATIM)
+      -DSYMBOL=${symbol} -P ${script}
+    DEPENDS ${ARG_DEPENDS} ${script} VERBATIM)
 endfunction()
 
 function(mir_device_schema target)
   set(out ${CMAKE_CURRENT_BINARY_DIR}/${target}_schema)
-  set(search ${CMAKE_CURRENT_SOURCE_DIR} ${MIR_DEVICE_PROTO} /usr/include)
+  get_filename_component(options ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/../../proto/pb ABSOLUTE)
+  set(search ${CMAKE_CURRENT_SOURCE_DIR} ${options} /usr/include)
   foreach(file ${ARGN})
     string(REGEX REPLACE "\\.proto$" "" stem ${file})
     get_filename_component(name ${stem} NAME)
@@ -33,7 +33,7 @@ function(mir_device_schema target)
     file(MAKE_DIRECTORY ${folder})
     list(TRANSFORM search PREPEND -I OUTPUT_VARIABLE flags)
     set(input ${CMAKE_CURRENT_SOURCE_DIR}/${file})
-    set(depends ${input} ${MIR_DEVICE_PROTO}/mir/device/v1/mir.proto)
+    set(depends ${input} ${options}/mir/device/v1/mir.proto)
     add_custom_command(OUTPUT ${out}/${stem}.pb-c.c ${out}/${stem}.pb-c.h
       COMMAND ${PROTOC_C} ${flags} --c_out=${out} ${file}
       DEPENDS ${depends} VERBATIM)

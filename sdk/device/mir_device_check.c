@@ -44,10 +44,12 @@ static bool is_url(const char *url, size_t size)
         if (size > length && strncmp(url, schemes[i], length) == 0) at = url + length;
     }
     if (at == NULL) return false;
-    for (const char *c = at; c < end; c++)
+    const char *host = at;
+    for (const char *c = at; c < end; c++) {
         if (is_blank_or_control((unsigned char)*c)) return false;
-    const char *user_end = memrchr(at, '@', (size_t)(end - at));
-    if (user_end != NULL) at = user_end + 1;
+        if (*c == '@') host = c + 1;
+    }
+    at = host;
     const char *host_end;
     if (at < end && *at == '[') { /* an IPv6 address */
         host_end = memchr(at, ']', (size_t)(end - at));

@@ -87,7 +87,7 @@ static mir_status add_message(builder *b, mir_view scope, mir_view message, int 
     if (depth > MIR_DEVICE_DEPTH_MAX || find_string(message, MESSAGE_NAME, &name) != MIR_OK ||
         name.size == 0)
         return malformed(b);
-    char *full;
+    char *full = NULL;
     mir_status status = add_name(b, scope, name, &full);
     mir_device_field field;
     while (status == MIR_OK && mir_device_wire_next(&message, &field) == MIR_OK)

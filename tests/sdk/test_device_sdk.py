@@ -3,9 +3,11 @@
 
 import pathlib
 import signal
+import struct
 import time
 
 import pytest
+from google.protobuf import descriptor_pb2
 
 from hub import BUILD, ZSTD, Api, Gate, Hub, Program, classes_of, free_port, unzstd
 from wire import PATIENCE, wait_until
@@ -122,7 +124,6 @@ def test_hello_comes_first_with_the_whole_schema(hub, api, host):
     assert first is hello
     content = api.DeviceHello.FromString(unzstd(hello.data))
     assert content.WhichOneof("response") == "hello"
-    from google.protobuf import descriptor_pb2
     files = descriptor_pb2.FileDescriptorSet.FromString(content.hello.schema).file
     assert [file.name for file in files] == [
         "host.proto", "google/protobuf/descriptor.proto", "mir/device/v1/mir.proto"]
@@ -139,12 +140,11 @@ def test_options_of_messages_and_fields_travel_with_the_schema(hub, api, host):
     field_meta = options.extensions_by_name["field_meta"]
     for name in ("Cpu", "Memory", "Load", "Disk", "Network"):
         descriptor = classes[f"host.v1.{name}"].DESCRIPTOR
-        # Unknown fields of the standard options: read them from their serialized form.
-        assert read_varint_field(descriptor.GetOptions(), message_type.number) == 1
-        assert read_varint_field(descriptor.fields_by_name["ts"].GetOptions(), timestamp.number) == 4
+        assert option(descriptor.GetOptions(), message_type.number) == 1
+        assert option(descriptor.fields_by_name["ts"].GetOptions(), timestamp.number) == 4
     meta = classes["mir.device.v1.FieldMeta"]
     unit = {
-        f"{name}.{field.name}": meta.FromString(read_bytes_field(field.GetOptions(), field_meta.number)).unit
+        f"{name}.{field.name}": meta.FromString(option(field.GetOptions(), field_meta.number)).unit
         for name in ("Cpu", "Memory", "Disk", "Network")
         for field in classes[f"host.v1.{name}"].DESCRIPTOR.fields
         if field.name in ("total", "core", "used", "read", "receive")
@@ -179,11 +179,9 @@ def fields_of(data):
             at += size
 
 
-def read_varint_field(options, number):
+def option(options, number):
+    """An extension that the standard options do not know: from their serialized form."""
     return dict(fields_of(options.SerializeToString())).get(number)
-
-
-read_bytes_field = read_varint_field
 
 
 def test_desired_properties_are_requested_a_second_after_hello(hub, host):
@@ -451,7 +449,6 @@ def reports(hub, program):
 
 
 def encoded(temperature):
-    import struct
     return b"\x09" + struct.pack("<d", temperature)
 
 
