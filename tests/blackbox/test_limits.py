@@ -17,7 +17,6 @@ from wire import (
     Violation,
     Wire,
     connect_line,
-    let_pass,
     raw_of,
     readable,
     server_sides,
