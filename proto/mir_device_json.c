@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "mir_device_json.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -137,9 +138,9 @@ void mir_json_write_number(double number, mir_bytes *out) {
         mir_bytes_text(out, signbit(number) ? "-0" : "0");
         return;
     }
-    /* Every decimal of 15 digits survives a double, so the shortest one is found among these. */
+    /* Every decimal of 15 digits survives a normal double, so fewer need not be tried. */
     char text[40];
-    for (int precision = 14; precision <= 16; precision++) {
+    for (int precision = fabs(number) < DBL_MIN ? 0 : 14; precision <= 16; precision++) {
         (void)snprintf(text, sizeof text, "%.*e", precision, number);
         if (strtod(text, NULL) == number) break;
     }

@@ -15,7 +15,7 @@
 #include "mir_state_ops.h"
 #include "mir_state_target.h"
 #include "mir_zstd.h"
-#include "mir_device_check.h"
+#include "mir_device_rules.h"
 
 static const uint64_t MAP_BYTES_DEFAULT = UINT64_C(16) << 30;
 static const uint32_t REQUESTS_MAX_DEFAULT = 65536;
@@ -103,6 +103,7 @@ static mir_status commit_group(mir_state *state, mir_state_request *first, size_
     int64_t start_ns = mir_clock_mono_ns();
     status = mir_state_db_status(mdb_txn_commit(txn));
     if (status != MIR_OK) return status;
+    state->failing = MIR_OK;
     int64_t took_ns = mir_clock_mono_ns() - start_ns;
     atomic_store_explicit(&state->commit_last_ns, took_ns, memory_order_relaxed);
     raise_max(&state->commit_max_ns, took_ns);
@@ -126,13 +127,16 @@ static void finish(mir_state *state, mir_state_request *request)
     request->done(request, request->ctx);
 }
 
-static void commit_failed(mir_state *state, mir_status status, size_t count)
+/* Said when it begins, and again only after a commit has worked in between. */
+static void commit_failed(mir_state *state, mir_status status)
 {
-    uint64_t before = atomic_fetch_add_explicit(&state->commits_failed, 1, memory_order_relaxed);
-    if (before != 0) return; /* said when it begins, counted from then on */
+    atomic_fetch_add_explicit(&state->commits_failed, 1, memory_order_relaxed);
+    bool of_one_request = status == MIR_E_NO_MEMORY || status == MIR_E_TOO_LARGE;
+    if (of_one_request || state->failing == status) return;
+    state->failing = status;
     mir_error error;
     mir_state_db_explain(&state->db, status, &error);
-    mir_log_error("a commit of %zu changes failed: %s", count, error.text);
+    mir_log_error("state changes are refused: %s", error.text);
 }
 
 /* Takes requests from the front of the list and finishes them; returns what is left. */
@@ -145,7 +149,7 @@ static mir_mpsc_node *run_group(mir_state *state, mir_mpsc_node *list)
     size_t executed = 0;
     mir_status status = commit_group(state, request_of(list), count, &executed);
     bool alone = status == MIR_OK || executed == 1;
-    if (status != MIR_OK) commit_failed(state, status, executed);
+    if (status != MIR_OK) commit_failed(state, status);
     for (; executed != 0; executed--) {
         mir_state_request *request = request_of(list);
         list = list->next;
@@ -154,6 +158,7 @@ static mir_mpsc_node *run_group(mir_state *state, mir_mpsc_node *list)
              * fit are done. */
             size_t one = 0;
             status = commit_group(state, request, 1, &one);
+            if (status != MIR_OK) commit_failed(state, status);
         }
         if (status != MIR_OK) fail_request(state, request, status);
         finish(state, request);

@@ -5,7 +5,7 @@
  *            after, and writes what differs.
  * Ownership  Records are in the caller's arena; nothing here points into the map.
  * Affinity   Read functions: any thread with a transaction of its own. Write functions: the writer.
- * Bounds     Keys fit LMDB's 511 bytes as long as mir_device_check.h accepted what is in them.
+ * Bounds     Keys fit LMDB's 511 bytes as long as mir_device_rules.h accepted what is in them.
  * Errors     Statuses; mir_state_db.error_rc is not kept: the text is made from the status where it
  *            is needed. MIR_E_CORRUPT: indexes and records disagree, or a record does not unpack.
  * Source     docs/formats/state.md. */

@@ -40,7 +40,10 @@ struct mir_state {
     atomic_bool closing;
     int wake_fd;
     pthread_t writer;
-    int64_t dirty_since_ns; /* of what was committed without a sync; the writer's */
+    /* The writer's own: since when there is what was committed without a sync, and what the commits
+     * fail with. */
+    int64_t dirty_since_ns;
+    mir_status failing;
 
     _Atomic uint64_t requests, requests_failed, commits, commits_failed, group_last, group_max;
     _Atomic int64_t commit_last_ns, commit_max_ns;

@@ -7,7 +7,7 @@
 #include <wolfssl/options.h>
 #include <wolfssl/wolfcrypt/sha256.h>
 
-#include "mir_device_check.h"
+#include "mir_device_rules.h"
 #include "mir_hash.h"
 #include "mir_state_target.h"
 #include "mir_timestamp.h"

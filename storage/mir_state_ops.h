@@ -5,7 +5,7 @@
  *            leaves no trace in a transaction that others share.
  * Ownership  Outputs are in the request's arena.
  * Affinity   The writer thread.
- * Bounds     Those of mir_state.h and mir_device_check.h.
+ * Bounds     Those of mir_state.h and mir_device_rules.h.
  * Errors     A refusal is the request's status and error, and MIR_OK here. Any other status means
  *            that the transaction is broken and must be aborted. */
 #ifndef MIR_STATE_OPS_H

@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-#include "mir_device_check.h"
+#include "mir_device_rules.h"
 
 #define TRY(call)                                                                                  \
     do {                                                                                           \

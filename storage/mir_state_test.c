@@ -2,7 +2,7 @@
 #include "mir_state_testing.h"
 
 #include "mir_clock.h"
-#include "mir_device_check.h"
+#include "mir_device_rules.h"
 #include "mir_zstd.h"
 
 static int setup(void **state)

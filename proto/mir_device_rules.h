@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* mir_device_check: what ids, names, namespaces, labels and annotations may be.
+/* mir_device_rules: what ids, names, namespaces, labels and annotations may be.
  *
  * Why        An id is a token of subjects, names are typed by people as name/namespace, and all of
  *            them are keys of indexes: what would be ambiguous or dangerous there is refused where
@@ -8,8 +8,8 @@
  * Affinity   Any thread.
  * Bounds     The constants below; they keep every index key of the state store within 511 bytes.
  * Errors     MIR_E_INVALID with a text. */
-#ifndef MIR_DEVICE_CHECK_H
-#define MIR_DEVICE_CHECK_H
+#ifndef MIR_DEVICE_RULES_H
+#define MIR_DEVICE_RULES_H
 
 #include "mir_limits.h"
 #include "mir_status.h"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "mir_device_check.h"
+#include "mir_device_rules.h"
 
 #include <stdio.h>
 
@@ -8,7 +8,8 @@ enum { SHOWN_BYTES_MAX = 100 };
 #define SHOWN(view)                                                                                \
     (int)((view).size > SHOWN_BYTES_MAX ? SHOWN_BYTES_MAX : (view).size), (const char *)(view).data
 
-bool mir_utf8_valid(mir_view text) {
+bool mir_utf8_valid(mir_view text)
+{
     size_t i = 0;
     while (i < text.size) {
         uint8_t c = text.data[i];
@@ -40,7 +41,8 @@ bool mir_utf8_valid(mir_view text) {
 }
 
 /* C0, DEL and C1 (U+0080 to U+009F, in valid UTF-8 always c2 80 to c2 9f). */
-static bool has_control(mir_view text) {
+static bool has_control(mir_view text)
+{
     for (size_t i = 0; i < text.size; i++) {
         uint8_t c = text.data[i];
         if (c < 0x20 || c == 0x7f) return true;
@@ -50,7 +52,8 @@ static bool has_control(mir_view text) {
 }
 
 /* The white space of Unicode, in UTF-8. */
-static bool has_space(mir_view text) {
+static bool has_space(mir_view text)
+{
     for (size_t i = 0; i < text.size; i++) {
         const uint8_t *p = text.data + i;
         size_t left = text.size - i;
@@ -67,11 +70,13 @@ static bool has_space(mir_view text) {
     return false;
 }
 
-static bool has_byte(mir_view text, char c) {
+static bool has_byte(mir_view text, char c)
+{
     return text.size != 0 && memchr(text.data, c, text.size) != NULL;
 }
 
-mir_status mir_device_id_check(mir_view id, mir_error *error) {
+mir_status mir_device_id_check(mir_view id, mir_error *error)
+{
     static const char *const reserved[] = {"client", "device", "event", "_INBOX"};
     if (id.size == 0) return mir_error_set(error, MIR_E_INVALID, "device id is missing");
     if (id.size > MIR_DEVICE_ID_BYTES_MAX)
@@ -99,7 +104,8 @@ mir_status mir_device_id_check(mir_view id, mir_error *error) {
     return MIR_OK;
 }
 
-static mir_status check_name(const char *what, mir_view name, mir_error *error) {
+static mir_status check_name(const char *what, mir_view name, mir_error *error)
+{
     if (name.size == 0) return mir_error_set(error, MIR_E_INVALID, "%s is empty", what);
     if (name.size > MIR_DEVICE_NAME_BYTES_MAX)
         return mir_error_set(error, MIR_E_INVALID, "%s '%.*s...' has %zu bytes: use at most %d",
@@ -122,15 +128,18 @@ static mir_status check_name(const char *what, mir_view name, mir_error *error) 
     return MIR_OK;
 }
 
-mir_status mir_device_name_check(mir_view name, mir_error *error) {
+mir_status mir_device_name_check(mir_view name, mir_error *error)
+{
     return check_name("name", name, error);
 }
 
-mir_status mir_device_namespace_check(mir_view name, mir_error *error) {
+mir_status mir_device_namespace_check(mir_view name, mir_error *error)
+{
     return check_name("namespace", name, error);
 }
 
-static mir_status check_key(const char *what, mir_view key, size_t bytes_max, mir_error *error) {
+static mir_status check_key(const char *what, mir_view key, size_t bytes_max, mir_error *error)
+{
     if (key.size == 0) return mir_error_set(error, MIR_E_INVALID, "a %s key is empty", what);
     if (key.size > bytes_max)
         return mir_error_set(error, MIR_E_INVALID,
@@ -142,7 +151,8 @@ static mir_status check_key(const char *what, mir_view key, size_t bytes_max, mi
     return MIR_OK;
 }
 
-mir_status mir_device_label_check(mir_view key, mir_view value, mir_error *error) {
+mir_status mir_device_label_check(mir_view key, mir_view value, mir_error *error)
+{
     mir_status status = check_key("label", key, MIR_DEVICE_LABEL_KEY_BYTES_MAX, error);
     if (status != MIR_OK) return status;
     if (value.size > MIR_DEVICE_LABEL_VALUE_BYTES_MAX)
@@ -158,7 +168,8 @@ mir_status mir_device_label_check(mir_view key, mir_view value, mir_error *error
     return MIR_OK;
 }
 
-mir_status mir_device_annotation_check(mir_view key, mir_view value, mir_error *error) {
+mir_status mir_device_annotation_check(mir_view key, mir_view value, mir_error *error)
+{
     mir_status status = check_key("annotation", key, MIR_DEVICE_ANNOTATION_KEY_BYTES_MAX, error);
     if (status != MIR_OK) return status;
     if (value.size > MIR_DEVICE_ANNOTATION_VALUE_BYTES_MAX)
@@ -171,17 +182,20 @@ mir_status mir_device_annotation_check(mir_view key, mir_view value, mir_error *
     return MIR_OK;
 }
 
-mir_status mir_device_package_check(mir_view package, mir_error *error) {
+mir_status mir_device_package_check(mir_view package, mir_error *error)
+{
     return check_key("schema package", package, MIR_DEVICE_PACKAGE_BYTES_MAX, error);
 }
 
-bool mir_pattern_has_star(mir_view pattern) {
+bool mir_pattern_has_star(mir_view pattern)
+{
     return has_byte(pattern, '*');
 }
 
 /* Backtracks to the last star only: what stands before it matched already, and a later star can
  * always take over. */
-bool mir_pattern_match(mir_view pattern, mir_view text) {
+bool mir_pattern_match(mir_view pattern, mir_view text)
+{
     size_t p = 0, t = 0;
     size_t star = SIZE_MAX, retry = 0;
     while (t < text.size) {
