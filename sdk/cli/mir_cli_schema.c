@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* mir device schema: what a device says it sends and understands. The JSON form is built first, the
  * text is made from it. */
+#include "mir_cli_schema.h"
+
 #include "mir_cli_devices.h"
 
 #include "mir_cli_text.h"
 #include "mir_cli_when.h"
 #include "mir_clock.h"
-#include "mir_schema.h"
 #include "mir_timestamp.h"
 #include "mir_zstd.h"
 
@@ -37,7 +38,7 @@ static json_t *tags_json(const mir_schema_tag *tags, uint32_t count)
 
 static json_t *fields_json(const mir_schema_message *message, nesting *in);
 
-static const char *type_name(const mir_schema_field *field)
+const char *mir_cli_schema_type(const mir_schema_field *field)
 {
     if (field->message != NULL) return field->message->name;
     if (field->enumeration != NULL) return field->enumeration->name;
@@ -56,11 +57,12 @@ static json_t *field_json(const mir_schema_field *field, nesting *in)
         const mir_schema_field *entry = mir_schema_field_by_number(field->message, 2);
         if (key != NULL && entry != NULL) {
             (void)json_object_set_new(
-                out, "type", json_sprintf("map<%s, %s>", type_name(key), type_name(entry)));
+                out, "type",
+                json_sprintf("map<%s, %s>", mir_cli_schema_type(key), mir_cli_schema_type(entry)));
             value = entry;
         }
     } else {
-        (void)json_object_set_new(out, "type", json_string(type_name(field)));
+        (void)json_object_set_new(out, "type", json_string(mir_cli_schema_type(field)));
         if (field->is_repeated) (void)json_object_set_new(out, "repeated", json_true());
     }
     if (field->unit != NULL && field->unit[0] != '\0')
@@ -128,6 +130,27 @@ static json_t *schema_json(const mir_schema *schema)
     return messages;
 }
 
+mir_status mir_cli_schema_load(const MirApi__V1__Device *device, mir_schema **schema,
+                               mir_error *error)
+{
+    const MirApi__V1__Schema *from = device->status != NULL ? device->status->schema : NULL;
+    if (from == NULL || !from->has_compressed_schema || from->compressed_schema.len == 0)
+        return mir_error_set(error, MIR_E_NOT_FOUND,
+                             "has not sent a schema yet; --refresh asks it for one");
+    mir_bytes set = {0};
+    mir_view frames = mir_view_of(from->compressed_schema.data, from->compressed_schema.len);
+    mir_status status = mir_zstd_decompress(frames, SCHEMA_BYTES_MAX, &set, error);
+    if (status == MIR_OK) status = mir_schema_load(mir_bytes_as_view(&set), NULL, schema, error);
+    mir_bytes_free(&set);
+    return status;
+}
+
+bool mir_cli_schema_is_well_known(const mir_schema_message *message)
+{
+    return strncmp(message->name, "google.protobuf.", 16) == 0 ||
+           strcmp(message->name, "mir.device.v1.Timestamp") == 0;
+}
+
 /* What there is to know about the schema of a device; `problem` is what it or the refresh says. */
 static json_t *device_json(const MirApi__V1__Device *device, const char *problem)
 {
@@ -135,7 +158,6 @@ static json_t *device_json(const MirApi__V1__Device *device, const char *problem
         json_pack("{s:{s:s, s:s, s:s}}", "device", "name", mir_cli_devices_name(device),
                   "namespace", mir_cli_devices_namespace(device), "id", mir_cli_devices_id(device));
     const MirApi__V1__Schema *from = device->status != NULL ? device->status->schema : NULL;
-    mir_bytes set = {0};
     mir_schema *schema = NULL;
     mir_error error = {0};
     json_t *packages = json_array();
@@ -147,19 +169,13 @@ static json_t *device_json(const MirApi__V1__Device *device, const char *problem
         (void)mir_clock_rfc3339(mir_timestamp_ns(from->last_schema_fetch), time);
         (void)json_object_set_new(out, "lastSchemaFetch", json_string(time));
     }
-    if (from == NULL || !from->has_compressed_schema || from->compressed_schema.len == 0) {
-        if (problem == NULL) problem = "has not sent a schema yet; --refresh asks it for one";
-    } else if (mir_zstd_decompress(
-                   mir_view_of(from->compressed_schema.data, from->compressed_schema.len),
-                   SCHEMA_BYTES_MAX, &set, &error) != MIR_OK ||
-               mir_schema_load(mir_bytes_as_view(&set), NULL, &schema, &error) != MIR_OK) {
-        if (problem == NULL) problem = error.text;
-    } else {
+    mir_status status = mir_cli_schema_load(device, &schema, &error);
+    if (status == MIR_OK)
         (void)json_object_set_new(out, "messages", schema_json(schema));
-    }
+    else if (problem == NULL)
+        problem = error.text;
     if (problem != NULL) (void)json_object_set_new(out, "error", json_string(problem));
     mir_schema_unref(schema);
-    mir_bytes_free(&set);
     return out;
 }
 

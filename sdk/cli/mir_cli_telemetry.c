@@ -3,6 +3,7 @@
 #include "mir_cli_devices.h"
 
 #include "mir_api/v1/tlm.pb-c.h"
+#include "mir_cli_schema.h"
 #include "mir_cli_table.h"
 #include "mir_cli_text.h"
 #include "mir_cli_when.h"
@@ -14,7 +15,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-enum { NAMES_SHOWN_MAX = 4, LIMIT_MAX = 1000000000 };
+enum { NAMES_SHOWN_MAX = 4, LIMIT_MAX = 1000000000, NESTING_MAX = 8, FIELDS_SHOWN_MAX = 4096 };
 
 static const char unit_prefix[] = "__unit_";
 static const char tag_prefix[] = "__tag_";
@@ -52,35 +53,84 @@ static const char *unit_of(const MirApi__V1__TelemetryDescriptor *from, const ch
     return best;
 }
 
-static json_t *field_json(const char *name, const char *unit, bool stored)
+static void add_field(json_t *fields, const char *name, const char *unit, const char *type,
+                      bool stored)
 {
-    return json_pack("{s:s, s:s, s:b}", "name", name, "unit", unit, "stored", stored);
+    json_t *field = json_pack("{s:s, s:s, s:b}", "name", name, "unit", unit, "stored", stored);
+    if (type != NULL) (void)json_object_set_new(field, "type", json_string(type));
+    (void)json_array_append_new(fields, field);
 }
 
-static json_t *descriptor_json(const MirApi__V1__TelemetryDescriptor *from)
+static bool is_stored(const MirApi__V1__TelemetryDescriptor *from, const char *path)
+{
+    for (size_t i = 0; i < from->n_fields; i++)
+        if (comes_from(from->fields[i], path)) return true;
+    return false;
+}
+
+/* Adds the values that the message declares and of which nothing is stored. */
+static void add_declared(const MirApi__V1__TelemetryDescriptor *from,
+                         const mir_schema_message **inside, const char *path, size_t depth,
+                         json_t *fields)
+{
+    const mir_schema_message *message = inside[depth];
+    if (depth + 1 == NESTING_MAX || json_array_size(fields) > FIELDS_SHOWN_MAX) return;
+    for (size_t i = 0; i < depth; i++)
+        if (inside[i] == message) return; /* a type that contains itself */
+    for (uint32_t i = 0; i < message->field_count; i++) {
+        const mir_schema_field *field = &message->fields[i];
+        const mir_schema_field *value =
+            field->is_map ? mir_schema_field_by_number(field->message, 2) : field;
+        char below[512];
+        int size =
+            snprintf(below, sizeof below, "%s%s%s", path, path[0] != '\0' ? "." : "", field->name);
+        if (value == NULL || size < 0 || (size_t)size >= sizeof below ||
+            field == mir_schema_timestamp_field(message))
+            continue;
+        if (value->message != NULL && !mir_cli_schema_is_well_known(value->message)) {
+            inside[depth + 1] = value->message;
+            add_declared(from, inside, below, depth + 1, fields);
+            continue;
+        }
+        if (is_stored(from, below)) continue;
+        add_field(fields, below, field->unit != NULL ? field->unit : "", mir_cli_schema_type(value),
+                  false);
+    }
+}
+
+/* `schema` may be null: then fields without data are known by their units alone. */
+static json_t *descriptor_json(const MirApi__V1__TelemetryDescriptor *from,
+                               const mir_schema *schema)
 {
     json_t *labels = json_object();
     json_t *fields = json_array();
+    const mir_schema_message *message = NULL;
+    if (schema != NULL && from->name != NULL &&
+        mir_schema_find(schema, mir_view_cstr(from->name), &message, NULL) != MIR_OK)
+        message = NULL;
     for (size_t i = 0; i < from->n_labels; i++)
         if (from->labels[i]->key != NULL)
             (void)json_object_set_new(
                 labels, from->labels[i]->key,
                 json_string(from->labels[i]->value != NULL ? from->labels[i]->value : ""));
-    for (size_t i = 0; i < from->n_fields; i++)
-        (void)json_array_append_new(
-            fields, field_json(from->fields[i], unit_of(from, from->fields[i]), true));
-    /* Fields that have a unit are known even when nothing of them was stored. */
-    for (size_t i = 0; i < from->n_labels; i++) {
+    for (size_t i = 0; i < from->n_fields; i++) {
+        mir_schema_origin origin;
+        bool known =
+            message != NULL &&
+            mir_schema_origin_of(message, mir_view_cstr(from->fields[i]), &origin) == MIR_OK;
+        add_field(fields, from->fields[i],
+                  known && origin.unit != NULL ? origin.unit : unit_of(from, from->fields[i]),
+                  known ? mir_cli_schema_type(origin.field) : NULL, true);
+    }
+    const mir_schema_message *inside[NESTING_MAX] = {message};
+    if (message != NULL) add_declared(from, inside, "", 0, fields);
+    for (size_t i = 0; message == NULL && i < from->n_labels; i++) {
         const char *key = from->labels[i]->key;
         if (key == NULL || strncmp(key, unit_prefix, sizeof unit_prefix - 1) != 0) continue;
         key += sizeof unit_prefix - 1;
-        bool stored = false;
-        for (size_t j = 0; j < from->n_fields; j++) stored |= comes_from(from->fields[j], key);
-        if (!stored)
-            (void)json_array_append_new(
-                fields,
-                field_json(key, from->labels[i]->value != NULL ? from->labels[i]->value : "",
-                           false));
+        if (!is_stored(from, key))
+            add_field(fields, key, from->labels[i]->value != NULL ? from->labels[i]->value : "",
+                      NULL, false);
     }
     json_t *out = json_pack("{s:s, s:o, s:o}", "name", from->name != NULL ? from->name : "",
                             "fields", fields, "labels", labels);
@@ -91,10 +141,30 @@ static json_t *descriptor_json(const MirApi__V1__TelemetryDescriptor *from)
     return out;
 }
 
-static json_t *group_json(const MirApi__V1__DevicesTelemetry *from)
+/* The devices of a group have equal schemas: that of the first one, or null. */
+static mir_schema *schema_of_group(mir_cli_session *session,
+                                   const MirApi__V1__DevicesTelemetry *from)
+{
+    MirApi__V1__DeviceTarget target = MIR_API__V1__DEVICE_TARGET__INIT;
+    MirApi__V1__DeviceTarget *one = &target;
+    mir_cli_targets targets = {.items = &one, .count = 1};
+    mir_cli_devices devices = {0};
+    mir_schema *schema = NULL;
+    if (from->n_ids == 0 || from->n_tlm_descriptors == 0 || from->ids[0]->device_id == NULL)
+        return NULL;
+    target.ids = &from->ids[0]->device_id;
+    target.n_ids = 1;
+    if (mir_cli_devices_list(session, &targets, false, &devices) != MIR_EXIT_OK ||
+        devices.count == 0 || mir_cli_schema_load(devices.items[0], &schema, NULL) != MIR_OK)
+        return NULL;
+    return schema;
+}
+
+static json_t *group_json(mir_cli_session *session, const MirApi__V1__DevicesTelemetry *from)
 {
     json_t *devices = json_array();
     json_t *measurements = json_array();
+    mir_schema *schema = schema_of_group(session, from);
     for (size_t i = 0; i < from->n_ids; i++) {
         const MirApi__V1__DeviceIdPair *id = from->ids[i];
         (void)json_array_append_new(
@@ -103,7 +173,9 @@ static json_t *group_json(const MirApi__V1__DevicesTelemetry *from)
                                id->namespace_ != NULL ? id->namespace_ : ""));
     }
     for (size_t i = 0; i < from->n_tlm_descriptors; i++)
-        (void)json_array_append_new(measurements, descriptor_json(from->tlm_descriptors[i]));
+        (void)json_array_append_new(measurements,
+                                    descriptor_json(from->tlm_descriptors[i], schema));
+    mir_schema_unref(schema);
     json_t *out = json_pack("{s:o, s:o}", "devices", devices, "measurements", measurements);
     if (from->error != NULL && from->error[0] != '\0')
         (void)json_object_set_new(out, "error", json_string(from->error));
@@ -174,6 +246,9 @@ static void add_measurement(mir_cli_table *table, const json_t *measurement)
         else
             mir_cli_table_cellf(table, MIR_TONE_DIM, "%s (no data yet)", field_name);
         const char *unit = json_string_value(json_object_get(field, "unit"));
+        const char *type = json_string_value(json_object_get(field, "type"));
+        const char *dot = type != NULL ? strrchr(type, '.') : NULL;
+        mir_cli_table_cell(table, MIR_TONE_PLAIN, dot != NULL ? dot + 1 : type != NULL ? type : "");
         mir_cli_table_cell(table, MIR_TONE_PLAIN, unit != NULL ? unit : "");
         const char *message_tags = own.size > 1 ? (const char *)own.data : "";
         const char *field_tags = text.size > 1 ? (const char *)text.data : "";
@@ -205,6 +280,7 @@ static int print_list(const json_t *groups, bool wide)
         mir_cli_table *table = mir_cli_table_new();
         mir_cli_table_column(table, "MEASUREMENT", NULL, MIR_TABLE_TEXT);
         mir_cli_table_column(table, "FIELD", NULL, MIR_TABLE_TEXT);
+        mir_cli_table_column(table, "TYPE", NULL, MIR_TABLE_TEXT);
         mir_cli_table_column(table, "UNIT", NULL, MIR_TABLE_TEXT);
         mir_cli_table_column(table, "LABELS", NULL, MIR_TABLE_TEXT);
         for (size_t i = 0; i < json_array_size(measurements); i++)
@@ -261,7 +337,7 @@ int mir_cli_telemetry_list(mir_cli *cli, const mir_cli_command *command, const m
         code = mir_cli_connect_ask(&session, "tlm.v1alpha.list", &request.base,
                                    &mir_api__v1__list_telemetry_response__descriptor, &answer);
         for (size_t g = 0; code == MIR_EXIT_OK && g < answer->n_devices_telemetry; g++)
-            (void)json_array_append_new(groups, group_json(answer->devices_telemetry[g]));
+            (void)json_array_append_new(groups, group_json(&session, answer->devices_telemetry[g]));
     }
     if (code == MIR_EXIT_OK) {
         bool table = strcmp(format, "table") == 0 || strcmp(format, "wide") == 0;
@@ -358,23 +434,11 @@ static void base64(mir_view bytes, mir_bytes *out)
     }
 }
 
-/* The shortest text that reads back as the same number; people get at most six digits. */
-static void real_text(const cell *from, bool people, mir_bytes *out)
+/* The shortest text that reads back as the same number, or with `decimals` for people. */
+static void real_text(const cell *from, int decimals, mir_bytes *out)
 {
-    if (people && isfinite(from->real) && fabs(from->real) < 1e15) {
-        char text[64];
-        if (from->real == floor(from->real))
-            (void)snprintf(text, sizeof text, "%.0f", from->real);
-        else if (fabs(from->real) >= 1e-4) {
-            int whole = fabs(from->real) < 1 ? 0 : (int)floor(log10(fabs(from->real))) + 1;
-            (void)snprintf(text, sizeof text, "%.*f",
-                           whole >= 6   ? 1
-                           : whole >= 3 ? 2
-                                        : 4 - (whole > 0),
-                           from->real);
-        } else
-            (void)snprintf(text, sizeof text, "%.4g", from->real);
-        mir_bytes_text(out, text);
+    if (decimals >= 0 && isfinite(from->real)) {
+        mir_bytes_printf(out, "%.*f", decimals, from->real);
         return;
     }
     if (!isfinite(from->real)) {
@@ -391,14 +455,14 @@ static void real_text(const cell *from, bool people, mir_bytes *out)
     mir_bytes_text(out, text);
 }
 
-static void cell_text(const cell *from, bool people, mir_bytes *out)
+static void cell_text(const cell *from, int decimals, mir_bytes *out)
 {
     char time[MIR_CLOCK_TEXT_BYTES];
     switch (from->kind) {
     case CELL_EMPTY: break;
     case CELL_INT: mir_bytes_printf(out, "%" PRId64, from->integer); break;
     case CELL_UINT: mir_bytes_printf(out, "%" PRIu64, from->natural); break;
-    case CELL_REAL: real_text(from, people, out); break;
+    case CELL_REAL: real_text(from, decimals, out); break;
     case CELL_BOOL: mir_bytes_text(out, from->truth ? "true" : "false"); break;
     case CELL_TEXT: mir_bytes_text(out, from->text); break;
     case CELL_BYTES: base64(from->bytes, out); break;
@@ -412,7 +476,7 @@ static void cell_text(const cell *from, bool people, mir_bytes *out)
 static void csv_cell(const cell *from, mir_bytes *out)
 {
     mir_bytes text = {0};
-    cell_text(from, false, &text);
+    cell_text(from, -1, &text);
     bool quote = false;
     for (size_t i = 0; i < text.size; i++) quote |= strchr(",\"\r\n", text.data[i]) != NULL;
     if (quote) mir_bytes_u8(out, '"');
@@ -457,7 +521,7 @@ static json_t *cell_json(const cell *from)
     case CELL_BYTES:
     case CELL_TIME: break;
     }
-    cell_text(from, false, &text);
+    cell_text(from, -1, &text);
     out = json_stringn(text.data != NULL ? (const char *)text.data : "", text.size);
     mir_bytes_free(&text);
     return out;
@@ -530,14 +594,36 @@ static void time_style(const MirApi__V1__QueryTelemetry *from, size_t first, boo
     }
 }
 
+/* As many decimals as the largest number of a column needs to show four digits or so; -1, all of
+ * them, where numbers are too large or too small for that. */
+static int decimals_of(const MirApi__V1__QueryTelemetry *from, size_t first, size_t column)
+{
+    double largest = 0;
+    bool whole = true;
+    for (size_t r = first; r < from->n_rows; r++) {
+        cell each = cell_of(point_at(from->rows[r], column));
+        if (each.kind != CELL_REAL || !isfinite(each.real)) continue;
+        largest = fmax(largest, fabs(each.real));
+        whole = whole && each.real == floor(each.real);
+    }
+    if (largest >= 1e15 || (largest < 1e-3 && largest > 0)) return -1;
+    return whole ? 0 : largest >= 1000 ? 1 : largest >= 10 ? 2 : largest >= 1 ? 3 : 4;
+}
+
 static int print_rows(const MirApi__V1__QueryTelemetry *from, size_t first, bool wide, bool utc)
 {
     mir_cli_table *table = mir_cli_table_new();
     bool date = false;
     int digits = 0;
     time_style(from, first, utc, &date, &digits);
+    int decimals[MIR_TABLE_COLUMNS_MAX];
+    if (from->n_headers > MIR_TABLE_COLUMNS_MAX) {
+        mir_cli_table_free(table);
+        return mir_cli_fail("more than %d columns: choose some with -f", MIR_TABLE_COLUMNS_MAX);
+    }
     for (size_t i = 0; i < from->n_headers; i++) {
         MirApi__V1__DataType type = i < from->n_datatypes ? from->datatypes[i] : 0;
+        decimals[i] = decimals_of(from, first, i);
         bool text = type == MIR_API__V1__DATA_TYPE__DATA_TYPE_STRING ||
                     type == MIR_API__V1__DATA_TYPE__DATA_TYPE_BYTES;
         bool time = type == MIR_API__V1__DATA_TYPE__DATA_TYPE_TIMESTAMP;
@@ -560,7 +646,7 @@ static int print_rows(const MirApi__V1__QueryTelemetry *from, size_t first, bool
                 mir_cli_when_clock(each.integer, date, digits, utc, clock, sizeof clock);
                 mir_bytes_text(&text, clock);
             } else {
-                cell_text(&each, true, &text);
+                cell_text(&each, decimals[i], &text);
             }
             mir_bytes_u8(&text, '\0');
             mir_cli_table_cell(table, MIR_TONE_PLAIN,

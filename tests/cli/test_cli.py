@@ -592,7 +592,7 @@ def test_telemetry_list_shows_fields_units_and_labels(mir, hub):
     assert result.returncode == 0
     lines = [line.split() for line in result.stdout.splitlines()]
     assert lines[0] == ["pump-7/plant"]
-    assert lines[1] == ["MEASUREMENT", "FIELD", "UNIT", "LABELS"]
+    assert lines[1] == ["MEASUREMENT", "FIELD", "TYPE", "UNIT", "LABELS"]
     assert lines[2] == ["pump.v1.Flow", "rate", "l/s", "site=north", "side=in"]
     assert lines[3] == ["steps_0"]
     assert lines[4] == ["valves_main.opening", "%"]
@@ -603,6 +603,18 @@ def test_telemetry_list_shows_fields_units_and_labels(mir, hub):
     [group] = json.loads(mir("tlm", "list", "-o", "json").stdout)
     assert group["measurements"][0]["fields"][0] == {"name": "rate", "stored": True, "unit": "l/s"}
     assert mir("tlm", "list", "nobody").stderr == "mir: no device found with current targets criteria\n"
+
+
+def test_telemetry_list_knows_what_the_schema_declares_and_nobody_has_sent(mir, hub):
+    hub.add("pump-7", "plant", schema=True)
+    [group] = json.loads(mir("tlm", "list", "-o", "json").stdout)
+    fields = {field["name"]: (field["type"], field["unit"], field["stored"]) for field in group["measurements"][0]["fields"]}
+    assert fields == {
+        "rate": ("double", "l/s", True),
+        "steps_0": ("int32", "", True),
+        "valves_main.opening": ("double", "%", True),
+        "mode": ("pump.v1.Mode", "", False),
+    }
 
 
 def test_telemetry_query_sends_what_was_asked(mir, hub):
@@ -629,7 +641,7 @@ def test_telemetry_query_as_table(mir, hub):
     lines = result.stdout.splitlines()
     assert lines[0].split() == ["TIME", "DEVICE", "big", "note", "on", "rate"]
     assert lines[1].split() == ["UTC", "l/s"]
-    assert lines[2].split() == ["2023-11-14", "22:13:20.500", "pump-7", str(2**63), "a", '"quoted",', "text", "false", "0.1000"]
+    assert lines[2].split() == ["2023-11-14", "22:13:20.500", "pump-7", str(2**63), "a", '"quoted",', "text", "false", "0.100"]
     assert len(lines) == 5
     assert len(mir("telemetry", "query", "-m", "pump.v1.Flow", "--limit", "1").stdout.splitlines()) == 3
 
