@@ -259,8 +259,8 @@ static mir_view pattern_token(mir_view pattern, size_t *at)
 static group *group_find(const node *n, mir_view queue)
 {
     group *g = atomic_load_explicit(&n->groups, memory_order_acquire);
-    while (g != NULL && !(g->name_size == queue.size &&
-                          memcmp(g->name, queue.data, queue.size) == 0))
+    while (g != NULL &&
+           !(g->name_size == queue.size && memcmp(g->name, queue.data, queue.size) == 0))
         g = atomic_load_explicit(&g->next, memory_order_acquire);
     return g;
 }
@@ -306,8 +306,7 @@ mir_status mir_router_subscribe(mir_router *router, mir_epoch_record *epoch, mir
                                 mir_view queue, mir_ref ref)
 {
     MIR_ASSERT(ref != 0);
-    if (!mir_nats_subject_valid(pattern) ||
-        mir_nats_token_count(pattern) > MIR_SUBJECT_TOKENS_MAX)
+    if (!mir_nats_subject_valid(pattern) || mir_nats_token_count(pattern) > MIR_SUBJECT_TOKENS_MAX)
         return MIR_E_INVALID;
     mir_status status = MIR_E_NO_MEMORY;
     (void)pthread_mutex_lock(&router->writers);
@@ -476,9 +475,8 @@ static void add_group(mir_match *match, const group *g)
             match->failed = true;
             return;
         }
-        match->groups[match->group_count++] = (mir_match_group){.first = match->member_count,
-                                                                .name_at = match->name_bytes,
-                                                                .name_size = g->name_size};
+        match->groups[match->group_count++] = (mir_match_group){
+            .first = match->member_count, .name_at = match->name_bytes, .name_size = g->name_size};
         memcpy(match->names + match->name_bytes, g->name, g->name_size);
         match->name_bytes += g->name_size;
     } else {

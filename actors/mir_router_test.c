@@ -102,8 +102,8 @@ static void test_matching_equals_a_brute_force_oracle(void **state)
         uint64_t expected[3][ENTRIES];
         uint32_t counts[3] = {0};
         for (uint32_t k = 0; k < ENTRIES; k++) {
-            if (!entries[k].live || !mir_nats_match(mir_view_cstr(entries[k].pattern),
-                                                    mir_view_cstr(subject)))
+            if (!entries[k].live ||
+                !mir_nats_match(mir_view_cstr(entries[k].pattern), mir_view_cstr(subject)))
                 continue;
             int set = entries[k].queue[0] == '\0' ? 0 : entries[k].queue[1] - '0';
             expected[set][counts[set]++] = mir_ref_make(1, 1, k);
@@ -131,7 +131,8 @@ static void test_matching_equals_a_brute_force_oracle(void **state)
     mir_match_free(&match);
 }
 
-static void test_a_stamp_changes_with_subscriptions_of_its_first_token_and_of_wildcards(void **state)
+static void
+test_a_stamp_changes_with_subscriptions_of_its_first_token_and_of_wildcards(void **state)
 {
     (void)state;
     mir_view subject = MIR_VIEW_LITERAL("device.a.b");
@@ -198,12 +199,12 @@ static void test_readers_see_a_steady_subscription_while_others_come_and_go(void
         char pattern[64];
         random_subject(pattern, true);
         mir_ref ref = mir_ref_make(0, 2, (uint32_t)i);
-        assert_int_equal(mir_router_subscribe(router, record, mir_view_cstr(pattern), (mir_view){0},
-                                              ref),
-                         MIR_OK);
-        assert_int_equal(mir_router_unsubscribe(router, record, mir_view_cstr(pattern),
-                                                (mir_view){0}, ref),
-                         MIR_OK);
+        assert_int_equal(
+            mir_router_subscribe(router, record, mir_view_cstr(pattern), (mir_view){0}, ref),
+            MIR_OK);
+        assert_int_equal(
+            mir_router_unsubscribe(router, record, mir_view_cstr(pattern), (mir_view){0}, ref),
+            MIR_OK);
         if (i % 32 == 0) mir_epoch_poll(record);
     }
     atomic_store(&stop, true);

@@ -19,7 +19,7 @@ add_library(mir_flags INTERFACE)
 target_compile_definitions(mir_flags INTERFACE _GNU_SOURCE MIR_VERSION="${PROJECT_VERSION}")
 target_compile_options(mir_flags INTERFACE
   -Wall -Wextra -Werror -Wshadow -Wpointer-arith -Wstrict-prototypes -Wmissing-prototypes
-  -Wvla -Wundef -Wwrite-strings -Wformat=2 -Wno-format-truncation -Wimplicit-fallthrough -fno-strict-aliasing
+  -Wvla -Wundef -Wwrite-strings -Wformat=2 $<$<C_COMPILER_ID:GNU>:-Wno-format-truncation> -Wimplicit-fallthrough -fno-strict-aliasing
   -fno-omit-frame-pointer)
 if(MIR_SANITIZE STREQUAL "address")
   set(MIR_SANITIZE_FLAGS -fsanitize=address,undefined -fno-sanitize-recover=all)

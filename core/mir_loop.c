@@ -113,6 +113,30 @@ void mir_loop_retire(mir_loop *loop)
     mir_epoch_leave(loop->epoch);
 }
 
+void mir_loop_discard(mir_loop *loop, void *context,
+                      void (*message)(void *context, unsigned source, void *message),
+                      void (*posted)(void *context, mir_mpsc_node *node))
+{
+    struct mir_loop_private *own = loop->own;
+    for (unsigned i = 0; i < loop->count; i++) {
+        if (i == loop->id) continue;
+        void *found;
+        while (mir_ring_pop(own->in[i], &found) == MIR_OK) message(context, i, found);
+        overflow *waiting = &own->mesh->privates[i]->overflow[loop->id];
+        while (waiting->head != NULL) {
+            mir_mpsc_node *node = waiting->head;
+            waiting->head = node->next;
+            message(context, i, node);
+        }
+    }
+    mir_mpsc_node *node = mir_mpsc_take(&own->mailbox);
+    while (node != NULL) {
+        mir_mpsc_node *next = node->next;
+        posted(context, node);
+        node = next;
+    }
+}
+
 mir_status mir_loop_send(mir_loop *loop, unsigned to, void *message, mir_traffic traffic)
 {
     struct mir_loop_private *own = loop->own;
@@ -141,8 +165,7 @@ bool mir_loop_has_room(const mir_loop *loop)
     const struct mir_loop_private *own = loop->own;
     for (unsigned i = 0; i < loop->count; i++) {
         if (i == loop->id) continue;
-        if (own->overflow[i].head != NULL ||
-            mir_ring_room(own->out[i]) <= MIR_RING_SLOTS_RESERVED)
+        if (own->overflow[i].head != NULL || mir_ring_room(own->out[i]) <= MIR_RING_SLOTS_RESERVED)
             return false;
     }
     return true;

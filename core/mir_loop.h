@@ -64,7 +64,7 @@ typedef struct mir_loop_stats {
 struct mir_loop {
     unsigned id;
     unsigned count; /* of shards */
-    int64_t now_ns;  /* monotonic, read once a turn */
+    int64_t now_ns; /* monotonic, read once a turn */
     int64_t wall_ns;
     mir_timer_wheel timers;
     mir_epoch_record *epoch;
@@ -83,6 +83,11 @@ void mir_loop_bind(mir_loop *loop, const mir_loop_ops *ops, void *context, int64
 
 /* One turn. With may_sleep it waits for work when there is none, at most max_sleep_ns. */
 void mir_loop_turn(mir_loop *loop, bool may_sleep, int64_t max_sleep_ns);
+/* Nobody runs any more: hands what lies in the loop's inbound rings, its neighbours' overflow
+ * towards it and its mailbox to the two functions. */
+void mir_loop_discard(mir_loop *loop, void *context,
+                      void (*message)(void *context, unsigned source, void *message),
+                      void (*posted)(void *context, mir_mpsc_node *node));
 /* Leaves the epoch for good; the thread runs no more turns. */
 void mir_loop_retire(mir_loop *loop);
 

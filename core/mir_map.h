@@ -49,6 +49,7 @@ static inline mir_map_node *mir_map_next(const mir_map_node *node)
     return (mir_map_node *)node;
 }
 
-#define MIR_CONTAINER(pointer, type, member) ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
+#define MIR_CONTAINER(pointer, type, member)                                                       \
+    ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
 
 #endif

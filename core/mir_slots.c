@@ -46,7 +46,8 @@ static int add_page(mir_slots *slots)
     uint8_t *page = calloc(MIR_SLOTS_PER_PAGE, slots->object_bytes);
     if (page == NULL) return 0;
     slots->pages[slots->page_count++] = page;
-    for (uint32_t i = MIR_SLOTS_PER_PAGE; i-- > 0;) slots->free_list[slots->free_count++] = base + i;
+    for (uint32_t i = MIR_SLOTS_PER_PAGE; i-- > 0;)
+        slots->free_list[slots->free_count++] = base + i;
     return 1;
 }
 

@@ -98,8 +98,7 @@ mir_buffer *mir_buffer_heap(size_t capacity)
 void mir_buffer_release(mir_buffer *buffer)
 {
     /* Release orders our reads before the owner's reuse; the acquire of the last one sees them all. */
-    uint32_t before =
-        atomic_fetch_sub_explicit(&buffer->references, 1, memory_order_acq_rel);
+    uint32_t before = atomic_fetch_sub_explicit(&buffer->references, 1, memory_order_acq_rel);
     MIR_ASSERT(before >= 1);
     if (before > 1) return;
     if (buffer->pool == NULL) {

@@ -164,10 +164,10 @@ static mir_status create(mir_poller **out, mir_error *error)
         goto out;
     }
     poller->free_buffers = calloc(MIR_RECV_BUFFERS, sizeof *poller->free_buffers);
-    status = poller->free_buffers == NULL ? MIR_E_NO_MEMORY
-                                          : mir_buffer_pool_create(MIR_RECV_BUFFERS,
-                                                                   buffer_give_back, poller,
-                                                                   &poller->pool);
+    status =
+        poller->free_buffers == NULL
+            ? MIR_E_NO_MEMORY
+            : mir_buffer_pool_create(MIR_RECV_BUFFERS, buffer_give_back, poller, &poller->pool);
     if (status != MIR_OK) {
         (void)mir_error_set(error, status, "receive buffers: out of memory");
         goto out;
@@ -385,10 +385,8 @@ static bool receive_once(mir_poller *poller, uint32_t id, slot *s, mir_event *ev
     if (got < 0 && (error == EAGAIN || error == EINTR)) return false;
     s->ended = true;
     set_interest(poller, id, s);
-    *event = (mir_event){.kind = MIR_EVENT_RECEIVED,
-                         .result = got == 0 ? 0 : -error,
-                         .id = id,
-                         .user = s->user};
+    *event = (mir_event){
+        .kind = MIR_EVENT_RECEIVED, .result = got == 0 ? 0 : -error, .id = id, .user = s->user};
     return true;
 }
 
@@ -422,9 +420,8 @@ static unsigned poll_events(mir_poller *poller, mir_event *events, unsigned coun
             for (int i = 0; i < ACCEPTS_MAX && count < count_max && l->used; i++) {
                 int fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
                 if (fd < 0 && errno != EMFILE && errno != ENFILE) break;
-                events[count++] = (mir_event){.kind = MIR_EVENT_ACCEPTED,
-                                              .result = fd < 0 ? -errno : fd,
-                                              .user = l->user};
+                events[count++] = (mir_event){
+                    .kind = MIR_EVENT_ACCEPTED, .result = fd < 0 ? -errno : fd, .user = l->user};
                 if (fd < 0) break;
             }
             poller->ready_at++;

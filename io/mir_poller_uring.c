@@ -55,11 +55,11 @@ typedef struct slot {
     send_block *sending;
     uint32_t next_free;
     bool used;
-    bool armed;    /* a multishot receive is in the kernel */
+    bool armed; /* a multishot receive is in the kernel */
     bool paused;
     bool closing;
-    bool starved;  /* ended for want of buffers: on the starved list */
-    bool ended;    /* end of stream or error was reported */
+    bool starved; /* ended for want of buffers: on the starved list */
+    bool ended;   /* end of stream or error was reported */
 } slot;
 
 typedef struct listener {
@@ -127,8 +127,8 @@ static void buffer_give_back(void *context, mir_buffer *buffer)
 {
     mir_poller *poller = context;
     io_uring_buf_ring_add(poller->buffer_ring, buffer->data, MIR_RECV_BUFFER_BYTES,
-                          (unsigned short)buffer->index,
-                          io_uring_buf_ring_mask(MIR_RECV_BUFFERS), 0);
+                          (unsigned short)buffer->index, io_uring_buf_ring_mask(MIR_RECV_BUFFERS),
+                          0);
     io_uring_buf_ring_advance(poller->buffer_ring, 1);
     poller->buffers_free++;
 }
@@ -533,8 +533,7 @@ static unsigned poll_events(mir_poller *poller, mir_event *events, unsigned coun
     while (count < count_max && poller->closed_count > 0) {
         uint32_t id = poller->closed[--poller->closed_count];
         slot *s = slot_at(poller, id);
-        events[count++] =
-            (mir_event){.kind = MIR_EVENT_CLOSED, .id = id, .user = s->user};
+        events[count++] = (mir_event){.kind = MIR_EVENT_CLOSED, .id = id, .user = s->user};
         s->used = false;
         s->next_free = poller->free_head;
         poller->free_head = id + 1;

@@ -64,7 +64,7 @@ mir_view mir_nats_header(mir_view header, mir_view name);
 bool mir_nats_header_next(mir_view header, size_t *at, mir_view *name, mir_view *value);
 
 /* Subjects and patterns. */
-bool mir_nats_subject_valid(mir_view pattern);  /* tokens not empty, `>` only last */
+bool mir_nats_subject_valid(mir_view pattern);   /* tokens not empty, `>` only last */
 bool mir_nats_subject_literal(mir_view subject); /* valid and without wildcard tokens */
 bool mir_nats_match(mir_view pattern, mir_view literal);
 /* Everything that `inner` matches, `outer` matches. */

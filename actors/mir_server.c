@@ -1,0 +1,561 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "mir_server.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "mir_assert.h"
+#include "mir_clock.h"
+#include "mir_gateway.h"
+#include "mir_hub.h"
+#include "mir_limits.h"
+#include "mir_log.h"
+#include "mir_session.h"
+#include "mir_shard.h"
+
+enum {
+    BACKLOG = 4096,
+    SLEEP_MAX_MS = 1000,
+    STOP_GRACE_MS = 1500,
+    REQUEST_WORKERS = 2,
+    PORT_RETRY_MS = 2000,
+};
+
+typedef enum stop_phase {
+    RUNNING = 0,
+    LAME_DUCK,
+    STOPPING, /* sessions are flushed and closed */
+    ENDING,   /* every shard is done with its sessions: last messages, then out */
+} stop_phase;
+
+struct mir_server {
+    const mir_config *config;
+    unsigned shard_count;
+    mir_mesh *mesh;
+    mir_router *router;
+    mir_auth *auth;
+    mir_workers *requests;
+    mir_hub *hub;
+    mir_gateway gateway;
+    const mir_poller_backend *backend;
+    mir_shard *shards[MIR_SHARDS_MAX];
+    pthread_t threads[MIR_SHARDS_MAX];
+    unsigned started;
+    int listeners[MIR_SHARDS_MAX];
+    int admin_fd;
+    int lock_fd;
+    char admin_path[108];
+    pthread_barrier_t ready;
+    _Atomic int phase;
+    _Atomic unsigned idle_shards; /* without sessions, while stopping */
+    _Atomic unsigned failed;
+};
+
+/* --- listening ----------------------------------------------------------------------------- */
+
+static socklen_t make_address(const mir_config_listen *listen_at, uint16_t port,
+                              struct sockaddr_storage *address)
+{
+    memset(address, 0, sizeof *address);
+    if (listen_at->ipv6) {
+        struct sockaddr_in6 *in6 = (void *)address;
+        in6->sin6_family = AF_INET6;
+        in6->sin6_port = htons(port);
+        (void)inet_pton(AF_INET6, listen_at->host, &in6->sin6_addr);
+        return sizeof *in6;
+    }
+    struct sockaddr_in *in = (void *)address;
+    in->sin_family = AF_INET;
+    in->sin_port = htons(port);
+    (void)inet_pton(AF_INET, listen_at->host, &in->sin_addr);
+    return sizeof *in;
+}
+
+static mir_status open_listener(const mir_config_listen *listen_at, uint16_t port, bool shared,
+                                int *out, mir_error *error)
+{
+    struct sockaddr_storage address;
+    socklen_t size = make_address(listen_at, port, &address);
+    int fd = socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) return mir_error_os(error, errno, "socket");
+    int one = 1;
+    (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (shared) (void)setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one);
+    mir_status status = MIR_OK;
+    if (bind(fd, (struct sockaddr *)&address, size) != 0) {
+        int cause = errno;
+        status = mir_error_os(error, cause, "cannot listen on %s:%u", listen_at->host, port);
+        if (cause == EADDRINUSE)
+            status =
+                mir_error_set(error, MIR_E_EXISTS,
+                              "cannot listen on %s:%u: another program has this port; stop it, "
+                              "or choose another with --listen %s:PORT",
+                              listen_at->host, port, listen_at->host);
+    } else if (listen(fd, BACKLOG) != 0) {
+        status = mir_error_os(error, errno, "listen");
+    }
+    if (status != MIR_OK) {
+        (void)close(fd);
+        return status;
+    }
+    *out = fd;
+    return MIR_OK;
+}
+
+static mir_status open_listeners(mir_server *server, mir_error *error)
+{
+    const mir_config_listen *listen_at = &server->config->listen;
+    int probe;
+    /* A second listener that shares the port succeeds silently on a port that is taken: the first
+     * bind is made without sharing, so that it is said. */
+    mir_status status = open_listener(listen_at, listen_at->port, false, &probe, error);
+    /* The kernel takes a moment to take a killed server's ring apart, and its listener with it. */
+    int64_t until_ns = mir_clock_mono_ns() + PORT_RETRY_MS * MIR_NS_PER_MS;
+    while (status == MIR_E_EXISTS && mir_clock_mono_ns() < until_ns) {
+        struct timespec step = {.tv_nsec = 10 * 1000 * 1000};
+        (void)nanosleep(&step, NULL);
+        status = open_listener(listen_at, listen_at->port, false, &probe, error);
+    }
+    if (status != MIR_OK) return status;
+    struct sockaddr_storage bound;
+    socklen_t size = sizeof bound;
+    (void)getsockname(probe, (struct sockaddr *)&bound, &size);
+    uint16_t port = ntohs(listen_at->ipv6 ? ((struct sockaddr_in6 *)(void *)&bound)->sin6_port
+                                          : ((struct sockaddr_in *)(void *)&bound)->sin_port);
+    (void)close(probe);
+    for (unsigned i = 0; i < server->shard_count; i++) {
+        status = open_listener(listen_at, port, true, &server->listeners[i], error);
+        if (status != MIR_OK) return status;
+    }
+    server->gateway.port = port;
+    (void)snprintf(server->gateway.host, sizeof server->gateway.host, "%s", listen_at->host);
+    return MIR_OK;
+}
+
+static mir_status open_admin(mir_server *server, mir_error *error)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    const char *path = server->config->admin;
+    if (strlen(path) >= sizeof address.sun_path)
+        return mir_error_set(error, MIR_E_TOO_LARGE,
+                             "admin: the path %s is longer than a socket's may be (%zu bytes)",
+                             path, sizeof address.sun_path - 1);
+    (void)snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) return mir_error_os(error, errno, "socket");
+    /* A socket that a killed server left behind answers nobody: it may go. */
+    if (connect(fd, (struct sockaddr *)&address, sizeof address) != 0 && errno == ECONNREFUSED)
+        (void)unlink(path);
+    (void)close(fd);
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) return mir_error_os(error, errno, "socket");
+    mode_t old_mask = umask(0177);
+    int rc = bind(fd, (struct sockaddr *)&address, sizeof address);
+    int cause = errno;
+    (void)umask(old_mask);
+    if (rc != 0 || listen(fd, 128) != 0) {
+        if (rc == 0) cause = errno;
+        (void)close(fd);
+        return mir_error_os(error, cause, "cannot listen on the admin socket %s", path);
+    }
+    server->admin_fd = fd;
+    (void)snprintf(server->admin_path, sizeof server->admin_path, "%s", path);
+    return MIR_OK;
+}
+
+/* --- the data directory -------------------------------------------------------------------- */
+
+static mir_status make_directories(const char *path, mir_error *error)
+{
+    char partial[4096];
+    if (strlen(path) >= sizeof partial)
+        return mir_error_set(error, MIR_E_TOO_LARGE, "data: the path is too long");
+    (void)snprintf(partial, sizeof partial, "%s", path);
+    for (char *at = partial + 1;; at++) {
+        if (*at != '/' && *at != '\0') continue;
+        char kept = *at;
+        *at = '\0';
+        if (mkdir(partial, 0750) != 0 && errno != EEXIST)
+            return mir_error_os(error, errno,
+                                "cannot create the data directory %s (choose another with --data)",
+                                partial);
+        *at = kept;
+        if (kept == '\0') return MIR_OK;
+    }
+}
+
+static mir_status open_data(mir_server *server, mir_error *error)
+{
+    const char *data = server->config->data;
+    mir_status status = make_directories(data, error);
+    if (status != MIR_OK) return status;
+    char path[4200];
+    (void)snprintf(path, sizeof path, "%s/lock", data);
+    server->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
+    if (server->lock_fd < 0)
+        return mir_error_os(error, errno,
+                            "cannot write to the data directory %s (its owner must be the user who "
+                            "runs the server; choose another with --data)",
+                            data);
+    if (flock(server->lock_fd, LOCK_EX | LOCK_NB) != 0)
+        return mir_error_set(error, MIR_E_EXISTS,
+                             "another server uses the data directory %s: stop it, or choose "
+                             "another directory with --data",
+                             data);
+    return MIR_OK;
+}
+
+/* --- a shard's thread ---------------------------------------------------------------------- */
+
+static void for_each_session(mir_shard *shard, void (*call)(mir_session *session))
+{
+    for (uint32_t i = 0; i < shard->sessions.page_count * MIR_SLOTS_PER_PAGE; i++) {
+        mir_session *session = mir_slots_at(&shard->sessions, i);
+        if (session->slot.generation != 0) call(session);
+    }
+}
+
+static void stop_session(mir_session *session)
+{
+    mir_session_fail(session, NULL, "Server Shutdown");
+}
+
+static void drop_session(mir_session *session)
+{
+    mir_session_drop(session, "Server Shutdown");
+}
+
+/* Closes one session picked at random; the rest follow at later ticks. */
+static bool stop_one(mir_shard *shard)
+{
+    uint32_t count = shard->sessions.page_count * MIR_SLOTS_PER_PAGE;
+    if (count == 0) return false;
+    uint32_t start = mir_shard_random(shard) % count;
+    for (uint32_t i = 0; i < count; i++) {
+        mir_session *session = mir_slots_at(&shard->sessions, (start + i) % count);
+        if (session->slot.generation == 0 || session->closing) continue;
+        stop_session(session);
+        return true;
+    }
+    return false;
+}
+
+static void stop_listening(mir_server *server, mir_shard *shard)
+{
+    int fd = server->listeners[shard->id];
+    shard->backend->unlisten(shard->poller, fd);
+    /* Refuses connections at once, although the poller may hold the socket for a moment. */
+    (void)shutdown(fd, SHUT_RDWR);
+}
+
+static void run_shard(mir_server *server, mir_shard *shard)
+{
+    mir_loop *loop = shard->loop;
+    int64_t lame_duck_since_ns = 0, next_close_ns = 0, stop_since_ns = 0;
+    bool stopping = false, idle = false;
+    for (;;) {
+        int64_t sleep_ns =
+            lame_duck_since_ns != 0 || stopping ? 10 * MIR_NS_PER_MS : SLEEP_MAX_MS * MIR_NS_PER_MS;
+        mir_loop_turn(loop, true, sleep_ns);
+        int phase = atomic_load_explicit(&server->phase, memory_order_acquire);
+        if (phase == RUNNING) continue;
+        if (phase == LAME_DUCK) {
+            if (lame_duck_since_ns == 0) {
+                lame_duck_since_ns = loop->now_ns;
+                stop_listening(server, shard);
+                shard->draining = true;
+                for_each_session(shard, mir_session_announce_lame_duck);
+            }
+            int64_t grace_ns = server->config->lame_duck.grace_period_ns;
+            int64_t since_ns = loop->now_ns - lame_duck_since_ns;
+            if (since_ns >= grace_ns && loop->now_ns >= next_close_ns && shard->sessions.used > 0) {
+                int64_t left_ns = server->config->lame_duck.duration_ns - since_ns;
+                int64_t gap_ns = left_ns <= 0 ? 0 : left_ns / (shard->sessions.used + 1);
+                if (gap_ns > MIR_NS_PER_S) gap_ns = MIR_NS_PER_S;
+                gap_ns = gap_ns / 2 + gap_ns / 1000 * (mir_shard_random(shard) % 1000) / 2;
+                (void)stop_one(shard);
+                next_close_ns = loop->now_ns + gap_ns;
+            }
+            if (!idle && since_ns >= grace_ns && shard->sessions.used == 0) {
+                idle = true;
+                (void)atomic_fetch_add_explicit(&server->idle_shards, 1, memory_order_acq_rel);
+            }
+            continue;
+        }
+        if (!stopping) {
+            stopping = true;
+            stop_since_ns = loop->now_ns;
+            if (lame_duck_since_ns == 0) stop_listening(server, shard);
+            if (shard->id == 0) shard->backend->unlisten(shard->poller, server->admin_fd);
+            for_each_session(shard, stop_session);
+            continue;
+        }
+        if (loop->now_ns - stop_since_ns > STOP_GRACE_MS * MIR_NS_PER_MS)
+            for_each_session(shard, drop_session);
+        if (!idle && shard->sessions.used == 0) {
+            idle = true;
+            (void)atomic_fetch_add_explicit(&server->idle_shards, 1, memory_order_acq_rel);
+        }
+        if (phase == ENDING) return;
+        if (atomic_load_explicit(&server->idle_shards, memory_order_acquire) == server->shard_count)
+            atomic_store_explicit(&server->phase, ENDING, memory_order_release);
+    }
+}
+
+static void *shard_main(void *argument)
+{
+    mir_shard *shard = argument;
+    mir_server *server = shard->server;
+    char name[16];
+    (void)snprintf(name, sizeof name, "shard%u", shard->id);
+    (void)pthread_setname_np(pthread_self(), name);
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    if (cores > 0 && server->shard_count <= (unsigned)cores) {
+        /* The shard-th core of those that this process may use. */
+        cpu_set_t allowed, one;
+        if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) {
+            unsigned nth = shard->id;
+            for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+                if (!CPU_ISSET(cpu, &allowed) || nth-- != 0) continue;
+                CPU_ZERO(&one);
+                CPU_SET(cpu, &one);
+                (void)pthread_setaffinity_np(pthread_self(), sizeof one, &one);
+                break;
+            }
+        }
+    }
+    mir_error error = {{0}};
+    if (server->backend->create(&shard->poller, &error) != MIR_OK) {
+        mir_log_error("shard %u cannot start: %s", shard->id, error.text);
+        (void)atomic_fetch_add(&server->failed, 1);
+    } else {
+        shard->backend = server->backend;
+        mir_loop_bind(shard->loop, &mir_shard_loop_ops, shard,
+                      server->config->spin_us * MIR_NS_PER_US);
+        if (mir_shard_init(shard, server, shard->loop, server->config, server->router,
+                           &mir_hub_endpoints) != MIR_OK ||
+            mir_hub_shard_init(server->hub, shard) != MIR_OK ||
+            shard->backend->listen(shard->poller, server->listeners[shard->id], NULL) != MIR_OK ||
+            (shard->id == 0 &&
+             shard->backend->listen(shard->poller, server->admin_fd, server) != MIR_OK)) {
+            mir_log_error("shard %u cannot start: out of memory", shard->id);
+            (void)atomic_fetch_add(&server->failed, 1);
+        }
+    }
+    (void)pthread_barrier_wait(&server->ready);
+    /* Every shard has a poller now, so that it can be woken. */
+    if (atomic_load(&server->failed) == 0) {
+        run_shard(server, shard);
+        mir_loop_retire(shard->loop);
+    }
+    return NULL;
+}
+
+/* --- assembly ------------------------------------------------------------------------------ */
+
+static void wake_all(mir_server *server)
+{
+    for (unsigned i = 0; i < server->shard_count; i++)
+        server->backend->wake(server->shards[i]->poller);
+}
+
+static void take_apart(mir_server *server)
+{
+    mir_hub_stop(server->hub);
+    mir_workers_destroy(server->requests);
+    /* Nobody runs any more: what is left in rings and mailboxes is given back. */
+    for (unsigned i = 0; i < server->shard_count; i++) {
+        mir_shard *shard = server->shards[i];
+        if (shard != NULL && shard->poller != NULL) mir_shard_drain(shard);
+    }
+    for (unsigned i = 0; i < server->shard_count; i++) {
+        mir_shard *shard = server->shards[i];
+        if (shard == NULL) continue;
+        mir_hub_shard_fini(server->hub, shard);
+        mir_shard_fini(shard);
+    }
+    for (unsigned i = 0; i < server->shard_count; i++) {
+        mir_shard *shard = server->shards[i];
+        if (shard == NULL) continue;
+        if (shard->poller != NULL) server->backend->destroy(shard->poller);
+        free(shard);
+    }
+    mir_hub_destroy(server->hub);
+    mir_router_destroy(server->router);
+    mir_mesh_destroy(server->mesh);
+    mir_auth_destroy(server->auth);
+    for (unsigned i = 0; i < server->shard_count; i++)
+        if (server->listeners[i] >= 0) (void)close(server->listeners[i]);
+    if (server->admin_fd >= 0) {
+        (void)close(server->admin_fd);
+        (void)unlink(server->admin_path);
+    }
+    if (server->lock_fd >= 0) (void)close(server->lock_fd);
+    free(server);
+}
+
+static mir_status assemble(mir_server *server, mir_error *error)
+{
+    const mir_config *config = server->config;
+    mir_error why = {{0}};
+    static const char *const wanted[] = {"auto", "uring", "epoll"};
+    mir_status status = mir_poller_choose(wanted[config->io.backend], &server->backend, &why);
+    if (status != MIR_OK) return mir_error_set(error, status, "%s", why.text);
+    if (why.text[0] != '\0') mir_log_warn("%s", why.text);
+    uint8_t id[8];
+    if (getrandom(id, sizeof id, 0) != (ssize_t)sizeof id)
+        return mir_error_os(error, errno, "getrandom");
+    (void)snprintf(server->gateway.server_id, sizeof server->gateway.server_id,
+                   "MIR%02X%02X%02X%02X%02X%02X%02X%02X", id[0], id[1], id[2], id[3], id[4], id[5],
+                   id[6], id[7]);
+    status = mir_auth_create(config, &server->auth, error);
+    if (status == MIR_OK) status = open_data(server, error);
+    if (status == MIR_OK) status = open_listeners(server, error);
+    if (status == MIR_OK) status = mir_mesh_create(server->shard_count, &server->mesh);
+    if (status == MIR_OK) status = mir_router_create(&server->router);
+    if (status == MIR_OK)
+        status = mir_workers_create(REQUEST_WORKERS, 0, "request", &server->requests);
+    if (status != MIR_OK) {
+        if (error->text[0] == '\0')
+            (void)mir_error_set(error, status, "cannot start: %s", mir_status_name(status));
+        return status;
+    }
+    server->gateway.config = config;
+    server->gateway.auth = server->auth;
+    server->gateway.workers = server->requests;
+    atomic_init(&server->gateway.next_client_id, 1);
+    for (unsigned i = 0; i < server->shard_count; i++) {
+        mir_shard *shard = calloc(1, sizeof *shard);
+        if (shard == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
+        shard->id = i;
+        shard->server = server;
+        shard->gateway = &server->gateway;
+        shard->peers = server->shards;
+        shard->loop = mir_mesh_loop(server->mesh, i);
+        server->shards[i] = shard;
+    }
+    status = mir_hub_create(config, server->shards, server->shard_count, server->requests,
+                            server->gateway.server_id, server->backend->name, &server->hub, error);
+    if (status == MIR_OK) status = open_admin(server, error);
+    return status;
+}
+
+static mir_status start(mir_server *server, mir_error *error)
+{
+    (void)pthread_barrier_init(&server->ready, NULL, server->shard_count + 1);
+    for (unsigned i = 0; i < server->shard_count; i++) {
+        int rc = pthread_create(&server->threads[i], NULL, shard_main, server->shards[i]);
+        if (rc != 0) {
+            /* The others wait at the barrier for good: there is no orderly way back from here. */
+            (void)mir_error_os(error, rc, "cannot start the thread of shard %u", i);
+            mir_log_error("%s", error->text);
+            exit(1);
+        }
+        server->started++;
+    }
+    (void)pthread_barrier_wait(&server->ready);
+    if (atomic_load(&server->failed) != 0)
+        return mir_error_set(error, MIR_E_NO_MEMORY, "a shard could not start");
+    return mir_hub_start(server->hub, error);
+}
+
+static void raise_file_limit(int64_t connections)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+    if (limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+    }
+    if ((int64_t)limit.rlim_cur < connections + 256)
+        mir_log_warn("this process may open %llu files, fewer than limits.max_connections (%lld): "
+                     "raise LimitNOFILE or ulimit -n",
+                     (unsigned long long)limit.rlim_cur, (long long)connections);
+}
+
+static void wait_for_signals(mir_server *server, const sigset_t *signals)
+{
+    for (;;) {
+        struct timespec step = {.tv_nsec = 50 * 1000 * 1000};
+        bool lame_duck = atomic_load(&server->phase) == LAME_DUCK;
+        int number = lame_duck ? sigtimedwait(signals, NULL, &step) : sigwaitinfo(signals, NULL);
+        if (number == SIGUSR2) {
+            if (!lame_duck) {
+                mir_log_info(
+                    "lame duck: no new connections; the open ones are closed within %lld s",
+                    (long long)(server->config->lame_duck.duration_ns / MIR_NS_PER_S));
+                atomic_store(&server->gateway.lame_duck, true);
+                atomic_store_explicit(&server->phase, LAME_DUCK, memory_order_release);
+                wake_all(server);
+            }
+        } else if (number == SIGINT || number == SIGTERM) {
+            mir_log_info("stopping");
+            return;
+        }
+        if (lame_duck && atomic_load_explicit(&server->idle_shards, memory_order_acquire) ==
+                             server->shard_count) {
+            mir_log_info("lame duck: every connection is closed");
+            return;
+        }
+    }
+}
+
+int mir_server_main(const mir_config *config)
+{
+    mir_log_set_level(config->log.level);
+    sigset_t signals;
+    (void)sigemptyset(&signals);
+    (void)sigaddset(&signals, SIGINT);
+    (void)sigaddset(&signals, SIGTERM);
+    (void)sigaddset(&signals, SIGUSR2);
+    (void)pthread_sigmask(SIG_BLOCK, &signals, NULL);
+    (void)signal(SIGPIPE, SIG_IGN);
+
+    mir_server *server = calloc(1, sizeof *server);
+    if (server == NULL) {
+        mir_log_error("out of memory");
+        return 1;
+    }
+    server->config = config;
+    server->admin_fd = server->lock_fd = -1;
+    for (unsigned i = 0; i < MIR_SHARDS_MAX; i++) server->listeners[i] = -1;
+    server->shard_count = (unsigned)config->shards;
+    raise_file_limit(config->limits.max_connections);
+
+    int64_t began_ns = mir_clock_mono_ns();
+    int exit_code = 1;
+    mir_error error = {{0}};
+    if (assemble(server, &error) != MIR_OK || start(server, &error) != MIR_OK) {
+        mir_log_error("%s", error.text);
+    } else {
+        bool brackets = config->listen.ipv6;
+        mir_log_info("ready on %s%s%s:%u (%s, %u shard%s, data %s, admin %s, %lld ms)",
+                     brackets ? "[" : "", server->gateway.host, brackets ? "]" : "",
+                     server->gateway.port, server->backend->name, server->shard_count,
+                     server->shard_count == 1 ? "" : "s", config->data, config->admin,
+                     (long long)((mir_clock_mono_ns() - began_ns) / MIR_NS_PER_MS));
+        wait_for_signals(server, &signals);
+        exit_code = 0;
+    }
+    atomic_store_explicit(&server->phase, STOPPING, memory_order_release);
+    if (server->started > 0 && atomic_load(&server->failed) == 0) wake_all(server);
+    for (unsigned i = 0; i < server->started; i++) (void)pthread_join(server->threads[i], NULL);
+    take_apart(server);
+    if (exit_code == 0) mir_log_info("stopped");
+    return exit_code;
+}
