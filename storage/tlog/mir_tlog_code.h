@@ -15,16 +15,19 @@
 
 enum { MIR_TLOG_VARINT_BYTES_MAX = 10 };
 
-static inline uint64_t mir_tlog_zigzag(int64_t value) {
+static inline uint64_t mir_tlog_zigzag(int64_t value)
+{
     return ((uint64_t)value << 1) ^ (uint64_t)(value >> 63);
 }
 
-static inline int64_t mir_tlog_unzigzag(uint64_t value) {
+static inline int64_t mir_tlog_unzigzag(uint64_t value)
+{
     return (int64_t)((value >> 1) ^ (0 - (value & 1)));
 }
 
 /* Room for MIR_TLOG_VARINT_BYTES_MAX at `to`; returns past the last byte. */
-static inline uint8_t *mir_tlog_put_varint(uint8_t *to, uint64_t value) {
+static inline uint8_t *mir_tlog_put_varint(uint8_t *to, uint64_t value)
+{
     while (value >= 0x80) {
         *to++ = (uint8_t)(value | 0x80);
         value >>= 7;
@@ -33,44 +36,52 @@ static inline uint8_t *mir_tlog_put_varint(uint8_t *to, uint64_t value) {
     return to;
 }
 
-static inline uint32_t mir_tlog_varint_size(uint64_t value) {
+static inline uint32_t mir_tlog_varint_size(uint64_t value)
+{
     return (uint32_t)(63 - __builtin_clzll(value | 1)) / 7 + 1;
 }
 
-static inline uint8_t *mir_tlog_put_u32(uint8_t *to, uint32_t value) {
+static inline uint8_t *mir_tlog_put_u32(uint8_t *to, uint32_t value)
+{
     for (int i = 0; i < 4; i++) to[i] = (uint8_t)(value >> (8 * i));
     return to + 4;
 }
 
-static inline uint8_t *mir_tlog_put_u64(uint8_t *to, uint64_t value) {
+static inline uint8_t *mir_tlog_put_u64(uint8_t *to, uint64_t value)
+{
     for (int i = 0; i < 8; i++) to[i] = (uint8_t)(value >> (8 * i));
     return to + 8;
 }
 
-static inline uint32_t mir_tlog_get_u32(const uint8_t *from) {
+static inline uint32_t mir_tlog_get_u32(const uint8_t *from)
+{
     uint32_t value = 0;
     for (int i = 0; i < 4; i++) value |= (uint32_t)from[i] << (8 * i);
     return value;
 }
 
-static inline uint64_t mir_tlog_get_u64(const uint8_t *from) {
+static inline uint64_t mir_tlog_get_u64(const uint8_t *from)
+{
     uint64_t value = 0;
     for (int i = 0; i < 8; i++) value |= (uint64_t)from[i] << (8 * i);
     return value;
 }
 
-static inline void mir_tlog_bytes_varint(mir_bytes *bytes, uint64_t value) {
+static inline void mir_tlog_bytes_varint(mir_bytes *bytes, uint64_t value)
+{
     uint8_t text[MIR_TLOG_VARINT_BYTES_MAX];
     mir_bytes_append(bytes, text, (size_t)(mir_tlog_put_varint(text, value) - text));
 }
 
-static inline void mir_tlog_bytes_u64(mir_bytes *bytes, uint64_t value) {
+static inline void mir_tlog_bytes_u64(mir_bytes *bytes, uint64_t value)
+{
     uint8_t text[8];
     (void)mir_tlog_put_u64(text, value);
     mir_bytes_append(bytes, text, sizeof text);
 }
 
-static inline void mir_tlog_bytes_text(mir_bytes *bytes, mir_view text) {
+static inline void mir_tlog_bytes_text(mir_bytes *bytes, mir_view text)
+{
     mir_tlog_bytes_varint(bytes, text.size);
     mir_bytes_view(bytes, text);
 }
@@ -81,15 +92,18 @@ typedef struct mir_tlog_reader {
     bool failed;
 } mir_tlog_reader;
 
-static inline mir_tlog_reader mir_tlog_reader_of(const void *data, size_t size) {
+static inline mir_tlog_reader mir_tlog_reader_of(const void *data, size_t size)
+{
     return (mir_tlog_reader){.at = data, .end = (const uint8_t *)data + size};
 }
 
-static inline size_t mir_tlog_reader_left(const mir_tlog_reader *reader) {
+static inline size_t mir_tlog_reader_left(const mir_tlog_reader *reader)
+{
     return (size_t)(reader->end - reader->at);
 }
 
-static inline uint64_t mir_tlog_read_varint(mir_tlog_reader *reader) {
+static inline uint64_t mir_tlog_read_varint(mir_tlog_reader *reader)
+{
     uint64_t value = 0;
     for (uint32_t shift = 0; shift < 64 && reader->at < reader->end; shift += 7) {
         const uint8_t byte = *reader->at++;
@@ -102,11 +116,13 @@ static inline uint64_t mir_tlog_read_varint(mir_tlog_reader *reader) {
     return 0;
 }
 
-static inline int64_t mir_tlog_read_signed(mir_tlog_reader *reader) {
+static inline int64_t mir_tlog_read_signed(mir_tlog_reader *reader)
+{
     return mir_tlog_unzigzag(mir_tlog_read_varint(reader));
 }
 
-static inline mir_view mir_tlog_read_bytes(mir_tlog_reader *reader, uint64_t size) {
+static inline mir_view mir_tlog_read_bytes(mir_tlog_reader *reader, uint64_t size)
+{
     if (size > mir_tlog_reader_left(reader)) {
         reader->failed = true;
         reader->at = reader->end;
@@ -117,16 +133,19 @@ static inline mir_view mir_tlog_read_bytes(mir_tlog_reader *reader, uint64_t siz
     return view;
 }
 
-static inline mir_view mir_tlog_read_text(mir_tlog_reader *reader) {
+static inline mir_view mir_tlog_read_text(mir_tlog_reader *reader)
+{
     return mir_tlog_read_bytes(reader, mir_tlog_read_varint(reader));
 }
 
-static inline uint8_t mir_tlog_read_u8(mir_tlog_reader *reader) {
+static inline uint8_t mir_tlog_read_u8(mir_tlog_reader *reader)
+{
     const mir_view view = mir_tlog_read_bytes(reader, 1);
     return view.size == 1 ? view.data[0] : 0;
 }
 
-static inline uint64_t mir_tlog_read_u64(mir_tlog_reader *reader) {
+static inline uint64_t mir_tlog_read_u64(mir_tlog_reader *reader)
+{
     const mir_view view = mir_tlog_read_bytes(reader, 8);
     return view.size == 8 ? mir_tlog_get_u64(view.data) : 0;
 }

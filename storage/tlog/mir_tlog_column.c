@@ -28,7 +28,8 @@ enum {
 
 static const double powers_of_ten[SCALE_MAX + 1] = {1, 10, 100, 1e3, 1e4, 1e5, 1e6};
 
-mir_status mir_tlog_codec_init(mir_tlog_codec *codec) {
+mir_status mir_tlog_codec_init(mir_tlog_codec *codec)
+{
     mir_tlog_codec made = {
         .compressor = ZSTD_createCCtx(),
         .decompressor = ZSTD_createDCtx(),
@@ -42,7 +43,8 @@ mir_status mir_tlog_codec_init(mir_tlog_codec *codec) {
     return MIR_OK;
 }
 
-void mir_tlog_codec_fini(mir_tlog_codec *codec) {
+void mir_tlog_codec_fini(mir_tlog_codec *codec)
+{
     ZSTD_freeCCtx(codec->compressor);
     ZSTD_freeDCtx(codec->decompressor);
     mir_bytes_free(&codec->raw);
@@ -51,7 +53,8 @@ void mir_tlog_codec_fini(mir_tlog_codec *codec) {
     *codec = (mir_tlog_codec){0};
 }
 
-void mir_tlog_compress(mir_tlog_codec *codec, mir_bytes *out, const void *data, size_t size) {
+void mir_tlog_compress(mir_tlog_codec *codec, mir_bytes *out, const void *data, size_t size)
+{
     const size_t room = ZSTD_compressBound(size);
     uint8_t *to = mir_bytes_reserve(out, room);
     if (to == NULL) return;
@@ -64,7 +67,8 @@ void mir_tlog_compress(mir_tlog_codec *codec, mir_bytes *out, const void *data, 
 }
 
 mir_status mir_tlog_decompress(mir_tlog_codec *codec, uint8_t *raw, size_t raw_size,
-                               mir_view packed) {
+                               mir_view packed)
+{
     const size_t made =
         ZSTD_decompressDCtx(codec->decompressor, raw, raw_size, packed.data, packed.size);
     return ZSTD_isError(made) || made != raw_size ? MIR_E_CORRUPT : MIR_OK;
@@ -72,7 +76,8 @@ mir_status mir_tlog_decompress(mir_tlog_codec *codec, uint8_t *raw, size_t raw_s
 
 /* ---- Groups of packed differences ---- */
 
-static uint32_t bits_of(uint64_t value) {
+static uint32_t bits_of(uint64_t value)
+{
     return value == 0 ? 0 : 64 - (uint32_t)__builtin_clzll(value);
 }
 
@@ -81,7 +86,8 @@ typedef struct group {
     uint32_t bits;
 } group;
 
-static group group_of(const uint64_t *values, uint32_t count) {
+static group group_of(const uint64_t *values, uint32_t count)
+{
     int64_t low = (int64_t)values[0];
     int64_t high = low;
     for (uint32_t i = 1; i < count; i++) {
@@ -92,7 +98,8 @@ static group group_of(const uint64_t *values, uint32_t count) {
     return (group){.low = low, .bits = bits_of((uint64_t)high - (uint64_t)low)};
 }
 
-static uint32_t groups_cost(const uint64_t *values, uint32_t count) {
+static uint32_t groups_cost(const uint64_t *values, uint32_t count)
+{
     uint32_t cost = 0;
     for (uint32_t at = 0; at < count; at += GROUP_ROWS) {
         const uint32_t rows = count - at < GROUP_ROWS ? count - at : GROUP_ROWS;
@@ -102,7 +109,8 @@ static uint32_t groups_cost(const uint64_t *values, uint32_t count) {
     return cost;
 }
 
-static void groups_pack(mir_bytes *out, const uint64_t *values, uint32_t count) {
+static void groups_pack(mir_bytes *out, const uint64_t *values, uint32_t count)
+{
     for (uint32_t at = 0; at < count; at += GROUP_ROWS) {
         const uint32_t rows = count - at < GROUP_ROWS ? count - at : GROUP_ROWS;
         const group g = group_of(values + at, rows);
@@ -128,7 +136,8 @@ static void groups_pack(mir_bytes *out, const uint64_t *values, uint32_t count) 
     }
 }
 
-static mir_status groups_unpack(mir_tlog_reader *in, uint64_t *values, uint32_t count) {
+static mir_status groups_unpack(mir_tlog_reader *in, uint64_t *values, uint32_t count)
+{
     uint8_t padded[GROUP_ROWS * 8 + 16];
     for (uint32_t at = 0; at < count; at += GROUP_ROWS) {
         const uint32_t rows = count - at < GROUP_ROWS ? count - at : GROUP_ROWS;
@@ -158,8 +167,8 @@ static mir_status groups_unpack(mir_tlog_reader *in, uint64_t *values, uint32_t 
 
 /* One byte says how often differences were taken: 0, 1 or 2 times; then the values that start them
  * and the groups. */
-static void ints_pack(mir_tlog_codec *codec, mir_bytes *out, const uint64_t *values,
-                      uint32_t count) {
+static void ints_pack(mir_tlog_codec *codec, mir_bytes *out, const uint64_t *values, uint32_t count)
+{
     uint64_t *first = codec->work;
     uint64_t *second = codec->work + MIR_TLOG_CHUNK_ROWS_MAX;
     for (uint32_t i = 1; i < count; i++) first[i - 1] = values[i] - values[i - 1];
@@ -183,7 +192,8 @@ static void ints_pack(mir_tlog_codec *codec, mir_bytes *out, const uint64_t *val
     groups_pack(out, depth == 0 ? values : depth == 1 ? first : second, count - depth);
 }
 
-static mir_status ints_unpack(mir_tlog_reader *in, uint64_t *values, uint32_t count) {
+static mir_status ints_unpack(mir_tlog_reader *in, uint64_t *values, uint32_t count)
+{
     const uint32_t depth = mir_tlog_read_u8(in);
     if (in->failed || depth > 2 || depth > count) return MIR_E_CORRUPT;
     const uint64_t start = depth >= 1 ? (uint64_t)mir_tlog_read_signed(in) : 0;
@@ -206,28 +216,31 @@ static mir_status ints_unpack(mir_tlog_reader *in, uint64_t *values, uint32_t co
 
 /* ---- Doubles ---- */
 
-static double double_of(uint64_t bits) {
+static double double_of(uint64_t bits)
+{
     double value;
     memcpy(&value, &bits, sizeof value);
     return value;
 }
 
-static uint64_t bits_of_double(double value) {
+static uint64_t bits_of_double(double value)
+{
     uint64_t bits;
     memcpy(&bits, &value, sizeof bits);
     return bits;
 }
 
 /* Whether the value is exactly a whole number of 10^-scale, bit for bit. */
-static bool scaled(uint64_t bits, uint32_t scale, int64_t *whole) {
+static bool scaled(uint64_t bits, uint32_t scale, int64_t *whole)
+{
     const double large = double_of(bits) * powers_of_ten[scale];
     if (!(fabs(large) < 9007199254740992.0)) return false;
     *whole = (int64_t)(large + (large < 0 ? -0.5 : 0.5));
     return bits_of_double((double)*whole / powers_of_ten[scale]) == bits;
 }
 
-static bool doubles_scale(const uint64_t *values, uint32_t count, uint64_t *whole,
-                          uint32_t *scale) {
+static bool doubles_scale(const uint64_t *values, uint32_t count, uint64_t *whole, uint32_t *scale)
+{
     uint32_t at = 0;
     for (uint32_t i = 0; i < count; i++) {
         int64_t unused;
@@ -243,7 +256,8 @@ static bool doubles_scale(const uint64_t *values, uint32_t count, uint64_t *whol
 }
 
 static void doubles_pack(mir_tlog_codec *codec, mir_bytes *raw, const uint64_t *values,
-                         uint32_t count, uint8_t *encoding) {
+                         uint32_t count, uint8_t *encoding)
+{
     uint64_t *whole = codec->work + (size_t)2 * MIR_TLOG_CHUNK_ROWS_MAX;
     uint32_t scale;
     bool constant = true;
@@ -273,7 +287,8 @@ static void doubles_pack(mir_tlog_codec *codec, mir_bytes *raw, const uint64_t *
 }
 
 static mir_status doubles_unpack(mir_tlog_reader *in, uint32_t encoding, uint64_t *values,
-                                 uint32_t count) {
+                                 uint32_t count)
+{
     if (encoding == ENCODING_INTS) return ints_unpack(in, values, count);
     if (encoding == ENCODING_SCALED) {
         const uint32_t scale = mir_tlog_read_u8(in);
@@ -304,7 +319,8 @@ static mir_status doubles_unpack(mir_tlog_reader *in, uint32_t encoding, uint64_
 /* ---- Strings ---- */
 
 static bool texts_number(const mir_view *texts, uint32_t count, uint64_t *numbers,
-                         const mir_view **words, uint32_t *word_count) {
+                         const mir_view **words, uint32_t *word_count)
+{
     uint16_t slots[DICTIONARY_SLOTS] = {0}; /* word number + 1 */
     for (uint32_t i = 0; i < count; i++) {
         uint32_t slot = (uint32_t)mir_hash_view(texts[i]) % DICTIONARY_SLOTS;
@@ -322,7 +338,8 @@ static bool texts_number(const mir_view *texts, uint32_t count, uint64_t *number
 }
 
 static void texts_pack(mir_tlog_codec *codec, mir_bytes *raw, const mir_view *texts, uint32_t count,
-                       uint8_t *encoding) {
+                       uint8_t *encoding)
+{
     uint64_t *numbers = codec->work + (size_t)2 * MIR_TLOG_CHUNK_ROWS_MAX;
     const mir_view *words[DICTIONARY_MAX];
     uint32_t word_count = 0;
@@ -340,7 +357,8 @@ static void texts_pack(mir_tlog_codec *codec, mir_bytes *raw, const mir_view *te
 }
 
 static mir_status texts_unpack(mir_tlog_reader *in, uint32_t encoding, uint64_t *values,
-                               mir_view *texts, uint32_t count) {
+                               mir_view *texts, uint32_t count)
+{
     if (encoding == ENCODING_TEXTS) {
         if (ints_unpack(in, values, count) != MIR_OK) return MIR_E_CORRUPT;
         for (uint32_t i = 0; i < count; i++) texts[i] = mir_tlog_read_bytes(in, values[i]);
@@ -361,7 +379,8 @@ static mir_status texts_unpack(mir_tlog_reader *in, uint32_t encoding, uint64_t 
 /* ---- A column: encoding, size, bytes ---- */
 
 void mir_tlog_column_encode(mir_tlog_codec *codec, mir_bytes *out, mir_column_type type,
-                            const uint64_t *values, const mir_view *texts, uint32_t count) {
+                            const uint64_t *values, const mir_view *texts, uint32_t count)
+{
     MIR_ASSERT(count <= MIR_TLOG_CHUNK_ROWS_MAX);
     codec->raw.size = 0;
     uint8_t encoding = ENCODING_INTS;
@@ -398,14 +417,16 @@ void mir_tlog_column_encode(mir_tlog_codec *codec, mir_bytes *out, mir_column_ty
     mir_tlog_bytes_text(out, bytes);
 }
 
-void mir_tlog_column_skip(mir_tlog_reader *in) {
+void mir_tlog_column_skip(mir_tlog_reader *in)
+{
     if ((mir_tlog_read_u8(in) & ENCODING_ZSTD) != 0) (void)mir_tlog_read_varint(in);
     (void)mir_tlog_read_text(in);
 }
 
 mir_status mir_tlog_column_decode(mir_tlog_codec *codec, mir_tlog_reader *in, mir_column_type type,
                                   uint64_t *values, mir_view *texts, uint32_t count,
-                                  mir_arena *arena) {
+                                  mir_arena *arena)
+{
     const uint8_t head = mir_tlog_read_u8(in);
     const uint32_t encoding = head & ENCODING_MASK;
     const bool packed = (head & ENCODING_ZSTD) != 0;

@@ -9,13 +9,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static int posix_make_directory(void *context, const char *path) {
+static int posix_make_directory(void *context, const char *path)
+{
     (void)context;
     if (mkdir(path, 0700) == 0 || errno == EEXIST) return 0;
     return -errno;
 }
 
-static int posix_lock(void *context, const char *path, int *handle) {
+static int posix_lock(void *context, const char *path, int *handle)
+{
     (void)context;
     const int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0) return -errno;
@@ -28,7 +30,8 @@ static int posix_lock(void *context, const char *path, int *handle) {
     return 0;
 }
 
-static int posix_create(void *context, const char *path, int *handle) {
+static int posix_create(void *context, const char *path, int *handle)
+{
     (void)context;
     const int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0) return -errno;
@@ -36,7 +39,8 @@ static int posix_create(void *context, const char *path, int *handle) {
     return 0;
 }
 
-static int posix_open(void *context, const char *path, int *handle) {
+static int posix_open(void *context, const char *path, int *handle)
+{
     (void)context;
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return -errno;
@@ -44,25 +48,29 @@ static int posix_open(void *context, const char *path, int *handle) {
     return 0;
 }
 
-static int posix_close(void *context, int handle) {
+static int posix_close(void *context, int handle)
+{
     (void)context;
     return close(handle) == 0 ? 0 : -errno;
 }
 
-static int64_t posix_pread(void *context, int handle, void *data, size_t size, uint64_t offset) {
+static int64_t posix_pread(void *context, int handle, void *data, size_t size, uint64_t offset)
+{
     (void)context;
     const ssize_t count = pread(handle, data, size, (off_t)offset);
     return count < 0 ? -errno : count;
 }
 
 static int64_t posix_pwrite(void *context, int handle, const void *data, size_t size,
-                            uint64_t offset) {
+                            uint64_t offset)
+{
     (void)context;
     const ssize_t count = pwrite(handle, data, size, (off_t)offset);
     return count < 0 ? -errno : count;
 }
 
-static int posix_allocate(void *context, int handle, uint64_t size) {
+static int posix_allocate(void *context, int handle, uint64_t size)
+{
     (void)context;
     int result;
     do {
@@ -74,7 +82,8 @@ static int posix_allocate(void *context, int handle, uint64_t size) {
     return ftruncate(handle, (off_t)size) == 0 ? 0 : -errno;
 }
 
-static int posix_size(void *context, int handle, uint64_t *size) {
+static int posix_size(void *context, int handle, uint64_t *size)
+{
     (void)context;
     struct stat info;
     if (fstat(handle, &info) != 0) return -errno;
@@ -82,12 +91,14 @@ static int posix_size(void *context, int handle, uint64_t *size) {
     return 0;
 }
 
-static int posix_sync(void *context, int handle) {
+static int posix_sync(void *context, int handle)
+{
     (void)context;
     return fdatasync(handle) == 0 ? 0 : -errno;
 }
 
-static int posix_sync_directory(void *context, const char *path) {
+static int posix_sync_directory(void *context, const char *path)
+{
     (void)context;
     const int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) return -errno;
@@ -96,18 +107,21 @@ static int posix_sync_directory(void *context, const char *path) {
     return result;
 }
 
-static int posix_rename(void *context, const char *from, const char *to) {
+static int posix_rename(void *context, const char *from, const char *to)
+{
     (void)context;
     return rename(from, to) == 0 ? 0 : -errno;
 }
 
-static int posix_unlink(void *context, const char *path) {
+static int posix_unlink(void *context, const char *path)
+{
     (void)context;
     return unlink(path) == 0 ? 0 : -errno;
 }
 
 static int posix_list(void *context, const char *path,
-                      int (*each)(void *each_context, const char *name), void *each_context) {
+                      int (*each)(void *each_context, const char *name), void *each_context)
+{
     (void)context;
     DIR *directory = opendir(path);
     if (directory == NULL) return -errno;
@@ -145,7 +159,8 @@ const mir_tlog_files mir_tlog_files_posix = {
 };
 
 int mir_tlog_file_read(const mir_tlog_files *files, int handle, void *data, size_t size,
-                       uint64_t offset) {
+                       uint64_t offset)
+{
     uint8_t *to = data;
     while (size > 0) {
         const int64_t count = files->pread(files->context, handle, to, size, offset);
@@ -160,7 +175,8 @@ int mir_tlog_file_read(const mir_tlog_files *files, int handle, void *data, size
 }
 
 int mir_tlog_file_write(const mir_tlog_files *files, int handle, const void *data, size_t size,
-                        uint64_t offset) {
+                        uint64_t offset)
+{
     const uint8_t *from = data;
     while (size > 0) {
         const int64_t count = files->pwrite(files->context, handle, from, size, offset);

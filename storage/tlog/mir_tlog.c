@@ -1,0 +1,672 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "mir_assert.h"
+#include "mir_clock.h"
+#include "mir_log.h"
+#include "mir_tlog_internal.h"
+
+enum {
+    LOG_BYTES_MAX_DEFAULT = 64 << 20,
+    LOG_AGE_MS_DEFAULT = 600 * 1000,
+    SERIES_MAX_DEFAULT = 1000 * 1000,
+    LOG_FILE_ALIGN = 4096,
+};
+
+void mir_tlog_path(const mir_tlog *tlog, char *path, uint64_t number, const char *suffix)
+{
+    (void)snprintf(path, MIR_TLOG_PATH_BYTES_MAX, "%s/%016" PRIx64 ".%s", tlog->directory, number,
+                   suffix);
+}
+
+void mir_tlog_trouble(mir_tlog *tlog, const char *text)
+{
+    bool news = false;
+    (void)pthread_mutex_lock(&tlog->mutex);
+    if (text == NULL) {
+        tlog->trouble.text[0] = 0;
+    } else if (strcmp(tlog->trouble.text, text) != 0) {
+        news = true;
+        (void)mir_error_set(&tlog->trouble, MIR_OK, "%s", text);
+    }
+    (void)pthread_mutex_unlock(&tlog->mutex);
+    if (news) mir_log_error("telemetry: %s", text);
+}
+
+/* ---- References ---- */
+
+void mir_tlog_live_release(mir_tlog_live *live)
+{
+    /* Pairs with itself: the last one sees what all others did before they let go. */
+    if (atomic_fetch_sub_explicit(&live->references, 1, memory_order_acq_rel) != 1) return;
+    if (live->handle >= 0) {
+        (void)live->tlog->files->close(live->tlog->files->context, live->handle);
+    }
+    mir_tlog_mem_free(live->mem);
+    free(live);
+}
+
+mir_tlog_version *mir_tlog_version_acquire(mir_tlog *tlog)
+{
+    (void)pthread_mutex_lock(&tlog->mutex);
+    mir_tlog_version *version = tlog->version;
+    (void)atomic_fetch_add_explicit(&version->references, 1, memory_order_relaxed);
+    (void)pthread_mutex_unlock(&tlog->mutex);
+    return version;
+}
+
+void mir_tlog_version_release(mir_tlog_version *version)
+{
+    if (version == NULL) return;
+    if (atomic_fetch_sub_explicit(&version->references, 1, memory_order_acq_rel) != 1) return;
+    for (uint32_t i = 0; i < version->live_count; i++) mir_tlog_live_release(version->lives[i]);
+    for (uint32_t i = 0; i < version->segment_count; i++) {
+        mir_tlog_segment_release(version->segments[i]);
+    }
+    free(version->lives);
+    free(version->segments);
+    free(version);
+}
+
+static int segment_compare(const void *a, const void *b)
+{
+    const mir_tlog_segment_head *left = &(*(mir_tlog_segment *const *)a)->head;
+    const mir_tlog_segment_head *right = &(*(mir_tlog_segment *const *)b)->head;
+    if (left->generation_max != right->generation_max) {
+        return left->generation_max < right->generation_max ? -1 : 1;
+    }
+    if (left->generation_min != right->generation_min) {
+        return left->generation_min < right->generation_min ? -1 : 1;
+    }
+    return left->id < right->id ? -1 : left->id > right->id;
+}
+
+static int live_compare(const void *a, const void *b)
+{
+    const uint64_t left = (*(mir_tlog_live *const *)a)->mem->generation;
+    const uint64_t right = (*(mir_tlog_live *const *)b)->mem->generation;
+    return left < right ? -1 : left > right;
+}
+
+/* A copy with changes; its members are not retained yet. */
+static mir_tlog_version *version_make(const mir_tlog_version *old, mir_tlog_segment *const *add,
+                                      uint32_t add_count, mir_tlog_segment *const *drop,
+                                      uint32_t drop_count, mir_tlog_live *live_add,
+                                      mir_tlog_live *live_drop)
+{
+    mir_tlog_version *made = calloc(1, sizeof *made);
+    if (made == NULL) return NULL;
+    atomic_init(&made->references, 1);
+    made->lives = malloc((old->live_count + 1) * sizeof(mir_tlog_live *));
+    made->segments = malloc((old->segment_count + add_count + 1) * sizeof(mir_tlog_segment *));
+    if (made->lives == NULL || made->segments == NULL) {
+        free(made->lives);
+        free(made->segments);
+        free(made);
+        return NULL;
+    }
+    for (uint32_t i = 0; i < old->live_count; i++) {
+        if (old->lives[i] != live_drop) made->lives[made->live_count++] = old->lives[i];
+    }
+    if (live_add != NULL) made->lives[made->live_count++] = live_add;
+    for (uint32_t i = 0; i < old->segment_count; i++) {
+        bool kept = true;
+        for (uint32_t d = 0; d < drop_count && kept; d++) kept = drop[d] != old->segments[i];
+        if (kept) made->segments[made->segment_count++] = old->segments[i];
+    }
+    for (uint32_t i = 0; i < add_count; i++) made->segments[made->segment_count++] = add[i];
+    if (made->live_count > 1) {
+        qsort(made->lives, made->live_count, sizeof(mir_tlog_live *), live_compare);
+    }
+    if (made->segment_count > 1) {
+        qsort(made->segments, made->segment_count, sizeof(mir_tlog_segment *), segment_compare);
+    }
+    return made;
+}
+
+static void version_forget(mir_tlog_version *version)
+{
+    free(version->lives);
+    free(version->segments);
+    free(version);
+}
+
+/* With install_mutex held. */
+static mir_status manifest_write(mir_tlog *tlog, const mir_tlog_version *version, bool *in_doubt,
+                                 mir_error *error)
+{
+    *in_doubt = false;
+    mir_tlog_manifest manifest = {
+        .next_number = atomic_load_explicit(&tlog->next_number, memory_order_relaxed),
+        .segments = malloc((version->segment_count + 1) * sizeof(uint64_t)),
+        .segment_count = version->segment_count,
+        .sealed = tlog->sealed,
+        .sealed_count = tlog->sealed_count,
+    };
+    if (manifest.segments == NULL) {
+        return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
+    }
+    for (uint32_t i = 0; i < version->segment_count; i++) {
+        manifest.segments[i] = version->segments[i]->head.id;
+    }
+    const mir_status status =
+        mir_tlog_manifest_write(tlog->files, tlog->directory, &manifest, in_doubt, error);
+    free(manifest.segments);
+    return status;
+}
+
+/* With install_mutex held: unlinks logs that the manifest calls sealed, and forgets those that are
+ * surely gone. What fails is done by the next start. */
+static void sealed_unlink(mir_tlog *tlog)
+{
+    char path[MIR_TLOG_PATH_BYTES_MAX];
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < tlog->sealed_count; i++) {
+        mir_tlog_path(tlog, path, tlog->sealed[i], "log");
+        const int result = tlog->files->unlink(tlog->files->context, path);
+        if (result != 0 && result != -ENOENT) tlog->sealed[kept++] = tlog->sealed[i];
+    }
+    if (tlog->files->sync_directory(tlog->files->context, tlog->directory) == 0) {
+        tlog->sealed_count = kept;
+    }
+}
+
+static void segment_unlink(mir_tlog *tlog, uint64_t id)
+{
+    char path[MIR_TLOG_PATH_BYTES_MAX];
+    mir_tlog_path(tlog, path, id, "seg");
+    (void)tlog->files->unlink(tlog->files->context, path);
+}
+
+mir_status mir_tlog_install(mir_tlog *tlog, mir_tlog_segment *const *add, uint32_t add_count,
+                            mir_tlog_segment *const *drop, uint32_t drop_count,
+                            mir_tlog_live *live_add, mir_tlog_live *live_drop, mir_error *error)
+{
+    (void)pthread_mutex_lock(&tlog->install_mutex);
+    mir_tlog_version *old = tlog->version; /* changes under install_mutex alone */
+    mir_status status = MIR_OK;
+    bool in_doubt = false;
+    mir_tlog_version *made =
+        version_make(old, add, add_count, drop, drop_count, live_add, live_drop);
+    uint64_t *sealed = tlog->sealed;
+    if (live_drop != NULL) {
+        sealed = realloc(tlog->sealed, (tlog->sealed_count + 1) * sizeof *sealed);
+        if (sealed != NULL) tlog->sealed = sealed;
+    }
+    if (made == NULL || (live_drop != NULL && sealed == NULL)) {
+        status = mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
+    } else if (add_count > 0 || drop_count > 0 || live_drop != NULL) {
+        if (live_drop != NULL) sealed[tlog->sealed_count++] = live_drop->mem->generation;
+        status = manifest_write(tlog, made, &in_doubt, error);
+        if (status != MIR_OK && live_drop != NULL) tlog->sealed_count--;
+    }
+    if (status != MIR_OK) {
+        if (made != NULL) version_forget(made);
+        for (uint32_t i = 0; i < add_count; i++) {
+            if (!in_doubt) segment_unlink(tlog, add[i]->head.id);
+            mir_tlog_segment_release(add[i]);
+        }
+        (void)pthread_mutex_unlock(&tlog->install_mutex);
+        return status;
+    }
+    for (uint32_t i = 0; i < made->live_count; i++) {
+        (void)atomic_fetch_add_explicit(&made->lives[i]->references, 1, memory_order_relaxed);
+    }
+    for (uint32_t i = 0; i < made->segment_count; i++) {
+        bool added = false;
+        for (uint32_t a = 0; a < add_count && !added; a++) added = add[a] == made->segments[i];
+        if (!added) mir_tlog_segment_retain(made->segments[i]);
+    }
+    (void)pthread_mutex_lock(&tlog->mutex);
+    tlog->version = made;
+    (void)pthread_mutex_unlock(&tlog->mutex);
+    /* From here on nothing refers to these files any more but who reads them now. */
+    for (uint32_t i = 0; i < drop_count; i++) segment_unlink(tlog, drop[i]->head.id);
+    if (tlog->sealed_count > 0) sealed_unlink(tlog);
+    (void)pthread_mutex_unlock(&tlog->install_mutex);
+    mir_tlog_version_release(old);
+    return MIR_OK;
+}
+
+/* ---- Opening ---- */
+
+typedef struct found_files {
+    uint64_t *logs;
+    uint32_t log_count;
+    uint64_t *segments;
+    uint32_t segment_count;
+    uint64_t number_max;
+    mir_tlog *tlog;
+} found_files;
+
+static bool number_push(uint64_t **numbers, uint32_t *count, uint64_t number)
+{
+    uint64_t *more = realloc(*numbers, (*count + 1) * sizeof *more);
+    if (more == NULL) return false;
+    *numbers = more;
+    more[(*count)++] = number;
+    return true;
+}
+
+static int found_name(void *context, const char *name)
+{
+    found_files *found = context;
+    const size_t size = strlen(name);
+    char path[MIR_TLOG_PATH_BYTES_MAX];
+    if (size > 4 && strcmp(name + size - 4, ".tmp") == 0) {
+        (void)snprintf(path, sizeof path, "%s/%s", found->tlog->directory, name);
+        (void)found->tlog->files->unlink(found->tlog->files->context, path);
+        return 0;
+    }
+    if (size != 20 || strspn(name, "0123456789abcdef") != 16) return 0;
+    const uint64_t number = strtoull(name, NULL, 16);
+    bool pushed = true;
+    if (strcmp(name + 16, ".log") == 0) {
+        pushed = number_push(&found->logs, &found->log_count, number);
+    } else if (strcmp(name + 16, ".seg") == 0) {
+        pushed = number_push(&found->segments, &found->segment_count, number);
+    } else {
+        return 0;
+    }
+    if (number > found->number_max) found->number_max = number;
+    return pushed ? 0 : -ENOMEM;
+}
+
+static int number_compare(const void *a, const void *b)
+{
+    const uint64_t left = *(const uint64_t *)a;
+    const uint64_t right = *(const uint64_t *)b;
+    return left < right ? -1 : left > right;
+}
+
+static bool number_in(const uint64_t *numbers, uint32_t count, uint64_t number)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        if (numbers[i] == number) return true;
+    }
+    return false;
+}
+
+static void set_aside(mir_tlog *tlog, uint64_t number, const char *suffix, const char *why)
+{
+    char from[MIR_TLOG_PATH_BYTES_MAX];
+    char to[MIR_TLOG_PATH_BYTES_MAX + 16];
+    mir_tlog_path(tlog, from, number, suffix);
+    (void)snprintf(to, sizeof to, "%s.damaged", from);
+    (void)tlog->files->rename(tlog->files->context, from, to);
+    mir_tlog_count(&tlog->corrupt_chunks, 1);
+    mir_log_error("telemetry: %s; kept as %s, its rows are missing", why, to);
+}
+
+static mir_status segments_load(mir_tlog *tlog, found_files *found,
+                                const mir_tlog_manifest *manifest, bool adopt, mir_error *error)
+{
+    mir_tlog_codec codec;
+    mir_status status = mir_tlog_codec_init(&codec);
+    if (status != MIR_OK) return mir_error_set(error, status, "out of memory");
+    char path[MIR_TLOG_PATH_BYTES_MAX];
+    const uint64_t *numbers = adopt ? found->segments : manifest->segments;
+    const uint32_t count = adopt ? found->segment_count : manifest->segment_count;
+    tlog->version->segments = malloc((count + 1) * sizeof(mir_tlog_segment *));
+    if (tlog->version->segments == NULL) {
+        status = mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
+    }
+    for (uint32_t i = 0; i < count && status == MIR_OK; i++) {
+        mir_tlog_path(tlog, path, numbers[i], "seg");
+        mir_tlog_segment *segment;
+        status = mir_tlog_segment_open(tlog->files, path, numbers[i], &codec, &segment, error);
+        if (status == MIR_OK) {
+            tlog->version->segments[tlog->version->segment_count++] = segment;
+        } else if (status == MIR_E_CORRUPT || status == MIR_E_NOT_FOUND || status == MIR_E_IO) {
+            set_aside(tlog, numbers[i], "seg", error->text);
+            status = MIR_OK;
+        }
+    }
+    mir_tlog_codec_fini(&codec);
+    if (status != MIR_OK) return status;
+    if (tlog->version->segment_count > 1) {
+        qsort(tlog->version->segments, tlog->version->segment_count, sizeof(mir_tlog_segment *),
+              segment_compare);
+    }
+    /* What a crash left behind on its way into or out of the manifest. */
+    for (uint32_t i = 0; i < found->segment_count && !adopt; i++) {
+        if (number_in(manifest->segments, manifest->segment_count, found->segments[i])) continue;
+        mir_tlog_path(tlog, path, found->segments[i], "seg");
+        (void)tlog->files->unlink(tlog->files->context, path);
+    }
+    return MIR_OK;
+}
+
+static void log_report(const char *path, const mir_tlog_replay *replay)
+{
+    if (replay->torn_bytes == 0 && replay->corrupt_frames == 0 && replay->rows_lost == 0) return;
+    mir_log_warn("telemetry: %s: %" PRIu64 " rows recovered, torn tail of %" PRIu64
+                 " bytes cut, %" PRIu64 " damaged regions passed over, %" PRIu64
+                 " rows without their names",
+                 path, replay->rows, replay->torn_bytes, replay->corrupt_frames, replay->rows_lost);
+}
+
+static mir_status log_load(mir_tlog *tlog, uint64_t generation, mir_error *error)
+{
+    char path[MIR_TLOG_PATH_BYTES_MAX];
+    mir_tlog_path(tlog, path, generation, "log");
+    mir_tlog_mem *mem;
+    mir_tlog_replay replay;
+    mir_status status = mir_tlog_log_replay(tlog->files, path, generation, &mem, &replay, error);
+    if (status == MIR_E_EMPTY) {
+        (void)tlog->files->unlink(tlog->files->context, path);
+        return MIR_OK;
+    }
+    if (status == MIR_E_CORRUPT) {
+        set_aside(tlog, generation, "log", error->text);
+        return MIR_OK;
+    }
+    if (status != MIR_OK) return status;
+    log_report(path, &replay);
+    mir_tlog_count(&tlog->replayed_rows, replay.rows);
+    mir_tlog_count(&tlog->torn_bytes_cut, replay.torn_bytes);
+    mir_tlog_count(&tlog->corrupt_frames, replay.corrupt_frames);
+    if (replay.rows == 0) {
+        mir_tlog_mem_free(mem);
+        /* Whatever it held was never whole, or is lost: no use for it at the next start. */
+        (void)tlog->files->unlink(tlog->files->context, path);
+        return MIR_OK;
+    }
+    mir_tlog_live *live = calloc(1, sizeof *live);
+    if (live == NULL) {
+        mir_tlog_mem_free(mem);
+        return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
+    }
+    live->tlog = tlog;
+    live->mem = mem;
+    live->handle = -1;
+    atomic_init(&live->references, 2); /* of the version, and of the job */
+    atomic_init(&live->bytes, replay.bytes);
+    memcpy(live->path, path, sizeof live->path);
+    tlog->version->lives[tlog->version->live_count++] = live;
+    mir_tlog_live **link = &tlog->jobs;
+    while (*link != NULL) link = &(*link)->next;
+    *link = live;
+    return MIR_OK;
+}
+
+static mir_status directory_load(mir_tlog *tlog, mir_error *error)
+{
+    found_files found = {.tlog = tlog};
+    mir_tlog_manifest manifest = {0};
+    mir_status status;
+    int result = tlog->files->list(tlog->files->context, tlog->directory, found_name, &found);
+    if (result < 0) {
+        status = mir_error_os(error, -result, "list %s", tlog->directory);
+        goto out;
+    }
+    status = mir_tlog_manifest_read(tlog->files, tlog->directory, &manifest, error);
+    bool adopt = false;
+    if (status == MIR_E_NOT_FOUND || status == MIR_E_CORRUPT) {
+        adopt = true;
+        if (status == MIR_E_CORRUPT || found.segment_count > 0) {
+            char from[MIR_TLOG_PATH_BYTES_MAX];
+            char to[MIR_TLOG_PATH_BYTES_MAX + 16];
+            (void)snprintf(from, sizeof from, "%s/MANIFEST", tlog->directory);
+            (void)snprintf(to, sizeof to, "%s.damaged", from);
+            if (status == MIR_E_CORRUPT) {
+                (void)tlog->files->rename(tlog->files->context, from, to);
+            }
+            mir_tlog_count(&tlog->corrupt_chunks, 1);
+            mir_log_error("telemetry: the manifest is %s: all %u segments found are taken",
+                          status == MIR_E_CORRUPT ? "damaged" : "missing", found.segment_count);
+        }
+        status = MIR_OK;
+    }
+    if (status != MIR_OK) goto out;
+    if (manifest.next_number > found.number_max) found.number_max = manifest.next_number;
+    for (uint32_t i = 0; i < manifest.segment_count; i++) {
+        if (manifest.segments[i] > found.number_max) found.number_max = manifest.segments[i];
+    }
+    atomic_init(&tlog->next_number, found.number_max + 1);
+    status = segments_load(tlog, &found, &manifest, adopt, error);
+    if (status != MIR_OK) goto out;
+    if (found.log_count > 1) {
+        qsort(found.logs, found.log_count, sizeof *found.logs, number_compare);
+    }
+    tlog->version->lives = malloc((found.log_count + 1) * sizeof(mir_tlog_live *));
+    if (tlog->version->lives == NULL) {
+        status = mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
+        goto out;
+    }
+    for (uint32_t i = 0; i < found.log_count && status == MIR_OK; i++) {
+        if (number_in(manifest.sealed, manifest.sealed_count, found.logs[i])) {
+            char path[MIR_TLOG_PATH_BYTES_MAX];
+            mir_tlog_path(tlog, path, found.logs[i], "log");
+            (void)tlog->files->unlink(tlog->files->context, path);
+            continue;
+        }
+        status = log_load(tlog, found.logs[i], error);
+    }
+    if (status != MIR_OK) goto out;
+    /* Unlinked files stay so before the manifest forgets that they were sealed. */
+    result = tlog->files->sync_directory(tlog->files->context, tlog->directory);
+    if (result < 0) {
+        status = mir_error_os(error, -result, "sync directory %s", tlog->directory);
+        goto out;
+    }
+    bool in_doubt;
+    status = manifest_write(tlog, tlog->version, &in_doubt, error);
+out:
+    free(found.logs);
+    free(found.segments);
+    mir_tlog_manifest_fini(&manifest);
+    return status;
+}
+
+static mir_status options_complete(mir_tlog *tlog, const mir_tlog_options *options,
+                                   mir_error *error)
+{
+    tlog->options = *options;
+    mir_tlog_options *o = &tlog->options;
+    if (o->directory == NULL || o->directory[0] == 0 ||
+        strlen(o->directory) >= sizeof tlog->directory - 32) {
+        return mir_error_set(error, MIR_E_INVALID,
+                             "the telemetry directory's name is empty or "
+                             "longer than %zu bytes",
+                             sizeof tlog->directory - 33);
+    }
+    if (o->writer_count == 0) o->writer_count = 1;
+    if (o->log_bytes_max == 0) o->log_bytes_max = LOG_BYTES_MAX_DEFAULT;
+    if (o->log_age_max_ms == 0) o->log_age_max_ms = LOG_AGE_MS_DEFAULT;
+    if (o->series_max == 0) o->series_max = SERIES_MAX_DEFAULT;
+    if (o->writer_count > MIR_TLOG_WRITERS_MAX) {
+        return mir_error_set(error, MIR_E_INVALID, "at most %d telemetry writers",
+                             MIR_TLOG_WRITERS_MAX);
+    }
+    const uint64_t log_bytes_limit =
+        (uint64_t)MIR_TLOG_LOG_FILE_BYTES_MAX * MIR_TLOG_LOGS_PER_WRITER;
+    if (o->log_bytes_max < MIR_TLOG_LOG_BYTES_MIN || o->log_bytes_max > log_bytes_limit) {
+        return mir_error_set(error, MIR_E_INVALID,
+                             "telemetry.log_bytes_max must be from %d to %" PRIu64 " bytes",
+                             MIR_TLOG_LOG_BYTES_MIN, log_bytes_limit);
+    }
+    (void)snprintf(tlog->directory, sizeof tlog->directory, "%s", o->directory);
+    o->directory = tlog->directory;
+    tlog->files = o->files == NULL ? &mir_tlog_files_posix : o->files;
+    tlog->file_bytes =
+        o->log_bytes_max / MIR_TLOG_LOGS_PER_WRITER / LOG_FILE_ALIGN * LOG_FILE_ALIGN;
+    return MIR_OK;
+}
+
+static mir_status open_into(mir_tlog *tlog, mir_error *error)
+{
+    const mir_tlog_files *files = tlog->files;
+    int result = files->make_directory(files->context, tlog->directory);
+    if (result < 0) return mir_error_os(error, -result, "make directory %s", tlog->directory);
+    char path[MIR_TLOG_PATH_BYTES_MAX];
+    (void)snprintf(path, sizeof path, "%s/LOCK", tlog->directory);
+    result = files->lock(files->context, path, &tlog->lock_handle);
+    if (result == -EWOULDBLOCK) {
+        tlog->lock_handle = -1;
+        return mir_error_set(error, MIR_E_EXISTS,
+                             "%s is in use by another process: stop it or choose another data "
+                             "directory",
+                             tlog->directory);
+    }
+    if (result < 0) {
+        tlog->lock_handle = -1;
+        return mir_error_os(error, -result, "lock %s", path);
+    }
+    mir_status status = directory_load(tlog, error);
+    if (status != MIR_OK) return status;
+    for (uint32_t i = 0; i < tlog->options.writer_count; i++) {
+        status = mir_tlog_writer_init(tlog, i);
+        if (status != MIR_OK) return mir_error_set(error, status, "out of memory");
+        mir_tlog_writer *writer = &tlog->writers[i];
+        status = mir_tlog_live_create(tlog, writer, &writer->open, error);
+        if (status != MIR_OK) return status;
+        writer->position = MIR_TLOG_LOG_HEADER_BYTES;
+    }
+    return mir_tlog_threads_start(tlog, error);
+}
+
+static void tlog_free(mir_tlog *tlog)
+{
+    for (uint32_t i = 0; tlog->writers != NULL && i < tlog->options.writer_count; i++) {
+        mir_tlog_writer_fini(&tlog->writers[i]);
+    }
+    free(tlog->writers);
+    while (tlog->jobs != NULL) {
+        mir_tlog_live *next = tlog->jobs->next;
+        mir_tlog_live_release(tlog->jobs);
+        tlog->jobs = next;
+    }
+    mir_tlog_version_release(tlog->version);
+    free(tlog->sealed);
+    if (tlog->lock_handle >= 0) {
+        (void)tlog->files->close(tlog->files->context, tlog->lock_handle);
+    }
+    (void)sem_destroy(&tlog->sync_wake);
+    (void)sem_destroy(&tlog->sync_stop);
+    (void)sem_destroy(&tlog->helper_wake);
+    (void)sem_destroy(&tlog->background_wake);
+    (void)pthread_cond_destroy(&tlog->settled);
+    (void)pthread_mutex_destroy(&tlog->mutex);
+    (void)pthread_mutex_destroy(&tlog->install_mutex);
+    free(tlog);
+}
+
+mir_status mir_tlog_open(const mir_tlog_options *options, mir_tlog **tlog, mir_error *error)
+{
+    mir_error unread;
+    if (error == NULL) error = &unread;
+    mir_tlog *made = calloc(1, sizeof *made);
+    if (made == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
+    made->lock_handle = -1;
+    (void)pthread_mutex_init(&made->mutex, NULL);
+    (void)pthread_mutex_init(&made->install_mutex, NULL);
+    (void)pthread_cond_init(&made->settled, NULL);
+    (void)sem_init(&made->sync_wake, 0, 0);
+    (void)sem_init(&made->sync_stop, 0, 0);
+    (void)sem_init(&made->helper_wake, 0, 0);
+    (void)sem_init(&made->background_wake, 0, 0);
+    mir_status status = options_complete(made, options, error);
+    if (status == MIR_OK) {
+        made->writers = calloc(made->options.writer_count, sizeof *made->writers);
+        made->version = calloc(1, sizeof *made->version);
+        if (made->writers == NULL || made->version == NULL) {
+            status = mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
+        } else {
+            atomic_init(&made->version->references, 1);
+            status = open_into(made, error);
+        }
+    }
+    if (status == MIR_E_NO_SPACE) {
+        mir_error_wrap(error,
+                       "the telemetry log needs room for %u files of %" PRIu64
+                       " bytes: free disk space or lower telemetry.log_bytes_max",
+                       made->options.writer_count, made->file_bytes);
+    }
+    if (status != MIR_OK) {
+        mir_tlog_threads_stop(made);
+        tlog_free(made);
+        return status;
+    }
+    *tlog = made;
+    return MIR_OK;
+}
+
+void mir_tlog_close(mir_tlog *tlog)
+{
+    if (tlog == NULL) return;
+    mir_tlog_threads_stop(tlog);
+    tlog_free(tlog);
+}
+
+mir_tlog_writer *mir_tlog_writer_of(mir_tlog *tlog, uint32_t shard)
+{
+    MIR_ASSERT(shard < tlog->options.writer_count);
+    return &tlog->writers[shard];
+}
+
+/* ---- Stats ---- */
+
+static uint64_t read_counter(const atomic_ullong *counter)
+{
+    return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+void mir_tlog_stats_read(mir_tlog *tlog, mir_tlog_stats *stats, mir_error *trouble)
+{
+    mir_tlog_stats made = {0};
+    for (uint32_t i = 0; i < tlog->options.writer_count; i++) {
+        const mir_tlog_writer *writer = &tlog->writers[i];
+        made.rows_accepted += read_counter(&writer->rows_accepted);
+        made.bytes_appended += read_counter(&writer->bytes_appended);
+        made.commits += read_counter(&writer->commits);
+        made.refused_full += read_counter(&writer->refused[MIR_E_FULL]);
+        made.refused_no_space += read_counter(&writer->refused[MIR_E_NO_SPACE]);
+        made.refused_io += read_counter(&writer->refused[MIR_E_IO]) +
+                           read_counter(&writer->refused[MIR_E_PERMISSION]);
+        made.refused_too_large += read_counter(&writer->refused[MIR_E_TOO_LARGE]);
+        made.refused_invalid += read_counter(&writer->refused[MIR_E_INVALID]);
+        made.refused_no_memory += read_counter(&writer->refused[MIR_E_NO_MEMORY]);
+        made.series_open += read_counter(&writer->series_open);
+        made.write_errors += read_counter(&writer->write_errors);
+    }
+    made.seals = read_counter(&tlog->seals);
+    made.merges = read_counter(&tlog->merges);
+    made.segments_dropped = read_counter(&tlog->segments_dropped);
+    made.replayed_rows = read_counter(&tlog->replayed_rows);
+    made.torn_bytes_cut = read_counter(&tlog->torn_bytes_cut);
+    made.corrupt_frames = read_counter(&tlog->corrupt_frames);
+    made.corrupt_chunks = read_counter(&tlog->corrupt_chunks);
+    made.sync_errors = read_counter(&tlog->sync_errors);
+    made.write_errors += read_counter(&tlog->write_errors);
+    const int64_t now = mir_clock_mono_ns();
+    mir_tlog_version *version = mir_tlog_version_acquire(tlog);
+    for (uint32_t i = 0; i < version->live_count; i++) {
+        mir_tlog_live *live = version->lives[i];
+        const uint64_t bytes = read_counter(&live->bytes);
+        if (bytes > MIR_TLOG_LOG_HEADER_BYTES) made.log_bytes += bytes;
+        made.log_files++;
+        const int64_t marks[2] = {atomic_load_explicit(&live->dirty_ns, memory_order_relaxed),
+                                  atomic_load_explicit(&live->syncing_ns, memory_order_relaxed)};
+        for (int m = 0; m < 2; m++) {
+            if (marks[m] != 0 && now - marks[m] > made.sync_lag_ns) {
+                made.sync_lag_ns = now - marks[m];
+            }
+        }
+    }
+    for (uint32_t i = 0; i < version->segment_count; i++) {
+        made.segments++;
+        made.segment_bytes += version->segments[i]->size;
+        made.segment_rows += version->segments[i]->rows;
+    }
+    mir_tlog_version_release(version);
+    if (trouble != NULL) {
+        (void)pthread_mutex_lock(&tlog->mutex);
+        *trouble = tlog->trouble;
+        (void)pthread_mutex_unlock(&tlog->mutex);
+    }
+    *stats = made;
+}

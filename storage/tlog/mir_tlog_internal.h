@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* mir_tlog_internal: what the parts of the telemetry log share; nothing outside includes it.
+ *
+ * Why        A query needs one picture of all that there is while logs come and go: a version lists
+ *            the live logs and segments, is never changed, and is replaced as a whole. A log enters
+ *            the version before its first row, so the writers never touch it.
+ * Ownership  References: a version holds its members; a writer holds its open and spare log; a seal
+ *            job holds its log; whoever works with a version holds that.
+ * Affinity   writer.c: the shard. maintain.c: two threads, `helper` at normal priority (spare logs,
+ *            seals that ingest waits for) and `background` at nice 19 (seals, merges, retention);
+ *            `sync` syncs logs. `mutex` guards the version pointer, the jobs and the trouble text;
+ *            `install_mutex` the manifest and who makes the next version. Order: install, mutex.
+ * Bounds     MIR_TLOG_FROZEN_MAX logs of a writer wait to be sealed.
+ * Errors     See mir_tlog.h. */
+#ifndef MIR_TLOG_INTERNAL_H
+#define MIR_TLOG_INTERNAL_H
+
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdatomic.h>
+
+#include "mir_tlog.h"
+#include "mir_tlog_file.h"
+#include "mir_tlog_log.h"
+#include "mir_tlog_mem.h"
+#include "mir_tlog_segment.h"
+
+enum {
+    MIR_TLOG_FROZEN_MAX = 2,
+    /* Open and frozen logs of one writer together are log_bytes_max. */
+    MIR_TLOG_LOGS_PER_WRITER = MIR_TLOG_FROZEN_MAX + 1,
+    MIR_TLOG_SHAPE_CACHE = 1024,
+};
+
+/* A log file and its rows in memory. */
+typedef struct mir_tlog_live {
+    atomic_uint references;
+    mir_tlog *tlog;
+    mir_tlog_writer *owner; /* null: replayed */
+    mir_tlog_mem *mem;
+    int handle; /* -1: replayed */
+    char path[MIR_TLOG_PATH_BYTES_MAX];
+    _Atomic int64_t first_ns;   /* monotonic time of the first commit; 0: none */
+    _Atomic int64_t dirty_ns;   /* monotonic time of the first commit since the last sync began */
+    _Atomic int64_t syncing_ns; /* what dirty_ns was for the sync that is under way */
+    atomic_ullong bytes;        /* written */
+    bool taken;                 /* a thread seals it */
+    struct mir_tlog_live *next; /* in the writer's frozen stack, then in the jobs */
+} mir_tlog_live;
+
+typedef struct mir_tlog_version {
+    atomic_uint references;
+    uint32_t live_count;
+    uint32_t segment_count;
+    mir_tlog_live **lives;       /* ascending generation */
+    mir_tlog_segment **segments; /* ascending generation_max, generation_min, id */
+} mir_tlog_version;
+
+typedef struct mir_tlog_handle_table {
+    mir_tlog_series **buckets;
+    uint32_t bucket_count;
+    uint32_t count;
+} mir_tlog_handle_table;
+
+struct mir_tlog_writer {
+    mir_tlog *tlog;
+    uint32_t shard;
+    mir_tlog_live *open;
+    uint64_t position; /* in its file */
+    uint64_t sequence;
+    uint64_t turn;
+    uint8_t *staging; /* frame header, then payload */
+    uint32_t staging_capacity;
+    uint32_t staged; /* payload bytes */
+    uint32_t staged_rows;
+    uint8_t *scratch; /* one row */
+    mir_tlog_mem_series *touched;
+    uint32_t *extra_numbers; /* of the row's dynamic cells */
+    int64_t refuse_until_ns;
+    mir_status refuse_status;
+    mir_status turn_status; /* first failure since the last commit */
+    uint32_t turn_refused;
+    mir_tlog_handle_table handles;
+    /* Shapes of the open memtable by hash; what does not match is looked up no further. */
+    mir_tlog_shape *shape_cache[MIR_TLOG_SHAPE_CACHE];
+    uint64_t shape_cache_generation;
+    /* Shared with the threads. */
+    _Atomic(mir_tlog_live *) spare;
+    atomic_int spare_status; /* why there is none */
+    _Atomic(mir_tlog_live *) frozen;
+    atomic_uint frozen_count;
+    atomic_bool rotate_wanted;
+    /* Counters: written by the shard alone, read by anyone. */
+    atomic_ullong rows_accepted;
+    atomic_ullong bytes_appended;
+    atomic_ullong commits;
+    atomic_ullong refused[MIR_E_UNREACHABLE + 1];
+    atomic_ullong write_errors;
+    atomic_ullong series_open;
+};
+
+struct mir_tlog {
+    mir_tlog_options options;
+    char directory[MIR_TLOG_PATH_BYTES_MAX - 64];
+    const mir_tlog_files *files;
+    int lock_handle;
+    uint64_t file_bytes;       /* of one log */
+    atomic_ullong next_number; /* of files: logs and segments count together, upwards */
+    mir_tlog_writer *writers;
+
+    pthread_mutex_t mutex;
+    pthread_cond_t settled;
+    mir_tlog_version *version;
+    mir_tlog_live *jobs; /* ascending generation */
+    mir_error trouble;
+    uint64_t settle_wanted;
+    uint64_t settle_done;
+    bool helper_busy;
+
+    pthread_mutex_t install_mutex;
+    uint64_t *sealed; /* logs that are in segments but whose files may be there */
+    uint32_t sealed_count;
+
+    atomic_bool stop;
+    sem_t sync_wake;
+    sem_t sync_stop;
+    sem_t helper_wake;
+    sem_t background_wake;
+    pthread_t sync_thread;
+    pthread_t helper_thread;
+    pthread_t background_thread;
+    int thread_count;
+
+    atomic_ullong seals;
+    atomic_ullong merges;
+    atomic_ullong segments_dropped;
+    atomic_ullong replayed_rows;
+    atomic_ullong torn_bytes_cut;
+    atomic_ullong corrupt_frames;
+    atomic_ullong corrupt_chunks;
+    atomic_ullong sync_errors;
+    atomic_ullong write_errors;
+};
+
+static inline void mir_tlog_count(atomic_ullong *counter, uint64_t more)
+{
+    (void)atomic_fetch_add_explicit(counter, more, memory_order_relaxed);
+}
+
+/* Writer-owned counters: no other thread adds to them. */
+static inline void mir_tlog_count_own(atomic_ullong *counter, uint64_t more)
+{
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + more,
+                          memory_order_relaxed);
+}
+
+/* mir_tlog.c */
+void mir_tlog_path(const mir_tlog *tlog, char *path, uint64_t number, const char *suffix);
+void mir_tlog_live_release(mir_tlog_live *live);
+mir_tlog_version *mir_tlog_version_acquire(mir_tlog *tlog);
+void mir_tlog_version_release(mir_tlog_version *version);
+/* Records what an operator should know, and logs it if it is news. Null clears it. */
+void mir_tlog_trouble(mir_tlog *tlog, const char *text);
+/* The next version: without what is in `drop` and `live_drop`, with `add` and `live_add`; if
+ * anything but live_add changes, the manifest is written first. Takes over the references in add;
+ * on failure they are released, and their files unlinked unless a manifest may name them. */
+MIR_MUST_CHECK mir_status mir_tlog_install(mir_tlog *tlog, mir_tlog_segment *const *add,
+                                           uint32_t add_count, mir_tlog_segment *const *drop,
+                                           uint32_t drop_count, mir_tlog_live *live_add,
+                                           mir_tlog_live *live_drop, mir_error *error);
+
+/* mir_tlog_manifest.c */
+typedef struct mir_tlog_manifest {
+    uint64_t next_number;
+    uint32_t segment_count;
+    uint64_t *segments;
+    uint32_t sealed_count;
+    uint64_t *sealed;
+} mir_tlog_manifest;
+
+/* MIR_E_NOT_FOUND, _CORRUPT, _UNSUPPORTED, _IO, _NO_MEMORY. */
+MIR_MUST_CHECK mir_status mir_tlog_manifest_read(const mir_tlog_files *files, const char *directory,
+                                                 mir_tlog_manifest *manifest, mir_error *error);
+MIR_MUST_CHECK mir_status mir_tlog_manifest_parse(mir_view bytes, mir_tlog_manifest *manifest,
+                                                  mir_error *error);
+/* *in_doubt: it failed so late that the new manifest may be the one that a crash leaves. */
+MIR_MUST_CHECK mir_status mir_tlog_manifest_write(const mir_tlog_files *files,
+                                                  const char *directory,
+                                                  const mir_tlog_manifest *manifest, bool *in_doubt,
+                                                  mir_error *error);
+void mir_tlog_manifest_fini(mir_tlog_manifest *manifest);
+
+/* mir_tlog_writer.c */
+MIR_MUST_CHECK mir_status mir_tlog_writer_init(mir_tlog *tlog, uint32_t shard);
+void mir_tlog_writer_fini(mir_tlog_writer *writer);
+
+/* mir_tlog_maintain.c */
+MIR_MUST_CHECK mir_status mir_tlog_live_create(mir_tlog *tlog, mir_tlog_writer *owner,
+                                               mir_tlog_live **live, mir_error *error);
+MIR_MUST_CHECK mir_status mir_tlog_threads_start(mir_tlog *tlog, mir_error *error);
+void mir_tlog_threads_stop(mir_tlog *tlog);
+
+#endif

@@ -1,0 +1,966 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "mir_assert.h"
+#include "mir_clock.h"
+#include "mir_log.h"
+#include "mir_tlog_internal.h"
+
+/* What runs beside the shards: syncing, spare logs, sealing, merging, retention. */
+
+enum {
+    BACKGROUND_NICE = 19,
+    OUTPUTS_MAX = 8, /* segments that one seal writes for days of their own; the rest shares one */
+    MERGE_RUN_MIN = 4,
+    MERGE_RUN_MAX = 16,
+    MERGE_GROUP_CELLS_MAX = 16 << 20,
+};
+
+static const int64_t DAY_NS = INT64_C(86400) * MIR_NS_PER_S;
+static const uint64_t MERGE_TIER_BYTES = 1 << 20;
+static const uint64_t MERGE_BYTES_MAX = UINT64_C(512) << 20;
+
+static bool stopping(const mir_tlog *tlog)
+{
+    return atomic_load_explicit(&tlog->stop, memory_order_acquire);
+}
+
+static void wait_for(sem_t *semaphore, int64_t timeout_ns)
+{
+    int64_t until = mir_clock_wall_ns() + timeout_ns;
+    const struct timespec at = {.tv_sec = until / MIR_NS_PER_S, .tv_nsec = until % MIR_NS_PER_S};
+    while (sem_timedwait(semaphore, &at) != 0 && errno == EINTR) continue;
+}
+
+static int64_t day_of(int64_t time_ns)
+{
+    return time_ns / DAY_NS - (time_ns % DAY_NS < 0 ? 1 : 0);
+}
+
+static uint64_t number_take(mir_tlog *tlog)
+{
+    return atomic_fetch_add_explicit(&tlog->next_number, 1, memory_order_relaxed);
+}
+
+/* ---- Logs ---- */
+
+mir_status mir_tlog_live_create(mir_tlog *tlog, mir_tlog_writer *owner, mir_tlog_live **live,
+                                mir_error *error)
+{
+    const mir_tlog_files *files = tlog->files;
+    mir_tlog_live *made = calloc(1, sizeof *made);
+    if (made == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
+    const uint64_t generation = number_take(tlog);
+    made->tlog = tlog;
+    made->owner = owner;
+    made->handle = -1;
+    atomic_init(&made->references, 1);
+    mir_tlog_path(tlog, made->path, generation, "log");
+    const int64_t base_ns = mir_clock_wall_ns();
+    const uint64_t hint = atomic_load_explicit(&owner->series_open, memory_order_relaxed);
+    mir_status status = mir_tlog_mem_new(
+        generation, base_ns, hint > UINT32_MAX ? UINT32_MAX : (uint32_t)hint, &made->mem);
+    if (status != MIR_OK) {
+        free(made);
+        return mir_error_set(error, status, "out of memory");
+    }
+    uint8_t header[MIR_TLOG_LOG_HEADER_BYTES];
+    mir_tlog_log_header(header, generation, base_ns);
+    const char *step = "create";
+    int result = files->create(files->context, made->path, &made->handle);
+    if (result == 0) {
+        step = "allocate room for";
+        result = files->allocate(files->context, made->handle, tlog->file_bytes);
+        if (result == 0) {
+            step = "write";
+            result = mir_tlog_file_write(files, made->handle, header, sizeof header, 0);
+        }
+        if (result == 0) {
+            step = "sync";
+            result = files->sync(files->context, made->handle);
+        }
+        if (result == 0) {
+            step = "sync the directory of";
+            result = files->sync_directory(files->context, tlog->directory);
+        }
+    }
+    if (result != 0) {
+        if (made->handle >= 0) (void)files->unlink(files->context, made->path);
+        status = mir_error_os(error, -result, "%s %s", step, made->path);
+    } else {
+        /* Readers see it before it has a row. */
+        status = mir_tlog_install(tlog, NULL, 0, NULL, 0, made, NULL, error);
+        if (status != MIR_OK) (void)files->unlink(files->context, made->path);
+    }
+    if (status != MIR_OK) {
+        mir_tlog_live_release(made);
+        return status;
+    }
+    *live = made;
+    return MIR_OK;
+}
+
+static void spares_make(mir_tlog *tlog)
+{
+    for (uint32_t i = 0; i < tlog->options.writer_count && !stopping(tlog); i++) {
+        mir_tlog_writer *writer = &tlog->writers[i];
+        if (atomic_load_explicit(&writer->spare, memory_order_relaxed) != NULL) continue;
+        mir_error error;
+        mir_tlog_live *live;
+        const mir_status status = mir_tlog_live_create(tlog, writer, &live, &error);
+        if (status == MIR_OK) {
+            atomic_store_explicit(&writer->spare_status, MIR_OK, memory_order_relaxed);
+            /* Pairs with the acquire in rotate. */
+            atomic_store_explicit(&writer->spare, live, memory_order_release);
+            continue;
+        }
+        const mir_status cause = status == MIR_E_NO_SPACE    ? MIR_E_NO_SPACE
+                                 : status == MIR_E_NO_MEMORY ? MIR_E_NO_MEMORY
+                                                             : MIR_E_IO;
+        atomic_store_explicit(&writer->spare_status, (int)cause, memory_order_relaxed);
+        mir_tlog_count(&tlog->write_errors, 1);
+        mir_error_wrap(&error,
+                       "no new telemetry log can be made; telemetry is refused when the present "
+                       "one is full (%s)",
+                       cause == MIR_E_NO_SPACE ? "free disk space" : "check the disk");
+        mir_tlog_trouble(tlog, error.text);
+        return;
+    }
+}
+
+/* ---- Sealing ---- */
+
+typedef struct seal_output {
+    int64_t day;
+    mir_tlog_segment_writer *writer;
+    uint64_t id;
+} seal_output;
+
+typedef struct outputs {
+    mir_tlog *tlog;
+    mir_tlog_segment_head head;
+    seal_output list[OUTPUTS_MAX + 1]; /* the last one takes days that have none of their own */
+    uint32_t count;                    /* of those with a day */
+} outputs;
+
+static void temporary_path(const mir_tlog *tlog, char *path, uint64_t id)
+{
+    mir_tlog_path(tlog, path, id, "seg.tmp");
+}
+
+static seal_output *output_of(outputs *all, int64_t day)
+{
+    for (uint32_t i = 0; i < all->count; i++) {
+        if (all->list[i].day == day) return &all->list[i];
+    }
+    if (all->count < OUTPUTS_MAX) {
+        seal_output *fresh = &all->list[all->count++];
+        fresh->day = day;
+        return fresh;
+    }
+    return &all->list[OUTPUTS_MAX];
+}
+
+static mir_status output_ready(outputs *all, seal_output *output, mir_error *error)
+{
+    if (output->writer != NULL) return MIR_OK;
+    char path[MIR_TLOG_PATH_BYTES_MAX];
+    output->id = number_take(all->tlog);
+    temporary_path(all->tlog, path, output->id);
+    mir_tlog_segment_head head = all->head;
+    head.id = output->id;
+    return mir_tlog_segment_begin(all->tlog->files, path, &head, &output->writer, error);
+}
+
+/* The rows of a finished gather, each to the segment of its day. */
+static mir_status outputs_put(outputs *all, mir_tlog_codec *codec, mir_view measurement,
+                              mir_view device, const mir_tlog_gather *gather, mir_error *error)
+{
+    mir_status status = MIR_OK;
+    uint32_t first = 0;
+    while (first < gather->row_count && status == MIR_OK) {
+        int64_t day = day_of(gather->times[first]);
+        seal_output *output = output_of(all, day);
+        uint32_t end = first + 1;
+        for (; end < gather->row_count; end++) {
+            const int64_t other = day_of(gather->times[end]);
+            if (other == day) continue;
+            if (output_of(all, other) != output) break;
+            day = other;
+        }
+        status = output_ready(all, output, error);
+        if (status == MIR_OK) {
+            status = mir_tlog_segment_put(output->writer, codec, measurement, device, gather, first,
+                                          end, error);
+        }
+        first = end;
+    }
+    return status;
+}
+
+static void outputs_abandon(outputs *all)
+{
+    for (uint32_t i = 0; i <= OUTPUTS_MAX; i++) {
+        mir_tlog_segment_abandon(all->list[i].writer);
+        all->list[i].writer = NULL;
+    }
+}
+
+/* Completes the files under their names and opens them. On failure none of them is there. */
+static mir_status outputs_end(outputs *all, mir_tlog_codec *codec, mir_tlog_segment **segments,
+                              uint32_t *count, mir_error *error)
+{
+    mir_tlog *tlog = all->tlog;
+    const mir_tlog_files *files = tlog->files;
+    mir_status status = MIR_OK;
+    *count = 0;
+    for (uint32_t i = 0; i <= OUTPUTS_MAX && status == MIR_OK; i++) {
+        seal_output *output = &all->list[i];
+        if (output->writer == NULL) continue;
+        char from[MIR_TLOG_PATH_BYTES_MAX];
+        char to[MIR_TLOG_PATH_BYTES_MAX];
+        temporary_path(tlog, from, output->id);
+        mir_tlog_path(tlog, to, output->id, "seg");
+        uint64_t size;
+        mir_tlog_segment_writer *writer = output->writer;
+        output->writer = NULL;
+        status = mir_tlog_segment_end(writer, codec, &size, error);
+        if (status != MIR_OK) break;
+        const int result = files->rename(files->context, from, to);
+        if (result < 0) {
+            status = mir_error_os(error, -result, "rename %s", from);
+            (void)files->unlink(files->context, from);
+            break;
+        }
+        status = mir_tlog_segment_open(files, to, output->id, codec, &segments[*count], error);
+        if (status != MIR_OK) {
+            (void)files->unlink(files->context, to);
+            break;
+        }
+        (*count)++;
+    }
+    if (status == MIR_OK) {
+        const int result = files->sync_directory(files->context, tlog->directory);
+        if (result < 0) status = mir_error_os(error, -result, "sync %s", tlog->directory);
+    }
+    if (status == MIR_OK) return MIR_OK;
+    outputs_abandon(all);
+    for (uint32_t i = 0; i < *count; i++) {
+        char path[MIR_TLOG_PATH_BYTES_MAX];
+        mir_tlog_path(tlog, path, segments[i]->head.id, "seg");
+        (void)files->unlink(files->context, path);
+        mir_tlog_segment_release(segments[i]);
+    }
+    *count = 0;
+    return status;
+}
+
+static int view_compare(mir_view a, mir_view b)
+{
+    const size_t size = a.size < b.size ? a.size : b.size;
+    const int order = size == 0 ? 0 : memcmp(a.data, b.data, size);
+    if (order != 0) return order;
+    return a.size < b.size ? -1 : a.size > b.size;
+}
+
+static int mem_series_compare(const void *a, const void *b)
+{
+    const mir_tlog_mem_series *left = *(const mir_tlog_mem_series *const *)a;
+    const mir_tlog_mem_series *right = *(const mir_tlog_mem_series *const *)b;
+    int order = left->shape == right->shape
+                    ? 0
+                    : view_compare(left->shape->measurement, right->shape->measurement);
+    if (order == 0) order = view_compare(left->device, right->device);
+    if (order == 0) order = left->id < right->id ? -1 : left->id > right->id;
+    return order;
+}
+
+static bool same_series(const mir_tlog_mem_series *a, const mir_tlog_mem_series *b)
+{
+    return mir_view_eq(a->device, b->device) &&
+           (a->shape == b->shape || mir_view_eq(a->shape->measurement, b->shape->measurement));
+}
+
+static mir_status seal_rows(mir_tlog_live *live, mir_tlog_mem_series **series, uint32_t count,
+                            outputs *all, mir_tlog_codec *codec, mir_tlog_gather *gather,
+                            mir_error *error)
+{
+    for (uint32_t first = 0; first < count;) {
+        if (stopping(live->tlog)) return MIR_E_CANCELLED;
+        mir_tlog_gather_reset(gather);
+        uint32_t end = first;
+        mir_status status = MIR_OK;
+        while (end < count && same_series(series[first], series[end]) && status == MIR_OK) {
+            status = mir_tlog_gather_mem(gather, live->mem, series[end++]);
+        }
+        if (status == MIR_OK) status = mir_tlog_gather_finish(gather);
+        if (status != MIR_OK) {
+            return mir_error_set(error, status, "reading rows back: %s", mir_status_name(status));
+        }
+        status = outputs_put(all, codec, series[first]->shape->measurement, series[first]->device,
+                             gather, error);
+        if (status != MIR_OK) return status;
+        first = end;
+    }
+    return MIR_OK;
+}
+
+static mir_status seal(mir_tlog *tlog, mir_tlog_live *live, mir_tlog_codec *codec, mir_error *error)
+{
+    const uint32_t series_count = live->mem->series_count;
+    mir_tlog_mem_series **series = malloc((series_count + 1) * sizeof *series);
+    mir_tlog_gather gather;
+    if (series == NULL || mir_tlog_gather_init(&gather) != MIR_OK) {
+        free(series);
+        return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
+    }
+    uint32_t count = 0;
+    for (mir_tlog_mem_series *s = atomic_load_explicit(&live->mem->all, memory_order_acquire);
+         s != NULL; s = s->all_next) {
+        if (atomic_load_explicit(&s->published, memory_order_relaxed) > 0) series[count++] = s;
+    }
+    if (count > 1) qsort(series, count, sizeof *series, mem_series_compare);
+    outputs all = {
+        .tlog = tlog,
+        .head = {.generation_min = live->mem->generation, .generation_max = live->mem->generation}};
+    mir_tlog_segment *made[OUTPUTS_MAX + 1];
+    uint32_t made_count = 0;
+    mir_status status = seal_rows(live, series, count, &all, codec, &gather, error);
+    if (status == MIR_OK) {
+        status = outputs_end(&all, codec, made, &made_count, error);
+    } else {
+        outputs_abandon(&all);
+    }
+    if (status == MIR_OK) {
+        status = mir_tlog_install(tlog, made, made_count, NULL, 0, NULL, live, error);
+    }
+    mir_tlog_gather_fini(&gather);
+    free(series);
+    return status;
+}
+
+/* ---- Jobs ---- */
+
+/* With the mutex held: frozen logs of all writers enter the list, in the order of generations. */
+static void jobs_collect(mir_tlog *tlog)
+{
+    for (uint32_t i = 0; i < tlog->options.writer_count; i++) {
+        /* Pairs with the release in rotate. */
+        mir_tlog_live *live =
+            atomic_exchange_explicit(&tlog->writers[i].frozen, NULL, memory_order_acquire);
+        while (live != NULL) {
+            mir_tlog_live *next = live->next;
+            mir_tlog_live **link = &tlog->jobs;
+            while (*link != NULL && (*link)->mem->generation < live->mem->generation) {
+                link = &(*link)->next;
+            }
+            live->next = *link;
+            *link = live;
+            live = next;
+        }
+    }
+}
+
+/* The oldest log that nobody seals yet; if `urgent`, only when ingest is about to be refused. */
+static mir_tlog_live *job_take(mir_tlog *tlog, bool urgent)
+{
+    (void)pthread_mutex_lock(&tlog->mutex);
+    jobs_collect(tlog);
+    bool wanted = !urgent;
+    for (uint32_t i = 0; i < tlog->options.writer_count && !wanted; i++) {
+        wanted = atomic_load_explicit(&tlog->writers[i].frozen_count, memory_order_relaxed) >=
+                 MIR_TLOG_FROZEN_MAX;
+    }
+    mir_tlog_live *job = wanted ? tlog->jobs : NULL;
+    while (job != NULL && job->taken) job = job->next;
+    if (job != NULL) job->taken = true;
+    (void)pthread_mutex_unlock(&tlog->mutex);
+    return job;
+}
+
+static void job_end(mir_tlog *tlog, mir_tlog_live *job, bool done)
+{
+    (void)pthread_mutex_lock(&tlog->mutex);
+    job->taken = false;
+    if (done) {
+        mir_tlog_live **link = &tlog->jobs;
+        while (*link != job) link = &(*link)->next;
+        *link = job->next;
+    }
+    (void)pthread_mutex_unlock(&tlog->mutex);
+    if (!done) return;
+    if (job->owner != NULL) {
+        /* Pairs with the acquire in rotate. */
+        (void)atomic_fetch_sub_explicit(&job->owner->frozen_count, 1, memory_order_release);
+    }
+    mir_tlog_live_release(job);
+}
+
+/* Seals what there is to seal; false when it cannot at present. */
+static bool jobs_work(mir_tlog *tlog, mir_tlog_codec *codec, bool urgent)
+{
+    for (mir_tlog_live *job; !stopping(tlog) && (job = job_take(tlog, urgent)) != NULL;) {
+        mir_error error;
+        const mir_status status = seal(tlog, job, codec, &error);
+        job_end(tlog, job, status == MIR_OK);
+        if (status == MIR_E_CANCELLED) return false;
+        if (status != MIR_OK) {
+            mir_tlog_count(&tlog->write_errors, 1);
+            mir_error_wrap(&error, "telemetry stays in its log, which cannot be sealed (%s)",
+                           status == MIR_E_NO_SPACE ? "free disk space" : "check the disk");
+            mir_tlog_trouble(tlog, error.text);
+            return false;
+        }
+        mir_tlog_count(&tlog->seals, 1);
+        mir_tlog_trouble(tlog, NULL);
+    }
+    return true;
+}
+
+/* ---- Merging ---- */
+
+static uint32_t tier_of(const mir_tlog_segment *segment)
+{
+    uint32_t tier = 0;
+    for (uint64_t size = segment->size / MERGE_TIER_BYTES; size > 0; size /= 4) tier++;
+    return tier;
+}
+
+/* Segments of one day are merged with each other, and those of several days with each other. */
+static int64_t partition_of(const mir_tlog_segment *segment)
+{
+    const int64_t day = day_of(segment->time_min);
+    return day == day_of(segment->time_max) ? day : INT64_MIN;
+}
+
+/* Merging must not carry a row past a newer one of the same time that stays where it is. */
+static bool run_allowed(const mir_tlog_version *version, const uint32_t *run, uint32_t count,
+                        uint64_t unsealed_min)
+{
+    uint64_t low = UINT64_MAX, high = 0;
+    int64_t first = INT64_MAX, last = INT64_MIN;
+    for (uint32_t i = 0; i < count; i++) {
+        const mir_tlog_segment *segment = version->segments[run[i]];
+        if (segment->head.generation_min < low) low = segment->head.generation_min;
+        if (segment->head.generation_max > high) high = segment->head.generation_max;
+        if (segment->time_min < first) first = segment->time_min;
+        if (segment->time_max > last) last = segment->time_max;
+    }
+    if (unsealed_min <= high) return false;
+    for (uint32_t i = 0; i < version->segment_count; i++) {
+        const mir_tlog_segment *other = version->segments[i];
+        bool in_run = false;
+        for (uint32_t r = 0; r < count && !in_run; r++) in_run = run[r] == i;
+        if (!in_run && other->head.generation_max >= low && other->head.generation_min <= high &&
+            other->time_max >= first && other->time_min <= last) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static uint32_t run_find(const mir_tlog_version *version, uint64_t unsealed_min, uint32_t *run)
+{
+    for (uint32_t tier = 0; tier < 6; tier++) {
+        for (uint32_t start = 0; start < version->segment_count; start++) {
+            const int64_t partition = partition_of(version->segments[start]);
+            uint32_t count = 0;
+            uint64_t bytes = 0;
+            for (uint32_t i = start; i < version->segment_count && count < MERGE_RUN_MAX; i++) {
+                const mir_tlog_segment *segment = version->segments[i];
+                if (partition_of(segment) != partition) continue;
+                if (tier_of(segment) > tier || bytes + segment->size > MERGE_BYTES_MAX ||
+                    atomic_load_explicit(&segment->damaged, memory_order_relaxed)) {
+                    break;
+                }
+                bytes += segment->size;
+                run[count++] = i;
+            }
+            if (count >= MERGE_RUN_MIN && run_allowed(version, run, count, unsealed_min)) {
+                return count;
+            }
+        }
+    }
+    return 0;
+}
+
+typedef struct merge_chunk {
+    mir_tlog_segment *segment;
+    mir_tlog_chunk chunk;
+    uint32_t order; /* later ones win */
+} merge_chunk;
+
+typedef struct merge {
+    mir_tlog *tlog;
+    mir_tlog_codec *codec;
+    mir_tlog_gather gather;
+    mir_tlog_segment_writer *writer;
+    mir_tlog_index_cursor cursors[MERGE_RUN_MAX];
+    bool ended[MERGE_RUN_MAX];
+    uint32_t count;
+    merge_chunk *chunks;
+    uint32_t chunk_count;
+    uint32_t chunk_capacity;
+    mir_bytes bytes;
+} merge;
+
+static mir_status merge_advance(merge *m, uint32_t which)
+{
+    const mir_status status = mir_tlog_index_next(&m->cursors[which], m->codec);
+    if (status == MIR_E_EMPTY) {
+        m->ended[which] = true;
+        return MIR_OK;
+    }
+    if (status == MIR_E_CORRUPT) {
+        atomic_store_explicit(&m->cursors[which].segment->damaged, true, memory_order_relaxed);
+    }
+    return status;
+}
+
+static mir_view cursor_measurement(const mir_tlog_index_cursor *cursor)
+{
+    return cursor->segment->measurements[cursor->measurement];
+}
+
+static int cursor_compare(const mir_tlog_index_cursor *a, const mir_tlog_index_cursor *b)
+{
+    const int order = view_compare(cursor_measurement(a), cursor_measurement(b));
+    return order != 0 ? order : view_compare(a->device, b->device);
+}
+
+static int chunk_time_compare(const void *a, const void *b)
+{
+    const merge_chunk *left = a;
+    const merge_chunk *right = b;
+    if (left->chunk.time_min != right->chunk.time_min) {
+        return left->chunk.time_min < right->chunk.time_min ? -1 : 1;
+    }
+    return left->order < right->order ? -1 : left->order > right->order;
+}
+
+static int chunk_order_compare(const void *a, const void *b)
+{
+    const merge_chunk *left = a;
+    const merge_chunk *right = b;
+    return left->order < right->order ? -1 : left->order > right->order;
+}
+
+static mir_status chunk_bytes(merge *m, const merge_chunk *from)
+{
+    m->bytes.size = 0;
+    const mir_status status = mir_tlog_chunk_read(from->segment, &from->chunk, &m->bytes);
+    if (status == MIR_E_CORRUPT || status == MIR_E_IO) {
+        atomic_store_explicit(&from->segment->damaged, true, memory_order_relaxed);
+    }
+    if (!mir_bytes_ok(&m->bytes)) mir_bytes_free(&m->bytes);
+    return status;
+}
+
+/* Chunks that stay as they are. */
+static mir_status merge_copy(merge *m, mir_view measurement, mir_view device, merge_chunk *chunks,
+                             uint32_t count, mir_error *error)
+{
+    if (count > 1) qsort(chunks, count, sizeof *chunks, chunk_order_compare);
+    mir_status status = MIR_OK;
+    for (uint32_t i = 0; i < count && status == MIR_OK; i++) {
+        status = chunk_bytes(m, &chunks[i]);
+        if (status == MIR_OK) {
+            status =
+                mir_tlog_segment_put_chunk(m->writer, m->codec, measurement, device,
+                                           &chunks[i].segment->shapes[chunks[i].chunk.shape],
+                                           &chunks[i].chunk, mir_bytes_as_view(&m->bytes), error);
+        }
+    }
+    return status;
+}
+
+static mir_status merge_group(merge *m, mir_view measurement, mir_view device, merge_chunk *chunks,
+                              uint32_t count, mir_error *error)
+{
+    uint64_t cells = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        const mir_tlog_segment_shape *shape = &chunks[i].segment->shapes[chunks[i].chunk.shape];
+        cells += (uint64_t)chunks[i].chunk.rows * (shape->column_count + 1);
+    }
+    if (count == 1 || cells > MERGE_GROUP_CELLS_MAX) {
+        return merge_copy(m, measurement, device, chunks, count, error);
+    }
+    qsort(chunks, count, sizeof *chunks, chunk_order_compare);
+    mir_tlog_gather_reset(&m->gather);
+    mir_status status = MIR_OK;
+    for (uint32_t i = 0; i < count && status == MIR_OK; i++) {
+        status = chunk_bytes(m, &chunks[i]);
+        if (status == MIR_OK) {
+            status = mir_tlog_chunk_decode(m->codec, mir_bytes_as_view(&m->bytes),
+                                           &chunks[i].segment->shapes[chunks[i].chunk.shape],
+                                           &m->gather);
+            if (status == MIR_E_CORRUPT) {
+                atomic_store_explicit(&chunks[i].segment->damaged, true, memory_order_relaxed);
+            }
+        }
+    }
+    if (status == MIR_OK) status = mir_tlog_gather_finish(&m->gather);
+    if (status == MIR_OK && m->gather.row_count > 0) {
+        status = mir_tlog_segment_put(m->writer, m->codec, measurement, device, &m->gather, 0,
+                                      m->gather.row_count, error);
+    }
+    return status;
+}
+
+/* Chunks in the order of time are put together until there are enough rows for a full one; those
+ * that overlap stay together, so that their rows meet. */
+static mir_status merge_series(merge *m, mir_view measurement, mir_view device, mir_error *error)
+{
+    if (m->chunk_count > 1) {
+        qsort(m->chunks, m->chunk_count, sizeof *m->chunks, chunk_time_compare);
+    }
+    mir_status status = MIR_OK;
+    uint32_t first = 0;
+    while (first < m->chunk_count && status == MIR_OK) {
+        uint32_t end = first;
+        uint32_t rows = 0;
+        int64_t reach = INT64_MIN;
+        while (end < m->chunk_count) {
+            const mir_tlog_chunk *chunk = &m->chunks[end].chunk;
+            const bool overlaps = end > first && chunk->time_min <= reach;
+            if (!overlaps && end > first &&
+                (rows >= MIR_TLOG_CHUNK_ROWS_MAX / 2 ||
+                 chunk->rows >= MIR_TLOG_CHUNK_ROWS_MAX / 2)) {
+                break;
+            }
+            if (chunk->time_max > reach) reach = chunk->time_max;
+            rows = rows > UINT32_MAX - chunk->rows ? UINT32_MAX : rows + chunk->rows;
+            end++;
+        }
+        status = merge_group(m, measurement, device, m->chunks + first, end - first, error);
+        first = end;
+    }
+    return status;
+}
+
+static mir_status merge_collect(merge *m, uint32_t which)
+{
+    const mir_tlog_index_cursor *cursor = &m->cursors[which];
+    const uint32_t needed = m->chunk_count + cursor->chunk_count;
+    if (needed > m->chunk_capacity) {
+        merge_chunk *more = realloc(m->chunks, (size_t)needed * 2 * sizeof *more);
+        if (more == NULL) return MIR_E_NO_MEMORY;
+        m->chunks = more;
+        m->chunk_capacity = needed * 2;
+    }
+    for (uint32_t i = 0; i < cursor->chunk_count; i++) {
+        m->chunks[m->chunk_count] = (merge_chunk){
+            .segment = cursor->segment, .chunk = cursor->chunks[i], .order = m->chunk_count};
+        m->chunk_count++;
+    }
+    return MIR_OK;
+}
+
+static mir_status merge_rows(merge *m, mir_error *error)
+{
+    mir_status status = MIR_OK;
+    for (uint32_t i = 0; i < m->count && status == MIR_OK; i++) status = merge_advance(m, i);
+    while (status == MIR_OK) {
+        if (stopping(m->tlog)) return MIR_E_CANCELLED;
+        uint32_t least = UINT32_MAX;
+        for (uint32_t i = 0; i < m->count; i++) {
+            if (m->ended[i]) continue;
+            if (least == UINT32_MAX || cursor_compare(&m->cursors[i], &m->cursors[least]) < 0) {
+                least = i;
+            }
+        }
+        if (least == UINT32_MAX) return MIR_OK;
+        const mir_view measurement = cursor_measurement(&m->cursors[least]);
+        const mir_view device = m->cursors[least].device;
+        bool at_least[MERGE_RUN_MAX] = {false};
+        m->chunk_count = 0;
+        for (uint32_t i = 0; i < m->count && status == MIR_OK; i++) {
+            at_least[i] = !m->ended[i] && cursor_compare(&m->cursors[i], &m->cursors[least]) == 0;
+            if (at_least[i]) status = merge_collect(m, i);
+        }
+        if (status == MIR_OK) status = merge_series(m, measurement, device, error);
+        for (uint32_t i = 0; i < m->count && status == MIR_OK; i++) {
+            if (at_least[i]) status = merge_advance(m, i);
+        }
+    }
+    return status;
+}
+
+static mir_status merge_run(mir_tlog *tlog, mir_tlog_codec *codec, const mir_tlog_version *version,
+                            const uint32_t *run, uint32_t count, mir_error *error)
+{
+    merge m = {.tlog = tlog, .codec = codec, .count = count};
+    mir_tlog_segment *inputs[MERGE_RUN_MAX];
+    outputs all = {.tlog = tlog, .head = {.generation_min = UINT64_MAX}};
+    for (uint32_t i = 0; i < count; i++) {
+        inputs[i] = version->segments[run[i]];
+        m.cursors[i].segment = inputs[i];
+        if (inputs[i]->head.generation_min < all.head.generation_min) {
+            all.head.generation_min = inputs[i]->head.generation_min;
+        }
+        if (inputs[i]->head.generation_max > all.head.generation_max) {
+            all.head.generation_max = inputs[i]->head.generation_max;
+        }
+    }
+    mir_status status = mir_tlog_gather_init(&m.gather);
+    if (status != MIR_OK) return mir_error_set(error, status, "out of memory");
+    status = output_ready(&all, &all.list[0], error);
+    m.writer = all.list[0].writer;
+    if (status == MIR_OK) {
+        (void)mir_error_set(error, MIR_OK, "merging segments failed");
+        status = merge_rows(&m, error);
+    }
+    mir_tlog_segment *made[OUTPUTS_MAX + 1];
+    uint32_t made_count = 0;
+    if (status == MIR_OK) {
+        status = outputs_end(&all, codec, made, &made_count, error);
+    } else {
+        outputs_abandon(&all);
+    }
+    if (status == MIR_OK) {
+        status = mir_tlog_install(tlog, made, made_count, inputs, count, NULL, NULL, error);
+    }
+    for (uint32_t i = 0; i < count; i++) mir_tlog_index_fini(&m.cursors[i]);
+    mir_tlog_gather_fini(&m.gather);
+    mir_bytes_free(&m.bytes);
+    free(m.chunks);
+    return status;
+}
+
+/* True when something was merged, and there may be more. */
+static bool merge_work(mir_tlog *tlog, mir_tlog_codec *codec)
+{
+    uint64_t unsealed_min = UINT64_MAX;
+    (void)pthread_mutex_lock(&tlog->mutex);
+    if (tlog->jobs != NULL) unsealed_min = tlog->jobs->mem->generation;
+    (void)pthread_mutex_unlock(&tlog->mutex);
+    mir_tlog_version *version = mir_tlog_version_acquire(tlog);
+    uint32_t run[MERGE_RUN_MAX];
+    const uint32_t count = run_find(version, unsealed_min, run);
+    mir_status status = MIR_E_EMPTY;
+    if (count > 0) {
+        mir_error error;
+        status = merge_run(tlog, codec, version, run, count, &error);
+        if (status == MIR_OK) {
+            mir_tlog_count(&tlog->merges, 1);
+        } else if (status == MIR_E_CORRUPT) {
+            mir_tlog_count(&tlog->corrupt_chunks, 1);
+            mir_log_error("telemetry: a damaged segment is left as it is");
+            status = MIR_OK; /* it is marked; look for other work */
+        } else if (status != MIR_E_CANCELLED) {
+            mir_tlog_count(&tlog->write_errors, 1);
+            mir_error_wrap(&error, "small telemetry segments cannot be merged");
+            mir_tlog_trouble(tlog, error.text);
+        }
+    }
+    mir_tlog_version_release(version);
+    return status == MIR_OK;
+}
+
+/* ---- Retention ---- */
+
+static int segment_age_compare(const void *a, const void *b)
+{
+    const int64_t left = (*(mir_tlog_segment *const *)a)->time_max;
+    const int64_t right = (*(mir_tlog_segment *const *)b)->time_max;
+    return left < right ? -1 : left > right;
+}
+
+static void retention_work(mir_tlog *tlog)
+{
+    const uint64_t age_ns = tlog->options.retention_age_ns;
+    const uint64_t bytes_max = tlog->options.retention_bytes_max;
+    if (age_ns == 0 && bytes_max == 0) return;
+    const int64_t now = mir_clock_wall_ns();
+    const int64_t oldest =
+        age_ns == 0 || age_ns > (uint64_t)now ? INT64_MIN : now - (int64_t)age_ns;
+    mir_tlog_version *version = mir_tlog_version_acquire(tlog);
+    mir_tlog_segment **segments = malloc((version->segment_count + 1) * sizeof *segments);
+    if (segments != NULL && version->segment_count > 0) {
+        uint64_t bytes = 0;
+        for (uint32_t i = 0; i < version->segment_count; i++) {
+            segments[i] = version->segments[i];
+            bytes += segments[i]->size;
+        }
+        qsort(segments, version->segment_count, sizeof *segments, segment_age_compare);
+        uint32_t count = 0;
+        while (count < version->segment_count &&
+               (segments[count]->time_max < oldest || (bytes_max != 0 && bytes > bytes_max))) {
+            bytes -= segments[count++]->size;
+        }
+        mir_error error;
+        if (count > 0) {
+            if (mir_tlog_install(tlog, NULL, 0, segments, count, NULL, NULL, &error) == MIR_OK) {
+                mir_tlog_count(&tlog->segments_dropped, count);
+            } else {
+                mir_tlog_count(&tlog->write_errors, 1);
+                mir_error_wrap(&error, "telemetry that retention ends cannot be dropped");
+                mir_tlog_trouble(tlog, error.text);
+            }
+        }
+    }
+    free(segments);
+    mir_tlog_version_release(version);
+}
+
+/* ---- Threads ---- */
+
+static void ages_check(mir_tlog *tlog)
+{
+    const int64_t limit =
+        mir_clock_mono_ns() - (int64_t)tlog->options.log_age_max_ms * MIR_NS_PER_MS;
+    mir_tlog_version *version = mir_tlog_version_acquire(tlog);
+    for (uint32_t i = 0; i < version->live_count; i++) {
+        mir_tlog_live *live = version->lives[i];
+        const int64_t first = atomic_load_explicit(&live->first_ns, memory_order_relaxed);
+        if (live->owner != NULL && first != 0 && first < limit) {
+            atomic_store_explicit(&live->owner->rotate_wanted, true, memory_order_relaxed);
+        }
+    }
+    mir_tlog_version_release(version);
+}
+
+static void sync_all(mir_tlog *tlog)
+{
+    mir_tlog_version *version = mir_tlog_version_acquire(tlog);
+    for (uint32_t i = 0; i < version->live_count; i++) {
+        mir_tlog_live *live = version->lives[i];
+        if (live->handle < 0) continue;
+        const int64_t since = atomic_load_explicit(&live->dirty_ns, memory_order_acquire);
+        if (since == 0) continue;
+        atomic_store_explicit(&live->syncing_ns, since, memory_order_relaxed);
+        /* Pairs with the compare-exchange in stage_write. */
+        (void)atomic_exchange_explicit(&live->dirty_ns, 0, memory_order_acq_rel);
+        const int result = tlog->files->sync(tlog->files->context, live->handle);
+        atomic_store_explicit(&live->syncing_ns, 0, memory_order_relaxed);
+        if (result < 0) {
+            /* The kernel may have dropped the pages: what is in memory goes into a segment. */
+            mir_tlog_count(&tlog->sync_errors, 1);
+            mir_error error;
+            (void)mir_error_os(&error, -result, "sync %s: check the disk", live->path);
+            mir_tlog_trouble(tlog, error.text);
+            if (live->owner != NULL) {
+                atomic_store_explicit(&live->owner->rotate_wanted, true, memory_order_relaxed);
+            }
+        }
+    }
+    mir_tlog_version_release(version);
+}
+
+static void *sync_main(void *context)
+{
+    mir_tlog *tlog = context;
+    /* Half the promised time, so that waiting and syncing together stay within it. */
+    const int64_t interval = (int64_t)tlog->options.sync_ms * MIR_NS_PER_MS / 2;
+    while (!stopping(tlog)) {
+        while (sem_wait(&tlog->sync_wake) != 0) continue;
+        wait_for(&tlog->sync_stop, interval);
+        sync_all(tlog);
+    }
+    return NULL;
+}
+
+static void *helper_main(void *context)
+{
+    mir_tlog *tlog = context;
+    mir_tlog_codec codec;
+    bool ready = false;
+    while (!stopping(tlog)) {
+        spares_make(tlog);
+        if (!ready) ready = mir_tlog_codec_init(&codec) == MIR_OK;
+        if (ready) (void)jobs_work(tlog, &codec, true);
+        wait_for(&tlog->helper_wake, MIR_NS_PER_S);
+    }
+    if (ready) mir_tlog_codec_fini(&codec);
+    return NULL;
+}
+
+static void *background_main(void *context)
+{
+    mir_tlog *tlog = context;
+    (void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), BACKGROUND_NICE);
+    mir_tlog_codec codec;
+    bool ready = false;
+    while (!stopping(tlog)) {
+        if (!ready) ready = mir_tlog_codec_init(&codec) == MIR_OK;
+        (void)pthread_mutex_lock(&tlog->mutex);
+        const uint64_t wanted = tlog->settle_wanted;
+        (void)pthread_mutex_unlock(&tlog->mutex);
+        bool sealed = ready && jobs_work(tlog, &codec, false);
+        while (sealed && !stopping(tlog) && merge_work(tlog, &codec)) {
+            /* Logs that have come meanwhile go first. */
+            sealed = jobs_work(tlog, &codec, false);
+        }
+        retention_work(tlog);
+        ages_check(tlog);
+        (void)pthread_mutex_lock(&tlog->mutex);
+        jobs_collect(tlog);
+        if (sealed && tlog->jobs == NULL && wanted > tlog->settle_done) {
+            tlog->settle_done = wanted;
+            (void)pthread_cond_broadcast(&tlog->settled);
+        }
+        const bool again = tlog->settle_wanted > wanted;
+        (void)pthread_mutex_unlock(&tlog->mutex);
+        if (!again) wait_for(&tlog->background_wake, MIR_NS_PER_S);
+    }
+    if (ready) mir_tlog_codec_fini(&codec);
+    return NULL;
+}
+
+mir_status mir_tlog_settle(mir_tlog *tlog, uint32_t timeout_ms, mir_error *error)
+{
+    const int64_t until = mir_clock_wall_ns() + (int64_t)timeout_ms * MIR_NS_PER_MS;
+    const struct timespec at = {.tv_sec = until / MIR_NS_PER_S, .tv_nsec = until % MIR_NS_PER_S};
+    mir_status status = MIR_OK;
+    (void)pthread_mutex_lock(&tlog->mutex);
+    const uint64_t wanted = ++tlog->settle_wanted;
+    (void)sem_post(&tlog->background_wake);
+    while (tlog->settle_done < wanted && status == MIR_OK) {
+        if (pthread_cond_timedwait(&tlog->settled, &tlog->mutex, &at) == ETIMEDOUT) {
+            status = mir_error_set(error, MIR_E_TIMEOUT, "the telemetry log is not settled yet%s%s",
+                                   tlog->trouble.text[0] == 0 ? "" : ": ", tlog->trouble.text);
+        }
+    }
+    (void)pthread_mutex_unlock(&tlog->mutex);
+    return status;
+}
+
+mir_status mir_tlog_threads_start(mir_tlog *tlog, mir_error *error)
+{
+    int result = pthread_create(&tlog->sync_thread, NULL, sync_main, tlog);
+    if (result == 0) {
+        tlog->thread_count = 1;
+        result = pthread_create(&tlog->helper_thread, NULL, helper_main, tlog);
+    }
+    if (result == 0) {
+        tlog->thread_count = 2;
+        result = pthread_create(&tlog->background_thread, NULL, background_main, tlog);
+    }
+    if (result == 0) {
+        tlog->thread_count = 3;
+        return MIR_OK;
+    }
+    return mir_error_os(error, result, "start a telemetry thread");
+}
+
+void mir_tlog_threads_stop(mir_tlog *tlog)
+{
+    if (tlog->thread_count == 0) return;
+    atomic_store_explicit(&tlog->stop, true, memory_order_release);
+    (void)sem_post(&tlog->sync_wake);
+    (void)sem_post(&tlog->sync_stop);
+    (void)sem_post(&tlog->helper_wake);
+    (void)sem_post(&tlog->background_wake);
+    (void)pthread_join(tlog->sync_thread, NULL);
+    if (tlog->thread_count > 1) (void)pthread_join(tlog->helper_thread, NULL);
+    if (tlog->thread_count > 2) (void)pthread_join(tlog->background_thread, NULL);
+    tlog->thread_count = 0;
+    sync_all(tlog);
+}
