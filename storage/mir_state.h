@@ -115,6 +115,9 @@ typedef struct mir_state_heartbeat {
      * belongs to another device. MIR_E_NOT_FOUND (refresh): unknown. */
     mir_status status;
     uint64_t number;
+    /* Whether the schema was taken. A schema that is no good makes a plain heartbeat: MIR_E_INVALID,
+     * or MIR_E_NOT_FOUND for a `hash` alone that the store does not know. */
+    mir_status schema_status;
 } mir_state_heartbeat;
 
 typedef struct mir_state_request mir_state_request;

@@ -75,6 +75,7 @@ mir_status mir_state_db_status(int rc)
     case MDB_INVALID:
     case MDB_BAD_TXN: return MIR_E_CORRUPT;
     case MDB_VERSION_MISMATCH: return MIR_E_UNSUPPORTED;
+    case EFBIG: return MIR_E_NO_SPACE; /* over the largest size that this process may write */
     default: return rc > 0 ? mir_status_from_errno(rc) : MIR_E_IO;
     }
 }
@@ -260,6 +261,14 @@ mir_status mir_state_db_open(const char *path, uint64_t map_bytes, mir_state_syn
     (void)mdb_reader_check(opened.env, &dead);
     status = open_databases(&opened, path, error);
     if (status != MIR_OK) goto failed;
+    /* Commits sync the file; that it is there at all is the folder's to remember. */
+    int folder_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folder_fd < 0 || fsync(folder_fd) != 0) {
+        status = mir_error_os(error, errno, "cannot sync state store %s", path);
+        if (folder_fd >= 0) (void)close(folder_fd);
+        goto failed;
+    }
+    (void)close(folder_fd);
     *db = opened;
     return MIR_OK;
 failed:

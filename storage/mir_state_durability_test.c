@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -154,6 +155,66 @@ static void a_full_map_is_said_and_survived(void **state)
     mir_state_stats_get(f->state, &stats);
     assert_int_equal(stats.devices, stored + 1);
     assert_int_equal(delete_them(f, "{\"ids\":[\"*\"]}"), MIR_OK);
+    fixture_free(f);
+}
+
+/* The kernel refuses to let the file grow, as a full disk does. */
+static void a_failed_write_is_said_and_survived(void **state)
+{
+    (void)state;
+    fixture *f = fixture_new(MIR_STATE_SYNC_COMMIT, 64 << 20);
+    add(f, "before", "before", "default");
+    char path[128], device[40000], filler[32768];
+    struct stat file;
+    (void)snprintf(path, sizeof path, "%s/data.mdb", f->path);
+    assert_int_equal(stat(path, &file), 0);
+    struct rlimit old, tight;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    tight = old;
+    tight.rlim_cur = (rlim_t)file.st_size;
+    (void)signal(SIGXFSZ, SIG_IGN);
+    memset(filler, 'x', sizeof filler - 1);
+    filler[sizeof filler - 1] = '\0';
+    (void)snprintf(device, sizeof device,
+                   "{\"meta\":{\"annotations\":{\"a\":\"%s\"}},\"spec\":{\"deviceId\":\"big\"}}",
+                   filler);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &tight), 0);
+    mir_status status = create(f, device);
+    mir_status again = create(f, device);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+    assert_int_equal(status, MIR_E_NO_SPACE);
+    assert_int_equal(again, MIR_E_NO_SPACE);
+    assert_string_equal(f->request.error,
+                        "state store cannot grow, its disk is full: free some space");
+    assert_null(get(f, "big"));
+    assert_non_null(get(f, "before"));
+    assert_int_equal(create(f, device), MIR_OK); /* without a restart, once there is room */
+    mir_state_close(f->state);
+    fixture_open(f, MIR_STATE_SYNC_COMMIT, 64 << 20);
+    assert_string_equal(list(f, NULL), "before,big");
+    fixture_free(f);
+}
+
+static void what_was_submitted_is_done_before_a_close(void **state)
+{
+    (void)state;
+    fixture *f = fixture_new(MIR_STATE_SYNC_INTERVAL, 16 << 20);
+    batch b = {.count = 0};
+    batch_item items[16];
+    (void)sem_init(&b.finished, 0, 0);
+    for (size_t i = 0; i < 16; i++) {
+        char device[64];
+        (void)snprintf(device, sizeof device, "{\"spec\":{\"deviceId\":\"d%02zu\"}}", i);
+        submit_create(f, &items[i], &b, i, device, note);
+    }
+    mir_state_close(f->state);
+    assert_int_equal(b.count, 16);
+    for (size_t i = 0; i < 16; i++) {
+        assert_int_equal(items[i].request.status, MIR_OK);
+        mir_arena_free(&items[i].request.arena);
+    }
+    fixture_open(f, MIR_STATE_SYNC_INTERVAL, 16 << 20);
+    assert_non_null(get(f, "d15"));
     fixture_free(f);
 }
 
@@ -457,6 +518,8 @@ int main(void)
         cmocka_unit_test(a_refusal_in_a_group_harms_nobody),
         cmocka_unit_test(requests_in_flight_are_bounded),
         cmocka_unit_test(a_full_map_is_said_and_survived),
+        cmocka_unit_test(a_failed_write_is_said_and_survived),
+        cmocka_unit_test(what_was_submitted_is_done_before_a_close),
         cmocka_unit_test(a_request_that_is_too_large_fails_alone),
         cmocka_unit_test(a_folder_that_cannot_be_written_is_said),
         cmocka_unit_test(a_store_in_use_is_refused),

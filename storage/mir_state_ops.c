@@ -1039,6 +1039,7 @@ static mir_status one_heartbeat(mir_state_ops *ops, mir_state_heartbeat *beat, b
 {
     mir_state_request *request = ops->request;
     beat->number = 0;
+    beat->schema_status = MIR_OK;
     beat->status = mir_device_id_check(beat->device_id, NULL);
     if (beat->status != MIR_OK) return MIR_OK;
     record *before = NULL, *created = NULL;
@@ -1067,10 +1068,15 @@ static mir_status one_heartbeat(mir_state_ops *ops, mir_state_heartbeat *beat, b
         after->has_online = after->online = 1;
         prepared_schema schema = {0};
         mir_error error;
-        status = beat->schema == NULL ? MIR_E_INVALID
-                                      : prepare_schema(ops, beat->schema, &schema, &error);
+        status = MIR_OK;
+        if (beat->schema != NULL) status = prepare_schema(ops, beat->schema, &schema, &error);
         /* A hello whose schema is no good counts as a plain heartbeat. */
-        if (status != MIR_E_INVALID) TRY(status);
+        if (status == MIR_E_INVALID) {
+            bool by_hash = beat->schema->raw.size == 0 && beat->schema->compressed.size == 0;
+            beat->schema_status = by_hash ? MIR_E_NOT_FOUND : MIR_E_INVALID;
+        } else {
+            TRY(status);
+        }
         with_schema = status == MIR_OK && schema.hash != NULL;
         if (with_schema) {
             TRY(write_schema(ops, &schema));

@@ -558,6 +558,7 @@ static void heartbeats_provision_and_turn_online(void **state)
     assert_int_equal(beats[0].status, MIR_OK);
     assert_int_equal(beats[2].status, MIR_E_INVALID);
     assert_int_equal(beats[3].status, MIR_E_EXISTS);
+    assert_int_equal(beats[1].schema_status, MIR_OK);
     assert_int_equal(beats[1].number, beats[4].number);
     MirStore__V1__DeviceRecord *record = get(f, "new");
     assert_string_equal(record->name, "new");
@@ -600,6 +601,23 @@ static void a_refresh_creates_nothing_and_reports_nothing(void **state)
     assert_int_equal(get(f, "d")->last_heartbeat->seconds, 3);
     assert_false(get(f, "d")->has_online);
     assert_null(get(f, "unknown"));
+}
+
+static void a_bad_schema_makes_a_plain_heartbeat(void **state)
+{
+    fixture *f = *state;
+    uint8_t hash[MIR_STATE_HASH_BYTES] = {1};
+    mir_state_schema bad = {.compressed = mir_view_cstr("garbage")}, unknown = {.hash = hash};
+    mir_state_heartbeat beats[] = {
+        {.device_id = mir_view_cstr("x"), .at_ns = 1, .schema = &bad},
+        {.device_id = mir_view_cstr("y"), .at_ns = 1, .schema = &unknown},
+    };
+    assert_int_equal(heartbeats(f, beats, 2, false), MIR_OK);
+    assert_kinds(f, "CNCN");
+    assert_int_equal(beats[0].schema_status, MIR_E_INVALID);
+    assert_int_equal(beats[1].schema_status, MIR_E_NOT_FOUND);
+    assert_false(get(f, "x")->has_schema_hash);
+    assert_true(get(f, "y")->online);
 }
 
 static mir_status set_schema(fixture *f, const char *id, mir_state_schema schema)
@@ -787,6 +805,7 @@ int main(void)
         TEST(upsert_creates),
         TEST(delete_returns_what_was),
         TEST(heartbeats_provision_and_turn_online),
+        TEST(a_bad_schema_makes_a_plain_heartbeat),
         TEST(a_refresh_creates_nothing_and_reports_nothing),
         TEST(schemas_are_stored_once_and_by_every_form),
         TEST(a_schema_is_kept_until_it_is_unused_for_a_while),
