@@ -69,6 +69,10 @@ size_t mir_cli_text_fit(mir_bytes *out, const char *text, size_t columns)
         text += each.taken;
     }
     if (!cut) return used;
+    while (used > 0 && out->size > 0 && out->data[out->size - 1] == ' ') {
+        out->size--;
+        used--;
+    }
     mir_bytes_text(out, ellipsis);
     return used + 1;
 }
