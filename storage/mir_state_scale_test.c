@@ -9,7 +9,7 @@ enum { DEVICES = 10000 };
 #else
 enum { DEVICES = 100000 };
 #endif
-enum { BATCH = 1000 };
+enum { BATCH = 1000, ALONE = 200 };
 
 static double ms_since(int64_t start_ns)
 {
@@ -105,6 +105,16 @@ static void many_devices(void **state)
     start_ns = mir_clock_mono_ns();
     fixture_open(f, MIR_STATE_SYNC_COMMIT, UINT64_C(4) << 30);
     print_message("open with %d devices: %.2f ms\n", DEVICES, ms_since(start_ns));
+    start_ns = mir_clock_mono_ns();
+    for (int i = 0; i < ALONE; i++) {
+        char id[32];
+        (void)snprintf(id, sizeof id, "alone-%d", i);
+        add(f, id, id, "default");
+    }
+    print_message("create %d devices one after the other: %.2f ms each\n", ALONE,
+                  ms_since(start_ns) / ALONE);
+    assert_int_equal(delete_them(f, "{\"ids\":[\"alone-*\"]}"), MIR_OK);
+    assert_int_equal(f->request.change_count, ALONE);
     mir_state_heartbeat *beats = calloc(BATCH, sizeof *beats);
     assert_non_null(beats);
     char ids[BATCH][16];
