@@ -118,6 +118,7 @@ struct mir_schema_message {
     mir_schema_message_type type;
     bool is_top_level;
     bool is_map_entry;
+    bool has_required;
     const mir_schema_tag *tags; /* of mir.device.v1.meta, as in fields */
     uint32_t tag_count;
 };
