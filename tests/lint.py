@@ -172,6 +172,8 @@ def closure_hash(path, headers, command):
 def tidy_command(path, command):
     # Options of gcc that clang does not know are no findings.
     extra = ["-Wno-unknown-warning-option"]
+    # A bound on the paths through one function; the default takes four times as long.
+    extra += ["-Xclang", "-analyzer-config", "-Xclang", "max-nodes=60000"]
     if f"-I{ROOT}/core" in " ".join(command) and path.stem != "mir_status":
         extra += ["-include", str(ANALYZER)]
     return [command[0], *extra, *command[1:]]
