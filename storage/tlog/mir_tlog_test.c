@@ -1,0 +1,741 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <math.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "mir_clock.h"
+#include "mir_log.h"
+#include "mir_tlog.h"
+#include "mir_tlog_internal.h"
+#include "mir_tlog_oracle.h"
+
+/* Most tests run on the disk in memory; what concerns real files is in mir_tlog_crash_test.c. */
+
+enum { DEVICES = 5 };
+
+static const mir_column columns_a[] = {
+    {"b", 1, MIR_COLUMN_BOOL},   {"f", 1, MIR_COLUMN_F64}, {"i", 1, MIR_COLUMN_I64},
+    {"s", 1, MIR_COLUMN_STRING}, {"u", 1, MIR_COLUMN_U64},
+};
+/* The same message after its schema changed: one type is another, one field is new. */
+static const mir_column columns_b[] = {
+    {"i", 1, MIR_COLUMN_F64}, {"n", 1, MIR_COLUMN_I64}, {"s", 1, MIR_COLUMN_STRING}};
+
+static const char *const device_names[DEVICES] = {"a", "b", "dev-3", "dev-31", "zz"};
+static mir_view device_ids[DEVICES];
+
+static mir_tlog *open_on(const mir_tlog_files *files, uint32_t writers, uint64_t log_bytes)
+{
+    const mir_tlog_options options = {.directory = "/tlog",
+                                      .files = files,
+                                      .writer_count = writers,
+                                      .log_bytes_max = log_bytes,
+                                      .sync_ms = 1};
+    mir_tlog *tlog = NULL;
+    mir_error error = {{0}};
+    if (mir_tlog_open(&options, &tlog, &error) != MIR_OK) fail_msg("open: %s", error.text);
+    return tlog;
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    mir_log_set_level((mir_log_level)-1);
+    for (uint32_t i = 0; i < DEVICES; i++) device_ids[i] = mir_view_cstr(device_names[i]);
+    return 0;
+}
+
+static const mir_tlog_query_spec everything = {.from_ns = INT64_MIN, .to_ns = INT64_MAX};
+
+static mir_tlog_query_spec spec_all(void)
+{
+    mir_tlog_query_spec spec = everything;
+    spec.device_ids = device_ids;
+    spec.device_count = DEVICES;
+    spec.measurement = mir_view_cstr("m.v1.T");
+    return spec;
+}
+
+static void check_equal(mir_tlog *tlog, const oracle *stored, const char *where)
+{
+    oracle want = {.count = stored->count, .capacity = stored->count + 1};
+    want.fields = malloc(want.capacity * sizeof *want.fields);
+    if (stored->count > 0) memcpy(want.fields, stored->fields, stored->count * sizeof *want.fields);
+    oracle_fold(&want);
+    oracle_sink sink = {0};
+    const mir_tlog_sink to = oracle_sink_of(&sink);
+    const mir_tlog_query_spec spec = spec_all();
+    mir_tlog_query_info info;
+    mir_error error = {{0}};
+    if (mir_tlog_query(tlog, &spec, &to, &info, &error) != MIR_OK) {
+        fail_msg("%s: %s", where, error.text);
+    }
+    assert_int_equal(info.chunks_corrupt, 0);
+    assert_false(sink.disordered);
+    if (sink.answer.count != want.count) {
+        fail_msg("%s: %zu fields, want %zu", where, sink.answer.count, want.count);
+    }
+    for (size_t i = 0; i < want.count; i++) {
+        const oracle_field *a = &sink.answer.fields[i];
+        const oracle_field *b = &want.fields[i];
+        if (oracle_compare_key(a, b) != 0 || a->bits != b->bits) {
+            fail_msg("%s: field %zu: %u %lld %s.%d %llx, want %u %lld %s.%d %llx", where, i,
+                     a->device, (long long)a->time_ns, a->name, a->type,
+                     (unsigned long long)a->bits, b->device, (long long)b->time_ns, b->name,
+                     b->type, (unsigned long long)b->bits);
+        }
+    }
+    oracle_free(&sink.answer);
+    oracle_free(&want);
+}
+
+/* ---- Random rows, with the extremes of every type ---- */
+
+static uint8_t long_text[64 * 1024];
+
+static void random_cell(uint64_t *random, mir_column_type type, mir_cell *cell)
+{
+    static const int64_t ints[] = {INT64_MIN, INT64_MAX, 0, -1, 1};
+    static const double doubles[] = {-0.0, 0.0, NAN, INFINITY, -INFINITY, 1e308, 5e-324, 0.1};
+    const uint64_t r = sim_random(random);
+    const bool extreme = r % 4 == 0;
+    switch (type) {
+    case MIR_COLUMN_I64: cell->i64 = extreme ? ints[r / 4 % 5] : (int64_t)(r / 4 % 1000); break;
+    case MIR_COLUMN_U64: cell->u64 = extreme ? UINT64_MAX - r / 4 % 2 : r / 4 % 100000; break;
+    case MIR_COLUMN_F64:
+        cell->f64 = extreme ? doubles[r / 4 % 8] : (double)(r / 4 % 100000) / 100;
+        break;
+    case MIR_COLUMN_BOOL: cell->boolean = r & 1; break;
+    case MIR_COLUMN_STRING: {
+        size_t size = r / 4 % 20;
+        if (extreme) size = r / 4 % 64 == 0 ? sizeof long_text : 0;
+        cell->string = mir_view_of(long_text + (size == sizeof long_text ? 0 : r % 1000), size);
+        break;
+    }
+    }
+}
+
+static int64_t random_time(uint64_t *random, uint64_t n)
+{
+    static const int64_t start = INT64_C(1790000000) * 1000000000;
+    const uint64_t r = sim_random(random);
+    switch (r % 16) {
+    case 0: return start + (int64_t)(r / 16 % 50) * 1000000; /* often the same */
+    case 1: return start + (int64_t)(n - r / 16 % (n + 1)) * 1000000000;
+    case 2: return r / 16 % 40 == 0 ? INT64_MIN : start - (int64_t)(r / 16 % 20) * 86400000000000;
+    case 3:
+        return r / 16 % 40 == 0 ? INT64_MAX - 1 : start + (int64_t)(r / 16 % 400) * 3600000000000;
+    default: return start + (int64_t)n * 1000000000 + (int64_t)(r % 20000000);
+    }
+}
+
+typedef struct feeder {
+    mir_tlog *tlog;
+    uint32_t writers;
+    uint64_t random;
+    uint64_t rows;
+    mir_row row;
+    oracle stored;
+    oracle turn;
+} feeder;
+
+static void feeder_init(feeder *f, uint64_t seed)
+{
+    *f = (feeder){.random = seed, .writers = 1};
+    assert_int_equal(mir_row_init(&f->row, 16, 16, 1024), MIR_OK);
+    uint64_t random = seed;
+    for (size_t i = 0; i < sizeof long_text; i++) long_text[i] = (uint8_t)sim_random(&random);
+}
+
+static void feeder_fini(feeder *f)
+{
+    mir_row_fini(&f->row);
+    oracle_free(&f->stored);
+    oracle_free(&f->turn);
+}
+
+/* One device is always fed by the same writer of a run. */
+static mir_tlog_writer *writer_for(feeder *f, uint32_t device)
+{
+    return mir_tlog_writer_of(f->tlog, device % f->writers);
+}
+
+static bool feed_row(feeder *f)
+{
+    static const char names[8][4] = {"d_0", "d_1", "d_2", "d_3", "x", "i", "n_k", "q"};
+    const uint64_t r = sim_random(&f->random);
+    const uint32_t device = (uint32_t)(r % DEVICES);
+    const bool other = r / 8 % 64 == 0;
+    const mir_column *columns = other ? columns_b : columns_a;
+    mir_row *row = &f->row;
+    row->column_count = other ? 3 : 5;
+    row->time_ns = random_time(&f->random, f->rows);
+    row->present[0] = r / 512 % 4 == 0 ? r / 4096 % 32 : 31;
+    row->dynamic_count = r / 16384 % 4 == 0 ? (uint32_t)(r / 65536 % 6) : 0;
+    if (other) row->present[0] &= 7;
+    if (row->present[0] == 0 && row->dynamic_count == 0) row->present[0] = 1;
+    for (uint32_t i = 0; i < row->column_count; i++) {
+        random_cell(&f->random, columns[i].type, &row->cells[i]);
+    }
+    for (uint32_t i = 0; i < row->dynamic_count; i++) {
+        mir_dynamic_cell *cell = &row->dynamic[i];
+        const uint64_t pick = sim_random(&f->random);
+        cell->name = mir_view_cstr(names[pick % 8]);
+        cell->type = (mir_column_type)(1 + pick / 8 % 5);
+        random_cell(&f->random, cell->type, &cell->value);
+    }
+    mir_tlog_series *series;
+    assert_int_equal(mir_tlog_series_open(writer_for(f, device), device_ids[device],
+                                          mir_view_cstr("m.v1.T"), columns, row->column_count,
+                                          &series),
+                     MIR_OK);
+    const mir_status status = mir_tlog_append(writer_for(f, device), series, row);
+    if (status != MIR_OK) return false;
+    f->rows++;
+    oracle_add_row(&f->turn, device, columns, row);
+    return true;
+}
+
+static void commit(feeder *f)
+{
+    mir_status status = MIR_OK;
+    for (uint32_t i = 0; i < f->writers; i++) {
+        const mir_status one = mir_tlog_commit_turn(mir_tlog_writer_of(f->tlog, i), NULL);
+        if (one != MIR_OK) status = one;
+    }
+    assert_int_equal(status, MIR_OK);
+    for (size_t i = 0; i < f->turn.count; i++) {
+        if (f->stored.count == f->stored.capacity) {
+            f->stored.capacity = f->stored.capacity * 2 + 1024;
+            f->stored.fields =
+                realloc(f->stored.fields, f->stored.capacity * sizeof *f->stored.fields);
+        }
+        f->stored.fields[f->stored.count] = f->turn.fields[i];
+        f->stored.fields[f->stored.count].order = f->stored.count;
+        f->stored.count++;
+    }
+    f->turn.count = 0;
+}
+
+static void wait_spare(mir_tlog *tlog)
+{
+    const int64_t until = mir_clock_mono_ns() + 20 * MIR_NS_PER_S;
+    for (uint32_t i = 0; i < tlog->options.writer_count; i++) {
+        while (atomic_load(&tlog->writers[i].spare) == NULL ||
+               atomic_load(&tlog->writers[i].frozen_count) > 1) {
+            assert_true(mir_clock_mono_ns() < until);
+            (void)usleep(200);
+        }
+    }
+}
+
+static void settle(mir_tlog *tlog)
+{
+    mir_error error = {{0}};
+    for (uint32_t i = 0; i < tlog->options.writer_count; i++) {
+        wait_spare(tlog);
+        assert_int_equal(mir_tlog_freeze(mir_tlog_writer_of(tlog, i)), MIR_OK);
+    }
+    if (mir_tlog_settle(tlog, 60000, &error) != MIR_OK) fail_msg("settle: %s", error.text);
+}
+
+/* Whatever happens between, an answer is what the oracle says: after each commit, sealed, merged,
+ * reopened with other numbers of writers. */
+static void property_answers_match_oracle(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 3; seed++) {
+        sim_disk *disk = sim_disk_new(seed);
+        disk->short_writes = seed == 2;
+        feeder f;
+        feeder_init(&f, seed);
+        f.tlog = open_on(&disk->files, 1, 8 << 20);
+        for (int round = 0; round < 40; round++) {
+            const uint32_t turns = (uint32_t)(sim_random(&f.random) % 6);
+            for (uint32_t turn = 0; turn < turns; turn++) {
+                const uint64_t rows = sim_random(&f.random) % 40;
+                for (uint64_t i = 0; i < rows; i++) assert_true(feed_row(&f));
+                commit(&f);
+            }
+            switch (sim_random(&f.random) % 4) {
+            case 0: check_equal(f.tlog, &f.stored, "after commit"); break;
+            case 1:
+                settle(f.tlog);
+                check_equal(f.tlog, &f.stored, "sealed");
+                break;
+            case 2:
+                mir_tlog_close(f.tlog);
+                f.writers = 1 + (uint32_t)(sim_random(&f.random) % 3);
+                f.tlog = open_on(&disk->files, f.writers, 8 << 20);
+                check_equal(f.tlog, &f.stored, "reopened");
+                break;
+            default:
+                wait_spare(f.tlog);
+                assert_int_equal(mir_tlog_freeze(mir_tlog_writer_of(f.tlog, 0)), MIR_OK);
+                check_equal(f.tlog, &f.stored, "frozen");
+            }
+        }
+        settle(f.tlog);
+        check_equal(f.tlog, &f.stored, "at the end");
+        mir_tlog_stats stats;
+        mir_tlog_stats_read(f.tlog, &stats, NULL);
+        assert_true(stats.merges > 0);
+        assert_int_equal(stats.corrupt_chunks + stats.corrupt_frames + stats.torn_bytes_cut, 0);
+        mir_tlog_close(f.tlog);
+        f.tlog = open_on(&disk->files, 1, 8 << 20);
+        check_equal(f.tlog, &f.stored, "merged and reopened");
+        mir_tlog_close(f.tlog);
+        feeder_fini(&f);
+        sim_disk_free(disk);
+    }
+}
+
+/* ---- Single promises ---- */
+
+typedef struct fixture {
+    sim_disk *disk;
+    mir_tlog *tlog;
+    mir_tlog_writer *writer;
+    mir_row row;
+} fixture;
+
+static void fixture_init(fixture *x, uint64_t log_bytes)
+{
+    x->disk = sim_disk_new(7);
+    x->tlog = open_on(&x->disk->files, 1, log_bytes);
+    x->writer = mir_tlog_writer_of(x->tlog, 0);
+    assert_int_equal(mir_row_init(&x->row, 16, 16, 1024), MIR_OK);
+}
+
+static void fixture_fini(fixture *x)
+{
+    mir_row_fini(&x->row);
+    mir_tlog_close(x->tlog);
+    sim_disk_free(x->disk);
+}
+
+static const mir_column one_int[] = {{"v", 1, MIR_COLUMN_I64}};
+
+static mir_status put_int(fixture *x, uint32_t device, int64_t time_ns, int64_t value)
+{
+    mir_tlog_series *series;
+    assert_int_equal(mir_tlog_series_open(x->writer, device_ids[device], mir_view_cstr("m.v1.T"),
+                                          one_int, 1, &series),
+                     MIR_OK);
+    x->row.column_count = 1;
+    x->row.dynamic_count = 0;
+    x->row.present[0] = 1;
+    x->row.cells[0].i64 = value;
+    x->row.time_ns = time_ns;
+    return mir_tlog_append(x->writer, series, &x->row);
+}
+
+static void query_into(fixture *x, const mir_tlog_query_spec *spec, oracle_sink *sink,
+                       mir_status want)
+{
+    *sink = (oracle_sink){0};
+    const mir_tlog_sink to = oracle_sink_of(sink);
+    mir_error error = {{0}};
+    const mir_status status = mir_tlog_query(x->tlog, spec, &to, NULL, &error);
+    if (status != want) fail_msg("query: %d %s", status, error.text);
+}
+
+static void row_is_visible_after_its_commit_and_not_before(void **state)
+{
+    (void)state;
+    fixture x;
+    fixture_init(&x, 8 << 20);
+    const mir_tlog_query_spec spec = spec_all();
+    oracle_sink sink;
+    assert_int_equal(put_int(&x, 0, 1000, 42), MIR_OK);
+    query_into(&x, &spec, &sink, MIR_OK);
+    assert_int_equal(sink.rows, 0);
+    assert_int_equal(sink.column_count, 0);
+    assert_int_equal(mir_tlog_commit_turn(x.writer, NULL), MIR_OK);
+    query_into(&x, &spec, &sink, MIR_OK);
+    assert_int_equal(sink.rows, 1);
+    assert_int_equal(sink.answer.fields[0].bits, 42);
+    oracle_free(&sink.answer);
+    fixture_fini(&x);
+}
+
+static void times_are_inclusive_from_and_exclusive_to(void **state)
+{
+    (void)state;
+    fixture x;
+    fixture_init(&x, 8 << 20);
+    for (int64_t t = 0; t < 10; t++) assert_int_equal(put_int(&x, 0, t, t), MIR_OK);
+    assert_int_equal(mir_tlog_commit_turn(x.writer, NULL), MIR_OK);
+    for (int sealed = 0; sealed < 2; sealed++) {
+        mir_tlog_query_spec spec = spec_all();
+        spec.from_ns = 3;
+        spec.to_ns = 6;
+        oracle_sink sink;
+        query_into(&x, &spec, &sink, MIR_OK);
+        assert_int_equal(sink.rows, 3);
+        assert_int_equal(sink.answer.fields[0].time_ns, 3);
+        assert_int_equal(sink.answer.fields[2].time_ns, 5);
+        oracle_free(&sink.answer);
+        spec.to_ns = 3;
+        query_into(&x, &spec, &sink, MIR_E_INVALID);
+        settle(x.tlog);
+    }
+    fixture_fini(&x);
+}
+
+static void window_is_the_mean_at_its_end_clipped(void **state)
+{
+    (void)state;
+    fixture x;
+    fixture_init(&x, 8 << 20);
+    /* Two values in [0, 10), none in [10, 20), one in [20, 30), a negative one before zero. */
+    assert_int_equal(put_int(&x, 0, 1, 1), MIR_OK);
+    assert_int_equal(put_int(&x, 0, 9, 2), MIR_OK);
+    assert_int_equal(put_int(&x, 0, 20, 7), MIR_OK);
+    assert_int_equal(put_int(&x, 0, -3, -5), MIR_OK);
+    assert_int_equal(mir_tlog_commit_turn(x.writer, NULL), MIR_OK);
+    for (int sealed = 0; sealed < 2; sealed++) {
+        mir_tlog_query_spec spec = spec_all();
+        spec.from_ns = -100;
+        spec.to_ns = 25;
+        spec.window_ns = 10;
+        oracle_sink sink;
+        query_into(&x, &spec, &sink, MIR_OK);
+        static const int64_t times[] = {0, 10, 25};
+        static const double means[] = {-5, 1.5, 7};
+        assert_int_equal(sink.rows, 3);
+        for (int i = 0; i < 3; i++) {
+            double mean;
+            memcpy(&mean, &sink.answer.fields[i].bits, 8);
+            assert_int_equal(sink.answer.fields[i].type, MIR_COLUMN_F64);
+            assert_int_equal(sink.answer.fields[i].time_ns, times[i]);
+            assert_true(mean == means[i]);
+        }
+        oracle_free(&sink.answer);
+        settle(x.tlog);
+    }
+    fixture_fini(&x);
+}
+
+static void window_leaves_strings_and_booleans_out(void **state)
+{
+    (void)state;
+    fixture x;
+    fixture_init(&x, 8 << 20);
+    mir_tlog_series *series;
+    assert_int_equal(mir_tlog_series_open(x.writer, device_ids[0], mir_view_cstr("m.v1.T"),
+                                          columns_a, 5, &series),
+                     MIR_OK);
+    x.row.column_count = 5;
+    x.row.present[0] = 31;
+    x.row.cells[0].boolean = true;
+    x.row.cells[1].f64 = 0.5;
+    x.row.cells[2].i64 = -3;
+    x.row.cells[3].string = mir_view_cstr("text");
+    x.row.cells[4].u64 = UINT64_MAX;
+    x.row.time_ns = 5;
+    assert_int_equal(mir_tlog_append(x.writer, series, &x.row), MIR_OK);
+    assert_int_equal(mir_tlog_commit_turn(x.writer, NULL), MIR_OK);
+    mir_tlog_query_spec spec = spec_all();
+    spec.window_ns = 10;
+    oracle_sink sink;
+    query_into(&x, &spec, &sink, MIR_OK);
+    assert_int_equal(sink.column_count, 3);
+    assert_string_equal(sink.names[0], "f");
+    assert_string_equal(sink.names[1], "i");
+    assert_string_equal(sink.names[2], "u");
+    oracle_free(&sink.answer);
+    fixture_fini(&x);
+}
+
+static void fields_can_be_chosen(void **state)
+{
+    (void)state;
+    fixture x;
+    fixture_init(&x, 8 << 20);
+    mir_tlog_series *series;
+    assert_int_equal(mir_tlog_series_open(x.writer, device_ids[0], mir_view_cstr("m.v1.T"),
+                                          columns_a, 5, &series),
+                     MIR_OK);
+    x.row.column_count = 5;
+    memset(x.row.cells, 0, 5 * sizeof *x.row.cells);
+    for (int64_t t = 0; t < 10; t++) {
+        x.row.time_ns = t;
+        x.row.present[0] = t % 2 == 0 ? 31 : 1;
+        assert_int_equal(mir_tlog_append(x.writer, series, &x.row), MIR_OK);
+    }
+    assert_int_equal(mir_tlog_commit_turn(x.writer, NULL), MIR_OK);
+    for (int sealed = 0; sealed < 2; sealed++) {
+        const mir_view fields[] = {MIR_VIEW_LITERAL("u"), MIR_VIEW_LITERAL("none"),
+                                   MIR_VIEW_LITERAL("i")};
+        mir_tlog_query_spec spec = spec_all();
+        spec.fields = fields;
+        spec.field_count = 3;
+        oracle_sink sink;
+        query_into(&x, &spec, &sink, MIR_OK);
+        assert_int_equal(sink.column_count, 2);
+        assert_string_equal(sink.names[0], "i");
+        assert_int_equal(sink.rows, 5); /* rows without any of them are not rows */
+        oracle_free(&sink.answer);
+        settle(x.tlog);
+    }
+    fixture_fini(&x);
+}
+
+static void answers_are_bounded_and_cancellable(void **state)
+{
+    (void)state;
+    fixture x;
+    fixture_init(&x, 8 << 20);
+    for (int64_t t = 0; t < 5000; t++) assert_int_equal(put_int(&x, 0, t, t), MIR_OK);
+    assert_int_equal(mir_tlog_commit_turn(x.writer, NULL), MIR_OK);
+    oracle_sink sink;
+    mir_tlog_query_spec spec = spec_all();
+    spec.rows_max = 4999;
+    query_into(&x, &spec, &sink, MIR_E_TOO_LARGE);
+    spec.rows_max = 5000;
+    query_into(&x, &spec, &sink, MIR_OK);
+    assert_int_equal(sink.rows, 5000);
+    oracle_free(&sink.answer);
+    spec.bytes_max = 10000;
+    query_into(&x, &spec, &sink, MIR_E_TOO_LARGE);
+    spec.bytes_max = 0;
+    atomic_bool cancel = true;
+    spec.cancel = &cancel;
+    query_into(&x, &spec, &sink, MIR_E_CANCELLED);
+    fixture_fini(&x);
+}
+
+typedef struct name_list {
+    char names[32][64];
+    uint32_t count;
+} name_list;
+
+static mir_status name_push(void *context, mir_view name)
+{
+    name_list *list = context;
+    (void)snprintf(list->names[list->count++], 64, "%.*s", MIR_VIEW_ARGS(name));
+    return MIR_OK;
+}
+
+static void fields_and_measurements_are_listed(void **state)
+{
+    (void)state;
+    fixture x;
+    fixture_init(&x, 8 << 20);
+    mir_tlog_series *series;
+    assert_int_equal(mir_tlog_series_open(x.writer, device_ids[0], mir_view_cstr("m.v1.T"),
+                                          columns_a, 5, &series),
+                     MIR_OK);
+    x.row.column_count = 5;
+    memset(x.row.cells, 0, 5 * sizeof *x.row.cells);
+    x.row.present[0] = 1 | 4; /* b and i */
+    x.row.dynamic_count = 1;
+    x.row.dynamic[0] = (mir_dynamic_cell){.name = MIR_VIEW_LITERAL("a_0"), .type = MIR_COLUMN_I64};
+    x.row.time_ns = 1000;
+    assert_int_equal(mir_tlog_append(x.writer, series, &x.row), MIR_OK);
+    assert_int_equal(mir_tlog_commit_turn(x.writer, NULL), MIR_OK);
+    for (int sealed = 0; sealed < 2; sealed++) {
+        name_list list = {.count = 0};
+        assert_int_equal(
+            mir_tlog_fields(x.tlog, mir_view_cstr("m.v1.T"), 1000, name_push, &list, NULL), MIR_OK);
+        assert_int_equal(list.count, 3);
+        assert_string_equal(list.names[0], "a_0");
+        assert_string_equal(list.names[1], "b");
+        assert_string_equal(list.names[2], "i");
+        list.count = 0;
+        assert_int_equal(
+            mir_tlog_fields(x.tlog, mir_view_cstr("m.v1.T"), 1001, name_push, &list, NULL), MIR_OK);
+        assert_int_equal(list.count, 0);
+        assert_int_equal(mir_tlog_measurements(x.tlog, name_push, &list, NULL), MIR_OK);
+        assert_int_equal(list.count, 1);
+        assert_string_equal(list.names[0], "m.v1.T");
+        settle(x.tlog);
+    }
+    fixture_fini(&x);
+}
+
+static void malformed_rows_are_refused_and_counted(void **state)
+{
+    (void)state;
+    fixture x;
+    fixture_init(&x, MIR_TLOG_LOG_BYTES_MIN);
+    mir_tlog_series *series;
+    assert_int_equal(mir_tlog_series_open(x.writer, (mir_view){NULL, 0}, mir_view_cstr("m"),
+                                          columns_a, 5, &series),
+                     MIR_E_INVALID);
+    assert_int_equal(mir_tlog_series_open(x.writer, mir_view_of(long_text, 256), mir_view_cstr("m"),
+                                          columns_a, 5, &series),
+                     MIR_E_TOO_LARGE);
+    assert_int_equal(mir_tlog_series_open(x.writer, device_ids[0], mir_view_cstr("m.v1.T"),
+                                          columns_a, 5, &series),
+                     MIR_OK);
+    x.row.column_count = 4;
+    x.row.present[0] = 1;
+    assert_int_equal(mir_tlog_append(x.writer, series, &x.row), MIR_E_INVALID);
+    x.row.column_count = 5;
+    x.row.present[0] = 0;
+    assert_int_equal(mir_tlog_append(x.writer, series, &x.row), MIR_E_INVALID);
+    x.row.present[0] = 8;
+    x.row.cells[3].string = mir_view_of(long_text, 20000);
+    assert_int_equal(mir_tlog_append(x.writer, series, &x.row), MIR_E_TOO_LARGE);
+    assert_int_equal(mir_tlog_commit_turn(x.writer, NULL), MIR_OK);
+    mir_tlog_stats stats;
+    mir_tlog_stats_read(x.tlog, &stats, NULL);
+    assert_int_equal(stats.refused_invalid, 2);
+    assert_int_equal(stats.refused_too_large, 1);
+    assert_int_equal(stats.rows_accepted, 0);
+    fixture_fini(&x);
+}
+
+static void columns_of_a_series_are_bounded_until_its_log_is_sealed(void **state)
+{
+    (void)state;
+    fixture x;
+    fixture_init(&x, 24 << 20);
+    mir_tlog_series *series;
+    assert_int_equal(
+        mir_tlog_series_open(x.writer, device_ids[0], mir_view_cstr("m.v1.T"), one_int, 1, &series),
+        MIR_OK);
+    x.row.column_count = 1;
+    x.row.present[0] = 1;
+    x.row.dynamic_count = 1;
+    char name[16];
+    uint32_t stored = 0;
+    for (int i = 0; i < MIR_TLOG_COLUMNS_MAX + 10; i++) {
+        const int size = snprintf(name, sizeof name, "k_%d", i);
+        x.row.time_ns = i;
+        x.row.dynamic[0] = (mir_dynamic_cell){
+            .name = mir_view_of(name, (size_t)size), .type = MIR_COLUMN_I64, .value.i64 = i};
+        const mir_status status = mir_tlog_append(x.writer, series, &x.row);
+        if (status == MIR_OK) {
+            stored++;
+        } else {
+            assert_int_equal(status, MIR_E_TOO_LARGE);
+        }
+    }
+    assert_int_equal(stored, MIR_TLOG_COLUMNS_MAX - 1);
+    assert_int_equal(mir_tlog_commit_turn(x.writer, NULL), MIR_OK);
+    settle(x.tlog);
+    assert_int_equal(mir_tlog_append(x.writer, series, &x.row), MIR_OK);
+    assert_int_equal(mir_tlog_commit_turn(x.writer, NULL), MIR_OK);
+    fixture_fini(&x);
+}
+
+/* With nobody who seals, the log takes what it may hold and refuses the rest at once. */
+static void full_log_refuses_and_recovers(void **state)
+{
+    (void)state;
+    fixture x;
+    fixture_init(&x, MIR_TLOG_LOG_BYTES_MIN);
+    uint64_t stored = 0;
+    uint64_t refused = 0;
+    /* Segments cannot be made: every change but writes of the log would fail, so all fail once the
+     * logs are there. */
+    for (int64_t t = 0; t < 200000 && refused < 10; t++) {
+        const mir_status status = put_int(&x, 0, t, t);
+        if (status == MIR_OK) {
+            stored++;
+        } else {
+            assert_int_equal(status, MIR_E_FULL);
+            refused++;
+        }
+        if (t % 64 == 0) assert_int_equal(mir_tlog_commit_turn(x.writer, NULL), MIR_OK);
+    }
+    assert_int_equal(mir_tlog_commit_turn(x.writer, NULL), MIR_OK);
+    mir_tlog_stats stats;
+    mir_tlog_stats_read(x.tlog, &stats, NULL);
+    assert_int_equal(stats.rows_accepted, stored);
+    assert_int_equal(stats.refused_full, refused);
+    assert_true(stats.log_bytes <= MIR_TLOG_LOG_BYTES_MIN);
+    wait_spare(x.tlog);
+    assert_int_equal(put_int(&x, 0, INT64_C(1) << 40, 1), MIR_OK);
+    assert_int_equal(mir_tlog_commit_turn(x.writer, NULL), MIR_OK);
+    mir_tlog_query_spec spec = spec_all();
+    oracle_sink sink;
+    query_into(&x, &spec, &sink, MIR_OK);
+    assert_int_equal(sink.rows, stored + 1);
+    oracle_free(&sink.answer);
+    fixture_fini(&x);
+}
+
+static void retention_drops_by_size_and_age(void **state)
+{
+    (void)state;
+    sim_disk *disk = sim_disk_new(3);
+    mir_tlog_options options = {.directory = "/tlog",
+                                .files = &disk->files,
+                                .log_bytes_max = 8 << 20,
+                                .sync_ms = 1,
+                                .retention_age_ns = UINT64_C(86400000000000)};
+    fixture x = {.disk = disk};
+    assert_int_equal(mir_tlog_open(&options, &x.tlog, NULL), MIR_OK);
+    x.writer = mir_tlog_writer_of(x.tlog, 0);
+    assert_int_equal(mir_row_init(&x.row, 16, 16, 1024), MIR_OK);
+    const int64_t now = mir_clock_wall_ns();
+    assert_int_equal(put_int(&x, 0, now - 3 * INT64_C(86400000000000), 1), MIR_OK);
+    assert_int_equal(put_int(&x, 0, now, 2), MIR_OK);
+    assert_int_equal(mir_tlog_commit_turn(x.writer, NULL), MIR_OK);
+    settle(x.tlog);
+    mir_tlog_query_spec spec = spec_all();
+    oracle_sink sink;
+    query_into(&x, &spec, &sink, MIR_OK);
+    assert_int_equal(sink.rows, 1);
+    assert_int_equal(sink.answer.fields[0].bits, 2);
+    oracle_free(&sink.answer);
+    mir_tlog_close(x.tlog);
+    options.retention_bytes_max = 1;
+    assert_int_equal(mir_tlog_open(&options, &x.tlog, NULL), MIR_OK);
+    assert_int_equal(mir_tlog_settle(x.tlog, 20000, NULL), MIR_OK);
+    query_into(&x, &spec, &sink, MIR_OK);
+    assert_int_equal(sink.rows, 0);
+    fixture_fini(&x);
+}
+
+static void closed_series_keep_their_rows(void **state)
+{
+    (void)state;
+    fixture x;
+    fixture_init(&x, 8 << 20);
+    for (int64_t t = 0; t < 100; t++) {
+        assert_int_equal(put_int(&x, 0, t, t), MIR_OK);
+        mir_tlog_series *series;
+        assert_int_equal(mir_tlog_series_open(x.writer, device_ids[0], mir_view_cstr("m.v1.T"),
+                                              one_int, 1, &series),
+                         MIR_OK);
+        mir_tlog_series_close(x.writer, series);
+    }
+    assert_int_equal(mir_tlog_commit_turn(x.writer, NULL), MIR_OK);
+    mir_tlog_query_spec spec = spec_all();
+    oracle_sink sink;
+    query_into(&x, &spec, &sink, MIR_OK);
+    assert_int_equal(sink.rows, 100);
+    oracle_free(&sink.answer);
+    mir_tlog_stats stats;
+    mir_tlog_stats_read(x.tlog, &stats, NULL);
+    assert_int_equal(stats.series_open, 0);
+    fixture_fini(&x);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(row_is_visible_after_its_commit_and_not_before),
+        cmocka_unit_test(times_are_inclusive_from_and_exclusive_to),
+        cmocka_unit_test(window_is_the_mean_at_its_end_clipped),
+        cmocka_unit_test(window_leaves_strings_and_booleans_out),
+        cmocka_unit_test(fields_can_be_chosen),
+        cmocka_unit_test(answers_are_bounded_and_cancellable),
+        cmocka_unit_test(fields_and_measurements_are_listed),
+        cmocka_unit_test(malformed_rows_are_refused_and_counted),
+        cmocka_unit_test(columns_of_a_series_are_bounded_until_its_log_is_sealed),
+        cmocka_unit_test(full_log_refuses_and_recovers),
+        cmocka_unit_test(retention_drops_by_size_and_age),
+        cmocka_unit_test(closed_series_keep_their_rows),
+        cmocka_unit_test(property_answers_match_oracle),
+    };
+    return cmocka_run_group_tests(tests, setup, NULL);
+}
