@@ -142,11 +142,11 @@ class Server:
             self.folder = pathlib.Path(tempfile.mkdtemp(prefix="mir-blackbox-"))
         self.starts += 1
         self.log_path = self.folder / f"stderr.{self.starts}"
-        with open(self.log_path, "wb") as log:
-            self.process = subprocess.Popen(
-                self._command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder
-            )
         try:
+            with open(self.log_path, "wb") as log:
+                self.process = subprocess.Popen(
+                    self._command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder
+                )
             self.port = wait_until(self._ready, START_S, "server is ready")
         except BaseException:
             self.kill()
