@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "mir_json_text.h"
 
+#include <float.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -69,6 +70,7 @@ void mir_json_put_number(mir_bytes *text, double value, bool is_float)
     /* What is exact within the guaranteed digits is shortest after its zeros are cut off. */
     char form[40];
     int precision = is_float ? 6 : 15, precision_max = is_float ? 9 : 17;
+    if (fabs(value) < (is_float ? (double)FLT_MIN : DBL_MIN)) precision = 1; /* no such guarantee */
     for (;; precision++) {
         (void)snprintf(form, sizeof form, "%.*e", precision - 1, value);
         double back = is_float ? (double)strtof(form, NULL) : strtod(form, NULL);

@@ -919,6 +919,7 @@ static mir_status index_fields(loader *load, mir_schema_message *message)
         }
     }
     for (uint32_t i = 0; i < count; i++) {
+        message->has_required = message->has_required || fields[i].is_required;
         fields[i].is_packed =
             fields[i].is_packed && fields[i].is_repeated && is_packable(fields[i].kind);
     }
