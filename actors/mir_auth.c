@@ -174,7 +174,8 @@ static bool secret_matches(const char *known, bool hashed, mir_view given)
 {
     if (!hashed) return same_secret(known, given);
     char text[256];
-    if (given.size >= sizeof text || memchr(given.data, '\0', given.size) != NULL) return false;
+    if (given.size == 0 || given.size >= sizeof text) return false;
+    if (memchr(given.data, '\0', given.size) != NULL) return false;
     memcpy(text, given.data, given.size);
     text[given.size] = '\0';
     struct crypt_data *work = calloc(1, sizeof *work);

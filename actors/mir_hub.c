@@ -1,63 +1,344 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "mir_hub.h"
+
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
-struct mir_hub {
-    int unused;
+#include <string.h>
+#include <time.h>
+
+#include "mir_actors.h"
+#include "mir_ask.h"
+#include "mir_assert.h"
+#include "mir_clock.h"
+#include "mir_core_service.h"
+#include "mir_hash.h"
+#include "mir_log.h"
+#include "mir_nats.h"
+#include "mir_request.h"
+#include "mir_status_service.h"
+#include "mir_tlm_service.h"
+#include "mir_twin.h"
+
+enum { QUERY_WORKERS = 2, QUERY_NICE = 19 };
+
+const mir_request_handler mir_request_handlers[MIR_FUNCTION_COUNT] = {
+    [MIR_CORE_CREATE] = mir_core_create,  [MIR_CORE_CREATES] = mir_core_creates,
+    [MIR_CORE_UPDATE] = mir_core_update,  [MIR_CORE_DELETE] = mir_core_delete,
+    [MIR_CORE_LIST] = mir_core_list,      [MIR_CORE_SCHEMA] = mir_core_schema,
+    [MIR_TLM_LIST] = mir_tlm_list,        [MIR_TLM_QUERY] = mir_tlm_query,
+    [MIR_SYS_STATUS] = mir_status_report,
 };
+
+typedef struct service_name {
+    const char *module, *name;
+    mir_function function;
+} service_name;
+
+static const service_name client_services[] = {
+    {"core", "create", MIR_CORE_CREATE}, {"core", "creates", MIR_CORE_CREATES},
+    {"core", "update", MIR_CORE_UPDATE}, {"core", "delete", MIR_CORE_DELETE},
+    {"core", "list", MIR_CORE_LIST},     {"core", "schema", MIR_CORE_SCHEMA},
+    {"tlm", "list", MIR_TLM_LIST},       {"tlm", "query", MIR_TLM_QUERY},
+    {"sys", "status", MIR_SYS_STATUS},
+};
+
+static const service_name device_services[] = {
+    {"core", "hearthbeat", MIR_DEVICE_HEARTBEAT},
+    {"core", "schema", MIR_DEVICE_SCHEMA},
+    {"tlm", "proto", MIR_DEVICE_TELEMETRY},
+    {"cfg", "desiredproperties", MIR_DEVICE_DESIRED},
+};
+
+unsigned mir_hub_shard_of(const mir_hub *hub, mir_view device_id)
+{
+    unsigned partition = (unsigned)(mir_hash_view(device_id) % MIR_PARTITIONS);
+    return partition % hub->shard_count;
+}
+
+void mir_hub_begin(mir_hub *hub)
+{
+    atomic_fetch_add_explicit(&hub->in_flight, 1, memory_order_relaxed);
+}
+
+void mir_hub_end(mir_hub *hub)
+{
+    /* Release: who sees none in flight sees everything that they did. */
+    atomic_fetch_sub_explicit(&hub->in_flight, 1, memory_order_release);
+}
+
+void mir_actors_problem(mir_actors *actors, mir_view device, const char *kind, uint64_t count,
+                        const char *format, ...)
+{
+    mir_problem *place = NULL, *rarest = &actors->problems[0];
+    for (unsigned i = 0; i < actors->problem_count; i++) {
+        mir_problem *p = &actors->problems[i];
+        if (p->kind == kind && mir_view_eq_cstr(device, p->device)) {
+            place = p;
+            break;
+        }
+        if (p->last_wall_ns < rarest->last_wall_ns) rarest = p;
+    }
+    if (place == NULL) {
+        place = actors->problem_count < MIR_PROBLEMS_MAX
+                    ? &actors->problems[actors->problem_count++]
+                    : rarest;
+        *place = (mir_problem){.kind = kind};
+        (void)snprintf(place->device, sizeof place->device, "%.*s",
+                       device.size > MIR_DEVICE_ID_BYTES_MAX ? MIR_DEVICE_ID_BYTES_MAX
+                                                             : (int)device.size,
+                       (const char *)device.data);
+    }
+    place->count += count;
+    place->last_wall_ns = actors->shard->loop->wall_ns;
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(place->text, sizeof place->text, format, args);
+    va_end(args);
+}
+
+/* --- endpoints ------------------------------------------------------------------------------ */
+
+static bool split5(mir_view subject, mir_view tokens[5])
+{
+    const uint8_t *at = subject.data, *end = subject.data + subject.size;
+    for (int i = 0; i < 5; i++) {
+        const uint8_t *dot = at < end ? memchr(at, '.', (size_t)(end - at)) : NULL;
+        if ((dot == NULL) != (i == 4)) return false;
+        const uint8_t *stop = dot == NULL ? end : dot;
+        tokens[i] = (mir_view){at, (size_t)(stop - at)};
+        if (tokens[i].size == 0) return false;
+        at = stop + 1;
+    }
+    return true;
+}
+
+static mir_function look_up(const service_name *names, size_t count, const mir_view tokens[5])
+{
+    if (!mir_view_eq_cstr(tokens[3], "v1alpha")) return MIR_FUNCTION_NONE;
+    for (size_t i = 0; i < count; i++)
+        if (mir_view_eq_cstr(tokens[2], names[i].module) &&
+            mir_view_eq_cstr(tokens[4], names[i].name))
+            return names[i].function;
+    return MIR_FUNCTION_NONE;
+}
+
+static mir_hub *the_hub(const mir_shard *shard)
+{
+    return ((const mir_actors *)shard->actors)->hub;
+}
+
+static mir_endpoint_kind classify(const mir_shard *shard, mir_message *message, unsigned *owner)
+{
+    const mir_hub *hub = the_hub(shard);
+    mir_view tokens[5];
+    message->function = MIR_FUNCTION_NONE;
+    if (mir_view_starts(message->subject, MIR_VIEW_LITERAL("device."))) {
+        if (!split5(message->subject, tokens)) return MIR_ENDPOINT_NONE;
+        message->function = (uint8_t)look_up(
+            device_services, sizeof device_services / sizeof device_services[0], tokens);
+        if (message->function == MIR_FUNCTION_NONE) return MIR_ENDPOINT_NONE;
+        message->key = tokens[1];
+        *owner = mir_hub_shard_of(hub, tokens[1]);
+        return MIR_ENDPOINT_DEVICE;
+    }
+    if (mir_view_starts(message->subject, MIR_VIEW_LITERAL("client."))) {
+        if (!split5(message->subject, tokens)) return MIR_ENDPOINT_NONE;
+        message->function = (uint8_t)look_up(
+            client_services, sizeof client_services / sizeof client_services[0], tokens);
+        return message->function == MIR_FUNCTION_NONE ? MIR_ENDPOINT_NONE : MIR_ENDPOINT_SERVICE;
+    }
+    mir_view inbox = mir_view_cstr(hub->inbox);
+    if (mir_view_starts(message->subject, inbox)) {
+        mir_view rest = mir_view_from(message->subject, inbox.size);
+        unsigned number = 0;
+        size_t i = 0;
+        for (; i < rest.size && i < 3 && rest.data[i] >= '0' && rest.data[i] <= '9'; i++)
+            number = number * 10 + (rest.data[i] - '0');
+        if (i == 0 || i >= rest.size || rest.data[i] != '.' || number >= hub->shard_count)
+            return MIR_ENDPOINT_NONE;
+        message->key = mir_view_from(rest, i + 1);
+        *owner = number;
+        return MIR_ENDPOINT_REPLY;
+    }
+    return MIR_ENDPOINT_NONE;
+}
+
+static void deliver(mir_shard *shard, const mir_message *message)
+{
+    switch ((mir_endpoint_kind)message->endpoint) {
+    case MIR_ENDPOINT_DEVICE: mir_twin_receive(shard, message); break;
+    case MIR_ENDPOINT_SERVICE: mir_request_begin(shard, message); break;
+    case MIR_ENDPOINT_REPLY: mir_ask_answer(shard, message); break;
+    case MIR_ENDPOINT_NONE: MIR_ASSERT(false);
+    }
+}
+
+static void commit(mir_shard *shard)
+{
+    mir_actors *actors = mir_actors_of(shard);
+    uint32_t refused = 0;
+    if (mir_tlog_commit_turn(actors->log, &refused) != MIR_OK && refused != 0)
+        actors->telemetry_refused += refused;
+}
+
+const mir_endpoints mir_hub_endpoints = {
+    .classify = classify,
+    .deliver = deliver,
+    .commit = commit,
+};
+
+/* --- life ----------------------------------------------------------------------------------- */
+
 mir_status mir_hub_create(const mir_config *config, mir_shard *const *shards, unsigned shard_count,
                           mir_workers *requests, const char *server_id, const char *io_name,
                           mir_hub **hub, mir_error *error)
 {
-    (void)config;
-    (void)shards;
-    (void)shard_count;
-    (void)requests;
-    (void)server_id;
-    (void)io_name;
-    (void)error;
-    *hub = calloc(1, sizeof **hub);
+    mir_hub *fresh = calloc(1, sizeof *fresh);
+    if (fresh == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
+    fresh->config = config;
+    fresh->shards = shards;
+    fresh->shard_count = shard_count;
+    fresh->requests = requests;
+    fresh->io_name = io_name;
+    fresh->started_mono_ns = mir_clock_mono_ns();
+    /* "mir-" and seven characters, as clients write their own names. */
+    (void)snprintf(fresh->instance, sizeof fresh->instance, "mir-%.7s", server_id + 3);
+    (void)snprintf(fresh->inbox, sizeof fresh->inbox, "_INBOX.%s.", server_id);
+
+    char path[4200];
+    (void)snprintf(path, sizeof path, "%s/state", config->data);
+    static const mir_state_sync syncs[] = {
+        [MIR_CONFIG_SYNC_COMMIT] = MIR_STATE_SYNC_COMMIT,
+        [MIR_CONFIG_SYNC_INTERVAL] = MIR_STATE_SYNC_INTERVAL,
+        [MIR_CONFIG_SYNC_OFF] = MIR_STATE_SYNC_OFF,
+    };
+    if (config->state.sync != MIR_CONFIG_SYNC_COMMIT)
+        mir_log_warn("state.sync is not `commit`: what a reply said is done may be lost in a power "
+                     "cut");
+    mir_state_options state_options = {.path = path,
+                                       .map_bytes = (uint64_t)config->state.map_size_bytes,
+                                       .sync = syncs[config->state.sync]};
+    mir_status status = mir_state_open(&state_options, &fresh->state, error);
+    if (status == MIR_OK) {
+        (void)snprintf(path, sizeof path, "%s/telemetry", config->data);
+        mir_tlog_options tlog_options = {
+            .directory = path,
+            .writer_count = shard_count,
+            .log_bytes_max = (uint64_t)config->telemetry.log_bytes_max,
+            .sync_ms = (uint32_t)(config->telemetry.sync_ns / MIR_NS_PER_MS),
+            .retention_age_ns = (uint64_t)config->telemetry.retention_age_ns,
+            .retention_bytes_max = (uint64_t)config->telemetry.retention_size_bytes,
+        };
+        status = mir_tlog_open(&tlog_options, &fresh->tlog, error);
+    }
+    if (status == MIR_OK) {
+        status = mir_schemas_create(fresh->state, &fresh->schemas);
+        if (status == MIR_OK)
+            status = mir_workers_create(QUERY_WORKERS, QUERY_NICE, "query", &fresh->queries);
+        if (status != MIR_OK)
+            (void)mir_error_set(error, status, "cannot start: %s", mir_status_name(status));
+    }
+    if (status != MIR_OK) {
+        mir_hub_destroy(fresh);
+        return status;
+    }
+    *hub = fresh;
     return MIR_OK;
 }
-mir_status mir_hub_start(mir_hub *hub, mir_error *error)
-{
-    (void)hub;
-    (void)error;
-    return MIR_OK;
-}
-void mir_hub_stop(mir_hub *hub)
-{
-    (void)hub;
-}
-void mir_hub_destroy(mir_hub *hub)
-{
-    free(hub);
-}
+
 mir_status mir_hub_shard_init(mir_hub *hub, mir_shard *shard)
 {
-    (void)hub;
-    (void)shard;
-    return MIR_OK;
+    mir_actors *actors = calloc(1, sizeof *actors);
+    if (actors == NULL) return MIR_E_NO_MEMORY;
+    actors->hub = hub;
+    actors->shard = shard;
+    actors->log = mir_tlog_writer_of(hub->tlog, shard->id);
+    shard->actors = actors;
+    return mir_row_init(&actors->row, MIR_ROW_COLUMNS_MAX_DEFAULT, MIR_ROW_DYNAMIC_MAX_DEFAULT,
+                        MIR_ROW_SCRATCH_BYTES_MAX_DEFAULT);
 }
+
 void mir_hub_shard_fini(mir_hub *hub, mir_shard *shard)
 {
     (void)hub;
-    (void)shard;
+    mir_actors *actors = shard->actors;
+    if (actors == NULL) return;
+    mir_twin_free_plans(actors);
+    mir_map_free(&actors->twins);
+    mir_map_free(&actors->asks);
+    mir_map_free(&actors->plans);
+    mir_row_fini(&actors->row);
+    free(actors);
+    shard->actors = NULL;
 }
-static mir_endpoint_kind classify(const mir_server *s, mir_message *m, unsigned *sh)
+
+typedef struct resume {
+    mir_post post;
+    mir_hub *hub;
+    uint64_t number;
+    size_t id_size;
+    char id[];
+} resume;
+
+static void resume_run(mir_shard *shard, mir_post *post)
 {
-    (void)s;
-    (void)m;
-    (void)sh;
-    return MIR_ENDPOINT_NONE;
+    resume *r = MIR_CONTAINER(post, resume, post);
+    if (!shard->stopping) mir_twin_resume(shard, mir_view_of(r->id, r->id_size), r->number);
+    mir_hub_end(r->hub);
+    free(r);
 }
-static void deliver(mir_shard *s, const mir_message *m)
+
+static mir_status resume_one(void *context, mir_view device_id, uint64_t number,
+                             int64_t last_heartbeat_ns)
 {
-    (void)s;
-    (void)m;
+    (void)last_heartbeat_ns; /* It gets a full offline_after from now. */
+    mir_hub *hub = context;
+    resume *r = malloc(sizeof *r + device_id.size);
+    if (r == NULL) return MIR_E_NO_MEMORY;
+    *r = (resume){
+        .post = {.run = resume_run}, .hub = hub, .number = number, .id_size = device_id.size};
+    memcpy(r->id, device_id.data, device_id.size);
+    mir_hub_begin(hub);
+    mir_shard_post(hub->shards[mir_hub_shard_of(hub, device_id)], &r->post);
+    return MIR_OK;
 }
-static void commit(mir_shard *s)
+
+mir_status mir_hub_start(mir_hub *hub, mir_error *error)
 {
-    (void)s;
+    return mir_state_online_each(hub->state, resume_one, hub, error);
 }
-const mir_endpoints mir_hub_endpoints = {
-    .classify = classify, .deliver = deliver, .commit = commit};
+
+void mir_hub_stop(mir_hub *hub)
+{
+    if (hub == NULL) return;
+    for (unsigned i = 0; i < hub->shard_count; i++) {
+        mir_shard *shard = hub->shards[i];
+        if (shard == NULL) continue;
+        shard->stopping = true;
+    }
+    for (unsigned i = 0; i < hub->shard_count; i++) {
+        mir_shard *shard = hub->shards[i];
+        if (shard == NULL || shard->actors == NULL) continue;
+        commit(shard);
+        mir_ask_cancel_all(shard);
+        mir_twin_free_all(shard);
+    }
+    /* What is with workers and the writer comes home through the mailboxes. */
+    while (atomic_load_explicit(&hub->in_flight, memory_order_acquire) != 0) {
+        for (unsigned i = 0; i < hub->shard_count; i++)
+            if (hub->shards[i] != NULL) mir_shard_drain(hub->shards[i]);
+        struct timespec step = {.tv_nsec = 1000 * 1000};
+        (void)nanosleep(&step, NULL);
+    }
+}
+
+void mir_hub_destroy(mir_hub *hub)
+{
+    if (hub == NULL) return;
+    mir_workers_destroy(hub->queries);
+    mir_schemas_destroy(hub->schemas);
+    if (hub->tlog != NULL) mir_tlog_close(hub->tlog);
+    mir_state_close(hub->state);
+    free(hub);
+}

@@ -378,6 +378,7 @@ static void take_apart(mir_server *server)
 {
     mir_hub_stop(server->hub);
     mir_workers_destroy(server->requests);
+    server->requests = NULL;
     /* Nobody runs any more: what is left in rings and mailboxes is given back. */
     for (unsigned i = 0; i < server->shard_count; i++) {
         mir_shard *shard = server->shards[i];

@@ -441,8 +441,7 @@ static void resolve(mir_shard *shard, mir_message *message, resolved *r)
     mir_router_match(shard->router, subject, &shard->match);
     unsigned endpoint_shard = shard->id;
     message->key = (mir_view){NULL, 0};
-    mir_endpoint_kind endpoint =
-        shard->endpoints->classify(shard->server, message, &endpoint_shard);
+    mir_endpoint_kind endpoint = shard->endpoints->classify(shard, message, &endpoint_shard);
     message->endpoint = (uint8_t)endpoint;
     if (cached && !shard->match.failed) {
         route->hash = hash;

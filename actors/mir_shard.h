@@ -53,7 +53,7 @@ typedef enum mir_endpoint_kind {
 
 typedef struct mir_endpoints {
     /* Pure. Fills endpoint, function and key, and the shard to handle it. */
-    mir_endpoint_kind (*classify)(const mir_server *server, mir_message *message, unsigned *shard);
+    mir_endpoint_kind (*classify)(const mir_shard *shard, mir_message *message, unsigned *owner);
     void (*deliver)(mir_shard *shard, const mir_message *message);
     /* At the end of a turn, before acknowledgements leave: make it last. */
     void (*commit)(mir_shard *shard);

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* mir_actors: what the hub's actors on all shards share, and what those of one shard share.
+ *
+ * Why        Twins, services and their helpers work on the same stores and find each other here.
+ * Ownership  The hub owns all of it. An operation that leaves its shard (to a worker, to the state
+ *            writer) owns itself until its last post has run, and is counted meanwhile, so that a
+ *            stop can wait for it.
+ * Affinity   mir_hub: immutable after start but for the atomics. mir_actors: one shard's thread.
+ * Errors     None. */
+#ifndef MIR_ACTORS_H
+#define MIR_ACTORS_H
+
+#include <stdatomic.h>
+
+#include "mir_histogram.h"
+#include "mir_hub.h"
+#include "mir_letter.h"
+#include "mir_row.h"
+#include "mir_schemas.h"
+#include "mir_state.h"
+#include "mir_tlog.h"
+#include "mir_workers.h"
+
+typedef enum mir_function {
+    MIR_FUNCTION_NONE = 0,
+    MIR_DEVICE_HEARTBEAT,
+    MIR_DEVICE_SCHEMA,
+    MIR_DEVICE_TELEMETRY,
+    MIR_DEVICE_DESIRED,
+    MIR_CORE_CREATE,
+    MIR_CORE_CREATES,
+    MIR_CORE_UPDATE,
+    MIR_CORE_DELETE,
+    MIR_CORE_LIST,
+    MIR_CORE_SCHEMA,
+    MIR_TLM_LIST,
+    MIR_TLM_QUERY,
+    MIR_SYS_STATUS,
+    MIR_FUNCTION_COUNT,
+} mir_function;
+
+struct mir_hub {
+    const mir_config *config;
+    mir_shard *const *shards;
+    unsigned shard_count;
+    mir_workers *requests; /* normal priority: requests of people and devices */
+    mir_workers *queries;  /* gives way: long reads of the telemetry log */
+    mir_state *state;
+    mir_tlog *tlog;
+    mir_schemas *schemas;
+    const char *io_name;
+    char instance[32]; /* in trigger chains */
+    char inbox[48];    /* prefix of the subjects of our own replies, with its last dot */
+    int64_t started_mono_ns;
+    _Atomic uint32_t in_flight; /* operations away from their shard */
+    _Atomic uint32_t client_requests;
+};
+
+/* What goes wrong with devices, for the status: a fixed number of places, the rarest makes room. */
+enum { MIR_PROBLEMS_MAX = 64, MIR_PROBLEM_TEXT_BYTES = 160 };
+typedef struct mir_problem {
+    char device[MIR_DEVICE_ID_BYTES_MAX + 1];
+    const char *kind;
+    uint64_t count;
+    int64_t last_wall_ns;
+    char text[MIR_PROBLEM_TEXT_BYTES];
+} mir_problem;
+
+typedef struct mir_actors {
+    mir_hub *hub;
+    mir_shard *shard;
+    mir_map twins;
+    mir_map asks;
+    mir_map plans;
+    mir_tlog_writer *log;
+    mir_row row;
+    uint64_t telemetry_refused; /* by us, before the log */
+    uint64_t telemetry_accepted;
+    mir_problem problems[MIR_PROBLEMS_MAX];
+    unsigned problem_count;
+    mir_histogram request_latency; /* of client requests, nanoseconds */
+} mir_actors;
+
+static inline mir_actors *mir_actors_of(mir_shard *shard)
+{
+    return shard->actors;
+}
+
+static inline mir_view mir_hub_instance(const mir_hub *hub)
+{
+    return mir_view_cstr(hub->instance);
+}
+
+/* The shard that owns a device's partition. */
+unsigned mir_hub_shard_of(const mir_hub *hub, mir_view device_id);
+
+void mir_hub_begin(mir_hub *hub); /* an operation leaves its shard */
+void mir_hub_end(mir_hub *hub);   /* its last post has run */
+
+/* Counts something that went wrong with a device; the text is the latest. */
+void mir_actors_problem(mir_actors *actors, mir_view device, const char *kind, uint64_t count,
+                        const char *format, ...) MIR_PRINTF(5, 6);
+
+#endif

@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "mir_core_service.h"
+
+#include <stdio.h>
+
+#include "mir_api/v1/core.pb-c.h"
+#include "mir_events.h"
+
+/* --- changes -------------------------------------------------------------------------------- */
+
+/* Events and notices of what was committed; then the devices that the reply lists. */
+static bool report(mir_request *request, mir_state_change_kind kind, MirApi__V1__Device ***devices,
+                   size_t *count)
+{
+    mir_state_request *state = &request->state;
+    if (state->status != MIR_OK) {
+        mir_request_fail(request, "%s", state->error);
+        return false;
+    }
+    mir_events_of_changes(request->hub, state->changes, state->change_count, request->header,
+                          &request->arena, &request->letters);
+    mir_events_notify_twins(request->hub, state->changes, state->change_count);
+    MirStore__V1__DeviceRecord **records =
+        mir_arena_alloc(&request->arena, (state->change_count + 1) * sizeof *records);
+    size_t used = 0;
+    for (size_t i = 0; records != NULL && i < state->change_count; i++) {
+        const mir_state_change *change = &state->changes[i];
+        if (change->kind == kind)
+            records[used++] = change->after != NULL ? change->after : change->before;
+    }
+    mir_error error = {{0}};
+    if (records == NULL || mir_state_devices_of(request->hub->state, records, used, &request->arena,
+                                                devices, &error) != MIR_OK) {
+        mir_request_fail(request, "it was done, but the answer cannot be written: %s",
+                         records == NULL ? "out of memory" : error.text);
+        return false;
+    }
+    *count = used;
+    return true;
+}
+
+static void create_done(mir_request *request)
+{
+    MirApi__V1__Device **devices;
+    size_t count;
+    if (report(request, MIR_STATE_CREATED, &devices, &count)) {
+        MirApi__V1__CreateDeviceResponse response = MIR_API__V1__CREATE_DEVICE_RESPONSE__INIT;
+        response.response_case = MIR_API__V1__CREATE_DEVICE_RESPONSE__RESPONSE_OK;
+        response.ok = devices[0];
+        mir_request_answer(request, &response.base);
+    }
+    mir_request_finish(request);
+}
+
+void mir_core_create(mir_request *request)
+{
+    MirApi__V1__CreateDeviceRequest *input;
+    if (!mir_request_unpack(request, &mir_api__v1__create_device_request__descriptor, &input)) {
+        mir_request_finish(request);
+        return;
+    }
+    request->state.op = MIR_STATE_CREATE;
+    request->state.create = input;
+    mir_request_write(request, create_done);
+}
+
+static void creates_done(mir_request *request)
+{
+    MirApi__V1__DeviceList list = MIR_API__V1__DEVICE_LIST__INIT;
+    if (report(request, MIR_STATE_CREATED, &list.devices, &list.n_devices)) {
+        MirApi__V1__CreateDevicesResponse response = MIR_API__V1__CREATE_DEVICES_RESPONSE__INIT;
+        response.response_case = MIR_API__V1__CREATE_DEVICES_RESPONSE__RESPONSE_OK;
+        response.ok = &list;
+        mir_request_answer(request, &response.base);
+    }
+    mir_request_finish(request);
+}
+
+void mir_core_creates(mir_request *request)
+{
+    MirApi__V1__CreateDevicesRequest *input;
+    if (!mir_request_unpack(request, &mir_api__v1__create_devices_request__descriptor, &input)) {
+        mir_request_finish(request);
+        return;
+    }
+    request->state.op = MIR_STATE_CREATE_MANY;
+    request->state.create_many = input;
+    mir_request_write(request, creates_done);
+}
+
+static void update_done(mir_request *request)
+{
+    MirApi__V1__DeviceList list = MIR_API__V1__DEVICE_LIST__INIT;
+    if (report(request, MIR_STATE_UPDATED, &list.devices, &list.n_devices)) {
+        MirApi__V1__UpdateDeviceResponse response = MIR_API__V1__UPDATE_DEVICE_RESPONSE__INIT;
+        response.response_case = MIR_API__V1__UPDATE_DEVICE_RESPONSE__RESPONSE_OK;
+        response.ok = &list;
+        mir_request_answer(request, &response.base);
+    }
+    mir_request_finish(request);
+}
+
+void mir_core_update(mir_request *request)
+{
+    MirApi__V1__UpdateDeviceRequest *input;
+    if (!mir_request_unpack(request, &mir_api__v1__update_device_request__descriptor, &input)) {
+        mir_request_finish(request);
+        return;
+    }
+    request->state.op = MIR_STATE_UPDATE;
+    request->state.update = input;
+    mir_request_write(request, update_done);
+}
+
+static void delete_done(mir_request *request)
+{
+    MirApi__V1__DeviceList list = MIR_API__V1__DEVICE_LIST__INIT;
+    if (report(request, MIR_STATE_DELETED, &list.devices, &list.n_devices)) {
+        MirApi__V1__DeleteDeviceResponse response = MIR_API__V1__DELETE_DEVICE_RESPONSE__INIT;
+        response.response_case = MIR_API__V1__DELETE_DEVICE_RESPONSE__RESPONSE_OK;
+        response.ok = &list;
+        mir_request_answer(request, &response.base);
+    }
+    mir_request_finish(request);
+}
+
+void mir_core_delete(mir_request *request)
+{
+    MirApi__V1__DeleteDeviceRequest *input;
+    if (!mir_request_unpack(request, &mir_api__v1__delete_device_request__descriptor, &input)) {
+        mir_request_finish(request);
+        return;
+    }
+    request->state.op = MIR_STATE_DELETE;
+    request->state.delete_ = input;
+    mir_request_write(request, delete_done);
+}
+
+/* --- list ----------------------------------------------------------------------------------- */
+
+void mir_core_list(mir_request *request)
+{
+    MirApi__V1__ListDeviceRequest *input;
+    if (mir_request_unpack(request, &mir_api__v1__list_device_request__descriptor, &input)) {
+        MirStore__V1__DeviceRecord **records;
+        size_t count;
+        mir_error error = {{0}};
+        MirApi__V1__DeviceList list = MIR_API__V1__DEVICE_LIST__INIT;
+        mir_status status = mir_state_list(request->hub->state, input->targets, &request->arena,
+                                           &records, &count, &error);
+        if (status == MIR_OK)
+            status = mir_state_devices_of(request->hub->state, records, count, &request->arena,
+                                          &list.devices, &error);
+        if (status == MIR_OK) {
+            list.n_devices = count;
+            MirApi__V1__ListDeviceResponse response = MIR_API__V1__LIST_DEVICE_RESPONSE__INIT;
+            response.response_case = MIR_API__V1__LIST_DEVICE_RESPONSE__RESPONSE_OK;
+            response.ok = &list;
+            mir_request_answer(request, &response.base);
+        } else {
+            mir_request_fail(request,
+                             "error listing device: error listing devices from database: %s",
+                             error.text);
+        }
+    }
+    mir_request_finish(request);
+}
+
+/* --- schema refresh ------------------------------------------------------------------------- */
+
+typedef struct refresh {
+    const char **ids;
+    const char **errors;
+    size_t count;
+} refresh;
+
+static void refresh_done(mir_request *request)
+{
+    refresh *r = request->context;
+    MirApi__V1__DeviceListWithError list = MIR_API__V1__DEVICE_LIST_WITH_ERROR__INIT;
+    list.devices = mir_arena_alloc(&request->arena, (r->count + 1) * sizeof *list.devices);
+    mir_error error = {{0}};
+    mir_status status = list.devices == NULL ? MIR_E_NO_MEMORY : MIR_OK;
+    for (size_t i = 0; i < r->count && status == MIR_OK; i++) {
+        MirStore__V1__DeviceRecord *record;
+        MirApi__V1__DeviceWithError *entry = mir_arena_alloc(&request->arena, sizeof *entry);
+        if (entry == NULL) {
+            status = MIR_E_NO_MEMORY;
+            break;
+        }
+        mir_api__v1__device_with_error__init(entry);
+        status = mir_state_get(request->hub->state, mir_view_cstr(r->ids[i]), &request->arena,
+                               &record, &error);
+        if (status == MIR_E_NOT_FOUND) {
+            status = MIR_OK; /* deleted meanwhile */
+            continue;
+        }
+        if (status == MIR_OK)
+            status = mir_state_device_of(request->hub->state, record, &request->arena,
+                                         &entry->device, &error);
+        if (r->errors[i] != NULL) {
+            size_t size = strlen(r->errors[i]) + 64;
+            char *text = mir_arena_alloc(&request->arena, size);
+            if (text == NULL)
+                status = MIR_E_NO_MEMORY;
+            else
+                (void)snprintf(text, size, "cannot reconcile device schema: %s", r->errors[i]);
+            entry->error = text;
+        }
+        if (status == MIR_OK) list.devices[list.n_devices++] = entry;
+    }
+    if (status != MIR_OK) {
+        mir_request_fail(request, "error listing device: %s",
+                         error.text[0] == '\0' ? mir_status_name(status) : error.text);
+    } else {
+        MirApi__V1__RefreshDeviceSchemaResponse response =
+            MIR_API__V1__REFRESH_DEVICE_SCHEMA_RESPONSE__INIT;
+        response.response_case = MIR_API__V1__REFRESH_DEVICE_SCHEMA_RESPONSE__RESPONSE_OK;
+        response.ok = &list;
+        mir_request_answer(request, &response.base);
+    }
+    mir_request_finish(request);
+}
+
+static bool target_is_empty(const MirApi__V1__DeviceTarget *target)
+{
+    return target == NULL ||
+           (target->n_ids == 0 && target->n_names == 0 && target->n_namespaces == 0 &&
+            target->n_labels == 0 && target->n_schemas == 0);
+}
+
+void mir_core_schema(mir_request *request)
+{
+    MirApi__V1__RefreshDeviceSchemaRequest *input;
+    if (!mir_request_unpack(request, &mir_api__v1__refresh_device_schema_request__descriptor,
+                            &input)) {
+        mir_request_finish(request);
+        return;
+    }
+    if (target_is_empty(input->targets)) {
+        mir_request_fail(request,
+                         "error occure because of bad request: [No device target provided]");
+        mir_request_finish(request);
+        return;
+    }
+    MirStore__V1__DeviceRecord **records;
+    size_t count = 0;
+    mir_error error = {{0}};
+    refresh *r = mir_arena_alloc(&request->arena, sizeof *r);
+    if (r == NULL || mir_state_list(request->hub->state, input->targets, &request->arena, &records,
+                                    &count, &error) != MIR_OK) {
+        mir_request_fail(request, "error listing device: error listing devices from database: %s",
+                         r == NULL ? "out of memory" : error.text);
+        mir_request_finish(request);
+        return;
+    }
+    if (count == 0) {
+        mir_request_fail(request, "no device found with current targets criteria");
+        mir_request_finish(request);
+        return;
+    }
+    r->ids = mir_arena_alloc(&request->arena, count * sizeof *r->ids);
+    if (r->ids == NULL) {
+        mir_request_fail(request, "the server is out of memory");
+        mir_request_finish(request);
+        return;
+    }
+    for (size_t i = 0; i < count; i++) r->ids[i] = records[i]->device_id;
+    r->count = count;
+    request->context = r;
+    mir_request_pull(request, r->ids, count, &r->errors, refresh_done);
+}

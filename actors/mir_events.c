@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "mir_events.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "mir_api/v1/event.pb-c.h"
+#include "mir_device_json.h"
+#include "mir_log.h"
+#include "mir_twin.h"
+
+typedef struct event_kind {
+    const char *function, *reason, *text;
+} event_kind;
+
+static const event_kind kinds[] = {
+    [MIR_STATE_CREATED] = {"devicecreated", "DeviceCreated",
+                           "A device has been created successfully"},
+    [MIR_STATE_UPDATED] = {"deviceupdated", "DeviceUpdated",
+                           "A device has been updated successfully"},
+    [MIR_STATE_DELETED] = {"devicedeleted", "DeviceDeleted",
+                           "A device has been deleted successfully"},
+    [MIR_STATE_ONLINE] = {"deviceonline", "DeviceOnline", "Device is now online"},
+    [MIR_STATE_OFFLINE_NOW] = {"deviceoffline", "DeviceOffline", "Device is now offline"},
+};
+
+void mir_events_of_changes(mir_hub *hub, const mir_state_change *changes, size_t count,
+                           mir_view request_header, mir_arena *arena, mir_letters *letters)
+{
+    char chain[MIR_CHAIN_BLOCK_BYTES_MAX];
+    size_t chain_size = mir_chain_block(request_header, mir_hub_instance(hub), chain);
+    mir_bytes json = {0};
+    for (size_t i = 0; i < count; i++) {
+        const mir_state_change *change = &changes[i];
+        const event_kind *kind = &kinds[change->kind];
+        MirStore__V1__DeviceRecord *record = change->after != NULL ? change->after : change->before;
+        MirApi__V1__Device *device;
+        mir_error error;
+        if (mir_state_device_of(hub->state, record, arena, &device, &error) != MIR_OK) {
+            mir_log_error("event %s of device %s: %s", kind->reason, record->device_id, error.text);
+            letters->failed = true;
+            continue;
+        }
+        json.size = 0;
+        mir_device_json_write(device, MIR_JSON_COMPACT, &json);
+        if (!mir_bytes_ok(&json)) {
+            letters->failed = true;
+            break;
+        }
+        MirApi__V1__Meta meta = MIR_API__V1__META__INIT;
+        meta.name = record->name;
+        meta.namespace_ = record->namespace_;
+        MirApi__V1__Object object = MIR_API__V1__OBJECT__INIT;
+        object.api_version = (char *)(uintptr_t) "mir/v1alpha";
+        object.kind = (char *)(uintptr_t) "device";
+        object.meta = &meta;
+        MirApi__V1__EventSpec spec = MIR_API__V1__EVENT_SPEC__INIT;
+        spec.type = (char *)(uintptr_t) "normal";
+        spec.reason = (char *)(uintptr_t)kind->reason;
+        spec.message = (char *)(uintptr_t)kind->text;
+        spec.has_json_payload = 1;
+        spec.json_payload = (ProtobufCBinaryData){json.size, json.data};
+        spec.related_object = &object;
+        MirApi__V1__CreateEventRequest event = MIR_API__V1__CREATE_EVENT_REQUEST__INIT;
+        event.spec = &spec;
+        char subject[256];
+        int size = snprintf(subject, sizeof subject, "event.%s.core.v1alpha.%s", record->device_id,
+                            kind->function);
+        mir_letters_add_packed(letters, mir_view_of(subject, (size_t)size),
+                               mir_view_of(chain, chain_size), &event.base);
+    }
+    mir_bytes_free(&json);
+}
+
+/* The ids of one shard's devices, in one post. */
+typedef struct notice {
+    mir_post post;
+    mir_hub *hub;
+    size_t count, used;
+    char *ids; /* one behind the other, terminated */
+} notice;
+
+static void notice_run(mir_shard *shard, mir_post *post)
+{
+    notice *n = MIR_CONTAINER(post, notice, post);
+    const char *id = n->ids;
+    for (size_t i = 0; i < n->count && !shard->stopping; i++) {
+        mir_twin_changed(shard, mir_view_cstr(id));
+        id += strlen(id) + 1;
+    }
+    mir_hub_end(n->hub);
+    free(n->ids);
+    free(n);
+}
+
+static void collect(notice *n, const char *id)
+{
+    size_t size = strlen(id) + 1;
+    memcpy(n->ids + n->used, id, size);
+    n->used += size;
+    n->count++;
+}
+
+void mir_events_notify_twins(mir_hub *hub, const mir_state_change *changes, size_t count)
+{
+    size_t bytes[MIR_SHARDS_MAX] = {0};
+    notice *notices[MIR_SHARDS_MAX] = {0};
+    for (int pass = 0; pass < 2; pass++) {
+        for (size_t i = 0; i < count; i++) {
+            /* An id that changed concerns two twins. */
+            MirStore__V1__DeviceRecord *records[2] = {changes[i].before, changes[i].after};
+            for (int r = 0; r < 2; r++) {
+                if (records[r] == NULL) continue;
+                if (r == 1 && records[0] != NULL &&
+                    strcmp(records[0]->device_id, records[1]->device_id) == 0)
+                    continue;
+                const char *id = records[r]->device_id;
+                unsigned shard = mir_hub_shard_of(hub, mir_view_cstr(id));
+                if (pass == 0)
+                    bytes[shard] += strlen(id) + 1;
+                else if (notices[shard] != NULL)
+                    collect(notices[shard], id);
+            }
+        }
+        for (unsigned s = 0; pass == 0 && s < hub->shard_count; s++) {
+            if (bytes[s] == 0) continue;
+            notices[s] = calloc(1, sizeof *notices[s]);
+            if (notices[s] == NULL) continue;
+            notices[s]->ids = malloc(bytes[s]);
+            if (notices[s]->ids == NULL) {
+                free(notices[s]);
+                notices[s] = NULL;
+                mir_log_error("out of memory: twins are not told of changes");
+            }
+        }
+    }
+    for (unsigned s = 0; s < hub->shard_count; s++) {
+        if (notices[s] == NULL) continue;
+        notices[s]->hub = hub;
+        notices[s]->post.run = notice_run;
+        mir_hub_begin(hub);
+        mir_shard_post(hub->shards[s], &notices[s]->post);
+    }
+}

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "mir_letter.h"
+
+#include <stdlib.h>
+
+#include "mir_nats.h"
+
+static mir_letter *letter_new(mir_letters *letters, mir_view subject, mir_view reply,
+                              mir_view header, size_t payload_size)
+{
+    mir_letter *letter = malloc(sizeof *letter);
+    mir_buffer *buffer = mir_buffer_heap(subject.size + reply.size + header.size + payload_size);
+    if (letter == NULL || buffer == NULL) {
+        free(letter);
+        if (buffer != NULL) mir_buffer_release(buffer);
+        letters->failed = true;
+        return NULL;
+    }
+    uint8_t *at = buffer->data;
+    mir_view pieces[3] = {subject, reply, header};
+    for (int i = 0; i < 3; i++) {
+        if (pieces[i].size != 0) memcpy(at, pieces[i].data, pieces[i].size);
+        pieces[i].data = at;
+        at += pieces[i].size;
+    }
+    *letter = (mir_letter){.message = {.subject = pieces[0],
+                                       .reply = pieces[1],
+                                       .header = pieces[2],
+                                       .payload = {at, payload_size},
+                                       .buffer = buffer}};
+    if (letters->last == NULL)
+        letters->first = letter;
+    else
+        letters->last->next = letter;
+    letters->last = letter;
+    letters->count++;
+    return letter;
+}
+
+void mir_letters_add(mir_letters *letters, mir_view subject, mir_view reply, mir_view header,
+                     mir_view payload)
+{
+    mir_letter *letter = letter_new(letters, subject, reply, header, payload.size);
+    if (letter != NULL && payload.size != 0)
+        memcpy((uint8_t *)(uintptr_t)letter->message.payload.data, payload.data, payload.size);
+}
+
+void mir_letters_add_packed(mir_letters *letters, mir_view subject, mir_view header,
+                            const ProtobufCMessage *message)
+{
+    size_t size = protobuf_c_message_get_packed_size(message);
+    mir_letter *letter = letter_new(letters, subject, (mir_view){0}, header, size);
+    if (letter != NULL)
+        (void)protobuf_c_message_pack(message, (uint8_t *)(uintptr_t)letter->message.payload.data);
+}
+
+static mir_letter *letter_take(mir_letters *letters)
+{
+    mir_letter *letter = letters->first;
+    if (letter == NULL) return NULL;
+    letters->first = letter->next;
+    if (letters->first == NULL) letters->last = NULL;
+    letters->count--;
+    return letter;
+}
+
+void mir_letters_publish(mir_shard *shard, mir_letters *letters)
+{
+    mir_letter *letter;
+    while ((letter = letter_take(letters)) != NULL) {
+        (void)mir_shard_publish(shard, &letter->message, NULL);
+        mir_buffer_release(letter->message.buffer);
+        free(letter);
+    }
+}
+
+void mir_letters_discard(mir_letters *letters)
+{
+    mir_letter *letter;
+    while ((letter = letter_take(letters)) != NULL) {
+        mir_buffer_release(letter->message.buffer);
+        free(letter);
+    }
+}
+
+size_t mir_chain_block(mir_view request_header, mir_view instance, char *to)
+{
+    static const char first[] = "NATS/1.0\r\n", name[] = "mir-trigger-chain: ";
+    size_t used = sizeof first - 1;
+    memcpy(to, first, used);
+    size_t at = 0;
+    mir_view key, value;
+    /* Room is kept for the instance and the end. */
+    size_t limit = MIR_CHAIN_BLOCK_BYTES_MAX - (sizeof name + instance.size + 8);
+    while (mir_nats_header_next(request_header, &at, &key, &value)) {
+        if (!mir_view_eq_cstr(key, "mir-trigger-chain")) continue;
+        if (sizeof name + value.size + 2 > limit - used) break;
+        memcpy(to + used, name, sizeof name - 1);
+        used += sizeof name - 1;
+        memcpy(to + used, value.data, value.size);
+        used += value.size;
+        to[used++] = '\r';
+        to[used++] = '\n';
+    }
+    memcpy(to + used, name, sizeof name - 1);
+    used += sizeof name - 1;
+    memcpy(to + used, instance.data, instance.size);
+    used += instance.size;
+    memcpy(to + used, "\r\n\r\n", 4);
+    return used + 4;
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* mir_letter: a message that a helper thread has written and a shard is to publish.
+ *
+ * Why        Replies and events are built where the work was done; the shard only sends them, in the
+ *            order in which they were written.
+ * Ownership  A letter owns its buffer; publishing or discarding a list frees both.
+ * Affinity   Build: any thread. Publish: a shard.
+ * Bounds     None of its own; whoever builds bounds what it builds.
+ * Errors     add: null without memory; the list is then marked as failed. */
+#ifndef MIR_LETTER_H
+#define MIR_LETTER_H
+
+#include <protobuf-c/protobuf-c.h>
+
+#include "mir_shard.h"
+
+typedef struct mir_letter {
+    struct mir_letter *next;
+    mir_message message;
+} mir_letter;
+
+typedef struct mir_letters {
+    mir_letter *first, *last;
+    size_t count;
+    bool failed;
+} mir_letters;
+
+/* One message made of copies of the pieces. */
+void mir_letters_add(mir_letters *letters, mir_view subject, mir_view reply, mir_view header,
+                     mir_view payload);
+/* The same with a packed protobuf message as payload. */
+void mir_letters_add_packed(mir_letters *letters, mir_view subject, mir_view header,
+                            const ProtobufCMessage *message);
+void mir_letters_publish(mir_shard *shard, mir_letters *letters);
+void mir_letters_discard(mir_letters *letters);
+
+/* The chain of a message as lines of a header block, `instance` last; chain may be empty. The
+ * result is a whole block of at most MIR_CHAIN_BLOCK_BYTES_MAX bytes, or empty when it would be
+ * longer. Returns its size. */
+enum { MIR_CHAIN_BLOCK_BYTES_MAX = 4096 };
+size_t mir_chain_block(mir_view request_header, mir_view instance, char *to);
+
+#endif

@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "mir_request.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "mir_assert.h"
+#include "mir_clock.h"
+#include "mir_log.h"
+#include "mir_pb.h"
+#include "mir_twin.h"
+
+static void published(mir_shard *shard, mir_post *post)
+{
+    mir_request *request = MIR_CONTAINER(post, mir_request, post);
+    if (shard->stopping)
+        mir_letters_discard(&request->letters);
+    else
+        mir_letters_publish(shard, &request->letters);
+    mir_actors *actors = mir_actors_of(shard);
+    mir_histogram_record(&actors->request_latency, shard->loop->now_ns - request->began_ns);
+    atomic_fetch_sub_explicit(&request->hub->client_requests, 1, memory_order_relaxed);
+    mir_hub_end(request->hub);
+    mir_arena_free(&request->state.arena);
+    mir_arena_free(&request->arena);
+    free(request->copies);
+    free(request);
+}
+
+void mir_request_finish(mir_request *request)
+{
+    request->post.run = published;
+    mir_shard_post(request->shard, &request->post);
+}
+
+static void run_step(mir_job *job)
+{
+    mir_request *request = MIR_CONTAINER(job, mir_request, job);
+    request->step(request);
+}
+
+void mir_request_continue(mir_request *request, mir_request_handler step, bool query)
+{
+    request->step = step;
+    request->job.run = run_step;
+    mir_workers_submit(query ? request->hub->queries : request->hub->requests, &request->job);
+}
+
+/* The error arm of any response: field 2, a string. */
+static void add_error(mir_request *request, const char *text)
+{
+    if (request->reply.size == 0) return;
+    size_t size = strlen(text);
+    mir_bytes packed = {0};
+    mir_bytes_u8(&packed, 0x12);
+    size_t left = size;
+    while (left >= 0x80) {
+        mir_bytes_u8(&packed, (uint8_t)(left | 0x80));
+        left >>= 7;
+    }
+    mir_bytes_u8(&packed, (uint8_t)left);
+    mir_bytes_append(&packed, text, size);
+    char header[MIR_CHAIN_BLOCK_BYTES_MAX];
+    size_t header_size = mir_chain_block((mir_view){0}, mir_hub_instance(request->hub), header);
+    if (mir_bytes_ok(&packed))
+        mir_letters_add(&request->letters, request->reply, (mir_view){0},
+                        mir_view_of(header, header_size), mir_bytes_as_view(&packed));
+    mir_bytes_free(&packed);
+}
+
+void mir_request_fail(mir_request *request, const char *format, ...)
+{
+    char text[4096];
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    /* Clients take an empty error for success. */
+    add_error(request, text[0] == '\0' ? "the request failed" : text);
+}
+
+void mir_request_answer(mir_request *request, const ProtobufCMessage *response)
+{
+    if (request->reply.size == 0) return;
+    size_t size = protobuf_c_message_get_packed_size(response);
+    size_t size_max = (size_t)request->hub->config->limits.max_payload_bytes;
+    if (size + MIR_CHAIN_BLOCK_BYTES_MAX > size_max) {
+        mir_request_fail(request,
+                         "the answer has %zu bytes, more than a message may have (%zu): narrow the "
+                         "target, the fields or the time range",
+                         size, size_max);
+        return;
+    }
+    char header[MIR_CHAIN_BLOCK_BYTES_MAX];
+    size_t header_size = mir_chain_block((mir_view){0}, mir_hub_instance(request->hub), header);
+    mir_letters_add_packed(&request->letters, request->reply, mir_view_of(header, header_size),
+                           response);
+    if (request->letters.failed) {
+        request->letters.failed = false;
+        mir_request_fail(request, "the server is out of memory");
+    }
+}
+
+bool mir_request_unpack(mir_request *request, const ProtobufCMessageDescriptor *descriptor,
+                        void *message)
+{
+    mir_error error = {{0}};
+    if (mir_pb_unpack(descriptor, request->payload, &request->arena, message, &error) == MIR_OK)
+        return true;
+    mir_request_fail(request, "%s", error.text);
+    return false;
+}
+
+void mir_request_begin(mir_shard *shard, const mir_message *message)
+{
+    mir_hub *hub = mir_actors_of(shard)->hub;
+    mir_request_handler handler = mir_request_handlers[message->function];
+    MIR_ASSERT(handler != NULL);
+    mir_request *request = calloc(1, sizeof *request);
+    uint8_t *copies =
+        malloc(message->reply.size + message->header.size + message->payload.size + 1);
+    if (request == NULL || copies == NULL) {
+        free(request);
+        free(copies);
+        mir_log_error("out of memory: a request is dropped");
+        return;
+    }
+    request->copies = copies;
+    mir_view *into[3] = {&request->reply, &request->header, &request->payload};
+    const mir_view *from[3] = {&message->reply, &message->header, &message->payload};
+    for (int i = 0; i < 3; i++) {
+        *into[i] = (mir_view){copies, from[i]->size};
+        if (from[i]->size != 0) memcpy(copies, from[i]->data, from[i]->size);
+        copies += from[i]->size;
+    }
+    request->hub = hub;
+    request->shard = shard;
+    request->function = (mir_function)message->function;
+    request->began_ns = shard->loop->now_ns;
+    mir_hub_begin(hub);
+    uint32_t running = atomic_fetch_add_explicit(&hub->client_requests, 1, memory_order_relaxed);
+    if (running >= MIR_HUB_REQUESTS_MAX) {
+        mir_request_fail(request, "the server is busy: %u requests are being worked on; try again",
+                         running);
+        mir_request_finish(request);
+        return;
+    }
+    mir_request_continue(request, handler, message->function == MIR_TLM_QUERY);
+}
+
+static void state_done(mir_state_request *state, void *context)
+{
+    (void)state;
+    mir_request *request = context;
+    mir_request_continue(request, request->step, false);
+}
+
+void mir_request_write(mir_request *request, mir_request_handler step)
+{
+    request->step = step;
+    request->state.done = state_done;
+    request->state.ctx = request;
+    if (mir_state_submit(request->hub->state, &request->state) != MIR_OK) {
+        mir_request_fail(request, "the store is busy: try again");
+        mir_request_finish(request);
+    }
+}
+
+/* --- asking devices for their schemas ------------------------------------------------------- */
+
+typedef struct mir_gather gather;
+
+typedef struct gather_one {
+    mir_post post;
+    mir_twin_waiter waiter;
+    gather *all;
+    mir_shard *shard;
+    mir_view device_id;
+    char error[MIR_ERROR_TEXT_BYTES_MAX];
+} gather_one;
+
+struct mir_gather {
+    mir_request *request;
+    mir_request_handler step;
+    _Atomic size_t left;
+    const char **errors;
+    size_t count;
+    gather_one *ones;
+};
+
+static void gather_step(mir_request *request)
+{
+    gather *all = request->gather;
+    for (size_t i = 0; i < all->count; i++)
+        all->errors[i] = all->ones[i].error[0] == '\0' ? NULL : all->ones[i].error;
+    all->step(request);
+}
+
+static void gather_drop(gather *all)
+{
+    /* Acquire and release: whoever is last sees every answer. */
+    if (atomic_fetch_sub_explicit(&all->left, 1, memory_order_acq_rel) != 1) return;
+    all->request->gather = all;
+    mir_request_continue(all->request, gather_step, false);
+}
+
+static void gather_answer(mir_shard *shard, mir_twin_waiter *waiter, const char *error)
+{
+    (void)shard;
+    gather_one *one = MIR_CONTAINER(waiter, gather_one, waiter);
+    if (error != NULL) (void)snprintf(one->error, sizeof one->error, "%s", error);
+    gather_drop(one->all);
+}
+
+static void gather_post(mir_shard *shard, mir_post *post)
+{
+    gather_one *one = MIR_CONTAINER(post, gather_one, post);
+    one->waiter.done = gather_answer;
+    if (shard->stopping)
+        gather_answer(shard, &one->waiter, "the server is stopping");
+    else
+        mir_twin_pull(shard, one->device_id, &one->waiter);
+}
+
+void mir_request_pull(mir_request *request, const char *const *device_ids, size_t count,
+                      const char ***errors, mir_request_handler step)
+{
+    gather *all = mir_arena_alloc(&request->arena, sizeof *all);
+    const char **texts = mir_arena_alloc(&request->arena, (count + 1) * sizeof *texts);
+    gather_one *ones = mir_arena_alloc(&request->arena, (count + 1) * sizeof *ones);
+    if (all == NULL || texts == NULL || ones == NULL) {
+        mir_request_fail(request, "the server is out of memory");
+        mir_request_finish(request);
+        return;
+    }
+    *errors = texts;
+    *all =
+        (gather){.request = request, .step = step, .errors = texts, .count = count, .ones = ones};
+    /* One more than there are, so that an early answer does not end it while posts go out. */
+    atomic_init(&all->left, count + 1);
+    for (size_t i = 0; i < count; i++) {
+        ones[i].post.run = gather_post;
+        ones[i].all = all;
+        ones[i].device_id = mir_view_cstr(device_ids[i]);
+        unsigned shard = mir_hub_shard_of(request->hub, ones[i].device_id);
+        mir_shard_post(request->hub->shards[shard], &ones[i].post);
+    }
+    gather_drop(all);
+}

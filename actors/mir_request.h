@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* mir_request: one request of a client to one of the server's services, from its arrival to its
+ * reply.
+ *
+ * Why        A service reads, computes and answers on a worker; the shard where the request arrived
+ *            publishes what it wrote: events first, then the reply.
+ * Ownership  A request owns copies of what it needs of the message. It belongs to whoever runs one
+ *            of its steps, and goes with mir_request_finish.
+ * Affinity   begin: the shard. Handlers and everything they call: a worker.
+ * Bounds     MIR_HUB_REQUESTS_MAX at a time; a reply holds at most limits.max_payload bytes, beyond
+ *            that it is an error that says how to narrow the request.
+ * Errors     mir_request_fail answers with the error arm, which is field 2 of every response. */
+#ifndef MIR_REQUEST_H
+#define MIR_REQUEST_H
+
+#include "mir_actors.h"
+
+typedef struct mir_request mir_request;
+
+struct mir_request {
+    mir_job job;
+    mir_post post;
+    mir_hub *hub;
+    mir_shard *shard;
+    mir_function function;
+    mir_view reply;  /* empty: nobody waits for an answer; it is carried out all the same */
+    mir_view header; /* of the request: its trigger chain goes on */
+    mir_view payload;
+    uint8_t *copies; /* what the views point into */
+    mir_arena arena; /* dies with the request */
+    mir_letters letters;
+    mir_state_request state;
+    int64_t began_ns;
+    void *context; /* what a handler keeps between its steps */
+    struct mir_gather *gather;
+    void (*step)(mir_request *request); /* the next one on a worker */
+};
+
+typedef void (*mir_request_handler)(mir_request *request);
+
+/* The handlers of services, by function; null where there is none. */
+extern const mir_request_handler mir_request_handlers[MIR_FUNCTION_COUNT];
+
+void mir_request_begin(mir_shard *shard, const mir_message *message);
+/* Runs `step` on a worker (the slow ones with `query`). */
+void mir_request_continue(mir_request *request, mir_request_handler step, bool query);
+/* Unpacks the payload; when it is not valid it answers so and returns false. */
+bool mir_request_unpack(mir_request *request, const ProtobufCMessageDescriptor *descriptor,
+                        void *message);
+/* Writes the reply; it is sent by finish, after the letters written before. */
+void mir_request_answer(mir_request *request, const ProtobufCMessage *response);
+void mir_request_fail(mir_request *request, const char *format, ...) MIR_PRINTF(2, 3);
+void mir_request_finish(mir_request *request);
+/* Submits request->state and runs `step` on a worker once it is committed or has failed. */
+void mir_request_write(mir_request *request, mir_request_handler step);
+
+/* Asks devices for their schema, all at once, and runs `step` on a worker when each has answered or
+ * failed. *errors (of the request's arena) has a text, or null, for each id. */
+void mir_request_pull(mir_request *request, const char *const *device_ids, size_t count,
+                      const char ***errors, mir_request_handler step);
+
+#endif

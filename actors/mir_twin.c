@@ -1,0 +1,1127 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "mir_twin.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "mir_api/v1/device.pb-c.h"
+#include "mir_ask.h"
+#include "mir_assert.h"
+#include "mir_clock.h"
+#include "mir_device_rules.h"
+#include "mir_events.h"
+#include "mir_hash.h"
+#include "mir_log.h"
+#include "mir_nats.h"
+#include "mir_plan.h"
+
+enum {
+    RETRY_MS = 500, /* after the store refused a request for want of room */
+    PULL_BACKOFF_MIN_S = 1,
+    PULL_BACKOFF_MAX_S = 60,
+    PULL_AGAIN_S = 10,   /* after a schema came, for messages that it does not have */
+    UNKNOWN_IDLE_S = 30, /* a device that nobody provisions is forgotten */
+    REFRESH_S = 300,     /* heartbeats are written down at least this often */
+    SERIES_PER_TWIN_MAX = 256,
+};
+
+typedef enum twin_state { COLD, LOADING, ABSENT, READY } twin_state;
+
+typedef struct series {
+    struct series *next;
+    mir_plan *plan;
+    mir_tlog_series *log;
+    uint32_t name_size;
+    char name[];
+} series;
+
+typedef struct held {
+    struct held *next;
+    int64_t received_wall_ns;
+    uint32_t name_size, payload_size;
+    uint8_t bytes[]; /* name, payload */
+} held;
+
+/* A desired-properties request that waits for activation. */
+typedef struct desired {
+    struct desired *next;
+    mir_twin_waiter waiter;
+    uint32_t reply_size;
+    char reply[];
+} desired;
+
+struct mir_twin {
+    mir_map_node by_id;
+    mir_shard *shard;
+    uint8_t state;
+    bool online;
+    bool stale;        /* changed in the store while a load was under way */
+    bool beat_waits;   /* a heartbeat is to be written when that is possible */
+    bool hello_parses; /* a hello is being read: its heartbeat waits for it */
+    bool writing;
+    bool pulling;
+    uint16_t series_count;
+    uint64_t number;
+    _Atomic int64_t *cell;
+    int64_t last_beat_wall_ns, last_beat_ns, last_active_ns, last_written_ns;
+    int64_t pull_after_ns, pull_backoff_ns;
+    mir_timer timer;
+    mir_known_schema schema;
+    mir_known_schema hello; /* read, and waiting to be written */
+    series *series;
+    held *held, *held_last;
+    uint32_t held_count, held_bytes;
+    mir_twin_waiter *waiters;      /* for the schema */
+    desired *desired;              /* for activation */
+    mir_twin_waiter *pull_waiters; /* asked for a pull before activation */
+    uint8_t id_size;
+    char id[];
+};
+
+static const mir_view no_view = {NULL, 0};
+
+static mir_view id_of(const mir_twin *twin)
+{
+    return mir_view_of(twin->id, twin->id_size);
+}
+
+static mir_hub *hub_of(const mir_twin *twin)
+{
+    return mir_actors_of(twin->shard)->hub;
+}
+
+static int64_t now_of(const mir_twin *twin)
+{
+    return twin->shard->loop->now_ns;
+}
+
+static void on_timer(mir_timer *timer, void *context);
+static void load(mir_twin *twin);
+static void write_beat(mir_twin *twin);
+static void pull(mir_twin *twin, mir_twin_waiter *waiter);
+static void settle_held(mir_twin *twin);
+
+/* --- finding ------------------------------------------------------------------------------- */
+
+static mir_twin *find(mir_shard *shard, mir_view id)
+{
+    mir_actors *actors = mir_actors_of(shard);
+    mir_map_node *node = mir_map_first(&actors->twins, mir_hash_view(id));
+    for (; node != NULL; node = mir_map_next(node)) {
+        mir_twin *twin = MIR_CONTAINER(node, mir_twin, by_id);
+        if (twin->id_size == id.size && memcmp(twin->id, id.data, id.size) == 0) return twin;
+    }
+    return NULL;
+}
+
+static mir_twin *find_or_make(mir_shard *shard, mir_view id)
+{
+    mir_twin *twin = find(shard, id);
+    if (twin != NULL) return twin;
+    mir_actors *actors = mir_actors_of(shard);
+    mir_error error;
+    if (mir_device_id_check(id, &error) != MIR_OK) {
+        mir_actors_problem(actors, id, "invalid id", 1, "%s", error.text);
+        return NULL;
+    }
+    if (actors->twins.count >= MIR_TWINS_MAX) return NULL;
+    twin = calloc(1, sizeof *twin + id.size);
+    if (twin == NULL) return NULL;
+    twin->shard = shard;
+    twin->id_size = (uint8_t)id.size;
+    memcpy(twin->id, id.data, id.size);
+    twin->timer.fire = on_timer;
+    twin->last_active_ns = shard->loop->now_ns;
+    mir_map_add(&actors->twins, &twin->by_id, mir_hash_view(id));
+    mir_timer_set(&shard->loop->timers, &twin->timer,
+                  shard->loop->now_ns + UNKNOWN_IDLE_S * MIR_NS_PER_S);
+    return twin;
+}
+
+static void drop_series(mir_twin *twin)
+{
+    mir_actors *actors = mir_actors_of(twin->shard);
+    while (twin->series != NULL) {
+        series *next = twin->series->next;
+        mir_tlog_series_close(actors->log, twin->series->log);
+        mir_plan_unref(twin->series->plan);
+        free(twin->series);
+        twin->series = next;
+    }
+    twin->series_count = 0;
+}
+
+static void drop_held(mir_twin *twin, bool refused, const char *why)
+{
+    mir_actors *actors = mir_actors_of(twin->shard);
+    if (refused && twin->held_count != 0) {
+        actors->telemetry_refused += twin->held_count;
+        mir_actors_problem(actors, id_of(twin), "telemetry refused", twin->held_count, "%s", why);
+    }
+    while (twin->held != NULL) {
+        held *next = twin->held->next;
+        free(twin->held);
+        twin->held = next;
+    }
+    twin->held_last = NULL;
+    twin->held_count = twin->held_bytes = 0;
+}
+
+static void set_schema(mir_twin *twin, mir_known_schema schema)
+{
+    if (schema.schema == twin->schema.schema) {
+        mir_schema_unref(schema.schema);
+        return;
+    }
+    drop_series(twin);
+    mir_schema_unref(twin->schema.schema);
+    twin->schema = schema;
+}
+
+static void tell_waiters(mir_twin *twin, const char *error)
+{
+    mir_twin_waiter *waiter = twin->waiters;
+    twin->waiters = NULL;
+    while (waiter != NULL) {
+        mir_twin_waiter *next = waiter->next;
+        waiter->done(twin->shard, waiter, error);
+        waiter = next;
+    }
+}
+
+static void free_twin(mir_twin *twin)
+{
+    mir_actors *actors = mir_actors_of(twin->shard);
+    mir_map_remove(&actors->twins, &twin->by_id);
+    mir_timer_cancel(&twin->shard->loop->timers, &twin->timer);
+    drop_held(twin, false, "");
+    drop_series(twin);
+    mir_schema_unref(twin->schema.schema);
+    mir_schema_unref(twin->hello.schema);
+    while (twin->desired != NULL) {
+        desired *next = twin->desired->next;
+        free(twin->desired);
+        twin->desired = next;
+    }
+    free(twin);
+}
+
+void mir_twin_free_all(mir_shard *shard)
+{
+    mir_actors *actors = mir_actors_of(shard);
+    uint32_t buckets = actors->twins.bucket_count == 0 ? 1 : actors->twins.bucket_count;
+    for (uint32_t i = 0; i < buckets; i++) {
+        for (;;) {
+            mir_map_node *node =
+                actors->twins.bucket_count == 0 ? actors->twins.single : actors->twins.buckets[i];
+            if (node == NULL) break;
+            mir_twin *twin = MIR_CONTAINER(node, mir_twin, by_id);
+            tell_waiters(twin, "the server is stopping");
+            free_twin(twin);
+        }
+    }
+}
+
+/* --- telemetry ----------------------------------------------------------------------------- */
+
+/* Plans are shared by the devices of a shard that have the same schema. */
+typedef struct shared_plan {
+    mir_map_node by_message;
+    const mir_schema_message *message;
+    mir_schema *schema; /* a reference: keeps the message */
+    mir_plan *plan;
+} shared_plan;
+
+enum { SHARED_PLANS_MAX = 16384 };
+
+static mir_status find_plan(mir_actors *actors, mir_schema *schema,
+                            const mir_schema_message *message, mir_plan **plan, mir_error *error)
+{
+    uint64_t hash = mir_hash_bytes(&message, sizeof message);
+    for (mir_map_node *n = mir_map_first(&actors->plans, hash); n != NULL; n = mir_map_next(n)) {
+        shared_plan *shared = MIR_CONTAINER(n, shared_plan, by_message);
+        if (shared->message != message) continue;
+        *plan = mir_plan_ref(shared->plan);
+        return MIR_OK;
+    }
+    mir_status status = mir_plan_compile(schema, message, plan, error);
+    if (status != MIR_OK || actors->plans.count >= SHARED_PLANS_MAX) return status;
+    shared_plan *shared = calloc(1, sizeof *shared);
+    if (shared == NULL) return MIR_OK; /* It is only a cache. */
+    *shared = (shared_plan){
+        .message = message, .schema = mir_schema_ref(schema), .plan = mir_plan_ref(*plan)};
+    mir_map_add(&actors->plans, &shared->by_message, hash);
+    return MIR_OK;
+}
+
+void mir_twin_free_plans(mir_actors *actors)
+{
+    uint32_t buckets = actors->plans.bucket_count == 0 ? 1 : actors->plans.bucket_count;
+    for (uint32_t i = 0; i < buckets; i++) {
+        mir_map_node *node =
+            actors->plans.bucket_count == 0 ? actors->plans.single : actors->plans.buckets[i];
+        while (node != NULL) {
+            shared_plan *shared = MIR_CONTAINER(node, shared_plan, by_message);
+            node = node->next;
+            mir_plan_unref(shared->plan);
+            mir_schema_unref(shared->schema);
+            free(shared);
+        }
+    }
+}
+
+static mir_status open_series(mir_twin *twin, mir_view name, series **out, mir_error *error)
+{
+    mir_actors *actors = mir_actors_of(twin->shard);
+    const mir_schema_message *message;
+    mir_status status = mir_schema_find(twin->schema.schema, name, &message, error);
+    if (status != MIR_OK) return status;
+    if (twin->series_count >= SERIES_PER_TWIN_MAX)
+        return mir_error_set(error, MIR_E_TOO_LARGE, "more than %d kinds of telemetry messages",
+                             SERIES_PER_TWIN_MAX);
+    series *fresh = calloc(1, sizeof *fresh + name.size);
+    if (fresh == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
+    status = find_plan(actors, twin->schema.schema, message, &fresh->plan, error);
+    if (status != MIR_OK) {
+        free(fresh);
+        return status;
+    }
+    uint32_t count;
+    const mir_column *columns = mir_plan_columns(fresh->plan, &count);
+    status = mir_tlog_series_open(actors->log, id_of(twin), name, columns, count, &fresh->log);
+    if (status != MIR_OK) {
+        mir_plan_unref(fresh->plan);
+        free(fresh);
+        return mir_error_set(error, status, "cannot open the series: %s", mir_status_name(status));
+    }
+    fresh->name_size = (uint32_t)name.size;
+    memcpy(fresh->name, name.data, name.size);
+    fresh->next = twin->series;
+    twin->series = fresh;
+    twin->series_count++;
+    *out = fresh;
+    return MIR_OK;
+}
+
+static void refuse(mir_twin *twin, const char *kind, const char *text)
+{
+    mir_actors *actors = mir_actors_of(twin->shard);
+    actors->telemetry_refused++;
+    mir_actors_problem(actors, id_of(twin), kind, 1, "%s", text);
+}
+
+/* MIR_E_NOT_FOUND when the schema does not know the message; everything else is settled here. */
+static mir_status ingest(mir_twin *twin, mir_view name, mir_view payload, int64_t received_wall_ns)
+{
+    mir_actors *actors = mir_actors_of(twin->shard);
+    series *s = twin->series;
+    if (__builtin_expect(s == NULL || s->name_size != name.size ||
+                             memcmp(s->name, name.data, name.size) != 0,
+                         0)) {
+        series **place = &twin->series;
+        while ((s = *place) != NULL &&
+               (s->name_size != name.size || memcmp(s->name, name.data, name.size) != 0))
+            place = &s->next;
+        if (s == NULL) {
+            mir_error error = {{0}};
+            mir_status status = open_series(twin, name, &s, &error);
+            if (status == MIR_E_NOT_FOUND) return status;
+            if (status != MIR_OK) {
+                refuse(twin, "telemetry refused", error.text);
+                return MIR_OK;
+            }
+        } else {
+            /* What is sent now is likely to be sent next. */
+            *place = s->next;
+            s->next = twin->series;
+            twin->series = s;
+        }
+    }
+    mir_row *row = &actors->row;
+    mir_status status = mir_plan_decode(s->plan, payload, received_wall_ns, row);
+    if (status == MIR_OK) status = mir_tlog_append(actors->log, s->log, row);
+    if (__builtin_expect(status == MIR_OK, 1)) {
+        actors->telemetry_accepted++;
+        return MIR_OK;
+    }
+    char text[200];
+    const char *what = "cannot be stored";
+    if (status == MIR_E_INVALID) what = "is not a valid protobuf message of that type";
+    if (status == MIR_E_EMPTY) what = "has no field with a value";
+    if (status == MIR_E_TOO_LARGE) what = "has more or larger fields than can be stored";
+    if (status == MIR_E_FULL) what = "came faster than the disk takes it";
+    if (status == MIR_E_NO_SPACE) what = "finds no room on the disk";
+    (void)snprintf(text, sizeof text, "%.*s %s", name.size > 100 ? 100 : (int)name.size,
+                   (const char *)name.data, what);
+    refuse(twin, status == MIR_E_INVALID ? "bad payload" : "telemetry refused", text);
+    return MIR_OK;
+}
+
+static void hold(mir_twin *twin, mir_view name, mir_view payload, int64_t received_wall_ns)
+{
+    size_t bytes = name.size + payload.size;
+    held *fresh = NULL;
+    if (twin->held_count < MIR_TWIN_HELD_MESSAGES && bytes <= MIR_TWIN_HELD_BYTES &&
+        twin->held_bytes + bytes <= MIR_TWIN_HELD_BYTES)
+        fresh = malloc(sizeof *fresh + bytes);
+    if (fresh == NULL) {
+        refuse(twin, "telemetry refused",
+               twin->state == ABSENT ? "the device is not provisioned (it sent no heartbeat)"
+                                     : "its schema is not known yet");
+        return;
+    }
+    *fresh = (held){.received_wall_ns = received_wall_ns,
+                    .name_size = (uint32_t)name.size,
+                    .payload_size = (uint32_t)payload.size};
+    memcpy(fresh->bytes, name.data, name.size);
+    if (payload.size != 0) memcpy(fresh->bytes + name.size, payload.data, payload.size);
+    if (twin->held_last == NULL)
+        twin->held = fresh;
+    else
+        twin->held_last->next = fresh;
+    twin->held_last = fresh;
+    twin->held_count++;
+    twin->held_bytes += (uint32_t)bytes;
+}
+
+static void telemetry(mir_twin *twin, const mir_message *message)
+{
+    int64_t wall_ns = twin->shard->loop->wall_ns;
+    mir_view name = mir_nats_header(message->header, MIR_VIEW_LITERAL("mir-msg"));
+    if (__builtin_expect(name.size == 0 || name.size > MIR_TLOG_MEASUREMENT_BYTES_MAX, 0)) {
+        refuse(twin, "unknown message", "telemetry without the header mir-msg that names its type");
+        return;
+    }
+    if (__builtin_expect(twin->state == READY && twin->schema.schema != NULL && twin->held == NULL,
+                         1)) {
+        if (ingest(twin, name, message->payload, wall_ns) == MIR_OK) return;
+        /* The device may have learnt a message since: ask it once in a while. */
+        if (!twin->pulling && now_of(twin) < twin->pull_after_ns) {
+            char text[160];
+            (void)snprintf(text, sizeof text, "%.*s is not in the device's schema",
+                           name.size > 100 ? 100 : (int)name.size, (const char *)name.data);
+            refuse(twin, "unknown message", text);
+            return;
+        }
+    }
+    hold(twin, name, message->payload, wall_ns);
+    if (twin->state == COLD) load(twin);
+    if (twin->state == READY) pull(twin, NULL);
+}
+
+/* Stores what was held, now that the schema is known or will not be. */
+static void settle_held(mir_twin *twin)
+{
+    if (twin->state != READY || twin->schema.schema == NULL) return;
+    held *message = twin->held;
+    twin->held = twin->held_last = NULL;
+    twin->held_count = twin->held_bytes = 0;
+    while (message != NULL) {
+        held *next = message->next;
+        mir_view name = {message->bytes, message->name_size};
+        mir_view payload = {message->bytes + message->name_size, message->payload_size};
+        if (ingest(twin, name, payload, message->received_wall_ns) != MIR_OK) {
+            char text[160];
+            (void)snprintf(text, sizeof text, "%.*s is not in the device's schema",
+                           name.size > 100 ? 100 : (int)name.size, (const char *)name.data);
+            refuse(twin, "unknown message", text);
+        }
+        free(message);
+        message = next;
+    }
+}
+
+/* --- activation ---------------------------------------------------------------------------- */
+
+typedef struct loading {
+    mir_job job;
+    mir_post post;
+    mir_shard *shard;
+    mir_hub *hub;
+    mir_status status;
+    bool online;
+    uint64_t number;
+    int64_t last_beat_wall_ns;
+    mir_known_schema schema;
+    size_t id_size;
+    char id[];
+} loading;
+
+static void answer_desired(mir_twin *twin);
+
+static void loaded(mir_shard *shard, mir_post *post)
+{
+    loading *op = MIR_CONTAINER(post, loading, post);
+    mir_twin *twin = shard->stopping ? NULL : find(shard, mir_view_of(op->id, op->id_size));
+    mir_hub_end(op->hub);
+    if (twin == NULL) {
+        mir_schema_unref(op->schema.schema);
+        free(op);
+        return;
+    }
+    MIR_ASSERT(twin->state == LOADING);
+    if (op->status == MIR_OK) {
+        twin->state = READY;
+        twin->number = op->number;
+        twin->online = op->online;
+        twin->cell = mir_state_heartbeat_cell(op->hub->state, op->number);
+        set_schema(twin, op->schema);
+    } else {
+        twin->state = ABSENT;
+        twin->online = false;
+        twin->cell = NULL;
+        set_schema(twin, op->schema);
+    }
+    free(op);
+    if (twin->stale) {
+        twin->stale = false;
+        load(twin);
+        return;
+    }
+    if (twin->cell != NULL && twin->last_beat_wall_ns != 0)
+        atomic_store_explicit(twin->cell, twin->last_beat_wall_ns, memory_order_relaxed);
+    if (twin->beat_waits && !twin->hello_parses) {
+        if (twin->state == ABSENT || !twin->online || twin->hello.schema != NULL)
+            write_beat(twin);
+        else
+            twin->beat_waits = false;
+    }
+    mir_twin_waiter *waiter = twin->pull_waiters;
+    twin->pull_waiters = NULL;
+    while (waiter != NULL) {
+        mir_twin_waiter *next = waiter->next;
+        pull(twin, waiter);
+        waiter = next;
+    }
+    answer_desired(twin);
+    settle_held(twin);
+    if (twin->state == READY && twin->schema.schema == NULL && twin->held != NULL) pull(twin, NULL);
+}
+
+static void load_run(mir_job *job)
+{
+    loading *op = MIR_CONTAINER(job, loading, job);
+    mir_arena arena = {0};
+    MirStore__V1__DeviceRecord *record;
+    mir_error error = {{0}};
+    op->status =
+        mir_state_get(op->hub->state, mir_view_of(op->id, op->id_size), &arena, &record, &error);
+    if (op->status == MIR_OK) {
+        op->number = record->number;
+        op->online = record->online;
+        if (record->schema_hash.len == MIR_STATE_HASH_BYTES &&
+            mir_schemas_get(op->hub->schemas,
+                            mir_view_of(record->schema_hash.data, record->schema_hash.len),
+                            &op->schema, &error) != MIR_OK)
+            mir_log_warn("device %.*s: its stored schema cannot be used: %s", (int)op->id_size,
+                         op->id, error.text);
+    } else if (op->status != MIR_E_NOT_FOUND) {
+        mir_log_error("device %.*s cannot be read: %s", (int)op->id_size, op->id, error.text);
+    }
+    mir_arena_free(&arena);
+    mir_shard_post(op->shard, &op->post);
+}
+
+static void load(mir_twin *twin)
+{
+    if (twin->state == LOADING) {
+        twin->stale = true;
+        return;
+    }
+    loading *op = calloc(1, sizeof *op + twin->id_size);
+    if (op == NULL) return; /* The next message tries again. */
+    *op = (loading){.job = {.run = load_run},
+                    .post = {.run = loaded},
+                    .shard = twin->shard,
+                    .hub = hub_of(twin),
+                    .id_size = twin->id_size};
+    memcpy(op->id, twin->id, twin->id_size);
+    twin->state = LOADING;
+    mir_hub_begin(op->hub);
+    mir_workers_submit(op->hub->requests, &op->job);
+}
+
+void mir_twin_changed(mir_shard *shard, mir_view device_id)
+{
+    mir_twin *twin = find(shard, device_id);
+    if (twin != NULL && twin->state != COLD) load(twin);
+}
+
+void mir_twin_resume(mir_shard *shard, mir_view device_id, uint64_t number)
+{
+    mir_twin *twin = find_or_make(shard, device_id);
+    if (twin == NULL) return;
+    twin->online = true;
+    twin->number = number;
+    twin->last_beat_ns = shard->loop->now_ns;
+    mir_timer_set(&shard->loop->timers, &twin->timer,
+                  shard->loop->now_ns + shard->config->presence.offline_after_ns);
+}
+
+/* --- writing: presence and schemas ---------------------------------------------------------- */
+
+typedef enum write_kind { WRITE_BEAT, WRITE_REFRESH, WRITE_OFFLINE, WRITE_SCHEMA } write_kind;
+
+typedef struct write_op {
+    mir_state_request request;
+    mir_job job;
+    mir_post post;
+    mir_shard *shard;
+    mir_hub *hub;
+    write_kind kind;
+    mir_state_heartbeat beat;
+    mir_state_schema schema_in;
+    mir_view id_view;
+    mir_known_schema schema; /* a reference */
+    mir_letters letters;
+    int64_t at_wall_ns;
+    size_t id_size;
+    char id[];
+} write_op;
+
+static write_op *write_new(mir_twin *twin, write_kind kind)
+{
+    write_op *op = calloc(1, sizeof *op + twin->id_size);
+    if (op == NULL) return NULL;
+    op->shard = twin->shard;
+    op->hub = hub_of(twin);
+    op->kind = kind;
+    op->id_size = twin->id_size;
+    memcpy(op->id, twin->id, twin->id_size);
+    op->id_view = mir_view_of(op->id, op->id_size);
+    op->at_wall_ns = twin->last_beat_wall_ns;
+    return op;
+}
+
+static void write_free(write_op *op)
+{
+    mir_arena_free(&op->request.arena);
+    mir_schema_unref(op->schema.schema);
+    mir_letters_discard(&op->letters);
+    free(op);
+}
+
+/* Gives the write's schema the shape that the store takes. */
+static void write_schema(write_op *op, int64_t fetched_ns)
+{
+    uint32_t count;
+    const char *const *packages = mir_schema_packages(op->schema.schema, &count);
+    op->schema_in = (mir_state_schema){.raw = mir_schema_set_bytes(op->schema.schema),
+                                       .package_names = packages,
+                                       .package_count = count,
+                                       .fetched_ns = fetched_ns};
+}
+
+static void written(mir_shard *shard, mir_post *post)
+{
+    write_op *op = MIR_CONTAINER(post, write_op, post);
+    mir_hub_end(op->hub);
+    if (shard->stopping) {
+        write_free(op);
+        return;
+    }
+    mir_letters_publish(shard, &op->letters);
+    mir_twin *twin = find(shard, op->id_view);
+    MIR_ASSERT(twin != NULL && twin->writing);
+    twin->writing = false;
+    bool ok = op->request.status == MIR_OK;
+    switch (op->kind) {
+    case WRITE_BEAT:
+        ok = ok && op->beat.status == MIR_OK;
+        if (ok) {
+            twin->last_written_ns = shard->loop->now_ns;
+            twin->number = op->beat.number;
+            twin->online = true;
+            if (twin->state != LOADING) twin->state = READY;
+            twin->cell = mir_state_heartbeat_cell(op->hub->state, op->beat.number);
+            if (twin->cell != NULL)
+                atomic_store_explicit(twin->cell, twin->last_beat_wall_ns, memory_order_relaxed);
+        } else {
+            mir_actors_problem(mir_actors_of(shard), id_of(twin), "not provisioned", 1, "%s",
+                               op->request.error != NULL
+                                   ? op->request.error
+                                   : "its name is taken by another device in namespace default");
+        }
+        break;
+    case WRITE_REFRESH:
+        if (ok) twin->last_written_ns = shard->loop->now_ns;
+        break;
+    case WRITE_OFFLINE:
+        if (ok) twin->online = false;
+        break;
+    case WRITE_SCHEMA: break;
+    }
+    if (op->schema.schema != NULL && ok) {
+        (void)mir_schema_ref(op->schema.schema);
+        set_schema(twin, op->schema);
+        twin->pull_backoff_ns = 0;
+        twin->pull_after_ns = shard->loop->now_ns + PULL_AGAIN_S * MIR_NS_PER_S;
+        tell_waiters(twin, NULL);
+    } else if (op->kind == WRITE_SCHEMA) {
+        tell_waiters(twin, op->request.error);
+    }
+    if (op->kind == WRITE_SCHEMA) twin->pulling = false;
+    write_free(op);
+    settle_held(twin);
+    if (twin->state == READY && twin->schema.schema == NULL && twin->held != NULL) pull(twin, NULL);
+    if (twin->beat_waits && !twin->hello_parses && twin->state != LOADING) {
+        if (twin->hello.schema != NULL || !twin->online)
+            write_beat(twin);
+        else
+            twin->beat_waits = false;
+    }
+}
+
+static void write_report(mir_job *job)
+{
+    write_op *op = MIR_CONTAINER(job, write_op, job);
+    mir_events_of_changes(op->hub, op->request.changes, op->request.change_count, no_view,
+                          &op->request.arena, &op->letters);
+    mir_shard_post(op->shard, &op->post);
+}
+
+static void write_done(mir_state_request *request, void *context)
+{
+    write_op *op = context;
+    if (request->status == MIR_OK && request->change_count != 0) {
+        op->job.run = write_report;
+        mir_workers_submit(op->hub->requests, &op->job);
+    } else {
+        mir_shard_post(op->shard, &op->post);
+    }
+}
+
+/* False when the store has no room for requests now. */
+static bool write_submit(mir_twin *twin, write_op *op)
+{
+    op->request.done = write_done;
+    op->request.ctx = op;
+    op->post.run = written;
+    mir_hub_begin(op->hub);
+    if (mir_state_submit(op->hub->state, &op->request) != MIR_OK) {
+        mir_hub_end(op->hub);
+        return false;
+    }
+    twin->writing = true;
+    return true;
+}
+
+static void retry_soon(mir_twin *twin)
+{
+    twin->beat_waits = true;
+    mir_timer_set(&twin->shard->loop->timers, &twin->timer,
+                  now_of(twin) + RETRY_MS * MIR_NS_PER_MS);
+}
+
+static void write_beat(mir_twin *twin)
+{
+    if (twin->writing) {
+        twin->beat_waits = true;
+        return;
+    }
+    write_op *op = write_new(twin, WRITE_BEAT);
+    if (op == NULL) {
+        retry_soon(twin);
+        return;
+    }
+    op->schema = twin->hello;
+    twin->hello = (mir_known_schema){0};
+    op->beat = (mir_state_heartbeat){.device_id = op->id_view, .at_ns = op->at_wall_ns};
+    if (op->schema.schema != NULL) {
+        write_schema(op, op->at_wall_ns);
+        op->beat.schema = &op->schema_in;
+    }
+    op->request.op = MIR_STATE_HEARTBEAT;
+    op->request.heartbeat.beats = &op->beat;
+    op->request.heartbeat.count = 1;
+    twin->beat_waits = false;
+    if (!write_submit(twin, op)) {
+        twin->hello = op->schema;
+        op->schema = (mir_known_schema){0};
+        write_free(op);
+        retry_soon(twin);
+    }
+}
+
+static void write_refresh(mir_twin *twin)
+{
+    write_op *op = write_new(twin, WRITE_REFRESH);
+    if (op == NULL) return;
+    op->beat = (mir_state_heartbeat){.device_id = op->id_view, .at_ns = op->at_wall_ns};
+    op->request.op = MIR_STATE_HEARTBEAT;
+    op->request.heartbeat.beats = &op->beat;
+    op->request.heartbeat.count = 1;
+    op->request.heartbeat.refresh_only = true;
+    if (!write_submit(twin, op)) write_free(op);
+}
+
+static void write_offline(mir_twin *twin)
+{
+    write_op *op = write_new(twin, WRITE_OFFLINE);
+    if (op == NULL) return;
+    op->request.op = MIR_STATE_OFFLINE;
+    op->request.offline.device_ids = &op->id_view;
+    op->request.offline.count = 1;
+    if (!write_submit(twin, op)) write_free(op);
+}
+
+/* --- schemas from the device ---------------------------------------------------------------- */
+
+typedef enum reading_kind { READ_HELLO, READ_ANSWER, READ_PUSH } reading_kind;
+
+typedef struct reading {
+    mir_job job;
+    mir_post post;
+    mir_shard *shard;
+    mir_hub *hub;
+    reading_kind kind;
+    bool compressed;
+    mir_status status;
+    mir_error error;
+    mir_known_schema schema;
+    size_t id_size, payload_size;
+    uint8_t bytes[]; /* id, payload */
+} reading;
+
+static void schema_failed(mir_twin *twin, const char *text)
+{
+    twin->pulling = false;
+    int64_t backoff_ns = twin->pull_backoff_ns * 2;
+    if (backoff_ns < PULL_BACKOFF_MIN_S * MIR_NS_PER_S)
+        backoff_ns = PULL_BACKOFF_MIN_S * MIR_NS_PER_S;
+    if (backoff_ns > PULL_BACKOFF_MAX_S * MIR_NS_PER_S)
+        backoff_ns = PULL_BACKOFF_MAX_S * MIR_NS_PER_S;
+    twin->pull_backoff_ns = backoff_ns;
+    twin->pull_after_ns = now_of(twin) + backoff_ns;
+    mir_actors_problem(mir_actors_of(twin->shard), id_of(twin), "no schema", 1, "%s", text);
+    tell_waiters(twin, text);
+}
+
+/* Stores a schema that the device sent. */
+static void take_schema(mir_twin *twin, mir_known_schema schema)
+{
+    if (twin->writing) {
+        /* One write at a time: the schema goes with the next heartbeat's. */
+        mir_schema_unref(twin->hello.schema);
+        twin->hello = schema;
+        twin->beat_waits = true;
+        twin->pulling = false;
+        return;
+    }
+    write_op *op = write_new(twin, WRITE_SCHEMA);
+    if (op == NULL) {
+        mir_schema_unref(schema.schema);
+        schema_failed(twin, "out of memory");
+        return;
+    }
+    op->schema = schema;
+    op->request.op = MIR_STATE_SET_SCHEMA;
+    op->request.set_schema.device_id = op->id_view;
+    write_schema(op, twin->shard->loop->wall_ns);
+    op->request.set_schema.schema = op->schema_in;
+    if (!write_submit(twin, op)) {
+        write_free(op);
+        schema_failed(twin, "the store is busy");
+    }
+}
+
+static void read_done(mir_shard *shard, mir_post *post)
+{
+    reading *op = MIR_CONTAINER(post, reading, post);
+    mir_twin *twin = shard->stopping ? NULL : find(shard, mir_view_of(op->bytes, op->id_size));
+    mir_hub_end(op->hub);
+    if (twin == NULL) {
+        mir_schema_unref(op->schema.schema);
+        free(op);
+        return;
+    }
+    if (op->kind == READ_HELLO) {
+        twin->hello_parses = false;
+        if (op->status == MIR_OK) {
+            mir_schema_unref(twin->hello.schema);
+            twin->hello = op->schema;
+        } else if (op->status != MIR_E_EMPTY) {
+            mir_actors_problem(mir_actors_of(shard), id_of(twin), "bad schema", 1, "%s",
+                               op->error.text);
+        }
+        if (twin->state != LOADING && twin->state != COLD) {
+            if (twin->hello.schema != NULL || twin->state == ABSENT || !twin->online)
+                write_beat(twin);
+        } else {
+            twin->beat_waits = true;
+        }
+    } else if (op->status == MIR_OK) {
+        take_schema(twin, op->schema);
+    } else {
+        char text[MIR_ERROR_TEXT_BYTES_MAX + 64];
+        (void)snprintf(text, sizeof text, "%s%s",
+                       op->status == MIR_E_UNREACHABLE ? "" : "the device's schema is not usable: ",
+                       op->error.text);
+        schema_failed(twin, text);
+    }
+    free(op);
+}
+
+static void read_run(mir_job *job)
+{
+    reading *op = MIR_CONTAINER(job, reading, job);
+    mir_view payload = {op->bytes + op->id_size, op->payload_size};
+    op->status = op->kind == READ_HELLO
+                     ? mir_schemas_from_hello(op->hub->schemas, payload, op->compressed,
+                                              &op->schema, &op->error)
+                     : mir_schemas_from_answer(op->hub->schemas, payload, op->compressed,
+                                               &op->schema, &op->error);
+    mir_shard_post(op->shard, &op->post);
+}
+
+static bool read_schema(mir_twin *twin, reading_kind kind, const mir_message *message)
+{
+    reading *op = calloc(1, sizeof *op + twin->id_size + message->payload.size);
+    if (op == NULL) return false;
+    op->job.run = read_run;
+    op->post.run = read_done;
+    op->shard = twin->shard;
+    op->hub = hub_of(twin);
+    op->kind = kind;
+    mir_view encoding = mir_nats_header(message->header, MIR_VIEW_LITERAL("mir-content-encoding"));
+    op->compressed = mir_view_eq_cstr(encoding, "mir-zstd");
+    op->id_size = twin->id_size;
+    op->payload_size = message->payload.size;
+    memcpy(op->bytes, twin->id, twin->id_size);
+    if (message->payload.size != 0)
+        memcpy(op->bytes + twin->id_size, message->payload.data, message->payload.size);
+    mir_hub_begin(op->hub);
+    mir_workers_submit(op->hub->requests, &op->job);
+    return true;
+}
+
+typedef struct question {
+    mir_ask ask;
+    size_t id_size;
+    char id[];
+} question;
+
+static void answered(mir_ask *ask, mir_status status, const mir_message *answer)
+{
+    question *q = MIR_CONTAINER(ask, question, ask);
+    mir_twin *twin = find(ask->shard, mir_view_of(q->id, q->id_size));
+    free(q);
+    if (twin == NULL || status == MIR_E_CANCELLED) return;
+    if (status == MIR_OK && read_schema(twin, READ_ANSWER, answer)) return;
+    schema_failed(twin, status == MIR_E_UNREACHABLE
+                            ? "error requesting device schema: error publishing request message: "
+                              "nats: no responders available for request"
+                        : status == MIR_E_TIMEOUT
+                            ? "error requesting device schema: error publishing request message: "
+                              "nats: timeout"
+                            : "error requesting device schema: out of memory");
+}
+
+static void pull(mir_twin *twin, mir_twin_waiter *waiter)
+{
+    if (waiter != NULL) {
+        if (twin->state == ABSENT) {
+            waiter->next = NULL;
+            waiter->done(twin->shard, waiter, "no device found to update");
+            return;
+        }
+        waiter->next = twin->waiters;
+        twin->waiters = waiter;
+    } else if (now_of(twin) < twin->pull_after_ns) {
+        return;
+    }
+    if (twin->pulling) return;
+    question *q = calloc(1, sizeof *q + twin->id_size);
+    if (q == NULL) {
+        schema_failed(twin, "error requesting device schema: out of memory");
+        return;
+    }
+    twin->pulling = true;
+    q->id_size = twin->id_size;
+    memcpy(q->id, twin->id, twin->id_size);
+    q->ask.done = answered;
+    char subject[MIR_DEVICE_ID_BYTES_MAX + 32], header[160];
+    int subject_size =
+        snprintf(subject, sizeof subject, "%.*s.v1alpha.schema", twin->id_size, twin->id);
+    int header_size = snprintf(header, sizeof header,
+                               "NATS/1.0\r\nmir-request-encoding: mir-zstd\r\n"
+                               "mir-trigger-chain: %s\r\n\r\n",
+                               hub_of(twin)->instance);
+    mir_ask_send(twin->shard, &q->ask, mir_view_of(subject, (size_t)subject_size),
+                 mir_view_of(header, (size_t)header_size), no_view,
+                 twin->shard->config->schema.request_timeout_ns);
+}
+
+void mir_twin_pull(mir_shard *shard, mir_view device_id, mir_twin_waiter *waiter)
+{
+    mir_twin *twin = find_or_make(shard, device_id);
+    if (twin == NULL) {
+        waiter->done(shard, waiter, "no device found to update");
+        return;
+    }
+    if (twin->state == READY || twin->state == ABSENT) {
+        pull(twin, waiter);
+        return;
+    }
+    waiter->next = twin->pull_waiters;
+    twin->pull_waiters = waiter;
+    if (twin->state == COLD) load(twin);
+}
+
+/* --- desired properties --------------------------------------------------------------------- */
+
+static void reply_desired(mir_shard *shard, mir_view reply, const char *error)
+{
+    MirApi__V1__DeviceEncodedReportedProperties properties =
+        MIR_API__V1__DEVICE_ENCODED_REPORTED_PROPERTIES__INIT;
+    properties.has_encoding = 1;
+    properties.encoding = MIR_API__V1__ENCODING__ENCODING_PROTOBUF;
+    MirApi__V1__DeviceReportedPropertiesResponse response =
+        MIR_API__V1__DEVICE_REPORTED_PROPERTIES_RESPONSE__INIT;
+    if (error != NULL) {
+        response.response_case = MIR_API__V1__DEVICE_REPORTED_PROPERTIES_RESPONSE__RESPONSE_ERROR;
+        response.error = (char *)(uintptr_t)error;
+    } else {
+        response.response_case = MIR_API__V1__DEVICE_REPORTED_PROPERTIES_RESPONSE__RESPONSE_OK;
+        response.ok = &properties;
+    }
+    uint8_t packed[MIR_ERROR_TEXT_BYTES_MAX * 2];
+    if (protobuf_c_message_get_packed_size(&response.base) > sizeof packed) return;
+    size_t size = protobuf_c_message_pack(&response.base, packed);
+    char header[MIR_CHAIN_BLOCK_BYTES_MAX];
+    size_t header_size =
+        mir_chain_block(no_view, mir_hub_instance(mir_actors_of(shard)->hub), header);
+    (void)mir_shard_emit(shard, reply, no_view, mir_view_of(header, header_size),
+                         mir_view_of(packed, size));
+}
+
+static void desired_schema_known(mir_shard *shard, mir_twin_waiter *waiter, const char *error)
+{
+    desired *d = MIR_CONTAINER(waiter, desired, waiter);
+    if (!shard->stopping) {
+        char text[MIR_ERROR_TEXT_BYTES_MAX];
+        if (error != NULL)
+            (void)snprintf(text, sizeof text, "cannot reconcile device schema: %s", error);
+        reply_desired(shard, mir_view_of(d->reply, d->reply_size), error == NULL ? NULL : text);
+    }
+    free(d);
+}
+
+static void answer_desired(mir_twin *twin)
+{
+    desired *d = twin->desired;
+    twin->desired = NULL;
+    while (d != NULL) {
+        desired *next = d->next;
+        if (twin->state == ABSENT) {
+            reply_desired(twin->shard, mir_view_of(d->reply, d->reply_size),
+                          "no device found with current targets criteria");
+            free(d);
+        } else if (twin->schema.schema != NULL) {
+            desired_schema_known(twin->shard, &d->waiter, NULL);
+        } else {
+            pull(twin, &d->waiter);
+        }
+        d = next;
+    }
+}
+
+static void desired_request(mir_twin *twin, const mir_message *message)
+{
+    if (message->reply.size == 0) return;
+    desired *d = calloc(1, sizeof *d + message->reply.size);
+    if (d == NULL) return;
+    d->waiter.done = desired_schema_known;
+    d->reply_size = (uint32_t)message->reply.size;
+    memcpy(d->reply, message->reply.data, message->reply.size);
+    d->next = twin->desired;
+    twin->desired = d;
+    if (twin->state == READY || twin->state == ABSENT)
+        answer_desired(twin);
+    else if (twin->state == COLD)
+        load(twin);
+}
+
+/* --- presence ------------------------------------------------------------------------------- */
+
+static void heartbeat(mir_twin *twin, const mir_message *message)
+{
+    mir_loop *loop = twin->shard->loop;
+    twin->last_beat_wall_ns = loop->wall_ns;
+    twin->last_beat_ns = loop->now_ns;
+    if (twin->cell != NULL) atomic_store_explicit(twin->cell, loop->wall_ns, memory_order_relaxed);
+    int64_t offline_after_ns = twin->shard->config->presence.offline_after_ns;
+    /* The timer looks at the last heartbeat when it fires: an earlier one need not be moved. */
+    if (!mir_timer_is_set(&twin->timer) || twin->timer.due_ns > loop->now_ns + offline_after_ns)
+        mir_timer_set(&loop->timers, &twin->timer, loop->now_ns + offline_after_ns);
+    mir_view content = mir_nats_header(message->header, MIR_VIEW_LITERAL("mir-content"));
+    bool hello = message->payload.size != 0 && mir_view_eq_cstr(content, "mir-hello") &&
+                 read_schema(twin, READ_HELLO, message);
+    if (hello) twin->hello_parses = true;
+    if (twin->state == COLD || twin->state == LOADING) {
+        twin->beat_waits = true;
+        if (twin->state == COLD) load(twin);
+        return;
+    }
+    if (twin->hello_parses) return;
+    if (twin->state == ABSENT || !twin->online || twin->hello.schema != NULL) write_beat(twin);
+}
+
+static void on_timer(mir_timer *timer, void *context)
+{
+    (void)context;
+    mir_twin *twin = MIR_CONTAINER(timer, mir_twin, timer);
+    mir_loop *loop = twin->shard->loop;
+    int64_t offline_after_ns = twin->shard->config->presence.offline_after_ns;
+    int64_t next_ns = loop->now_ns + offline_after_ns;
+    if (twin->beat_waits && !twin->writing && !twin->hello_parses &&
+        (twin->state == READY || twin->state == ABSENT)) {
+        write_beat(twin);
+    } else if (twin->online) {
+        int64_t due_ns = twin->last_beat_ns + offline_after_ns;
+        if (due_ns > loop->now_ns) {
+            next_ns = due_ns;
+            if (!twin->writing && twin->state == READY && twin->last_beat_wall_ns != 0 &&
+                loop->now_ns - twin->last_written_ns > REFRESH_S * MIR_NS_PER_S)
+                write_refresh(twin);
+        } else if (!twin->writing) {
+            write_offline(twin);
+            next_ns = loop->now_ns + MIR_NS_PER_S;
+        }
+    } else {
+        int64_t idle_ns = (twin->state == ABSENT ? UNKNOWN_IDLE_S : MIR_TWIN_IDLE_S) * MIR_NS_PER_S;
+        bool busy = twin->state == LOADING || twin->writing || twin->pulling ||
+                    twin->hello_parses || twin->waiters != NULL || twin->pull_waiters != NULL ||
+                    twin->desired != NULL;
+        if (!busy && loop->now_ns - twin->last_active_ns >= idle_ns) {
+            drop_held(twin, true,
+                      twin->state == ABSENT ? "the device is not provisioned (it sent no heartbeat)"
+                                            : "its schema could not be had");
+            free_twin(twin);
+            return;
+        }
+        next_ns = loop->now_ns + (busy ? MIR_NS_PER_S : idle_ns);
+    }
+    if (twin->state == READY && twin->schema.schema == NULL && twin->held != NULL) pull(twin, NULL);
+    mir_timer_set(&loop->timers, timer, next_ns);
+}
+
+void mir_twin_receive(mir_shard *shard, const mir_message *message)
+{
+    mir_twin *twin = find_or_make(shard, message->key);
+    if (twin == NULL) {
+        if (message->function == MIR_DEVICE_TELEMETRY) mir_actors_of(shard)->telemetry_refused++;
+        return;
+    }
+    twin->last_active_ns = shard->loop->now_ns;
+    switch ((mir_function)message->function) {
+    case MIR_DEVICE_TELEMETRY: telemetry(twin, message); break;
+    case MIR_DEVICE_HEARTBEAT: heartbeat(twin, message); break;
+    case MIR_DEVICE_DESIRED: desired_request(twin, message); break;
+    case MIR_DEVICE_SCHEMA:
+        if (twin->state == COLD) load(twin);
+        (void)read_schema(twin, READ_PUSH, message);
+        break;
+    default: MIR_ASSERT(false);
+    }
+}

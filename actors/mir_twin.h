@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* mir_twin: the actor of one device on the shard of its partition.
+ *
+ * Why        Everything that a device says is handled here, one message at a time: presence,
+ *            schema, telemetry.
+ * Ownership  The shard's map owns twins. A twin is activated by the first message for it and goes
+ *            when it is offline, idle and nothing of its is under way; what it knew is in the store.
+ * Affinity   The shard's thread. What waits is a continuation: activation reads the store on a
+ *            worker, writes go to the state writer, schema questions over the bus.
+ * Bounds     What waits for activation, provisioning or the schema is held up to
+ *            MIR_TWIN_HELD_MESSAGES and MIR_TWIN_HELD_BYTES; beyond that it is counted as refused.
+ *            One store write and one schema question are under way at a time.
+ * Errors     Faults in a device's input are counted for that device (mir_actors_problem).
+ *
+ * States     cold ──message──▶ loading ──▶ ready | absent ──heartbeat──▶ ready
+ *            A change of the device in the store makes a loaded twin load again. */
+#ifndef MIR_TWIN_H
+#define MIR_TWIN_H
+
+#include "mir_actors.h"
+
+enum {
+    MIR_TWIN_HELD_MESSAGES = 64,
+    MIR_TWIN_HELD_BYTES = 64 * 1024,
+    MIR_TWIN_IDLE_S = 60,
+    MIR_TWINS_MAX = 1 << 24, /* per shard */
+};
+
+typedef struct mir_twin mir_twin;
+
+/* Told once how it went: `error` is null when the device's schema is known now. */
+typedef struct mir_twin_waiter {
+    struct mir_twin_waiter *next;
+    void (*done)(mir_shard *shard, struct mir_twin_waiter *waiter, const char *error);
+} mir_twin_waiter;
+
+/* A message of the device: heartbeat, schema, telemetry, request for desired properties. */
+void mir_twin_receive(mir_shard *shard, const mir_message *message);
+/* The store has something new about this device; a twin that is not active does not care. */
+void mir_twin_changed(mir_shard *shard, mir_view device_id);
+/* Asks the device for its schema and stores it. */
+void mir_twin_pull(mir_shard *shard, mir_view device_id, mir_twin_waiter *waiter);
+/* At the start: the device was online when the server stopped. */
+void mir_twin_resume(mir_shard *shard, mir_view device_id, uint64_t number);
+void mir_twin_free_all(mir_shard *shard);
+void mir_twin_free_plans(mir_actors *actors);
+
+#endif
