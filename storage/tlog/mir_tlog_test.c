@@ -43,7 +43,7 @@ static mir_tlog *open_on(const mir_tlog_files *files, uint32_t writers, uint64_t
 static int setup(void **state)
 {
     (void)state;
-    mir_log_set_level((mir_log_level)-1);
+    mir_log_set_level(MIR_LOG_ERROR);
     for (uint32_t i = 0; i < DEVICES; i++) device_ids[i] = mir_view_cstr(device_names[i]);
     return 0;
 }
