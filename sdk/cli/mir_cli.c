@@ -28,7 +28,7 @@ const char *mir_cli_value(const mir_cli_args *args, mir_cli_option_id id)
     return NULL;
 }
 
-static void say(const char *who, const char *format, va_list args)
+MIR_PRINTF(2, 0) static void say(const char *who, const char *format, va_list args)
 {
     char text[TEXT_BYTES];
     (void)vsnprintf(text, sizeof text, format, args);

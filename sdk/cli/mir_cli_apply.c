@@ -291,7 +291,7 @@ int mir_cli_device_apply(mir_cli *cli, const mir_cli_command *command, const mir
     if (code == MIR_EXIT_OK) code = mir_cli_connect_open(cli, args, &session);
     mir_cli_devices results = {0};
     bool dry_run = mir_cli_flag(args, MIR_OPT_DRY_RUN);
-    for (size_t i = 0; code == MIR_EXIT_OK && i < count; i++)
+    for (size_t i = 0; all != NULL && code == MIR_EXIT_OK && i < count; i++)
         code = apply(&session, &all[i], dry_run, format, &results);
     if (code == MIR_EXIT_OK && !dry_run && strcmp(format, "table") != 0)
         code = mir_cli_devices_print(&results, format);

@@ -175,7 +175,9 @@ static void check_examples(const mir_cli_command *command)
         char *words[64];
         int count = 0;
         text[strcspn(text, "|>")] = '\0';
-        for (char *word = strtok(text, " "); word != NULL; word = strtok(NULL, " "))
+        char *rest = NULL;
+        for (char *word = strtok_r(text, " ", &rest); word != NULL;
+             word = strtok_r(NULL, " ", &rest))
             words[count++] = word;
         words[count] = NULL;
         if (mir_cli_parse(count, words, &line) != MIR_EXIT_OK)

@@ -59,7 +59,9 @@ static void text_is_cut_to_fit_and_numbers_are_not(void **state)
         char *text = render(width, false, &left_out);
         assert_int_equal(left_out, 0);
         assert_non_null(strstr(text, "1234567\n"));
-        for (char *line = strtok(text, "\n"); line != NULL; line = strtok(NULL, "\n"))
+        char *rest = NULL;
+        for (char *line = strtok_r(text, "\n", &rest); line != NULL;
+             line = strtok_r(NULL, "\n", &rest))
             assert_in_range(mir_cli_text_columns(line), 1, width);
         free(text);
     }

@@ -233,6 +233,7 @@ static void add_measurement(mir_cli_table *table, const json_t *measurement)
     for (size_t i = 0; i < rows || i == 0; i++) {
         const json_t *field = json_array_get(fields, i);
         const char *field_name = json_string_value(json_object_get(field, "name"));
+        bool stored = json_is_true(json_object_get(field, "stored"));
         mir_bytes text = {0};
         mir_bytes own = {0};
         if (i == 0) tags_text(labels, NULL, &own);
@@ -241,10 +242,8 @@ static void add_measurement(mir_cli_table *table, const json_t *measurement)
         if (field_name == NULL)
             mir_cli_table_cell(table, problem != NULL ? MIR_TONE_BAD : MIR_TONE_DIM,
                                problem != NULL ? problem : "(no data yet)");
-        else if (json_is_true(json_object_get(field, "stored")))
-            mir_cli_table_cell(table, MIR_TONE_PLAIN, field_name);
         else
-            mir_cli_table_cellf(table, MIR_TONE_DIM, "%s (no data yet)", field_name);
+            mir_cli_table_cell(table, stored ? MIR_TONE_PLAIN : MIR_TONE_DIM, field_name);
         const char *unit = json_string_value(json_object_get(field, "unit"));
         const char *type = json_string_value(json_object_get(field, "type"));
         const char *dot = type != NULL ? strrchr(type, '.') : NULL;
@@ -252,8 +251,10 @@ static void add_measurement(mir_cli_table *table, const json_t *measurement)
         mir_cli_table_cell(table, MIR_TONE_PLAIN, unit != NULL ? unit : "");
         const char *message_tags = own.size > 1 ? (const char *)own.data : "";
         const char *field_tags = text.size > 1 ? (const char *)text.data : "";
-        mir_cli_table_cellf(table, MIR_TONE_PLAIN, "%s%s%s", message_tags,
-                            message_tags[0] != '\0' && field_tags[0] != '\0' ? " " : "",
+        bool both = message_tags[0] != '\0' && field_tags[0] != '\0';
+        bool absent = field_name != NULL && !stored;
+        mir_cli_table_cellf(table, absent ? MIR_TONE_DIM : MIR_TONE_PLAIN, "%s%s%s%s",
+                            absent ? "(no data yet) " : "", message_tags, both ? " " : "",
                             field_tags);
         mir_bytes_free(&text);
         mir_bytes_free(&own);

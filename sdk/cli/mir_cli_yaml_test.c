@@ -35,13 +35,14 @@ static void scalars_have_the_types_of_the_core_schema(void **state)
 static void what_is_written_reads_back_the_same(void **state)
 {
     (void)state;
-    json_t *want = json_loads("{\"a\": [\"yes\", \"null\", \"1\", \"1.5\", \"-\", \"\", \" x \", "
-                              "\"a: b\", \"# c\", \"\\u00e9\", \"1:30\","
-                              " \"line\\nfeed\", \"tab\\t\", \"'\", \"\\\\\", \"0x1f\", \"=\", \"<<\", "
-                              "\"\\u2028\", \"no\", \"2026-01-02\"],"
-                              " \"b\": {}, \"c\": [], \"d\": {\"1\": null, \"true\": true, \"f\": "
-                              "0.1, \"n\": -7}, \"e\": [[1], {\"x\": []}]}",
-                              0, NULL);
+    json_t *want =
+        json_loads("{\"a\": [\"yes\", \"null\", \"1\", \"1.5\", \"-\", \"\", \" x \", "
+                   "\"a: b\", \"# c\", \"\\u00e9\", \"1:30\","
+                   " \"line\\nfeed\", \"tab\\t\", \"'\", \"\\\\\", \"0x1f\", \"=\", \"<<\", "
+                   "\"\\u2028\", \"no\", \"2026-01-02\"],"
+                   " \"b\": {}, \"c\": [], \"d\": {\"1\": null, \"true\": true, \"f\": "
+                   "0.1, \"n\": -7}, \"e\": [[1], {\"x\": []}]}",
+                   0, NULL);
     assert_non_null(want);
     mir_bytes text = {0};
     assert_int_equal(mir_cli_yaml_write(want, false, &text), MIR_OK);
