@@ -18,45 +18,52 @@ typedef struct writer {
     bool empty; /* nothing was written yet in the innermost object or array */
 } writer;
 
-static void line(writer *w) {
+static void line(writer *w)
+{
     if (w->style != MIR_JSON_PRETTY) return;
     mir_bytes_u8(w->out, '\n');
     for (int i = 0; i < w->depth; i++) mir_bytes_text(w->out, "  ");
 }
 
-static void open_with(writer *w, uint8_t bracket) {
+static void open_with(writer *w, uint8_t bracket)
+{
     mir_bytes_u8(w->out, bracket);
     w->depth++;
     w->empty = true;
 }
 
-static void close_with(writer *w, uint8_t bracket) {
+static void close_with(writer *w, uint8_t bracket)
+{
     w->depth--;
     if (!w->empty) line(w);
     mir_bytes_u8(w->out, bracket);
     w->empty = false;
 }
 
-static void element(writer *w) {
+static void element(writer *w)
+{
     if (!w->empty) mir_bytes_u8(w->out, ',');
     w->empty = false;
     line(w);
 }
 
-static void key(writer *w, const char *name) {
+static void key(writer *w, const char *name)
+{
     element(w);
     mir_json_write_string(mir_view_cstr(name), w->out);
     mir_bytes_text(w->out, w->style == MIR_JSON_PRETTY ? ": " : ":");
 }
 
-static void text_field(writer *w, const char *name, const char *value) {
+static void text_field(writer *w, const char *name, const char *value)
+{
     if (value == NULL || value[0] == '\0') return;
     key(w, name);
     mir_json_write_string(mir_view_cstr(value), w->out);
 }
 
 /* The length of the well-formed UTF-8 sequence at the start of `text`, 0 if there is none. */
-static size_t utf8_sequence(mir_view text) {
+static size_t utf8_sequence(mir_view text)
+{
     const uint8_t *p = text.data;
     if (p[0] >= 0xc2 && p[0] <= 0xdf && text.size >= 2 && (p[1] & 0xc0) == 0x80) return 2;
     if (p[0] >= 0xe0 && p[0] <= 0xef && text.size >= 3 && (p[1] & 0xc0) == 0x80 &&
@@ -69,7 +76,8 @@ static size_t utf8_sequence(mir_view text) {
     return 0;
 }
 
-void mir_json_write_string(mir_view text, mir_bytes *out) {
+void mir_json_write_string(mir_view text, mir_bytes *out)
+{
     mir_bytes_u8(out, '"');
     size_t plain = 0; /* text[plain, i) needs no escape */
     size_t i = 0;
@@ -83,21 +91,11 @@ void mir_json_write_string(mir_view text, mir_bytes *out) {
         char escape[8];
         const char *replace = escape;
         switch (c) {
-        case '"':
-            replace = "\\\"";
-            break;
-        case '\\':
-            replace = "\\\\";
-            break;
-        case '\n':
-            replace = "\\n";
-            break;
-        case '\r':
-            replace = "\\r";
-            break;
-        case '\t':
-            replace = "\\t";
-            break;
+        case '"': replace = "\\\""; break;
+        case '\\': replace = "\\\\"; break;
+        case '\n': replace = "\\n"; break;
+        case '\r': replace = "\\r"; break;
+        case '\t': replace = "\\t"; break;
         default:
             if (c < 0x80) {
                 (void)snprintf(escape, sizeof escape, "\\u%04x", c);
@@ -125,7 +123,8 @@ void mir_json_write_string(mir_view text, mir_bytes *out) {
     mir_bytes_u8(out, '"');
 }
 
-void mir_json_write_number(double number, mir_bytes *out) {
+void mir_json_write_number(double number, mir_bytes *out)
+{
     if (isnan(number)) {
         mir_bytes_text(out, "\"NaN\"");
         return;
@@ -144,7 +143,7 @@ void mir_json_write_number(double number, mir_bytes *out) {
         (void)snprintf(text, sizeof text, "%.*e", precision, number);
         if (strtod(text, NULL) == number) break;
     }
-    char digits[24];
+    char digits[24] = "";
     size_t count = 0;
     const char *p = text;
     if (*p == '-') {
@@ -153,7 +152,7 @@ void mir_json_write_number(double number, mir_bytes *out) {
     }
     for (; *p != 'e'; p++)
         if (*p != '.') digits[count++] = *p;
-    int exponent = atoi(p + 1);
+    int exponent = (int)strtol(p + 1, NULL, 10);
     while (count > 1 && digits[count - 1] == '0') count--;
     double magnitude = fabs(number);
     if (magnitude < 1e-6 || magnitude >= 1e21) {
@@ -191,7 +190,8 @@ typedef struct sorted_entry {
     size_t index;
 } sorted_entry;
 
-static int compare_entries(const void *a, const void *b) {
+static int compare_entries(const void *a, const void *b)
+{
     const sorted_entry *x = a, *y = b;
     int order = strcmp(x->key, y->key);
     return order != 0 ? order : x->index < y->index ? -1 : 1;
@@ -199,7 +199,8 @@ static int compare_entries(const void *a, const void *b) {
 
 /* The entries by key; of several with one key the last. Null with a count of 0 for an empty map or
  * without memory, which fails `out`. The caller frees it. */
-static sorted_entry *sort_map(void *entries, size_t *count, mir_bytes *out) {
+static sorted_entry *sort_map(void *entries, size_t *count, mir_bytes *out)
+{
     size_t n = *count;
     *count = 0;
     if (n == 0) return NULL;
@@ -219,7 +220,8 @@ static sorted_entry *sort_map(void *entries, size_t *count, mir_bytes *out) {
     return sorted;
 }
 
-static void text_map_field(writer *w, const char *name, void *entries, size_t count) {
+static void text_map_field(writer *w, const char *name, void *entries, size_t count)
+{
     sorted_entry *sorted = sort_map(entries, &count, w->out);
     if (count != 0) {
         key(w, name);
@@ -233,14 +235,16 @@ static void text_map_field(writer *w, const char *name, void *entries, size_t co
     free(sorted);
 }
 
-static void time_field(writer *w, const char *name, const MirApi__V1__Timestamp *timestamp) {
+static void time_field(writer *w, const char *name, const MirApi__V1__Timestamp *timestamp)
+{
     char text[MIR_CLOCK_TEXT_BYTES];
     if (timestamp == NULL || mir_timestamp_format(timestamp->seconds, timestamp->nanos, text) == 0)
         return;
     text_field(w, name, text);
 }
 
-static void time_map_field(writer *w, const char *name, void *entries, size_t count) {
+static void time_map_field(writer *w, const char *name, void *entries, size_t count)
+{
     sorted_entry *sorted = sort_map(entries, &count, w->out);
     if (count != 0) {
         key(w, name);
@@ -253,7 +257,8 @@ static void time_map_field(writer *w, const char *name, void *entries, size_t co
 
 static void write_struct(writer *w, const Google__Protobuf__Struct *object);
 
-static void write_value(writer *w, const Google__Protobuf__Value *value) {
+static void write_value(writer *w, const Google__Protobuf__Value *value)
+{
     if (w->depth > MIR_DEVICE_JSON_DEPTH_MAX) {
         w->out->failed = true;
         return;
@@ -268,9 +273,7 @@ static void write_value(writer *w, const Google__Protobuf__Value *value) {
     case GOOGLE__PROTOBUF__VALUE__KIND_BOOL_VALUE:
         mir_bytes_text(w->out, value->bool_value ? "true" : "false");
         break;
-    case GOOGLE__PROTOBUF__VALUE__KIND_STRUCT_VALUE:
-        write_struct(w, value->struct_value);
-        break;
+    case GOOGLE__PROTOBUF__VALUE__KIND_STRUCT_VALUE: write_struct(w, value->struct_value); break;
     case GOOGLE__PROTOBUF__VALUE__KIND_LIST_VALUE:
         open_with(w, '[');
         for (size_t i = 0; value->list_value != NULL && i < value->list_value->n_values; i++) {
@@ -279,13 +282,12 @@ static void write_value(writer *w, const Google__Protobuf__Value *value) {
         }
         close_with(w, ']');
         break;
-    default:
-        mir_bytes_text(w->out, "null");
-        break;
+    default: mir_bytes_text(w->out, "null"); break;
     }
 }
 
-static void write_struct(writer *w, const Google__Protobuf__Struct *object) {
+static void write_struct(writer *w, const Google__Protobuf__Struct *object)
+{
     open_with(w, '{');
     size_t count = object == NULL ? 0 : object->n_fields;
     sorted_entry *sorted = sort_map(object == NULL ? NULL : object->fields, &count, w->out);
@@ -298,13 +300,14 @@ static void write_struct(writer *w, const Google__Protobuf__Struct *object) {
     close_with(w, '}');
 }
 
-void mir_struct_write(const Google__Protobuf__Struct *object, mir_json_style style,
-                      mir_bytes *out) {
+void mir_struct_write(const Google__Protobuf__Struct *object, mir_json_style style, mir_bytes *out)
+{
     writer w = {.out = out, .style = style};
     write_struct(&w, object);
 }
 
-static void base64_field(writer *w, const char *name, ProtobufCBinaryData data) {
+static void base64_field(writer *w, const char *name, ProtobufCBinaryData data)
+{
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     if (data.len == 0) return;
     key(w, name);
@@ -326,12 +329,14 @@ static void base64_field(writer *w, const char *name, ProtobufCBinaryData data) 
     w->out->size += size;
 }
 
-static void open_field(writer *w, const char *name) {
+static void open_field(writer *w, const char *name)
+{
     key(w, name);
     open_with(w, '{');
 }
 
-static void write_status(writer *w, const MirApi__V1__DeviceStatus *status) {
+static void write_status(writer *w, const MirApi__V1__DeviceStatus *status)
+{
     open_field(w, "status");
     if (status != NULL && status->n_events != 0) {
         key(w, "events");
@@ -380,7 +385,8 @@ static void write_status(writer *w, const MirApi__V1__DeviceStatus *status) {
     close_with(w, '}');
 }
 
-void mir_device_json_write(const MirApi__V1__Device *device, mir_json_style style, mir_bytes *out) {
+void mir_device_json_write(const MirApi__V1__Device *device, mir_json_style style, mir_bytes *out)
+{
     writer w = {.out = out, .style = style};
     open_with(&w, '{');
     text_field(&w, "apiVersion", device->api_version);
@@ -418,7 +424,8 @@ void mir_device_json_write(const MirApi__V1__Device *device, mir_json_style styl
     close_with(&w, '}');
 }
 
-static void write_json(writer *w, const json_t *value) {
+static void write_json(writer *w, const json_t *value)
+{
     if (w->depth > MIR_DEVICE_JSON_DEPTH_MAX) {
         w->out->failed = true;
         return;
@@ -434,7 +441,9 @@ static void write_json(writer *w, const json_t *value) {
         size_t used = 0;
         const char *name;
         json_t *member;
-        json_object_foreach((json_t *)value, name, member) {
+        json_object_foreach((json_t *)value, name, member)
+        {
+            if (used == count) break;
             sorted[used] = (sorted_entry){name, member, used};
             used++;
         }
@@ -452,7 +461,8 @@ static void write_json(writer *w, const json_t *value) {
         open_with(w, '[');
         size_t index;
         json_t *member;
-        json_array_foreach(value, index, member) {
+        json_array_foreach(value, index, member)
+        {
             element(w);
             write_json(w, member);
         }
@@ -464,22 +474,15 @@ static void write_json(writer *w, const json_t *value) {
                               w->out);
         break;
     case JSON_INTEGER:
-    case JSON_REAL:
-        mir_json_write_number(json_number_value(value), w->out);
-        break;
-    case JSON_TRUE:
-        mir_bytes_text(w->out, "true");
-        break;
-    case JSON_FALSE:
-        mir_bytes_text(w->out, "false");
-        break;
-    case JSON_NULL:
-        mir_bytes_text(w->out, "null");
-        break;
+    case JSON_REAL: mir_json_write_number(json_number_value(value), w->out); break;
+    case JSON_TRUE: mir_bytes_text(w->out, "true"); break;
+    case JSON_FALSE: mir_bytes_text(w->out, "false"); break;
+    case JSON_NULL: mir_bytes_text(w->out, "null"); break;
     }
 }
 
-void mir_json_write(const json_t *value, mir_json_style style, mir_bytes *out) {
+void mir_json_write(const json_t *value, mir_json_style style, mir_bytes *out)
+{
     writer w = {.out = out, .style = style};
     write_json(&w, value);
 }
@@ -488,7 +491,8 @@ void mir_json_write(const json_t *value, mir_json_style style, mir_bytes *out) {
 
 static mir_status value_to_json(const Google__Protobuf__Value *value, int depth, json_t **out);
 
-static mir_status object_to_json(const Google__Protobuf__Struct *object, int depth, json_t **out) {
+static mir_status object_to_json(const Google__Protobuf__Struct *object, int depth, json_t **out)
+{
     json_t *result = json_object();
     if (result == NULL) return MIR_E_NO_MEMORY;
     for (size_t i = 0; object != NULL && i < object->n_fields; i++) {
@@ -507,7 +511,8 @@ static mir_status object_to_json(const Google__Protobuf__Struct *object, int dep
     return MIR_OK;
 }
 
-static mir_status value_to_json(const Google__Protobuf__Value *value, int depth, json_t **out) {
+static mir_status value_to_json(const Google__Protobuf__Value *value, int depth, json_t **out)
+{
     if (depth > MIR_DEVICE_JSON_DEPTH_MAX) return MIR_E_INVALID;
     json_t *result = NULL;
     switch (value == NULL ? GOOGLE__PROTOBUF__VALUE__KIND_NULL_VALUE : value->kind_case) {
@@ -523,9 +528,7 @@ static mir_status value_to_json(const Google__Protobuf__Value *value, int depth,
         result = json_string(value->string_value == NULL ? "" : value->string_value);
         if (result == NULL) return MIR_E_INVALID;
         break;
-    case GOOGLE__PROTOBUF__VALUE__KIND_BOOL_VALUE:
-        result = json_boolean(value->bool_value);
-        break;
+    case GOOGLE__PROTOBUF__VALUE__KIND_BOOL_VALUE: result = json_boolean(value->bool_value); break;
     case GOOGLE__PROTOBUF__VALUE__KIND_STRUCT_VALUE:
         return object_to_json(value->struct_value, depth, out);
     case GOOGLE__PROTOBUF__VALUE__KIND_LIST_VALUE:
@@ -542,16 +545,15 @@ static mir_status value_to_json(const Google__Protobuf__Value *value, int depth,
             }
         }
         break;
-    default:
-        result = json_null();
-        break;
+    default: result = json_null(); break;
     }
     if (result == NULL) return MIR_E_NO_MEMORY;
     *out = result;
     return MIR_OK;
 }
 
-mir_status mir_struct_to_json(const Google__Protobuf__Struct *object, json_t **value) {
+mir_status mir_struct_to_json(const Google__Protobuf__Struct *object, json_t **value)
+{
     return object_to_json(object, 0, value);
 }
 
@@ -559,7 +561,8 @@ static mir_status value_from_json(const json_t *json, mir_arena *arena, int dept
                                   Google__Protobuf__Value **out);
 
 static mir_status object_from_json(const json_t *json, mir_arena *arena, int depth,
-                                   Google__Protobuf__Struct **out) {
+                                   Google__Protobuf__Struct **out)
+{
     Google__Protobuf__Struct *object = mir_arena_alloc(arena, sizeof *object);
     size_t count = json_object_size(json);
     if (object == NULL) return MIR_E_NO_MEMORY;
@@ -570,7 +573,8 @@ static mir_status object_from_json(const json_t *json, mir_arena *arena, int dep
     }
     const char *name;
     json_t *member;
-    json_object_foreach((json_t *)json, name, member) {
+    json_object_foreach((json_t *)json, name, member)
+    {
         Google__Protobuf__Struct__FieldsEntry *field = mir_arena_alloc(arena, sizeof *field);
         if (field == NULL) return MIR_E_NO_MEMORY;
         google__protobuf__struct__fields_entry__init(field);
@@ -585,7 +589,8 @@ static mir_status object_from_json(const json_t *json, mir_arena *arena, int dep
 }
 
 static mir_status value_from_json(const json_t *json, mir_arena *arena, int depth,
-                                  Google__Protobuf__Value **out) {
+                                  Google__Protobuf__Value **out)
+{
     if (depth > MIR_DEVICE_JSON_DEPTH_MAX) return MIR_E_INVALID;
     Google__Protobuf__Value *value = mir_arena_alloc(arena, sizeof *value);
     if (value == NULL) return MIR_E_NO_MEMORY;
@@ -628,22 +633,22 @@ static mir_status value_from_json(const json_t *json, mir_arena *arena, int dept
         value->kind_case = GOOGLE__PROTOBUF__VALUE__KIND_BOOL_VALUE;
         value->bool_value = json_is_true(json);
         break;
-    case JSON_NULL:
-        value->kind_case = GOOGLE__PROTOBUF__VALUE__KIND_NULL_VALUE;
-        break;
+    case JSON_NULL: value->kind_case = GOOGLE__PROTOBUF__VALUE__KIND_NULL_VALUE; break;
     }
     if (status == MIR_OK) *out = value;
     return status;
 }
 
 mir_status mir_struct_from_json(const json_t *value, mir_arena *arena,
-                                Google__Protobuf__Struct **object) {
+                                Google__Protobuf__Struct **object)
+{
     if (!json_is_object(value)) return MIR_E_INVALID;
     return object_from_json(value, arena, 0, object);
 }
 
 mir_status mir_struct_parse(mir_view text, mir_arena *arena, Google__Protobuf__Struct **object,
-                            mir_error *error) {
+                            mir_error *error)
+{
     if (text.size == 0) {
         Google__Protobuf__Struct *empty = mir_arena_alloc(arena, sizeof *empty);
         if (empty == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
@@ -663,7 +668,8 @@ mir_status mir_struct_parse(mir_view text, mir_arena *arena, Google__Protobuf__S
     return MIR_OK;
 }
 
-mir_status mir_json_parse(mir_view text, json_t **value, mir_error *error) {
+mir_status mir_json_parse(mir_view text, json_t **value, mir_error *error)
+{
     if (text.size > MIR_DEVICE_JSON_BYTES_MAX)
         return mir_error_set(error, MIR_E_TOO_LARGE, "JSON of %zu bytes: at most %d are read",
                              text.size, MIR_DEVICE_JSON_BYTES_MAX);
@@ -685,24 +691,28 @@ typedef struct reader {
     mir_error *error;
 } reader;
 
-static mir_status no_memory(reader *r) {
+static mir_status no_memory(reader *r)
+{
     return mir_error_set(r->error, MIR_E_NO_MEMORY, "the device needs too much memory");
 }
 
 /* The member, or null if it is absent or null. */
-static const json_t *member_of(const json_t *object, const char *name) {
+static const json_t *member_of(const json_t *object, const char *name)
+{
     const json_t *member = object == NULL ? NULL : json_object_get(object, name);
     return json_is_null(member) ? NULL : member;
 }
 
-static mir_status wrong_type(reader *r, const char *path, const char *name, const char *must) {
+static mir_status wrong_type(reader *r, const char *path, const char *name, const char *must)
+{
     return mir_error_set(r->error, MIR_E_INVALID, "field %s%s%s must be %s", path,
                          path[0] == '\0' ? "" : ".", name, must);
 }
 
 /* An object whose members are all known; null if it is absent. `known` ends with a null pointer. */
 static mir_status read_object(reader *r, const json_t *parent, const char *path, const char *name,
-                              const char *const *known, const json_t **object) {
+                              const char *const *known, const json_t **object)
+{
     const json_t *member = name == NULL ? parent : member_of(parent, name);
     *object = member;
     if (member == NULL) return MIR_OK;
@@ -712,7 +722,8 @@ static mir_status read_object(reader *r, const json_t *parent, const char *path,
                    : wrong_type(r, path, name, "an object");
     const char *key_name;
     json_t *ignored;
-    json_object_foreach((json_t *)member, key_name, ignored) {
+    json_object_foreach((json_t *)member, key_name, ignored)
+    {
         size_t i = 0;
         while (known[i] != NULL && strcmp(known[i], key_name) != 0) i++;
         if (known[i] != NULL) continue;
@@ -730,7 +741,8 @@ static mir_status read_object(reader *r, const json_t *parent, const char *path,
 }
 
 static mir_status read_text(reader *r, const json_t *object, const char *path, const char *name,
-                            char **text) {
+                            char **text)
+{
     const json_t *member = member_of(object, name);
     if (member == NULL) return MIR_OK;
     if (!json_is_string(member)) return wrong_type(r, path, name, "a string; put quotes around it");
@@ -740,7 +752,8 @@ static mir_status read_text(reader *r, const json_t *object, const char *path, c
 }
 
 static mir_status read_bool(reader *r, const json_t *object, const char *path, const char *name,
-                            protobuf_c_boolean *has, protobuf_c_boolean *value) {
+                            protobuf_c_boolean *has, protobuf_c_boolean *value)
+{
     const json_t *member = member_of(object, name);
     if (member == NULL) return MIR_OK;
     if (!json_is_boolean(member)) return wrong_type(r, path, name, "true or false");
@@ -750,7 +763,8 @@ static mir_status read_bool(reader *r, const json_t *object, const char *path, c
 }
 
 static mir_status parse_time(reader *r, const json_t *member, const char *path, const char *name,
-                             MirApi__V1__Timestamp **time) {
+                             MirApi__V1__Timestamp **time)
+{
     static const int64_t year_1 = INT64_C(-62135596800); /* how some writers spell "no time" */
     int64_t seconds = 0;
     int32_t nanos = 0;
@@ -769,7 +783,8 @@ static mir_status parse_time(reader *r, const json_t *member, const char *path, 
 }
 
 static mir_status read_time(reader *r, const json_t *object, const char *path, const char *name,
-                            MirApi__V1__Timestamp **time) {
+                            MirApi__V1__Timestamp **time)
+{
     const json_t *member = member_of(object, name);
     return member == NULL ? MIR_OK : parse_time(r, member, path, name, time);
 }
@@ -777,7 +792,8 @@ static mir_status read_time(reader *r, const json_t *object, const char *path, c
 /* A map whose entries have the shape of map_entry; `descriptor` is that of the entry. */
 static mir_status read_map(reader *r, const json_t *object, const char *path, const char *name,
                            const ProtobufCMessageDescriptor *descriptor, bool of_times,
-                           void *entries_out, size_t *count_out) {
+                           void *entries_out, size_t *count_out)
+{
     const json_t *member = member_of(object, name);
     if (member == NULL) return MIR_OK;
     if (!json_is_object(member)) return wrong_type(r, path, name, "an object");
@@ -790,7 +806,8 @@ static mir_status read_map(reader *r, const json_t *object, const char *path, co
     size_t used = 0;
     const char *map_key;
     json_t *value;
-    json_object_foreach((json_t *)member, map_key, value) {
+    json_object_foreach((json_t *)member, map_key, value)
+    {
         if (json_is_null(value)) continue;
         map_entry *entry = mir_arena_alloc(r->arena, descriptor->sizeof_message);
         if (entry == NULL) return no_memory(r);
@@ -816,7 +833,8 @@ static mir_status read_map(reader *r, const json_t *object, const char *path, co
     return MIR_OK;
 }
 
-static int base64_digit(uint8_t c) {
+static int base64_digit(uint8_t c)
+{
     if (c >= 'A' && c <= 'Z') return c - 'A';
     if (c >= 'a' && c <= 'z') return c - 'a' + 26;
     if (c >= '0' && c <= '9') return c - '0' + 52;
@@ -826,7 +844,8 @@ static int base64_digit(uint8_t c) {
 }
 
 static mir_status read_base64(reader *r, const json_t *object, const char *path, const char *name,
-                              protobuf_c_boolean *has, ProtobufCBinaryData *data) {
+                              protobuf_c_boolean *has, ProtobufCBinaryData *data)
+{
     const json_t *member = member_of(object, name);
     if (member == NULL) return MIR_OK;
     if (!json_is_string(member)) return wrong_type(r, path, name, "a base64 string");
@@ -855,7 +874,8 @@ static mir_status read_base64(reader *r, const json_t *object, const char *path,
 }
 
 static mir_status read_names(reader *r, const json_t *object, const char *path, const char *name,
-                             char ***names, size_t *count) {
+                             char ***names, size_t *count)
+{
     const json_t *member = member_of(object, name);
     if (member == NULL) return MIR_OK;
     if (!json_is_array(member)) return wrong_type(r, path, name, "a list of strings");
@@ -875,7 +895,8 @@ static mir_status read_names(reader *r, const json_t *object, const char *path, 
 }
 
 static mir_status read_struct(reader *r, const json_t *object, const char *path, const char *name,
-                              Google__Protobuf__Struct **out) {
+                              Google__Protobuf__Struct **out)
+{
     const json_t *member = member_of(object, name);
     if (member == NULL) return mir_struct_parse((mir_view){NULL, 0}, r->arena, out, r->error);
     if (!json_is_object(member)) return wrong_type(r, path, name, "an object");
@@ -890,7 +911,8 @@ static mir_status read_struct(reader *r, const json_t *object, const char *path,
         if (try_status != MIR_OK) return try_status;                                               \
     } while (0)
 
-static mir_status read_meta(reader *r, const json_t *root, MirApi__V1__Meta **out) {
+static mir_status read_meta(reader *r, const json_t *root, MirApi__V1__Meta **out)
+{
     static const char *const known[] = {"name", "namespace", "labels", "annotations", NULL};
     const json_t *json;
     TRY(read_object(r, root, "", "meta", known, &json));
@@ -907,7 +929,8 @@ static mir_status read_meta(reader *r, const json_t *root, MirApi__V1__Meta **ou
     return MIR_OK;
 }
 
-static mir_status read_spec(reader *r, const json_t *root, MirApi__V1__DeviceSpec **out) {
+static mir_status read_spec(reader *r, const json_t *root, MirApi__V1__DeviceSpec **out)
+{
     static const char *const known[] = {"deviceId", "disabled", NULL};
     const json_t *json;
     TRY(read_object(r, root, "", "spec", known, &json));
@@ -920,7 +943,8 @@ static mir_status read_spec(reader *r, const json_t *root, MirApi__V1__DeviceSpe
     return MIR_OK;
 }
 
-static mir_status read_events(reader *r, const json_t *json, MirApi__V1__DeviceStatus *status) {
+static mir_status read_events(reader *r, const json_t *json, MirApi__V1__DeviceStatus *status)
+{
     static const char *const known[] = {"type", "reason", "message", "firstAt", NULL};
     const json_t *list = member_of(json, "events");
     if (list == NULL) return MIR_OK;
@@ -945,7 +969,8 @@ static mir_status read_events(reader *r, const json_t *json, MirApi__V1__DeviceS
     return MIR_OK;
 }
 
-static mir_status read_status(reader *r, const json_t *root, MirApi__V1__DeviceStatus **out) {
+static mir_status read_status(reader *r, const json_t *root, MirApi__V1__DeviceStatus **out)
+{
     static const char *const known[] = {"online",     "lastHearthbeat", "schema",
                                         "properties", "events",         NULL};
     static const char *const known_schema[] = {"compressedSchema", "packageNames",
@@ -983,7 +1008,8 @@ static mir_status read_status(reader *r, const json_t *root, MirApi__V1__DeviceS
 }
 
 mir_status mir_device_json_read_value(const json_t *value, mir_arena *arena,
-                                      MirApi__V1__Device **device, mir_error *error) {
+                                      MirApi__V1__Device **device, mir_error *error)
+{
     static const char *const known[] = {"apiVersion", "kind",   "meta", "spec",
                                         "properties", "status", NULL};
     static const char *const known_properties[] = {"desired", "reported", NULL};
@@ -1011,7 +1037,8 @@ mir_status mir_device_json_read_value(const json_t *value, mir_arena *arena,
 }
 
 mir_status mir_device_json_read(mir_view text, mir_arena *arena, MirApi__V1__Device **device,
-                                mir_error *error) {
+                                mir_error *error)
+{
     json_t *value = NULL;
     TRY(mir_json_parse(text, &value, error));
     mir_status status = mir_device_json_read_value(value, arena, device, error);
@@ -1020,7 +1047,8 @@ mir_status mir_device_json_read(mir_view text, mir_arena *arena, MirApi__V1__Dev
 }
 
 mir_status mir_device_json_read_new(mir_view text, mir_arena *arena, MirApi__V1__NewDevice **device,
-                                    mir_error *error) {
+                                    mir_error *error)
+{
     MirApi__V1__Device *full = NULL;
     TRY(mir_device_json_read(text, arena, &full, error));
     MirApi__V1__NewDevice *result = mir_arena_alloc(arena, sizeof *result);

@@ -30,10 +30,8 @@ static void ids(void **state)
                                       "\xc3",
                                       "\xc0\xaf",
                                       "\xed\xa0\x80",
-                                      "a\xc2\xa0"
-                                      "b",
-                                      "a\xc2\x85"
-                                      "b",
+                                      "a\xc2\xa0-",
+                                      "a\xc2\x85-",
                                       "\xe2\x80\xa8",
                                       "\xe3\x80\x80",
                                       "\xf4\x90\x80\x80"};

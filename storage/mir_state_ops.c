@@ -7,6 +7,7 @@
 #include <wolfssl/options.h>
 #include <wolfssl/wolfcrypt/sha256.h>
 
+#include "mir_assert.h"
 #include "mir_device_rules.h"
 #include "mir_hash.h"
 #include "mir_state_target.h"
@@ -75,6 +76,7 @@ static mir_status reserve_changes(mir_state_ops *ops, size_t count)
 static void add_change(mir_state_ops *ops, mir_state_change_kind kind, record *before,
                        record *after)
 {
+    MIR_ASSERT(before != NULL || after != NULL);
     uint64_t number = after != NULL ? after->number : before->number;
     ops->request->changes[ops->request->change_count++] =
         (mir_state_change){kind, number, before, after};
@@ -82,6 +84,7 @@ static void add_change(mir_state_ops *ops, mir_state_change_kind kind, record *b
 
 static record *copy_record(mir_state_ops *ops, const record *from)
 {
+    MIR_ASSERT(from != NULL);
     record *copy = alloc(ops, sizeof *copy);
     if (copy != NULL) *copy = *from;
     return copy;

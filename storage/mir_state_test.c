@@ -251,7 +251,7 @@ static void targets_match_over_many_devices(void **state)
         assert_int_equal(mir_state_list(f->state, target, &f->arena, &some, &some_count, &error),
                          0);
         for (size_t i = 0; i < all_count; i++) {
-            int n = atoi(all[i]->device_id + 1);
+            int n = (int)strtol(all[i]->device_id + 1, NULL, 10);
             char last = all[i]->device_id[4];
             bool matches = false;
             if (t == 0) matches = n % 2 == 1 && n % 3 == 1 && (last == '5' || last == '7');
