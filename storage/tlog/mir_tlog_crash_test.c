@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
