@@ -288,7 +288,7 @@ int mir_cli_device_delete(mir_cli *cli, const mir_cli_command *command, const mi
         /* What was shown is deleted, not what matches by now. */
         shown.ids = mir_arena_alloc(&session.arena, (devices.count + 1) * sizeof(*shown.ids));
         if (shown.ids == NULL && code == MIR_EXIT_OK) code = mir_cli_fail("no memory");
-        for (size_t i = 0; code == MIR_EXIT_OK && i < devices.count; i++)
+        for (size_t i = 0; code == MIR_EXIT_OK && shown.ids != NULL && i < devices.count; i++)
             if (mir_cli_devices_id(devices.items[i])[0] != '\0')
                 shown.ids[shown.n_ids++] = devices.items[i]->spec->device_id;
         targets.items = shown_list;

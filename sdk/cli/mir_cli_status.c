@@ -185,12 +185,11 @@ static void print_rows(const char *name, const json_t *rows, const json_t *befor
     const char *key;
     json_t *value;
     size_t total = json_is_array(rows) ? json_array_size(rows) : json_object_size(rows);
-    void *at = json_is_array(rows) ? NULL : json_object_iter((json_t *)(uintptr_t)rows);
     if (total == 0) return;
     mir_cli_table *table = mir_cli_table_new();
     char title[64];
     for (size_t pass = 0; pass < 2; pass++) {
-        at = json_is_array(rows) ? NULL : json_object_iter((json_t *)(uintptr_t)rows);
+        void *at = json_is_array(rows) ? NULL : json_object_iter((json_t *)(uintptr_t)rows);
         for (size_t i = 0; i < total; i++) {
             const json_t *row =
                 json_is_array(rows) ? json_array_get(rows, i) : json_object_iter_value(at);

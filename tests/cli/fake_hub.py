@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -330,6 +331,7 @@ if __name__ == "__main__":
     for number in range(int(sys.argv[1]) if len(sys.argv) > 1 else 5):
         demo.add(f"pump-{number}", "plant", online=number % 2 == 0, schema=True, floor=str(number), type="pump")
     demo.status = json.loads(sys.stdin.read()) if not sys.stdin.isatty() else demo.status
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     print(demo.url, flush=True)
     try:
         demo.process.wait()
