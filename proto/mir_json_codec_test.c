@@ -323,6 +323,15 @@ static void parts_merge_and_the_last_member_counts(void **state)
                MIR_JSON_DEFAULTS_OMITTED, "{\"packed\":[1,2,3],\"loose\":[\"-1\",\"1\"]}");
 }
 
+static void empty_parts_are_not_values(void **state)
+{
+    (void)state;
+    /* A packed list of nothing, and bits above those of an int32. */
+    expect_out("kinds.v1.Lists", MIR_VIEW_LITERAL("\x0a\x00"), MIR_JSON_DEFAULTS_OMITTED, "{}");
+    expect_out("kinds.v1.Leaf", MIR_VIEW_LITERAL("\x08\x80\x80\x80\x80\x10"),
+               MIR_JSON_DEFAULTS_OMITTED, "{}");
+}
+
 static void payloads_are_checked(void **state)
 {
     (void)state;
@@ -469,6 +478,7 @@ int main(void)
         cmocka_unit_test(nesting_is_bounded),
         cmocka_unit_test(defaults_are_emitted_when_asked_for),
         cmocka_unit_test(parts_merge_and_the_last_member_counts),
+        cmocka_unit_test(empty_parts_are_not_values),
         cmocka_unit_test(payloads_are_checked),
         cmocka_unit_test(templates_show_the_shape),
         cmocka_unit_test(generic_json_is_canonical),

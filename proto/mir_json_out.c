@@ -459,6 +459,19 @@ static mir_status add_piece(writer *out, pieces *to, piece added)
     return MIR_OK;
 }
 
+/* The part of a varint that counts for a type that is narrower. */
+static uint64_t significant(mir_schema_kind kind, uint64_t value)
+{
+    switch (kind) {
+    case MIR_KIND_INT32:
+    case MIR_KIND_UINT32:
+    case MIR_KIND_SINT32:
+    case MIR_KIND_ENUM: return (uint32_t)value;
+    case MIR_KIND_BOOL: return value != 0;
+    default: return value;
+    }
+}
+
 static mir_status take_apart(writer *out, const mir_schema_message *message, mir_view payload,
                              pieces *to)
 {
@@ -475,6 +488,8 @@ static mir_status take_apart(writer *out, const mir_schema_message *message, mir
         found.is_packed =
             field->is_repeated && type != MIR_PBWIRE_BYTES && (tag & 7) == MIR_PBWIRE_BYTES;
         if ((tag & 7) != type && !found.is_packed) continue;
+        if (found.is_packed && found.bytes.size == 0) continue;
+        found.value = significant(field->kind, found.value);
         found.field = (uint32_t)(field - message->fields);
         TRY(add_piece(out, to, found));
     }

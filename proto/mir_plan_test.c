@@ -2,7 +2,7 @@
 #include "mir_plan.h"
 
 #include <inttypes.h>
-#include <math.h>
+#include <pthread.h>
 
 #include "mir_schema_testing.h"
 
@@ -522,6 +522,44 @@ static void many_fields_are_found(void **state)
     mir_bytes_free(&set);
 }
 
+enum { THREADS = 4, ROUNDS = 2000 };
+
+static void *decode_alone(void *argument)
+{
+    mir_plan *shared = argument;
+    mir_row own;
+    if (mir_row_init(&own, 8, 8, 256) != MIR_OK) return NULL;
+    int64_t sum = 0;
+    for (int i = 1; i <= ROUNDS; i++) {
+        mir_plan *held = mir_plan_ref(shared);
+        mir_schema *schema = mir_schema_ref(kinds);
+        uint8_t payload[] = {0x08, (uint8_t)(i & 0x7f), 0x10, 0x05};
+        if (mir_plan_decode(held, mir_view_of(payload, sizeof payload), 1, &own) != MIR_OK) break;
+        sum += own.cells[0].i64;
+        mir_schema_unref(schema);
+        mir_plan_unref(held);
+    }
+    mir_row_fini(&own);
+    mir_plan_unref(shared);
+    return (void *)(intptr_t)sum; // NOLINT(performance-no-int-to-ptr)
+}
+
+static void plans_are_shared_by_threads(void **state)
+{
+    (void)state;
+    pthread_t threads[THREADS];
+    mir_plan *plan = compile("kinds.v1.TimeNano");
+    for (int i = 0; i < THREADS; i++) {
+        assert_int_equal(pthread_create(&threads[i], NULL, decode_alone, mir_plan_ref(plan)), 0);
+    }
+    mir_plan_unref(plan);
+    for (int i = 0; i < THREADS; i++) {
+        void *sum = NULL;
+        assert_int_equal(pthread_join(threads[i], &sum), 0);
+        assert_int_equal((intptr_t)sum, 5 * ROUNDS);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -545,6 +583,7 @@ int main(void)
         cmocka_unit_test(rows_are_bounded),
         cmocka_unit_test(plans_are_bounded),
         cmocka_unit_test(many_fields_are_found),
+        cmocka_unit_test(plans_are_shared_by_threads),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
