@@ -298,6 +298,7 @@ static void print_text(const json_t *schema, bool first)
     for (size_t i = 0; i < json_array_size(messages); i++) {
         const json_t *each = json_array_get(messages, i);
         const char *name = json_string_value(json_object_get(each, "name"));
+        if (name == NULL) name = ""; /* it was not UTF-8 */
         const json_t *fields = json_object_get(each, "fields");
         size_t names = 0, types = 0;
         (void)printf("\n%s", on);

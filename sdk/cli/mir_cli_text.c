@@ -47,7 +47,7 @@ static glyph next_glyph(const char *text)
 size_t mir_cli_text_columns(const char *text)
 {
     size_t columns = 0;
-    while (*text != '\0') {
+    while (text != NULL && *text != '\0') {
         glyph each = next_glyph(text);
         columns += each.columns;
         text += each.taken;
@@ -57,6 +57,7 @@ size_t mir_cli_text_columns(const char *text)
 
 size_t mir_cli_text_fit(mir_bytes *out, const char *text, size_t columns)
 {
+    if (text == NULL) return 0;
     bool cut = mir_cli_text_columns(text) > columns;
     if (cut && columns == 0) return 0;
     size_t room = cut ? columns - 1 : columns;
@@ -79,7 +80,7 @@ size_t mir_cli_text_fit(mir_bytes *out, const char *text, size_t columns)
 
 void mir_cli_text_print_visible(FILE *out, const char *text)
 {
-    while (*text != '\0') {
+    while (text != NULL && *text != '\0') {
         if (*text == '\n') {
             (void)fputc(*text++, out);
             continue;

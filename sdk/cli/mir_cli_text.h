@@ -5,6 +5,7 @@
  *            the cursor, and a wide character must not break a table.
  * Affinity   The main thread, after setlocale(LC_CTYPE, a UTF-8 locale).
  * Units      Columns of the terminal.
+ * Bounds     A null text is an empty one.
  * Errors     Bytes that are not UTF-8, and control characters, are shown as one U+FFFD each. */
 #ifndef MIR_CLI_TEXT_H
 #define MIR_CLI_TEXT_H

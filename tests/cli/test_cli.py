@@ -13,7 +13,7 @@ import subprocess
 import threading
 
 import pytest
-from fake_hub import PATIENCE, ROOT, Hub, Tunnel
+from fake_hub import PATIENCE, ROOT, Hub, Tunnel, zstd
 
 BINARY = os.path.abspath(os.environ.get("MIR_BIN", ROOT / "build" / "dev" / "bin" / "mir"))
 
@@ -567,6 +567,17 @@ def test_a_schema_as_json(mir, hub):
     flow = next(message for message in schema["messages"] if message["name"] == "pump.v1.Flow")
     rate = next(field for field in flow["fields"] if field["name"] == "rate")
     assert rate == {"name": "rate", "number": 2, "type": "double", "unit": "l/s", "tags": {"side": "in"}}
+
+
+def test_a_schema_with_bytes_that_are_no_text(mir, hub):
+    hub.add("odd", schema=True)
+    for part in (b"Flow", b"rate", b"l/s", b"IDLE", b"north"):
+        broken = hub.api.pump_set.replace(part, b"\xff\xfe"[: len(part)] + b"\x1b" * (len(part) - 2))
+        hub.devices["odd"].status.schema.compressed_schema = zstd(broken)
+        for form in ("table", "json", "yaml"):
+            result = mir("device", "schema", "odd", "-o", form)
+            assert result.returncode in (0, 1), result.stderr
+            assert "\x1b" not in result.stdout + result.stderr
 
 
 def test_a_schema_that_is_missing_or_cannot_be_had_is_1(mir, hub):
