@@ -30,19 +30,22 @@ typedef struct mir_pbwire {
     const uint8_t *end;
 } mir_pbwire;
 
-static inline mir_pbwire mir_pbwire_of(mir_view view) {
+static inline mir_pbwire mir_pbwire_of(mir_view view)
+{
     static const uint8_t nothing[1];
     if (view.size == 0) return (mir_pbwire){nothing, nothing};
     return (mir_pbwire){view.data, view.data + view.size};
 }
 
-static inline bool mir_pbwire_more(const mir_pbwire *wire) {
+static inline bool mir_pbwire_more(const mir_pbwire *wire)
+{
     return wire->at < wire->end;
 }
 
 bool mir_pbwire_varint_long(mir_pbwire *wire, uint64_t *value);
 
-static inline bool mir_pbwire_varint(mir_pbwire *wire, uint64_t *value) {
+static inline bool mir_pbwire_varint(mir_pbwire *wire, uint64_t *value)
+{
     if (__builtin_expect(wire->at < wire->end && *wire->at < 0x80, 1)) {
         *value = *wire->at++;
         return true;
@@ -51,7 +54,8 @@ static inline bool mir_pbwire_varint(mir_pbwire *wire, uint64_t *value) {
 }
 
 /* `tag` is number << 3 | wire type. */
-static inline bool mir_pbwire_tag(mir_pbwire *wire, uint32_t *tag) {
+static inline bool mir_pbwire_tag(mir_pbwire *wire, uint32_t *tag)
+{
     uint64_t value = 0;
     if (!mir_pbwire_varint(wire, &value)) return false;
     if (value < 8 || value > UINT32_MAX || (value & 7) > 5) return false;
@@ -59,7 +63,8 @@ static inline bool mir_pbwire_tag(mir_pbwire *wire, uint32_t *tag) {
     return true;
 }
 
-static inline bool mir_pbwire_bytes(mir_pbwire *wire, mir_view *bytes) {
+static inline bool mir_pbwire_bytes(mir_pbwire *wire, mir_view *bytes)
+{
     uint64_t size = 0;
     if (!mir_pbwire_varint(wire, &size) || size > (uint64_t)(wire->end - wire->at)) return false;
     *bytes = (mir_view){wire->at, (size_t)size};
@@ -67,7 +72,8 @@ static inline bool mir_pbwire_bytes(mir_pbwire *wire, mir_view *bytes) {
     return true;
 }
 
-static inline bool mir_pbwire_fixed32(mir_pbwire *wire, uint32_t *value) {
+static inline bool mir_pbwire_fixed32(mir_pbwire *wire, uint32_t *value)
+{
     if (wire->end - wire->at < 4) return false;
     const uint8_t *at = wire->at;
     *value = (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
@@ -75,7 +81,8 @@ static inline bool mir_pbwire_fixed32(mir_pbwire *wire, uint32_t *value) {
     return true;
 }
 
-static inline bool mir_pbwire_fixed64(mir_pbwire *wire, uint64_t *value) {
+static inline bool mir_pbwire_fixed64(mir_pbwire *wire, uint64_t *value)
+{
     uint32_t low = 0, high = 0;
     if (wire->end - wire->at < 8) return false;
     (void)mir_pbwire_fixed32(wire, &low);
@@ -91,15 +98,18 @@ bool mir_pbwire_skip(mir_pbwire *wire, uint32_t tag);
  * `value` for the number types. A group is passed over. */
 bool mir_pbwire_next(mir_pbwire *wire, uint32_t *tag, uint64_t *value, mir_view *bytes);
 
-static inline uint32_t mir_pbwire_make_tag(uint32_t number, uint32_t type) {
+static inline uint32_t mir_pbwire_make_tag(uint32_t number, uint32_t type)
+{
     return number << 3 | type;
 }
 
-static inline int64_t mir_pbwire_zigzag(uint64_t value) {
+static inline int64_t mir_pbwire_zigzag(uint64_t value)
+{
     return (int64_t)(value >> 1) ^ -(int64_t)(value & 1);
 }
 
-static inline uint64_t mir_pbwire_unzigzag(int64_t value) {
+static inline uint64_t mir_pbwire_unzigzag(int64_t value)
+{
     return ((uint64_t)value << 1) ^ (uint64_t)(value >> 63);
 }
 

@@ -6,7 +6,8 @@
 enum { WINDOW_LOG_MAX = 23, STEP_BYTES = 64 << 10, LEVEL = 3 };
 
 mir_status mir_zstd_decompress(mir_view frames, size_t raw_bytes_max, mir_bytes *raw,
-                               mir_error *error) {
+                               mir_error *error)
+{
     if (frames.size == 0) return MIR_OK;
     mir_status status = MIR_OK;
     const size_t start = raw->size;
@@ -53,7 +54,8 @@ out:
     return status;
 }
 
-mir_status mir_zstd_compress(mir_view raw, mir_bytes *frame, mir_error *error) {
+mir_status mir_zstd_compress(mir_view raw, mir_bytes *frame, mir_error *error)
+{
     if (raw.size == 0) return MIR_OK;
     size_t bound = ZSTD_compressBound(raw.size);
     uint8_t *to = ZSTD_isError(bound) ? NULL : mir_bytes_reserve(frame, bound);
