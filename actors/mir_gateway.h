@@ -12,6 +12,7 @@
 
 #include "mir_auth.h"
 #include "mir_config.h"
+#include "mir_limits.h"
 #include "mir_workers.h"
 
 /* The NATS feature level that clients gate on; the product's own version is a field of its own. */
@@ -25,6 +26,7 @@ struct mir_gateway {
     char host[64];
     uint16_t port;
     _Atomic uint64_t connections;
+    _Atomic uint64_t shard_connections[MIR_SHARDS_MAX];
     _Atomic uint64_t next_client_id;
     _Atomic bool lame_duck;
 };

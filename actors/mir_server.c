@@ -56,7 +56,7 @@ struct mir_server {
     mir_shard *shards[MIR_SHARDS_MAX];
     pthread_t threads[MIR_SHARDS_MAX];
     unsigned started;
-    int listeners[MIR_SHARDS_MAX];
+    int listener;
     int admin_fd;
     int lock_fd;
     char admin_path[108];
@@ -86,16 +86,15 @@ static socklen_t make_address(const mir_config_listen *listen_at, uint16_t port,
     return sizeof *in;
 }
 
-static mir_status open_listener(const mir_config_listen *listen_at, uint16_t port, bool shared,
-                                int *out, mir_error *error)
+static mir_status open_listener(const mir_config_listen *listen_at, int *out, mir_error *error)
 {
     struct sockaddr_storage address;
+    uint16_t port = listen_at->port;
     socklen_t size = make_address(listen_at, port, &address);
     int fd = socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0) return mir_error_os(error, errno, "socket");
     int one = 1;
     (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (shared) (void)setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one);
     mir_status status = MIR_OK;
     if (bind(fd, (struct sockaddr *)&address, size) != 0) {
         int cause = errno;
@@ -117,32 +116,25 @@ static mir_status open_listener(const mir_config_listen *listen_at, uint16_t por
     return MIR_OK;
 }
 
-static mir_status open_listeners(mir_server *server, mir_error *error)
+/* One listener, accepted on by shard 0, which hands connections on (see mir_session). */
+static mir_status open_gateway(mir_server *server, mir_error *error)
 {
     const mir_config_listen *listen_at = &server->config->listen;
-    int probe;
-    /* A second listener that shares the port succeeds silently on a port that is taken: the first
-     * bind is made without sharing, so that it is said. */
-    mir_status status = open_listener(listen_at, listen_at->port, false, &probe, error);
+    mir_status status = open_listener(listen_at, &server->listener, error);
     /* The kernel takes a moment to take a killed server's ring apart, and its listener with it. */
     int64_t until_ns = mir_clock_mono_ns() + PORT_RETRY_MS * MIR_NS_PER_MS;
     while (status == MIR_E_EXISTS && mir_clock_mono_ns() < until_ns) {
         struct timespec step = {.tv_nsec = 10 * 1000 * 1000};
         (void)nanosleep(&step, NULL);
-        status = open_listener(listen_at, listen_at->port, false, &probe, error);
+        status = open_listener(listen_at, &server->listener, error);
     }
     if (status != MIR_OK) return status;
     struct sockaddr_storage bound;
     socklen_t size = sizeof bound;
-    (void)getsockname(probe, (struct sockaddr *)&bound, &size);
-    uint16_t port = ntohs(listen_at->ipv6 ? ((struct sockaddr_in6 *)(void *)&bound)->sin6_port
-                                          : ((struct sockaddr_in *)(void *)&bound)->sin_port);
-    (void)close(probe);
-    for (unsigned i = 0; i < server->shard_count; i++) {
-        status = open_listener(listen_at, port, true, &server->listeners[i], error);
-        if (status != MIR_OK) return status;
-    }
-    server->gateway.port = port;
+    (void)getsockname(server->listener, (struct sockaddr *)&bound, &size);
+    server->gateway.port =
+        ntohs(listen_at->ipv6 ? ((struct sockaddr_in6 *)(void *)&bound)->sin6_port
+                              : ((struct sockaddr_in *)(void *)&bound)->sin_port);
     (void)snprintf(server->gateway.host, sizeof server->gateway.host, "%s", listen_at->host);
     return MIR_OK;
 }
@@ -257,10 +249,10 @@ static bool stop_one(mir_shard *shard)
 
 static void stop_listening(mir_server *server, mir_shard *shard)
 {
-    int fd = server->listeners[shard->id];
-    shard->backend->unlisten(shard->poller, fd);
+    if (shard->id != 0) return;
+    shard->backend->unlisten(shard->poller, server->listener);
     /* Refuses connections at once, although the poller may hold the socket for a moment. */
-    (void)shutdown(fd, SHUT_RDWR);
+    (void)shutdown(server->listener, SHUT_RDWR);
 }
 
 static void run_shard(mir_server *server, mir_shard *shard)
@@ -350,7 +342,8 @@ static void *shard_main(void *argument)
         if (mir_shard_init(shard, server, shard->loop, server->config, server->router,
                            &mir_hub_endpoints) != MIR_OK ||
             mir_hub_shard_init(server->hub, shard) != MIR_OK ||
-            shard->backend->listen(shard->poller, server->listeners[shard->id], NULL) != MIR_OK ||
+            (shard->id == 0 &&
+             shard->backend->listen(shard->poller, server->listener, NULL) != MIR_OK) ||
             (shard->id == 0 &&
              shard->backend->listen(shard->poller, server->admin_fd, server) != MIR_OK)) {
             mir_log_error("shard %u cannot start: out of memory", shard->id);
@@ -400,8 +393,7 @@ static void take_apart(mir_server *server)
     mir_router_destroy(server->router);
     mir_mesh_destroy(server->mesh);
     mir_auth_destroy(server->auth);
-    for (unsigned i = 0; i < server->shard_count; i++)
-        if (server->listeners[i] >= 0) (void)close(server->listeners[i]);
+    if (server->listener >= 0) (void)close(server->listener);
     if (server->admin_fd >= 0) {
         (void)close(server->admin_fd);
         (void)unlink(server->admin_path);
@@ -426,7 +418,7 @@ static mir_status assemble(mir_server *server, mir_error *error)
                    id[6], id[7]);
     status = mir_auth_create(config, &server->auth, error);
     if (status == MIR_OK) status = open_data(server, error);
-    if (status == MIR_OK) status = open_listeners(server, error);
+    if (status == MIR_OK) status = open_gateway(server, error);
     if (status == MIR_OK) status = mir_mesh_create(server->shard_count, &server->mesh);
     if (status == MIR_OK) status = mir_router_create(&server->router);
     if (status == MIR_OK)
@@ -533,8 +525,7 @@ int mir_server_main(const mir_config *config)
         return 1;
     }
     server->config = config;
-    server->admin_fd = server->lock_fd = -1;
-    for (unsigned i = 0; i < MIR_SHARDS_MAX; i++) server->listeners[i] = -1;
+    server->listener = server->admin_fd = server->lock_fd = -1;
     server->shard_count = (unsigned)config->shards;
     raise_file_limit(config->limits.max_connections);
 

@@ -23,6 +23,7 @@ enum {
     ASSEMBLE_STEP_BYTES = 64 * 1024, /* memory follows what has come, not what was announced */
     PARK_MS = 5,
     RESPONSES_MAX = 4096,
+    CONNECTIONS_TOGETHER = 4,
     RTT_VALID_S = 3600,
     LINE_SLACK_BYTES = 64, /* op name and blanks before the arguments of a control line */
 };
@@ -153,6 +154,7 @@ static void sending_unlink(mir_session *session)
 }
 
 static void finish_closing(mir_session *session);
+static void sent(mir_session *session);
 
 void mir_session_flush(mir_session *session)
 {
@@ -175,7 +177,8 @@ void mir_session_flush(mir_session *session)
     if (session->out == NULL) session->out_last = NULL;
     session->send_inflight = true;
     sending_link(session);
-    session->shard->backend->send(session->shard->poller, session->io_id, vectors, count);
+    if (session->shard->backend->send(session->shard->poller, session->io_id, vectors, count))
+        sent(session);
 }
 
 static void chunks_give(mir_session *session, mir_chunk *chunk)
@@ -187,25 +190,27 @@ static void chunks_give(mir_session *session, mir_chunk *chunk)
     }
 }
 
-static void on_sent(mir_session *session, int32_t result)
+/* What was in flight is gone, one way or the other. */
+static void sent(mir_session *session)
 {
     if (session->send_inflight) {
         session->send_inflight = false;
         sending_unlink(session);
     }
-    size_t sent = 0;
+    size_t bytes = 0;
     for (mir_chunk *chunk = session->in_flight; chunk != NULL; chunk = chunk->next)
-        sent += chunk->size;
+        bytes += chunk->size;
     chunks_give(session, session->in_flight);
     session->in_flight = NULL;
-    session->out_bytes -= sent;
-    if (session->gone) return;
-    if (result < 0) {
-        mir_session_drop(session, "Write Error");
-        return;
-    }
-    session->shard->stats.bytes_out += sent;
-    mir_session_flush(session);
+    session->out_bytes -= bytes;
+    session->shard->stats.bytes_out += bytes;
+    if (!session->gone && (session->out != NULL || session->closing)) mir_session_flush(session);
+}
+
+static void on_sent(mir_session *session, int32_t result)
+{
+    if (result < 0 && !session->gone) mir_session_drop(session, "Write Error");
+    sent(session);
 }
 
 void mir_session_sweep(mir_shard *shard)
@@ -327,6 +332,8 @@ static void on_closed(mir_session *session)
     free(session->settle_targets);
     free(session->name);
     atomic_fetch_sub_explicit(&shard->gateway->connections, 1, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&shard->gateway->shard_connections[shard->id], 1,
+                              memory_order_relaxed);
     shard->stats.connections--;
     mir_slots_give(&shard->sessions, session);
 }
@@ -372,7 +379,64 @@ static void peer_address(int fd, char *text, size_t size)
     }
 }
 
+/* Where a new connection lives. Few connections share the shard that accepts: a message between two
+ * of them then wakes one thread, not two. From then on the shard with the fewest takes it. */
+static mir_shard *place(mir_shard *shard)
+{
+    mir_gateway *gateway = shard->gateway;
+    unsigned count = shard->loop->count;
+    uint64_t least =
+        atomic_load_explicit(&gateway->shard_connections[shard->id], memory_order_relaxed);
+    if (least < CONNECTIONS_TOGETHER) return shard;
+    mir_shard *best = shard;
+    for (unsigned i = 0; i < count; i++) {
+        uint64_t has = atomic_load_explicit(&gateway->shard_connections[i], memory_order_relaxed);
+        if (has < least) {
+            least = has;
+            best = shard->peers[i];
+        }
+    }
+    return best;
+}
+
+typedef struct handed_over {
+    mir_post post;
+    int fd;
+} handed_over;
+
+static void accept_socket(mir_shard *shard, int fd, bool local, bool placed);
+
+static void take_over(mir_shard *shard, mir_post *post)
+{
+    handed_over *h = MIR_CONTAINER(post, handed_over, post);
+    atomic_fetch_sub_explicit(&shard->gateway->shard_connections[shard->id], 1,
+                              memory_order_relaxed);
+    if (shard->stopping)
+        (void)close(h->fd);
+    else
+        accept_socket(shard, h->fd, false, true);
+    free(h);
+}
+
+static void hand_over(mir_shard *to, int fd)
+{
+    handed_over *h = malloc(sizeof *h);
+    if (h == NULL) {
+        (void)close(fd);
+        return;
+    }
+    *h = (handed_over){.post = {.run = take_over}, .fd = fd};
+    /* Counted on its way, so that a burst spreads. */
+    atomic_fetch_add_explicit(&to->gateway->shard_connections[to->id], 1, memory_order_relaxed);
+    mir_shard_post(to, &h->post);
+}
+
 void mir_session_accept(mir_shard *shard, int fd, bool local)
+{
+    accept_socket(shard, fd, local, false);
+}
+
+static void accept_socket(mir_shard *shard, int fd, bool local, bool placed)
 {
     if (fd < 0) {
         if (shard->stats.refused_connections++ % 1000 == 0)
@@ -381,6 +445,13 @@ void mir_session_accept(mir_shard *shard, int fd, bool local)
                               ? "; raise the limit of open files (ulimit -n, LimitNOFILE)"
                               : "");
         return;
+    }
+    if (!placed && !local) {
+        mir_shard *better = place(shard);
+        if (better != shard) {
+            hand_over(better, fd);
+            return;
+        }
     }
     if (local) {
         struct ucred credentials;
@@ -420,6 +491,8 @@ void mir_session_accept(mir_shard *shard, int fd, bool local)
     }
     session->io_open = true;
     session->authenticated = local || !mir_auth_required(shard->gateway->auth);
+    atomic_fetch_add_explicit(&shard->gateway->shard_connections[shard->id], 1,
+                              memory_order_relaxed);
     shard->stats.connections++;
     shard->stats.connections_total++;
     uint64_t connections =

@@ -5,7 +5,7 @@
  *            twin does it by readiness. Both hold the same contract, so nothing above knows which.
  * Ownership  The poller owns sockets from add until MIR_EVENT_CLOSED. A received buffer comes with
  *            one reference, which the receiver drops. Memory given to send stays the caller's and
- *            must not change until MIR_EVENT_SENT.
+ *            must not change until MIR_EVENT_SENT (or until send has answered true).
  * Affinity   Everything on the shard's thread, except wake and wake_peer's effect on the other.
  * Units      Bytes, nanoseconds. An id is a small number that the poller chooses for each socket.
  * Bounds     poll returns at most the events asked for. One send in flight for each socket.
@@ -53,8 +53,9 @@ typedef struct mir_poller_backend {
     MIR_MUST_CHECK mir_status (*add)(mir_poller *poller, int fd, void *user, uint32_t *id);
     void (*receive_pause)(mir_poller *poller, uint32_t id);
     void (*receive_resume)(mir_poller *poller, uint32_t id);
-    /* Sends all of it unless the socket fails; at most MIR_SEND_VECTORS_MAX pieces. */
-    void (*send)(mir_poller *poller, uint32_t id, const struct iovec *vectors, unsigned count);
+    /* Sends all of it unless the socket fails; at most MIR_SEND_VECTORS_MAX pieces. True when all
+     * of it is gone already: then no MIR_EVENT_SENT follows. */
+    bool (*send)(mir_poller *poller, uint32_t id, const struct iovec *vectors, unsigned count);
     void (*shutdown_write)(mir_poller *poller, uint32_t id);
     void (*close)(mir_poller *poller, uint32_t id);
     /* Submits what is queued; waits up to timeout_ns for something to happen when it is not 0. */

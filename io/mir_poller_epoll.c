@@ -245,11 +245,11 @@ static void receive_resume(mir_poller *poller, uint32_t id)
     set_interest(poller, id, s);
 }
 
-/* Sends what the socket takes; queues SENT when all is gone or the socket failed. */
-static void continue_send(mir_poller *poller, uint32_t id, slot *s)
+/* Sends what the socket takes; true when all is gone or the socket failed. */
+static bool continue_send(mir_poller *poller, uint32_t id, slot *s, int32_t *result)
 {
     send_block *block = s->sending;
-    int32_t result = (int32_t)block->total_bytes;
+    *result = (int32_t)block->total_bytes;
     while (block->count > 0) {
         struct msghdr header = {.msg_iov = block->at, .msg_iovlen = block->count};
         ssize_t sent = sendmsg(s->fd, &header, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -257,9 +257,9 @@ static void continue_send(mir_poller *poller, uint32_t id, slot *s)
             if (errno == EINTR) continue;
             if (errno == EAGAIN) {
                 set_interest(poller, id, s);
-                return;
+                return false;
             }
-            result = -errno;
+            *result = -errno;
             break;
         }
         size_t left = (size_t)sent;
@@ -277,11 +277,16 @@ static void continue_send(mir_poller *poller, uint32_t id, slot *s)
     block->next = poller->send_free;
     poller->send_free = block;
     set_interest(poller, id, s);
+    return true;
+}
+
+static void tell_sent(mir_poller *poller, uint32_t id, const slot *s, int32_t result)
+{
     queue_event(poller,
                 (mir_event){.kind = MIR_EVENT_SENT, .result = result, .id = id, .user = s->user});
 }
 
-static void send_vectors(mir_poller *poller, uint32_t id, const struct iovec *vectors,
+static bool send_vectors(mir_poller *poller, uint32_t id, const struct iovec *vectors,
                          unsigned count)
 {
     slot *s = slot_at(poller, id);
@@ -300,7 +305,11 @@ static void send_vectors(mir_poller *poller, uint32_t id, const struct iovec *ve
     block->total_bytes = 0;
     for (unsigned i = 0; i < count; i++) block->total_bytes += vectors[i].iov_len;
     s->sending = block;
-    continue_send(poller, id, s);
+    int32_t result;
+    if (!continue_send(poller, id, s, &result)) return false;
+    if (result >= 0) return true;
+    tell_sent(poller, id, s, result);
+    return false;
 }
 
 static void shutdown_write(mir_poller *poller, uint32_t id)
@@ -431,8 +440,10 @@ static unsigned poll_events(mir_poller *poller, mir_event *events, unsigned coun
         slot *s = slot_at(poller, id);
         poller->ready_at++;
         if (!s->used || s->closing) continue;
-        if ((ready.events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) && s->sending != NULL)
-            continue_send(poller, id, s);
+        if ((ready.events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) && s->sending != NULL) {
+            int32_t result;
+            if (continue_send(poller, id, s, &result)) tell_sent(poller, id, s, result);
+        }
         if ((ready.events & (EPOLLIN | EPOLLERR | EPOLLHUP)) && !s->paused && !s->starved &&
             !s->ended) {
             if (receive_once(poller, id, s, &events[count])) count++;

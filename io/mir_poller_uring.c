@@ -29,6 +29,8 @@ enum {
     SLOTS_PER_PAGE = 1024,
     PAGES_MAX = 1024,
     LISTENERS_MAX = 8,
+    DIRECT_SENDS_PER_TURN = 4,
+    DIRECT_SEND_BYTES_MAX = 256 * 1024,
 };
 
 typedef enum op_kind {
@@ -87,6 +89,8 @@ struct mir_poller {
     int wake_fd;
     uint64_t wake_value;
     bool ring_wakes_refused;
+    unsigned direct_sends; /* in this turn */
+    size_t direct_sent_bytes;
 };
 
 static uint64_t op_pack(op_kind kind, uint32_t index, uint32_t generation)
@@ -326,12 +330,45 @@ static void submit_send(mir_poller *poller, uint32_t id, slot *s)
     io_uring_sqe_set_data64(sqe, op_pack(OP_SEND, id, s->generation));
 }
 
-static void send_vectors(mir_poller *poller, uint32_t id, const struct iovec *vectors,
+/* Takes what was sent off the front. */
+static void consume(struct msghdr *header, size_t sent)
+{
+    while (header->msg_iovlen > 0 && sent >= header->msg_iov->iov_len) {
+        sent -= header->msg_iov->iov_len;
+        header->msg_iov++;
+        header->msg_iovlen--;
+    }
+    if (header->msg_iovlen > 0) {
+        header->msg_iov->iov_base = (uint8_t *)header->msg_iov->iov_base + sent;
+        header->msg_iov->iov_len -= sent;
+    }
+}
+
+/* The first few sends of a turn are made at once: a completion would cost a turn of its own, which
+ * a quiet round trip has to wait for. The rest goes into the ring, where one system call carries
+ * them all. */
+static bool send_at_once(mir_poller *poller, const slot *s, const struct iovec *vectors,
+                         unsigned count)
+{
+    if (poller->direct_sends >= DIRECT_SENDS_PER_TURN) return false;
+    size_t total = 0;
+    for (unsigned i = 0; i < count; i++) total += vectors[i].iov_len;
+    if (total > DIRECT_SEND_BYTES_MAX) return false;
+    poller->direct_sends++;
+    struct msghdr header = {.msg_iov = (struct iovec *)(uintptr_t)vectors, .msg_iovlen = count};
+    ssize_t sent = sendmsg(s->fd, &header, MSG_NOSIGNAL | MSG_DONTWAIT);
+    poller->direct_sent_bytes = sent > 0 ? (size_t)sent : 0;
+    return sent >= 0 && (size_t)sent == total;
+}
+
+static bool send_vectors(mir_poller *poller, uint32_t id, const struct iovec *vectors,
                          unsigned count)
 {
     slot *s = slot_at(poller, id);
     MIR_ASSERT(s->used && !s->closing && s->sending == NULL);
     MIR_ASSERT(count >= 1 && count <= MIR_SEND_VECTORS_MAX);
+    poller->direct_sent_bytes = 0;
+    if (send_at_once(poller, s, vectors, count)) return true;
     send_block *block = poller->send_free;
     if (block != NULL) {
         poller->send_free = block->next;
@@ -346,7 +383,9 @@ static void send_vectors(mir_poller *poller, uint32_t id, const struct iovec *ve
     block->total_bytes = 0;
     for (unsigned i = 0; i < count; i++) block->total_bytes += vectors[i].iov_len;
     s->sending = block;
+    consume(&block->header, poller->direct_sent_bytes);
     submit_send(poller, id, s);
+    return false;
 }
 
 static void shutdown_write(mir_poller *poller, uint32_t id)
@@ -401,6 +440,7 @@ static void rearm_starved(mir_poller *poller)
 
 static void wait_for_work(mir_poller *poller, int64_t timeout_ns)
 {
+    poller->direct_sends = 0;
     (void)mir_buffer_pool_reap(poller->pool);
     rearm_starved(poller);
     if (poller->closed_count != 0 || io_uring_cq_ready(&poller->ring) != 0) timeout_ns = 0;
@@ -487,16 +527,8 @@ static bool complete(mir_poller *poller, const struct io_uring_cqe *cqe, mir_eve
         MIR_ASSERT(s->used && s->generation == generation && s->sending != NULL);
         send_block *block = s->sending;
         if (cqe->res > 0 && !s->closing) {
-            size_t sent = (size_t)cqe->res;
-            struct msghdr *header = &block->header;
-            while (header->msg_iovlen > 0 && sent >= header->msg_iov->iov_len) {
-                sent -= header->msg_iov->iov_len;
-                header->msg_iov++;
-                header->msg_iovlen--;
-            }
-            if (header->msg_iovlen > 0) {
-                header->msg_iov->iov_base = (uint8_t *)header->msg_iov->iov_base + sent;
-                header->msg_iov->iov_len -= sent;
+            consume(&block->header, (size_t)cqe->res);
+            if (block->header.msg_iovlen > 0) {
                 submit_send(poller, index, s);
                 return false;
             }

@@ -1,0 +1,337 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "mir_tlm_table.h"
+
+#include <endian.h>
+#include <stdlib.h>
+
+#include "mir_api/v1/tlm.pb-c.h"
+#include "mir_clock.h"
+#include "mir_pbwire.h"
+
+/* The tags that are written, (number << 3 | wire type); see tlm.proto. */
+enum {
+    TAG_OK = 1 << 3 | MIR_PBWIRE_BYTES,
+    TAG_HEADERS = 1 << 3 | MIR_PBWIRE_BYTES,
+    TAG_UNITS = 2 << 3 | MIR_PBWIRE_BYTES,
+    TAG_DATATYPES = 3 << 3 | MIR_PBWIRE_BYTES,
+    TAG_ROWS = 4 << 3 | MIR_PBWIRE_BYTES,
+    TAG_DATAPOINTS = 1 << 3 | MIR_PBWIRE_BYTES,
+    TAG_INT64 = 2 << 3 | MIR_PBWIRE_VARINT,
+    TAG_UINT64 = 6 << 3 | MIR_PBWIRE_VARINT,
+    TAG_DOUBLE = 12 << 3 | MIR_PBWIRE_FIXED64,
+    TAG_BOOL = 13 << 3 | MIR_PBWIRE_VARINT,
+    TAG_STRING = 14 << 3 | MIR_PBWIRE_BYTES,
+    TAG_TIMESTAMP = 16 << 3 | MIR_PBWIRE_BYTES,
+    TAG_SECONDS = 1 << 3 | MIR_PBWIRE_VARINT,
+    TAG_NANOS = 2 << 3 | MIR_PBWIRE_VARINT,
+};
+
+enum {
+    VARINT_BYTES_MAX = 10,
+    LEAD_BYTES = 1 + VARINT_BYTES_MAX, /* of the ok arm, written last */
+    CELL_BYTES_MAX = 2 + 1 + VARINT_BYTES_MAX,
+    TIME_BYTES_MAX = 2 + 3 + 2 * (1 + VARINT_BYTES_MAX),
+    TEXT_CELL_BYTES_MAX = 2 * (1 + VARINT_BYTES_MAX),
+    ROW_LEAD_BYTES_MAX = 1 + VARINT_BYTES_MAX,
+    REPLACED_BYTES = 3, /* of U+FFFD */
+};
+
+static uint8_t *put_varint(uint8_t *at, uint64_t value)
+{
+    while (value >= 0x80) {
+        *at++ = (uint8_t)(value | 0x80);
+        value >>= 7;
+    }
+    *at++ = (uint8_t)value;
+    return at;
+}
+
+static size_t varint_bytes(uint64_t value)
+{
+    size_t bytes = 1;
+    while (value >= 0x80) {
+        value >>= 7;
+        bytes++;
+    }
+    return bytes;
+}
+
+static bool is_plain(mir_view text)
+{
+    for (size_t i = 0; i < text.size; i++)
+        if (text.data[i] == 0 || text.data[i] >= 0x80)
+            return memchr(text.data, 0, text.size) == NULL && mir_pbwire_is_utf8(text);
+    return true;
+}
+
+/* Bytes of the sequence that starts here, 0 when none does. */
+static size_t sequence_bytes(mir_view text, size_t at)
+{
+    uint8_t lead = text.data[at];
+    if (lead < 0x80) return lead == 0 ? 0 : 1;
+    size_t size = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
+    if (size > text.size - at) return 0;
+    return mir_pbwire_is_utf8(mir_view_of(text.data + at, size)) ? size : 0;
+}
+
+static size_t clean_bytes(mir_view text)
+{
+    if (is_plain(text)) return text.size;
+    size_t total = 0;
+    for (size_t at = 0; at < text.size;) {
+        size_t size = sequence_bytes(text, at);
+        total += size == 0 ? REPLACED_BYTES : size;
+        at += size == 0 ? 1 : size;
+    }
+    return total;
+}
+
+static uint8_t *put_clean(uint8_t *to, mir_view text, size_t clean_size)
+{
+    if (clean_size == text.size && is_plain(text)) {
+        if (text.size != 0) memcpy(to, text.data, text.size);
+        return to + text.size;
+    }
+    for (size_t at = 0; at < text.size;) {
+        size_t size = sequence_bytes(text, at);
+        memcpy(to, size == 0 ? (const uint8_t *)"\xef\xbf\xbd" : text.data + at,
+               size == 0 ? REPLACED_BYTES : size);
+        to += size == 0 ? REPLACED_BYTES : size;
+        at += size == 0 ? 1 : size;
+    }
+    return to;
+}
+
+static void add_text(mir_bytes *bytes, uint32_t tag, mir_view text)
+{
+    size_t size = clean_bytes(text);
+    uint8_t *start = mir_bytes_reserve(bytes, 1 + VARINT_BYTES_MAX + size);
+    if (start == NULL) return;
+    uint8_t *at = start;
+    *at++ = (uint8_t)tag;
+    at = put_varint(at, size);
+    at = put_clean(at, text, size);
+    bytes->size += (size_t)(at - start);
+}
+
+static MirApi__V1__DataType datatype_of(mir_column_type type)
+{
+    switch (type) {
+    case MIR_COLUMN_I64: return MIR_API__V1__DATA_TYPE__DATA_TYPE_INT64;
+    case MIR_COLUMN_U64: return MIR_API__V1__DATA_TYPE__DATA_TYPE_UINT64;
+    case MIR_COLUMN_F64: return MIR_API__V1__DATA_TYPE__DATA_TYPE_DOUBLE;
+    case MIR_COLUMN_BOOL: return MIR_API__V1__DATA_TYPE__DATA_TYPE_BOOL;
+    case MIR_COLUMN_STRING: return MIR_API__V1__DATA_TYPE__DATA_TYPE_STRING;
+    }
+    return MIR_API__V1__DATA_TYPE__DATA_TYPE_UNSPECIFIED;
+}
+
+static mir_status check_size(const mir_tlm_table *table)
+{
+    if (!mir_bytes_ok(&table->bytes)) return MIR_E_NO_MEMORY;
+    size_t size = table->bytes.size;
+    return table->bytes_max != 0 && size > table->bytes_max ? MIR_E_TOO_LARGE : MIR_OK;
+}
+
+static mir_status take_columns(void *context, const mir_column *columns, uint32_t column_count)
+{
+    mir_tlm_table *table = context;
+    size_t text_bytes = 0;
+    for (uint32_t i = 0; i < column_count; i++) text_bytes += columns[i].name_size;
+    mir_column *copy = malloc(((size_t)column_count + 1) * sizeof *copy + text_bytes);
+    if (copy == NULL) return MIR_E_NO_MEMORY;
+    char *text = (char *)(copy + column_count);
+    for (uint32_t i = 0; i < column_count; i++) {
+        copy[i] = columns[i];
+        copy[i].name = text;
+        if (columns[i].name_size != 0) memcpy(text, columns[i].name, columns[i].name_size);
+        text += columns[i].name_size;
+    }
+    free(table->columns);
+    table->columns = copy;
+    table->column_count = column_count;
+    return MIR_OK;
+}
+
+static mir_view name_of(const mir_column *column)
+{
+    return mir_view_of(column->name, column->name_size);
+}
+
+static void add_head(mir_tlm_table *table, uint32_t device)
+{
+    mir_bytes *bytes = &table->bytes;
+    if (mir_bytes_reserve(bytes, LEAD_BYTES) == NULL) return;
+    bytes->size += LEAD_BYTES;
+    add_text(bytes, TAG_HEADERS, MIR_VIEW_LITERAL("_time"));
+    add_text(bytes, TAG_HEADERS, MIR_VIEW_LITERAL("__id"));
+    for (uint32_t i = 0; i < table->column_count; i++)
+        add_text(bytes, TAG_HEADERS, name_of(&table->columns[i]));
+    add_text(bytes, TAG_UNITS, MIR_VIEW_LITERAL("RFC3339"));
+    add_text(bytes, TAG_UNITS, (mir_view){0});
+    for (uint32_t i = 0; i < table->column_count; i++) {
+        mir_view name = name_of(&table->columns[i]);
+        const char *unit =
+            table->unit == NULL ? NULL : table->unit(table->unit_context, device, name);
+        add_text(bytes, TAG_UNITS, mir_view_cstr(unit));
+    }
+    mir_pbwire_put_varint(bytes, TAG_DATATYPES);
+    mir_pbwire_put_varint(bytes, (uint64_t)table->column_count + 2);
+    mir_bytes_u8(bytes, MIR_API__V1__DATA_TYPE__DATA_TYPE_TIMESTAMP);
+    mir_bytes_u8(bytes, MIR_API__V1__DATA_TYPE__DATA_TYPE_STRING);
+    for (uint32_t i = 0; i < table->column_count; i++)
+        mir_bytes_u8(bytes, (uint8_t)datatype_of(table->columns[i].type));
+    table->has_rows = true;
+}
+
+static uint8_t *put_time(uint8_t *at, int64_t time_ns)
+{
+    int64_t seconds = time_ns / MIR_NS_PER_S;
+    int64_t nanos = time_ns % MIR_NS_PER_S;
+    if (nanos < 0) {
+        nanos += MIR_NS_PER_S;
+        seconds--;
+    }
+    uint8_t inner[2 * (1 + VARINT_BYTES_MAX)];
+    uint8_t *end = inner;
+    if (seconds != 0) {
+        *end++ = TAG_SECONDS;
+        end = put_varint(end, (uint64_t)seconds);
+    }
+    if (nanos != 0) {
+        *end++ = TAG_NANOS;
+        end = put_varint(end, (uint64_t)nanos);
+    }
+    size_t size = (size_t)(end - inner);
+    *at++ = TAG_DATAPOINTS;
+    *at++ = (uint8_t)(size + 3);
+    at = put_varint(at, TAG_TIMESTAMP);
+    *at++ = (uint8_t)size;
+    memcpy(at, inner, size);
+    return at + size;
+}
+
+static uint8_t *put_text(uint8_t *at, mir_view text)
+{
+    size_t size = clean_bytes(text);
+    *at++ = TAG_DATAPOINTS;
+    at = put_varint(at, 1 + varint_bytes(size) + size);
+    *at++ = TAG_STRING;
+    at = put_varint(at, size);
+    return put_clean(at, text, size);
+}
+
+static uint8_t *put_cell(uint8_t *at, mir_column_type type, const mir_cell *cell)
+{
+    if (type == MIR_COLUMN_STRING) return put_text(at, cell->string);
+    *at++ = TAG_DATAPOINTS;
+    uint8_t *length = at++;
+    switch (type) {
+    case MIR_COLUMN_I64:
+        *at++ = TAG_INT64;
+        at = put_varint(at, (uint64_t)cell->i64);
+        break;
+    case MIR_COLUMN_U64:
+        *at++ = TAG_UINT64;
+        at = put_varint(at, cell->u64);
+        break;
+    case MIR_COLUMN_F64: {
+        uint64_t bits;
+        memcpy(&bits, &cell->f64, sizeof bits);
+        bits = htole64(bits);
+        *at++ = TAG_DOUBLE;
+        memcpy(at, &bits, sizeof bits);
+        at += sizeof bits;
+        break;
+    }
+    case MIR_COLUMN_BOOL:
+        *at++ = TAG_BOOL;
+        *at++ = cell->boolean ? 1 : 0;
+        break;
+    case MIR_COLUMN_STRING: break;
+    }
+    *length = (uint8_t)(at - length - 1);
+    return at;
+}
+
+static size_t row_bytes_max(const mir_tlm_table *table, mir_view device_id, const mir_cell *cells,
+                            const uint8_t *present)
+{
+    size_t size = ROW_LEAD_BYTES_MAX + TIME_BYTES_MAX + TEXT_CELL_BYTES_MAX +
+                  REPLACED_BYTES * device_id.size + (size_t)table->column_count * CELL_BYTES_MAX;
+    for (uint32_t i = 0; i < table->column_count; i++)
+        if (present[i] != 0 && table->columns[i].type == MIR_COLUMN_STRING)
+            size += TEXT_CELL_BYTES_MAX + REPLACED_BYTES * cells[i].string.size;
+    return size;
+}
+
+static void add_row(mir_tlm_table *table, int64_t time_ns, mir_view device_id,
+                    const mir_cell *cells, const uint8_t *present)
+{
+    mir_bytes *bytes = &table->bytes;
+    uint8_t *start =
+        mir_bytes_reserve(bytes, row_bytes_max(table, device_id, cells, present));
+    if (start == NULL) return;
+    /* Rows of a table are about as long as each other: the length's place is seldom wrong. */
+    size_t length_bytes = table->length_bytes == 0 ? 1 : table->length_bytes;
+    uint8_t *body = start + 1 + length_bytes;
+    uint8_t *at = put_text(put_time(body, time_ns), device_id);
+    for (uint32_t i = 0; i < table->column_count; i++) {
+        if (present[i] != 0) {
+            at = put_cell(at, table->columns[i].type, &cells[i]);
+        } else {
+            *at++ = TAG_DATAPOINTS;
+            *at++ = 0;
+        }
+    }
+    size_t size = (size_t)(at - body);
+    table->length_bytes = varint_bytes(size);
+    if (table->length_bytes != length_bytes)
+        memmove(start + 1 + table->length_bytes, body, size);
+    *start = TAG_ROWS;
+    bytes->size += (size_t)(put_varint(start + 1, size) - start) + size;
+}
+
+static mir_status take_rows(void *context, const mir_tlog_batch *batch)
+{
+    mir_tlm_table *table = context;
+    mir_status status = MIR_OK;
+    for (uint32_t r = 0; r < batch->row_count && status == MIR_OK; r++) {
+        size_t first = (size_t)r * batch->column_count;
+        if (!table->has_rows) add_head(table, batch->devices[r]);
+        add_row(table, batch->times_ns[r], table->device_ids[batch->devices[r]],
+                batch->cells + first, batch->present + first);
+        status = check_size(table);
+    }
+    return status;
+}
+
+mir_tlog_sink mir_tlm_table_sink(mir_tlm_table *table)
+{
+    return (mir_tlog_sink){.context = table, .columns = take_columns, .rows = take_rows};
+}
+
+mir_status mir_tlm_table_end(mir_tlm_table *table, mir_view *response)
+{
+    static const uint8_t nothing[] = {TAG_OK, 0};
+    if (!table->has_rows) {
+        *response = mir_view_of(nothing, sizeof nothing);
+        return MIR_OK;
+    }
+    if (!mir_bytes_ok(&table->bytes)) return MIR_E_NO_MEMORY;
+    size_t size = table->bytes.size - LEAD_BYTES;
+    uint8_t *start = table->bytes.data + LEAD_BYTES - 1 - varint_bytes(size);
+    *start = TAG_OK;
+    (void)put_varint(start + 1, size);
+    *response = mir_view_of(start, 1 + varint_bytes(size) + size);
+    return MIR_OK;
+}
+
+void mir_tlm_table_free(mir_tlm_table *table)
+{
+    mir_bytes_free(&table->bytes);
+    free(table->columns);
+    table->columns = NULL;
+    table->column_count = 0;
+    table->has_rows = false;
+}

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* mir_tlm_table: rows of the telemetry log as a packed QueryTelemetryResponse.
+ *
+ * Why        An answer has a message for each cell. Built as structures first it would be some
+ *            hundred bytes of allocations for each value of eight; here each row is written once, as
+ *            it comes out of the log, in the form in which it leaves.
+ *
+ *              headers     _time      __id    then the columns, as the log orders them
+ *              units       RFC3339    empty   the unit of the field, or empty
+ *              datatypes   TIMESTAMP  STRING  INT64, UINT64, DOUBLE, BOOL or STRING
+ *              rows        one data point per header, one without a value where there is none
+ *
+ *            A field whose type changed within the time range has a column, and so a header of the
+ *            same name, for each type: no value is bent or lost.
+ * Ownership  The table owns its bytes until mir_tlm_table_free; device ids are the caller's.
+ * Affinity   One thread at a time.
+ * Bounds     bytes_max, of the packed response; one row more is written before it is noticed.
+ * Errors     The sink answers MIR_E_TOO_LARGE or MIR_E_NO_MEMORY. Text that is not UTF-8, which
+ *            readers would refuse along with the whole response, has U+FFFD in place of each wrong
+ *            byte and of each zero byte. */
+#ifndef MIR_TLM_TABLE_H
+#define MIR_TLM_TABLE_H
+
+#include "mir_bytes.h"
+#include "mir_tlog.h"
+
+/* The unit of a field by the schema of a device (its index); null: none. Called for each column
+ * before the first row is written, with the device of that row. */
+typedef const char *(*mir_tlm_unit_fn)(void *context, uint32_t device, mir_view field);
+
+typedef struct mir_tlm_table {
+    const mir_view *device_ids; /* what the batches' indices mean */
+    size_t bytes_max;           /* 0: none */
+    mir_tlm_unit_fn unit;       /* null: no units */
+    void *unit_context;
+    /* Its own: */
+    mir_bytes bytes;
+    mir_column *columns;
+    uint32_t column_count;
+    size_t length_bytes; /* that the length of the last row took */
+    bool has_rows;
+} mir_tlm_table;
+
+/* Where a query writes into the table; valid as long as the table stays where it is. */
+mir_tlog_sink mir_tlm_table_sink(mir_tlm_table *table);
+/* Completes the response. It is in the table's memory. Without rows: `ok` with nothing in it. */
+MIR_MUST_CHECK mir_status mir_tlm_table_end(mir_tlm_table *table, mir_view *response);
+void mir_tlm_table_free(mir_tlm_table *table);
+
+#endif
