@@ -3,7 +3,8 @@
 
 Devices are in a dictionary, targets are matched as the API says, and every request is kept with its headers. The messages come
 from the .proto files of the repository through protoc and the Python protobuf library.
-Run alone, it serves a few devices on a port until it is interrupted, for a look at the output by hand.
+Run alone (fake_hub.py [DEVICES [STATUS.json]]), it serves devices on a port until it is interrupted, for a look at the output
+by hand.
 """
 
 import asyncio
@@ -326,11 +327,15 @@ class Tunnel:
 
 
 if __name__ == "__main__":
-    demo = Hub().serve()
+    settings = pathlib.Path(tempfile.mkdtemp()) / "hub.conf"
+    settings.write_text("max_payload: 8388608\n")
+    demo = Hub("-c", str(settings)).serve()
+    shutil.rmtree(settings.parent)
     demo.add("host", online=True, schema=True, os="linux", site="lab")
     for number in range(int(sys.argv[1]) if len(sys.argv) > 1 else 5):
-        demo.add(f"pump-{number}", "plant", online=number % 2 == 0, schema=True, floor=str(number), type="pump")
-    demo.status = json.loads(sys.stdin.read()) if not sys.stdin.isatty() else demo.status
+        demo.add(f"pump-{number}", "plant", online=number % 2 == 0, schema=number < 10, floor=str(number), type="pump")
+    if len(sys.argv) > 2:
+        demo.status = json.loads(pathlib.Path(sys.argv[2]).read_text())
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     print(demo.url, flush=True)
     try:
