@@ -183,10 +183,10 @@ mir_status mir_tlog_gather_column_of(mir_tlog_gather *gather, mir_view name, mir
 }
 
 mir_status mir_tlog_gather_mem(mir_tlog_gather *gather, const mir_tlog_mem *mem,
-                               const mir_tlog_mem_series *series)
+                               const mir_tlog_mem_series *series, uint32_t limit)
 {
     mir_tlog_mem_cursor cursor;
-    mir_status status = mir_tlog_mem_cursor_init(&cursor, mem, series);
+    mir_status status = mir_tlog_mem_cursor_init(&cursor, mem, series, limit);
     if (status != MIR_OK) return status;
     const mir_tlog_shape *shape = series->shape;
     status = mir_tlog_gather_map_room(gather, cursor.column_count + 1);

@@ -66,9 +66,9 @@ MIR_MUST_CHECK mir_status mir_tlog_gather_room(mir_tlog_gather *gather, uint32_t
 MIR_MUST_CHECK mir_status mir_tlog_gather_texts_room(mir_tlog_gather *gather, uint32_t count);
 /* Room for `count` column numbers in gather->map. */
 MIR_MUST_CHECK mir_status mir_tlog_gather_map_room(mir_tlog_gather *gather, uint32_t count);
-/* The published rows of a series in memory. */
+/* The rows of a series in memory that lie before `limit`, which was published. */
 MIR_MUST_CHECK mir_status mir_tlog_gather_mem(mir_tlog_gather *gather, const mir_tlog_mem *mem,
-                                              const mir_tlog_mem_series *series);
+                                              const mir_tlog_mem_series *series, uint32_t limit);
 /* Orders, makes one row of equal times, leaves out rows without any field. */
 MIR_MUST_CHECK mir_status mir_tlog_gather_finish(mir_tlog_gather *gather);
 

@@ -298,7 +298,9 @@ static mir_status seal_rows(mir_tlog_live *live, mir_tlog_mem_series **series, u
         uint32_t end = first;
         mir_status status = MIR_OK;
         while (end < count && same_series(series[first], series[end]) && status == MIR_OK) {
-            status = mir_tlog_gather_mem(gather, live->mem, series[end++]);
+            status = mir_tlog_gather_mem(gather, live->mem, series[end],
+                                         mir_tlog_mem_published(series[end]));
+            end++;
         }
         if (status == MIR_OK) status = mir_tlog_gather_finish(gather);
         if (status != MIR_OK) {

@@ -399,11 +399,9 @@ mir_tlog_mem_series *mir_tlog_mem_find_before(const mir_tlog_mem_series *series)
 }
 
 mir_status mir_tlog_mem_cursor_init(mir_tlog_mem_cursor *cursor, const mir_tlog_mem *mem,
-                                    const mir_tlog_mem_series *series)
+                                    const mir_tlog_mem_series *series, uint32_t limit)
 {
-    mir_tlog_mem_cursor made = {.mem = mem, .series = series};
-    /* Pairs with the release in mir_tlog_mem_publish. */
-    made.limit = atomic_load_explicit(&series->published, memory_order_acquire);
+    mir_tlog_mem_cursor made = {.mem = mem, .series = series, .limit = limit};
     made.block = atomic_load_explicit(&series->first, memory_order_acquire);
     uint32_t extra_count = 0;
     const mir_tlog_extra *extra = atomic_load_explicit(&series->extras, memory_order_acquire);

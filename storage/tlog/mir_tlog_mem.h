@@ -160,10 +160,18 @@ typedef struct mir_tlog_mem_cursor {
     uint8_t *extra_types;
 } mir_tlog_mem_cursor;
 
-/* Stands before the first row; sees what is published now. */
+/* How many bytes of it are published: with acquire, so that the rows are there. */
+static inline uint32_t mir_tlog_mem_published(const mir_tlog_mem_series *series)
+{
+    /* Pairs with the release in mir_tlog_mem_publish. */
+    return atomic_load_explicit(&series->published, memory_order_acquire);
+}
+
+/* Stands before the first row; sees what lies before `limit`, which was published. */
 MIR_MUST_CHECK mir_status mir_tlog_mem_cursor_init(mir_tlog_mem_cursor *cursor,
                                                    const mir_tlog_mem *mem,
-                                                   const mir_tlog_mem_series *series);
+                                                   const mir_tlog_mem_series *series,
+                                                   uint32_t limit);
 void mir_tlog_mem_cursor_fini(mir_tlog_mem_cursor *cursor);
 /* The next row's time and its values in column order, extras last (a column may come twice: the
  * later counts). `cells` has room for MIR_TLOG_ROW_CELLS_MAX. MIR_E_EMPTY at the end. */

@@ -28,6 +28,13 @@ typedef struct device_rows {
     mir_arena arena;
 } device_rows;
 
+/* Rows in memory that belong to the answer. */
+typedef struct noted_rows {
+    const mir_tlog_mem *mem;
+    const mir_tlog_mem_series *series;
+    uint32_t limit;
+} noted_rows;
+
 typedef struct query {
     mir_tlog *tlog;
     const mir_tlog_query_spec *spec;
@@ -37,6 +44,9 @@ typedef struct query {
     mir_tlog_gather gather;
     mir_tlog_index_cursor *cursors; /* one for each segment of the version */
     mir_bytes chunk;
+    noted_rows *noted;
+    uint32_t noted_count;
+    uint32_t noted_capacity;
     uint64_t rows_max;
     uint64_t bytes_max;
     uint64_t bytes; /* of what is kept */
@@ -194,47 +204,34 @@ static mir_status gather_segment(query *q, uint32_t number, mir_view device)
     return MIR_OK;
 }
 
-static mir_status gather_live(query *q, mir_tlog_live *live, mir_view device)
+/* Notes which rows of the device are in memory, newest log and series first: when a row is seen,
+ * then so are all that were committed before it. */
+static mir_status memory_note(query *q, mir_view device)
 {
-    mir_tlog_mem_series *found[64];
-    uint32_t count = 0;
-    for (mir_tlog_mem_series *series = mir_tlog_mem_find(live->mem, device, q->spec->measurement);
-         series != NULL; series = mir_tlog_mem_find_before(series)) {
-        if (count == 64) {
-            /* A schema that changes so often within one log: oldest rows first all the same. */
-            count = 0;
-            uint32_t total = 0;
-            for (mir_tlog_mem_series *s =
-                     mir_tlog_mem_find(live->mem, device, q->spec->measurement);
-                 s != NULL; s = mir_tlog_mem_find_before(s)) {
-                total++;
+    q->noted_count = 0;
+    for (uint32_t i = q->version->live_count; i > 0; i--) {
+        const mir_tlog_mem *mem = q->version->lives[i - 1]->mem;
+        for (const mir_tlog_mem_series *series =
+                 mir_tlog_mem_find(mem, device, q->spec->measurement);
+             series != NULL; series = mir_tlog_mem_find_before(series)) {
+            const uint32_t limit = mir_tlog_mem_published(series);
+            /* The times are at least as wide as the published rows'. */
+            if (limit == 0 ||
+                atomic_load_explicit(&series->time_min, memory_order_relaxed) >
+                    q->gather.time_last ||
+                atomic_load_explicit(&series->time_max, memory_order_relaxed) <
+                    q->gather.time_first) {
+                continue;
             }
-            mir_tlog_mem_series **all = malloc(total * sizeof(mir_tlog_mem_series *));
-            if (all == NULL) return no_memory(q);
-            for (mir_tlog_mem_series *s =
-                     mir_tlog_mem_find(live->mem, device, q->spec->measurement);
-                 s != NULL && count < total; s = mir_tlog_mem_find_before(s)) {
-                all[count++] = s;
+            if (q->noted_count == q->noted_capacity) {
+                const uint32_t capacity = q->noted_capacity * 2 + 16;
+                noted_rows *more = realloc(q->noted, capacity * sizeof *more);
+                if (more == NULL) return no_memory(q);
+                q->noted = more;
+                q->noted_capacity = capacity;
             }
-            mir_status status = MIR_OK;
-            while (count > 0 && status == MIR_OK) {
-                status = mir_tlog_gather_mem(&q->gather, live->mem, all[--count]);
-            }
-            free(all);
-            return status == MIR_OK ? MIR_OK : gather_failed(q, status);
+            q->noted[q->noted_count++] = (noted_rows){mem, series, limit};
         }
-        found[count++] = series;
-    }
-    while (count > 0) {
-        const mir_tlog_mem_series *series = found[--count];
-        /* Pairs with the release in publish: times are at least as wide as the rows. */
-        if (atomic_load_explicit(&series->published, memory_order_acquire) == 0 ||
-            atomic_load_explicit(&series->time_min, memory_order_relaxed) > q->gather.time_last ||
-            atomic_load_explicit(&series->time_max, memory_order_relaxed) < q->gather.time_first) {
-            continue;
-        }
-        const mir_status status = mir_tlog_gather_mem(&q->gather, live->mem, series);
-        if (status != MIR_OK) return gather_failed(q, status);
     }
     return MIR_OK;
 }
@@ -242,21 +239,22 @@ static mir_status gather_live(query *q, mir_tlog_live *live, mir_view device)
 /* Segments and memory are each in the order of generations; a log is sealed as a whole. */
 static mir_status gather_device(query *q, mir_view device)
 {
-    const mir_tlog_version *version = q->version;
-    uint32_t live = 0;
-    mir_status status = MIR_OK;
-    for (uint32_t i = 0; i < version->segment_count && status == MIR_OK; i++) {
-        const uint64_t generation = version->segments[i]->head.generation_max;
-        while (live < version->live_count && status == MIR_OK &&
-               version->lives[live]->mem->generation < generation) {
-            status = gather_live(q, version->lives[live++], device);
-        }
-        if (status == MIR_OK) status = gather_segment(q, i, device);
-    }
-    while (live < version->live_count && status == MIR_OK) {
-        status = gather_live(q, version->lives[live++], device);
-    }
+    mir_status status = memory_note(q, device);
     if (status != MIR_OK) return status;
+    const mir_tlog_version *version = q->version;
+    for (uint32_t i = 0; i <= version->segment_count; i++) {
+        const uint64_t generation =
+            i == version->segment_count ? UINT64_MAX : version->segments[i]->head.generation_max;
+        while (q->noted_count > 0 && q->noted[q->noted_count - 1].mem->generation < generation) {
+            const noted_rows *rows = &q->noted[--q->noted_count];
+            status = mir_tlog_gather_mem(&q->gather, rows->mem, rows->series, rows->limit);
+            if (status != MIR_OK) return gather_failed(q, status);
+        }
+        if (i < version->segment_count) {
+            status = gather_segment(q, i, device);
+            if (status != MIR_OK) return status;
+        }
+    }
     status = mir_tlog_gather_finish(&q->gather);
     return status == MIR_OK ? MIR_OK : gather_failed(q, status);
 }
@@ -615,6 +613,7 @@ mir_status mir_tlog_query(mir_tlog *tlog, const mir_tlog_query_spec *spec,
         mir_tlog_index_fini(&q.cursors[i]);
     }
     free(q.cursors);
+    free(q.noted);
     free(q.parts);
     free(q.order);
     free(q.columns);
