@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the telemetry log reads from its files: logs, segments and the manifest, of any bytes. The
+ * first byte chooses. Checksums are repaired first, or no mutation would get past them. */
+#include <errno.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include "mir_hash.h"
+#include "mir_tlog_internal.h"
+
+typedef struct one_file {
+    const uint8_t *data;
+    size_t size;
+} one_file;
+
+static int file_open(void *context, const char *path, int *handle)
+{
+    (void)context;
+    (void)path;
+    *handle = 1;
+    return 0;
+}
+
+static int file_close(void *context, int handle)
+{
+    (void)context;
+    (void)handle;
+    return 0;
+}
+
+static int64_t file_pread(void *context, int handle, void *data, size_t size, uint64_t offset)
+{
+    const one_file *file = context;
+    (void)handle;
+    if (offset >= file->size) return 0;
+    if (size > file->size - offset) size = file->size - (size_t)offset;
+    memcpy(data, file->data + offset, size);
+    return (int64_t)size;
+}
+
+static int file_size(void *context, int handle, uint64_t *size)
+{
+    const one_file *file = context;
+    (void)handle;
+    *size = file->size;
+    return 0;
+}
+
+enum { FRAME_MAGIC = 0x4d52464d, CHUNK_MAGIC = 0x4b48434d };
+
+static void repair_log(uint8_t *data, size_t size)
+{
+    if (size < MIR_TLOG_LOG_HEADER_BYTES) return;
+    mir_tlog_log_header(data, 7, (int64_t)mir_tlog_get_u64(data + 24));
+    size_t at = MIR_TLOG_LOG_HEADER_BYTES;
+    for (uint64_t sequence = 0; size - at > MIR_TLOG_FRAME_HEADER_BYTES + 8; sequence++) {
+        const size_t left = size - at - MIR_TLOG_FRAME_HEADER_BYTES - 8;
+        uint32_t payload = mir_tlog_get_u32(data + at + 4);
+        if (payload > left) payload = (uint32_t)left;
+        if (mir_tlog_get_u32(data + at) != FRAME_MAGIC) break;
+        at += mir_tlog_log_frame(data + at, payload, 1, sequence, 7);
+    }
+}
+
+static void read_log(uint8_t *data, size_t size)
+{
+    repair_log(data, size);
+    mir_tlog_mem *mem = NULL;
+    mir_tlog_replay replay;
+    mir_tlog_gather gather;
+    if (mir_tlog_log_replay_bytes(mir_view_of(data, size), 7, &mem, &replay, NULL) != MIR_OK)
+        return;
+    if (mir_tlog_gather_init(&gather) == MIR_OK) {
+        for (const mir_tlog_mem_series *series = atomic_load(&mem->all); series != NULL;
+             series = series->all_next) {
+            mir_tlog_gather_reset(&gather);
+            if (mir_tlog_gather_mem(&gather, mem, series, mir_tlog_mem_published(series)) !=
+                    MIR_OK ||
+                mir_tlog_gather_finish(&gather) != MIR_OK) {
+                abort(); /* what replay took in can be read */
+            }
+        }
+        mir_tlog_gather_fini(&gather);
+    }
+    mir_tlog_mem_free(mem);
+}
+
+static void repair_segment(uint8_t *data, size_t size)
+{
+    if (size < MIR_TLOG_SEGMENT_HEADER_BYTES + MIR_TLOG_SEGMENT_TRAILER_BYTES) return;
+    for (size_t at = MIR_TLOG_SEGMENT_HEADER_BYTES; at + 16 <= size; at++) {
+        if (mir_tlog_get_u32(data + at) != CHUNK_MAGIC) continue;
+        const uint32_t payload = mir_tlog_get_u32(data + at + 4);
+        if (payload > size - at - 16) continue;
+        (void)mir_tlog_put_u64(data + at + 8, mir_hash_bytes(data + at + 16, payload));
+    }
+    uint8_t *trailer = data + size - MIR_TLOG_SEGMENT_TRAILER_BYTES;
+    const uint64_t index = mir_tlog_get_u64(trailer);
+    const uint64_t footer = mir_tlog_get_u64(trailer + 8);
+    const uint32_t stored = mir_tlog_get_u32(trailer + 16);
+    const size_t end = size - MIR_TLOG_SEGMENT_TRAILER_BYTES;
+    for (uint64_t at = index; at < footer && footer <= end && footer - at >= 16;) {
+        const uint32_t block = mir_tlog_get_u32(data + at);
+        if (block > footer - at - 16) break;
+        (void)mir_tlog_put_u64(data + at + 8, mir_hash_bytes(data + at + 16, block));
+        at += 16 + block;
+    }
+    if (footer <= end && stored <= end - footer) {
+        (void)mir_tlog_put_u64(trailer + 24, mir_hash_bytes(data + footer, stored));
+    }
+    (void)mir_tlog_put_u64(data + 56, mir_hash_bytes(data, 56));
+    (void)mir_tlog_put_u64(trailer + 56, mir_hash_bytes(trailer, 56));
+}
+
+static void read_segment(uint8_t *data, size_t size)
+{
+    repair_segment(data, size);
+    one_file file = {data, size};
+    const mir_tlog_files files = {.context = &file,
+                                  .open = file_open,
+                                  .close = file_close,
+                                  .pread = file_pread,
+                                  .size = file_size};
+    mir_tlog_codec codec;
+    mir_tlog_gather gather;
+    if (mir_tlog_codec_init(&codec) != MIR_OK) return;
+    if (mir_tlog_gather_init(&gather) != MIR_OK) abort();
+    gather.bytes_max = 64 << 20;
+    mir_tlog_segment *segment;
+    const uint64_t id = size >= 24 ? mir_tlog_get_u64(data + 16) : 0;
+    if (mir_tlog_segment_open(&files, "", id, &codec, &segment, NULL) == MIR_OK) {
+        mir_tlog_index_cursor cursor = {.segment = segment};
+        mir_bytes bytes = {0};
+        for (int entries = 0; entries < 1000; entries++) {
+            const mir_status status = mir_tlog_index_next(&cursor, &codec);
+            if (status == MIR_E_EMPTY) break;
+            if (status != MIR_OK) continue;
+            for (uint32_t i = 0; i < cursor.chunk_count && i < 100; i++) {
+                bytes.size = 0;
+                if (mir_tlog_chunk_read(segment, &cursor.chunks[i], &bytes) == MIR_OK) {
+                    (void)!mir_tlog_chunk_decode(&codec, mir_bytes_as_view(&bytes),
+                                                 &segment->shapes[cursor.chunks[i].shape], &gather);
+                }
+            }
+            if (mir_tlog_gather_finish(&gather) != MIR_OK) break;
+            mir_tlog_gather_reset(&gather);
+        }
+        mir_tlog_index_cursor finder = {.segment = segment};
+        (void)!mir_tlog_index_find(&finder, &codec, mir_view_cstr("m.v1.T"), mir_view_cstr("d1"));
+        mir_tlog_index_fini(&finder);
+        mir_tlog_index_fini(&cursor);
+        mir_bytes_free(&bytes);
+        mir_tlog_segment_release(segment);
+    }
+    mir_tlog_gather_fini(&gather);
+    mir_tlog_codec_fini(&codec);
+}
+
+static void read_manifest(uint8_t *data, size_t size)
+{
+    if (size >= 24) {
+        (void)mir_tlog_put_u32(data + 12, (uint32_t)(size - 24));
+        (void)mir_tlog_put_u64(
+            data + 16, XXH3_64bits_withSeed(data + 24, size - 24, mir_tlog_get_u64(data + 8)));
+    }
+    mir_tlog_manifest manifest;
+    if (mir_tlog_manifest_parse(mir_view_of(data, size), &manifest, NULL) == MIR_OK) {
+        mir_tlog_manifest_fini(&manifest);
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    if (size < 1) return 0;
+    uint8_t *copy = malloc(size);
+    if (copy == NULL) return 0;
+    memcpy(copy, data + 1, size - 1);
+    switch (data[0] % 3) {
+    case 0: read_log(copy, size - 1); break;
+    case 1: read_segment(copy, size - 1); break;
+    default: read_manifest(copy, size - 1);
+    }
+    free(copy);
+    return 0;
+}
