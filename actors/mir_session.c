@@ -23,7 +23,6 @@ enum {
     ASSEMBLE_STEP_BYTES = 64 * 1024, /* memory follows what has come, not what was announced */
     PARK_MS = 5,
     RESPONSES_MAX = 4096,
-    CONNECTIONS_TOGETHER = 4,
     RTT_VALID_S = 3600,
     LINE_SLACK_BYTES = 64, /* op name and blanks before the arguments of a control line */
 };
@@ -387,7 +386,7 @@ static mir_shard *place(mir_shard *shard)
     unsigned count = shard->loop->count;
     uint64_t least =
         atomic_load_explicit(&gateway->shard_connections[shard->id], memory_order_relaxed);
-    if (least < CONNECTIONS_TOGETHER) return shard;
+    if (least < (uint64_t)shard->config->io.together) return shard;
     mir_shard *best = shard;
     for (unsigned i = 0; i < count; i++) {
         uint64_t has = atomic_load_explicit(&gateway->shard_connections[i], memory_order_relaxed);

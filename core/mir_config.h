@@ -98,6 +98,7 @@ typedef struct mir_config {
     } log;
     struct {
         mir_config_backend backend;
+        int64_t together; /* connections that share the first shard before others are spread */
     } io;
     struct {
         int64_t max_connections;

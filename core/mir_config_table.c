@@ -51,6 +51,9 @@ const mir_config_key mir_config_keys[] = {
      "The least important lines that are still written."},
     {"io.backend", MIR_CONFIG_CHOICE, AT(io.backend), "auto", 0, 0, backends, NULL,
      "auto takes io_uring, and epoll where the kernel or a container refuses io_uring."},
+    {"io.together", MIR_CONFIG_COUNT, AT(io.together), "4", 0, 1000000, NULL, NULL,
+     "How many connections share the first shard before further ones are spread. Two on one shard\n"
+     "answer each other with one wake-up less; spread, they use more cores."},
     {"limits.max_connections", MIR_CONFIG_COUNT, AT(limits.max_connections), "64000", 1, 10000000,
      NULL, NULL, "Connections at one time. Each needs a file descriptor (see ulimit -n)."},
     {"limits.max_payload", MIR_CONFIG_SIZE, AT(limits.max_payload_bytes), "8MiB", 1, 64 * MIB,

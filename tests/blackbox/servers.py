@@ -129,6 +129,8 @@ class Server:
             folder = str(self.folder)
             return [binary, "-a", "127.0.0.1", "-p", port, "-c", str(config), "--ports_file_dir", folder]
         command = [BINARY, "serve", "--data", str(self.folder / "data")]
+        # Spread from the first connection on, so that what crosses shards is what is tested.
+        command += ["--set", "io.together=0"]
         command += ["--listen", f"127.0.0.1:{self.port}", "--shards", str(self.shards)]
         settings = {"io.backend": BACKEND, **self.settings}
         for key, value in settings.items():
