@@ -80,26 +80,44 @@ void mir_request_fail(mir_request *request, const char *format, ...)
     add_error(request, text[0] == '\0' ? "the request failed" : text);
 }
 
+/* Whether an answer of this size may be sent; if not, that is the answer. */
+static bool answer_fits(mir_request *request, size_t size)
+{
+    size_t size_max = (size_t)request->hub->config->limits.max_payload_bytes;
+    if (size + MIR_CHAIN_BLOCK_BYTES_MAX <= size_max) return true;
+    mir_request_fail(request,
+                     "the answer has %zu bytes, more than a message may have (%zu): narrow the "
+                     "target, the fields or the time range",
+                     size, size_max);
+    return false;
+}
+
+static void answer_written(mir_request *request)
+{
+    if (!request->letters.failed) return;
+    request->letters.failed = false;
+    mir_request_fail(request, "the server is out of memory");
+}
+
 void mir_request_answer(mir_request *request, const ProtobufCMessage *response)
 {
     if (request->reply.size == 0) return;
-    size_t size = protobuf_c_message_get_packed_size(response);
-    size_t size_max = (size_t)request->hub->config->limits.max_payload_bytes;
-    if (size + MIR_CHAIN_BLOCK_BYTES_MAX > size_max) {
-        mir_request_fail(request,
-                         "the answer has %zu bytes, more than a message may have (%zu): narrow the "
-                         "target, the fields or the time range",
-                         size, size_max);
-        return;
-    }
+    if (!answer_fits(request, protobuf_c_message_get_packed_size(response))) return;
     char header[MIR_CHAIN_BLOCK_BYTES_MAX];
     size_t header_size = mir_chain_block((mir_view){0}, mir_hub_instance(request->hub), header);
     mir_letters_add_packed(&request->letters, request->reply, mir_view_of(header, header_size),
                            response);
-    if (request->letters.failed) {
-        request->letters.failed = false;
-        mir_request_fail(request, "the server is out of memory");
-    }
+    answer_written(request);
+}
+
+void mir_request_answer_text(mir_request *request, mir_view text)
+{
+    if (request->reply.size == 0 || !answer_fits(request, text.size)) return;
+    char header[MIR_CHAIN_BLOCK_BYTES_MAX];
+    size_t header_size = mir_chain_block((mir_view){0}, mir_hub_instance(request->hub), header);
+    mir_letters_add(&request->letters, request->reply, (mir_view){0},
+                    mir_view_of(header, header_size), text);
+    answer_written(request);
 }
 
 bool mir_request_unpack(mir_request *request, const ProtobufCMessageDescriptor *descriptor,

@@ -49,6 +49,8 @@ bool mir_request_unpack(mir_request *request, const ProtobufCMessageDescriptor *
                         void *message);
 /* Writes the reply; it is sent by finish, after the letters written before. */
 void mir_request_answer(mir_request *request, const ProtobufCMessage *response);
+/* The same for an answer that is no protobuf message. */
+void mir_request_answer_text(mir_request *request, mir_view text);
 void mir_request_fail(mir_request *request, const char *format, ...) MIR_PRINTF(2, 3);
 void mir_request_finish(mir_request *request);
 /* Submits request->state and runs `step` on a worker once it is committed or has failed. */
