@@ -182,7 +182,7 @@ static mir_status unescape(reader *in, mir_view raw, mir_view *value)
         static const char names[] = "\"\\/bfnrt", meanings[] = "\"\\/\b\f\n\r\t";
         const uint8_t *escape = at++;
         const char *name = *at == 0 ? NULL : strchr(names, *at);
-        uint32_t point;
+        uint32_t point = 0;
         if (name != NULL) {
             *to++ = (uint8_t)meanings[name - names];
             at++;
@@ -343,7 +343,7 @@ static bool parse_double(reader *in, mir_view text, bool is_float, double *value
         copy = mir_arena_strdup(&in->arena, text);
         if (copy == NULL) return false;
     } else {
-        memcpy(buffer, text.data, text.size);
+        if (text.data != NULL) memcpy(buffer, text.data, text.size);
         buffer[text.size] = 0;
     }
     *value = is_float ? (double)strtof(copy, NULL) : strtod(copy, NULL);
@@ -410,8 +410,8 @@ static bool encode_integer(mir_bytes *out, mir_schema_kind kind, mir_view text)
 
 static mir_status read_floating(reader *in, bool is_float, bool *is_sound)
 {
-    mir_view text;
-    bool is_number;
+    mir_view text = {NULL, 0};
+    bool is_number = false;
     double value = 0;
     TRY(take_numeric(in, &text, &is_number));
     *is_sound = true;
@@ -447,14 +447,14 @@ static mir_status read_enum(reader *in, const mir_schema_field *field, bool *is_
             mir_pbwire_put_varint(in->out, 0);
             return MIR_OK;
         }
-        mir_view text;
+        mir_view text = {NULL, 0};
         int64_t number = 0;
         TRY(take_number(in, &text));
         *is_sound = parse_signed(text, INT32_MIN, INT32_MAX, &number);
         mir_pbwire_put_varint(in->out, (uint64_t)number);
         return MIR_OK;
     }
-    mir_view name;
+    mir_view name = {NULL, 0};
     TRY(take_string(in, &name));
     const mir_schema_enum *enumeration = field->enumeration;
     if (enumeration->value_count > WORK_MAX - in->work) {
@@ -473,7 +473,7 @@ static mir_status read_enum(reader *in, const mir_schema_field *field, bool *is_
 
 static mir_status read_bytes(reader *in, bool *is_sound)
 {
-    mir_view text;
+    mir_view text = {NULL, 0};
     TRY(take_string(in, &text));
     size_t start = in->out->size;
     *is_sound = mir_json_parse_base64(text, in->out);
@@ -485,7 +485,7 @@ static mir_status read_bytes(reader *in, bool *is_sound)
 static mir_status read_scalar(reader *in, const mir_schema_message *message,
                               const mir_schema_field *field)
 {
-    mir_view text;
+    mir_view text = {NULL, 0};
     bool is_sound = true;
     (void)peek(in);
     const uint8_t *place = in->at;
@@ -615,7 +615,7 @@ static mir_status read_struct_members(reader *in, keys *seen) // NOLINT(misc-no-
     bool is_first = true, more = false;
     TRY(expect(in, '{'));
     for (;;) {
-        mir_view key;
+        mir_view key = {NULL, 0};
         TRY(next_member(in, &is_first, '}', &more));
         if (!more) return check_keys(in, seen);
         TRY(take_string(in, &key));
@@ -644,7 +644,7 @@ static mir_status read_struct(reader *in) // NOLINT(misc-no-recursion)
 
 static mir_status read_any_value(reader *in) // NOLINT(misc-no-recursion)
 {
-    mir_view text;
+    mir_view text = {NULL, 0};
     mir_bytes *out = in->out;
     switch (peek(in)) {
     case '"':
@@ -673,7 +673,7 @@ static mir_status read_any_value(reader *in) // NOLINT(misc-no-recursion)
     }
     default: {
         const uint8_t *place = in->at;
-        double value;
+        double value = 0;
         uint64_t bits;
         TRY(take_number(in, &text));
         if (!parse_double(in, text, false, &value)) {
@@ -689,7 +689,7 @@ static mir_status read_any_value(reader *in) // NOLINT(misc-no-recursion)
 
 static mir_status read_instant(reader *in, const mir_schema_message *message, bool is_duration)
 {
-    mir_view text;
+    mir_view text = {NULL, 0};
     int64_t seconds = 0;
     int32_t nanos = 0;
     (void)peek(in);
@@ -714,7 +714,7 @@ static mir_status read_instant(reader *in, const mir_schema_message *message, bo
 
 static mir_status read_field_mask(reader *in)
 {
-    mir_view text;
+    mir_view text = {NULL, 0};
     (void)peek(in);
     const uint8_t *place = in->at;
     TRY(take_string(in, &text));
@@ -851,7 +851,7 @@ static mir_status read_map_members(reader *in, const mir_schema_message *message
     bool is_first = true, more = false;
     TRY(expect(in, '{'));
     for (;;) {
-        mir_view text;
+        mir_view text = {NULL, 0};
         TRY(next_member(in, &is_first, '}', &more));
         if (!more) return check_keys(in, seen);
         const uint8_t *place = in->at;
@@ -914,8 +914,8 @@ typedef struct object_state {
 static mir_status read_member(reader *in, const mir_schema_message *message,
                               object_state *state) // NOLINT(misc-no-recursion)
 {
-    mir_view name;
-    bool is_new;
+    mir_view name = {NULL, 0};
+    bool is_new = false;
     (void)peek(in);
     const uint8_t *place = in->at;
     TRY(take_string(in, &name));
@@ -955,7 +955,7 @@ static mir_status check_required(reader *in, const mir_schema_message *message,
                                  const uint8_t *place, object_state *state)
 {
     for (uint32_t i = 0; i < message->field_count && message->has_required; i++) {
-        bool is_new;
+        bool is_new = false;
         if (!message->fields[i].is_required) continue;
         TRY(see(in, &state->fields, i, message->field_count, &is_new));
         if (is_new) {

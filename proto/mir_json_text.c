@@ -77,7 +77,7 @@ void mir_json_put_number(mir_bytes *text, double value, bool is_float)
         if (precision == precision_max || back == value) break;
     }
     /* form is [-]d[.ddd]e(+|-)dd */
-    char digits[24];
+    char digits[24] = {'0'};
     int count = 0;
     const char *at = form;
     bool is_negative = *at == '-';

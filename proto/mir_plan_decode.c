@@ -306,6 +306,7 @@ static mir_status decode_element(decoder *with, instance *in, const mir_plan_op 
 {
     mir_cell value = {0};
     char text[12];
+    MIR_ASSERT(in->states != NULL);
     mir_view end = index_text(in->states[op->slot]++, text);
     mir_status status = read_value(with, wire, op->element, &value);
     if (status != MIR_OK) return status == MIR_E_EMPTY ? MIR_OK : status;
@@ -326,6 +327,7 @@ static mir_status decode_list_message(decoder *with, instance *in, const mir_pla
     instance element;
     char text[12];
     uint8_t *top = with->top;
+    MIR_ASSERT(in->states != NULL);
     mir_view end = index_text(in->states[op->slot]++, text);
     TRY(open_instance(with, op->frame, in->prefix, mir_view_of(op->name, op->name_size), end,
                       &element));
@@ -420,6 +422,7 @@ static void clear_dynamic(decoder *with, const instance *in, const mir_plan_node
 static __attribute__((noinline)) mir_status
 change_oneof(decoder *with, instance *in, const mir_plan_node *node, const mir_plan_op *op)
 {
+    MIR_ASSERT(in->states != NULL);
     uint32_t *state = &in->states[op->oneof - 1];
     const uint32_t set = (uint32_t)(op - node->ops) + 1;
     const uint32_t former = *state;

@@ -114,7 +114,7 @@ static bool is_letter(uint8_t byte)
 
 static bool is_identifier(mir_view name)
 {
-    if (name.size == 0 || !is_letter(name.data[0])) return false;
+    if (name.data == NULL || name.size == 0 || !is_letter(name.data[0])) return false;
     for (size_t i = 1; i < name.size; i++) {
         if (!is_letter(name.data[i]) && !(name.data[i] >= '0' && name.data[i] <= '9')) return false;
     }
@@ -156,7 +156,7 @@ static mir_status full_name(loader *load, mir_view scope, mir_view name, const c
         memcpy(text, scope.data, scope.size);
         text[scope.size] = '.';
     }
-    memcpy(text + size - name.size, name.data, name.size);
+    if (name.data != NULL) memcpy(text + size - name.size, name.data, name.size);
     *full = mir_view_of(text, size);
     return MIR_OK;
 }
@@ -591,7 +591,7 @@ static mir_status parse_enum(loader *load, mir_view scope, mir_view view)
                              "\"%.*s\": more than %u messages and enums in the set",
                              MIR_VIEW_ARGS(scope), load->limits.message_count_max);
     }
-    mir_view name = {NULL, 0}, bytes, full;
+    mir_view name = {NULL, 0}, full = {NULL, 0}, bytes;
     uint32_t tag, count = 0;
     uint64_t value;
     mir_pbwire wire = mir_pbwire_of(view);
@@ -637,7 +637,7 @@ static mir_status parse_enum(loader *load, mir_view scope, mir_view view)
 /* An extension or a service: only its name counts. */
 static mir_status parse_other(loader *load, mir_view scope, mir_view view)
 {
-    mir_view name = {NULL, 0}, bytes, full;
+    mir_view name = {NULL, 0}, full = {NULL, 0}, bytes;
     uint32_t tag;
     uint64_t value;
     mir_pbwire wire = mir_pbwire_of(view);
@@ -703,7 +703,7 @@ static mir_status parse_message(loader *load, const file_record *file, mir_view 
                              "\"%.*s\": more than %u messages and enums in the set",
                              MIR_VIEW_ARGS(scope), load->limits.message_count_max);
     }
-    mir_view name = {NULL, 0}, bytes, full;
+    mir_view name = {NULL, 0}, full = {NULL, 0}, bytes;
     uint32_t tag, field_count = 0, oneof_count = 0;
     uint64_t value;
     mir_pbwire wire = mir_pbwire_of(view);
