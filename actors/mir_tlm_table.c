@@ -269,8 +269,7 @@ static void add_row(mir_tlm_table *table, int64_t time_ns, mir_view device_id,
                     const mir_cell *cells, const uint8_t *present)
 {
     mir_bytes *bytes = &table->bytes;
-    uint8_t *start =
-        mir_bytes_reserve(bytes, row_bytes_max(table, device_id, cells, present));
+    uint8_t *start = mir_bytes_reserve(bytes, row_bytes_max(table, device_id, cells, present));
     if (start == NULL) return;
     /* Rows of a table are about as long as each other: the length's place is seldom wrong. */
     size_t length_bytes = table->length_bytes == 0 ? 1 : table->length_bytes;
@@ -286,8 +285,7 @@ static void add_row(mir_tlm_table *table, int64_t time_ns, mir_view device_id,
     }
     size_t size = (size_t)(at - body);
     table->length_bytes = varint_bytes(size);
-    if (table->length_bytes != length_bytes)
-        memmove(start + 1 + table->length_bytes, body, size);
+    if (table->length_bytes != length_bytes) memmove(start + 1 + table->length_bytes, body, size);
     *start = TAG_ROWS;
     bytes->size += (size_t)(put_varint(start + 1, size) - start) + size;
 }

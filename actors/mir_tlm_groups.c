@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "mir_tlm_groups.h"
+
+#include "mir_hash.h"
+
+/* A schema's bytes and the group that they lead to. */
+typedef struct alias {
+    mir_map_node by_name;
+    mir_view hash;
+    mir_tlm_group *group;
+} alias;
+
+mir_tlm_group *mir_tlm_groups_find(const mir_tlm_groups *groups, mir_view hash)
+{
+    if (hash.size == 0) return NULL;
+    mir_map_node *node = mir_map_first(&groups->by_name, mir_hash_view(hash));
+    for (; node != NULL; node = mir_map_next(node)) {
+        alias *known = MIR_CONTAINER(node, alias, by_name);
+        if (mir_view_eq(known->hash, hash)) return known->group;
+    }
+    return NULL;
+}
+
+static mir_status name_group(mir_tlm_groups *groups, mir_view hash, mir_tlm_group *group)
+{
+    if (hash.size == 0 || mir_tlm_groups_find(groups, hash) != NULL) return MIR_OK;
+    alias *fresh = mir_arena_alloc(groups->arena, sizeof *fresh);
+    const char *copy = mir_arena_strdup(groups->arena, hash);
+    if (fresh == NULL || copy == NULL) return MIR_E_NO_MEMORY;
+    fresh->hash = mir_view_of(copy, hash.size);
+    fresh->group = group;
+    mir_map_add(&groups->by_name, &fresh->by_name, mir_hash_view(hash));
+    return MIR_OK;
+}
+
+static mir_tlm_group *group_new(mir_tlm_groups *groups, mir_tlm_group_list *list, mir_map *map,
+                                uint64_t content)
+{
+    mir_tlm_group *fresh = mir_arena_alloc(groups->arena, sizeof *fresh);
+    if (fresh == NULL) return NULL;
+    if (list->last == NULL)
+        list->first = fresh;
+    else
+        list->last->next = fresh;
+    list->last = fresh;
+    list->count++;
+    mir_map_add(map, &fresh->by_content, content);
+    return fresh;
+}
+
+mir_status mir_tlm_groups_of_schema(mir_tlm_groups *groups, mir_view hash, mir_schema *schema,
+                                    mir_tlm_group **group)
+{
+    uint64_t content = mir_schema_hash(schema);
+    mir_tlm_group *found = NULL;
+    mir_map_node *node = mir_map_first(&groups->by_schema, content);
+    for (; node != NULL && found == NULL; node = mir_map_next(node)) {
+        mir_tlm_group *other = MIR_CONTAINER(node, mir_tlm_group, by_content);
+        if (mir_schema_equal(other->schema, schema)) found = other;
+    }
+    if (found == NULL) {
+        found = group_new(groups, &groups->schemas, &groups->by_schema, content);
+        if (found == NULL) return MIR_E_NO_MEMORY;
+        found->schema = mir_schema_ref(schema);
+    }
+    mir_status status = name_group(groups, hash, found);
+    if (status == MIR_OK) *group = found;
+    return status;
+}
+
+mir_status mir_tlm_groups_of_error(mir_tlm_groups *groups, mir_view hash, const char *text,
+                                   mir_tlm_group **group)
+{
+    uint64_t content = mir_hash_view(mir_view_cstr(text));
+    mir_tlm_group *found = NULL;
+    mir_map_node *node = mir_map_first(&groups->by_error, content);
+    for (; node != NULL && found == NULL; node = mir_map_next(node)) {
+        mir_tlm_group *other = MIR_CONTAINER(node, mir_tlm_group, by_content);
+        if (strcmp(other->error, text) == 0) found = other;
+    }
+    if (found == NULL) {
+        const char *copy = mir_arena_strdup(groups->arena, mir_view_cstr(text));
+        if (copy == NULL) return MIR_E_NO_MEMORY;
+        found = group_new(groups, &groups->errors, &groups->by_error, content);
+        if (found == NULL) return MIR_E_NO_MEMORY;
+        found->error = copy;
+    }
+    mir_status status = name_group(groups, hash, found);
+    if (status == MIR_OK) *group = found;
+    return status;
+}
+
+mir_status mir_tlm_groups_add(mir_tlm_groups *groups, mir_tlm_group *group,
+                              MirStore__V1__DeviceRecord *record)
+{
+    if (group->count == group->capacity) {
+        size_t capacity = group->capacity == 0 ? 4 : group->capacity * 2;
+        MirStore__V1__DeviceRecord **grown =
+            mir_arena_alloc(groups->arena, capacity * sizeof *grown);
+        if (grown == NULL) return MIR_E_NO_MEMORY;
+        if (group->count != 0) memcpy(grown, group->records, group->count * sizeof *grown);
+        group->records = grown;
+        group->capacity = capacity;
+    }
+    group->records[group->count++] = record;
+    return MIR_OK;
+}
+
+void mir_tlm_groups_free(mir_tlm_groups *groups)
+{
+    for (mir_tlm_group *group = groups->schemas.first; group != NULL; group = group->next)
+        mir_schema_unref(group->schema);
+    mir_map_free(&groups->by_name);
+    mir_map_free(&groups->by_schema);
+    mir_map_free(&groups->by_error);
+    *groups = (mir_tlm_groups){.arena = groups->arena};
+}

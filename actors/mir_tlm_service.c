@@ -1,0 +1,550 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "mir_tlm_service.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "mir_api/v1/tlm.pb-c.h"
+#include "mir_clock.h"
+#include "mir_hash.h"
+#include "mir_log.h"
+#include "mir_tlm_groups.h"
+#include "mir_tlm_table.h"
+#include "mir_tlm_window.h"
+
+/* Fields are listed that had data within this time. */
+static const int64_t fields_age_ns = INT64_C(30) * 24 * 3600 * MIR_NS_PER_S;
+static const int64_t default_range_ns = 3600 * MIR_NS_PER_S;
+
+/* The smallest packed row, but for its cells: lead 2, time 11, id 5. */
+enum { ROW_BYTES_MIN = 16 };
+
+static size_t answer_bytes_max(const mir_request *request)
+{
+    return (size_t)request->hub->config->limits.max_payload_bytes - MIR_CHAIN_BLOCK_BYTES_MAX;
+}
+
+static mir_view schema_hash_of(const MirStore__V1__DeviceRecord *record)
+{
+    if (!record->has_schema_hash) return (mir_view){0};
+    return mir_view_of(record->schema_hash.data, record->schema_hash.len);
+}
+
+/* The devices that match; answers and returns false when there are none or they cannot be read. */
+static bool find_devices(mir_request *request, const MirApi__V1__DeviceTarget *targets,
+                         MirStore__V1__DeviceRecord ***records, size_t *count)
+{
+    mir_error error = {{0}};
+    mir_status status =
+        mir_state_list(request->hub->state, targets, &request->arena, records, count, &error);
+    if (status != MIR_OK) {
+        mir_request_fail(request, "error listing device from db: %s", error.text);
+        return false;
+    }
+    if (*count == 0) mir_request_fail(request, "no device found with current targets criteria");
+    return *count != 0;
+}
+
+static void fail_finish(mir_request *request, const char *text)
+{
+    mir_request_fail(request, "%s", text);
+    mir_request_finish(request);
+}
+
+/* --- list ----------------------------------------------------------------------------------- */
+
+typedef struct measurement {
+    mir_map_node by_name;
+    const char *name;
+    char **fields;
+    size_t field_count;
+    size_t field_capacity;
+    const char *error;
+} measurement;
+
+typedef struct listing {
+    mir_request *request;
+    MirApi__V1__ListTelemetryRequest *input;
+    MirStore__V1__DeviceRecord **records;
+    size_t count;
+    /* Of those that were asked for their schema: */
+    const char **ids;
+    size_t *places; /* in records */
+    const char **errors;
+    size_t pull_count;
+    mir_tlm_groups groups;
+    mir_map measurements;
+    size_t bytes; /* of texts made for the answer: at least that much goes into it */
+    size_t bytes_max;
+} listing;
+
+static mir_status count_bytes(listing *list, size_t size)
+{
+    if (size > list->bytes_max - list->bytes) return MIR_E_TOO_LARGE;
+    list->bytes += size;
+    return MIR_OK;
+}
+
+static mir_status take_field(void *context, mir_view name)
+{
+    measurement *of = ((void **)context)[0];
+    mir_arena *arena = ((void **)context)[1];
+    if (of->field_count == of->field_capacity) {
+        size_t capacity = of->field_capacity == 0 ? 16 : of->field_capacity * 2;
+        char **grown = mir_arena_alloc(arena, capacity * sizeof *grown);
+        if (grown == NULL) return MIR_E_NO_MEMORY;
+        if (of->field_count != 0) memcpy(grown, of->fields, of->field_count * sizeof *grown);
+        of->fields = grown;
+        of->field_capacity = capacity;
+    }
+    char *copy = mir_arena_strdup(arena, name);
+    if (copy == NULL) return MIR_E_NO_MEMORY;
+    of->fields[of->field_count++] = copy;
+    return MIR_OK;
+}
+
+/* Looked up once for each name, however many groups have it. */
+static measurement *measurement_of(listing *list, const char *name)
+{
+    mir_view key = mir_view_cstr(name);
+    uint64_t hash = mir_hash_view(key);
+    mir_map_node *node = mir_map_first(&list->measurements, hash);
+    for (; node != NULL; node = mir_map_next(node)) {
+        measurement *known = MIR_CONTAINER(node, measurement, by_name);
+        if (strcmp(known->name, name) == 0) return known;
+    }
+    mir_arena *arena = &list->request->arena;
+    measurement *fresh = mir_arena_alloc(arena, sizeof *fresh);
+    if (fresh == NULL) return NULL;
+    fresh->name = name;
+    mir_error error = {{0}};
+    void *context[2] = {fresh, arena};
+    mir_status status =
+        mir_tlog_fields(list->request->hub->tlog, key, mir_clock_wall_ns() - fields_age_ns,
+                        take_field, context, &error);
+    if (status != MIR_OK) {
+        fresh->field_count = 0;
+        fresh->error = mir_arena_strdup(
+            arena, mir_view_cstr(error.text[0] == '\0' ? mir_status_name(status) : error.text));
+        if (fresh->error == NULL) return NULL;
+    }
+    mir_map_add(&list->measurements, &fresh->by_name, hash);
+    return fresh;
+}
+
+static bool is_wanted(const MirApi__V1__ListTelemetryRequest *input, const char *name)
+{
+    for (size_t i = 0; i < input->n_measurements; i++)
+        if (strcmp(input->measurements[i], name) == 0) return true;
+    return input->n_measurements == 0;
+}
+
+static bool has_label(const mir_schema_label *labels, uint32_t count, mir_view key, mir_view value)
+{
+    for (uint32_t i = 0; i < count; i++)
+        if (mir_view_eq(labels[i].key, key)) return mir_view_eq(labels[i].value, value);
+    return false;
+}
+
+static bool passes(const MirApi__V1__ListTelemetryRequest *input, const mir_schema_label *labels,
+                   uint32_t count)
+{
+    for (size_t i = 0; i < input->n_filters; i++) {
+        if (!has_label(labels, count, mir_view_cstr(input->filters[i]->key),
+                       mir_view_cstr(input->filters[i]->value))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* A Flux string: quotes and what begins an expression inside it are escaped. */
+static void add_quoted(mir_bytes *text, const char *value)
+{
+    mir_bytes_u8(text, '"');
+    for (const char *at = value; *at != '\0'; at++) {
+        if (*at == '"' || *at == '\\' || (*at == '$' && at[1] == '{')) mir_bytes_u8(text, '\\');
+        mir_bytes_u8(text, (uint8_t)*at);
+    }
+    mir_bytes_u8(text, '"');
+}
+
+/* What the queries of a group have in common: all but the last line. */
+static void add_explore_head(mir_bytes *text, const mir_tlm_group *group)
+{
+    mir_bytes_text(text, "from(bucket: \"mir\")\n"
+                         "  |> range(start: v.timeRangeStart, stop: v.timeRangeStop)\n"
+                         "  |> filter(fn: (r) => ");
+    for (size_t i = 0; i < group->count; i++) {
+        if (i != 0) mir_bytes_text(text, " or ");
+        mir_bytes_text(text, "r[\"__id\"] == ");
+        add_quoted(text, group->records[i]->device_id);
+    }
+    mir_bytes_text(text, ")\n");
+}
+
+static mir_status explore_query(listing *list, mir_bytes *text, size_t head_size, const char *name,
+                                char **query)
+{
+    text->size = head_size;
+    mir_bytes_text(text, "  |> filter(fn: (r) => r[\"_measurement\"] == ");
+    add_quoted(text, name);
+    mir_bytes_text(text, ")");
+    if (!mir_bytes_ok(text)) return MIR_E_NO_MEMORY;
+    mir_status status = count_bytes(list, text->size);
+    if (status != MIR_OK) return status;
+    *query = mir_arena_strdup(&list->request->arena, mir_bytes_as_view(text));
+    return *query == NULL ? MIR_E_NO_MEMORY : MIR_OK;
+}
+
+static mir_status set_labels(listing *list, const mir_schema_label *labels, uint32_t count,
+                             MirApi__V1__TelemetryDescriptor *descriptor)
+{
+    mir_arena *arena = &list->request->arena;
+    descriptor->labels = mir_arena_alloc(arena, (count + 1) * sizeof *descriptor->labels);
+    MirApi__V1__TelemetryDescriptor__LabelsEntry *entries =
+        mir_arena_alloc(arena, (count + 1) * sizeof *entries);
+    if (descriptor->labels == NULL || entries == NULL) return MIR_E_NO_MEMORY;
+    for (uint32_t i = 0; i < count; i++) {
+        mir_status status = count_bytes(list, labels[i].key.size + labels[i].value.size);
+        if (status != MIR_OK) return status;
+        mir_api__v1__telemetry_descriptor__labels_entry__init(&entries[i]);
+        entries[i].key = mir_arena_strdup(arena, labels[i].key);
+        entries[i].value = mir_arena_strdup(arena, labels[i].value);
+        if (entries[i].key == NULL || entries[i].value == NULL) return MIR_E_NO_MEMORY;
+        descriptor->labels[i] = &entries[i];
+    }
+    descriptor->n_labels = count;
+    return MIR_OK;
+}
+
+/* *descriptor stays null when the request does not want the message. */
+static mir_status describe(listing *list, mir_bytes *explore, size_t head_size,
+                           const mir_schema_message *message,
+                           MirApi__V1__TelemetryDescriptor **descriptor)
+{
+    mir_arena *arena = &list->request->arena;
+    if (!is_wanted(list->input, message->name)) return MIR_OK;
+    const mir_schema_label *labels = NULL;
+    uint32_t label_count = 0;
+    mir_status status = mir_schema_labels(message, arena, &labels, &label_count);
+    if (status != MIR_OK || !passes(list->input, labels, label_count)) return status;
+    MirApi__V1__TelemetryDescriptor *made = mir_arena_alloc(arena, sizeof *made);
+    measurement *data = measurement_of(list, message->name);
+    if (made == NULL || data == NULL) return MIR_E_NO_MEMORY;
+    mir_api__v1__telemetry_descriptor__init(made);
+    /* The schema is referenced until the answer is packed. */
+    made->name = (char *)(uintptr_t)message->name;
+    status = set_labels(list, labels, label_count, made);
+    if (status != MIR_OK) return status;
+    made->fields = data->fields;
+    made->n_fields = data->field_count;
+    if (data->error != NULL)
+        made->error = (char *)(uintptr_t)data->error;
+    else
+        status = explore_query(list, explore, head_size, message->name, &made->explore_query);
+    *descriptor = made;
+    return status;
+}
+
+static mir_status set_ids(listing *list, const mir_tlm_group *group,
+                          MirApi__V1__DevicesTelemetry *entry)
+{
+    mir_arena *arena = &list->request->arena;
+    entry->ids = mir_arena_alloc(arena, (group->count + 1) * sizeof *entry->ids);
+    MirApi__V1__DeviceIdPair *pairs = mir_arena_alloc(arena, (group->count + 1) * sizeof *pairs);
+    if (entry->ids == NULL || pairs == NULL) return MIR_E_NO_MEMORY;
+    for (size_t i = 0; i < group->count; i++) {
+        mir_api__v1__device_id_pair__init(&pairs[i]);
+        pairs[i].device_id = group->records[i]->device_id;
+        pairs[i].name = group->records[i]->name;
+        pairs[i].namespace_ = group->records[i]->namespace_;
+        entry->ids[i] = &pairs[i];
+    }
+    entry->n_ids = group->count;
+    return MIR_OK;
+}
+
+static mir_status set_descriptors(listing *list, const mir_tlm_group *group,
+                                  MirApi__V1__DevicesTelemetry *entry)
+{
+    uint32_t count = 0;
+    const mir_schema_message *const *messages =
+        mir_schema_list(group->schema, MIR_MESSAGE_TELEMETRY, &count);
+    entry->tlm_descriptors = mir_arena_alloc(&list->request->arena,
+                                             ((size_t)count + 1) * sizeof *entry->tlm_descriptors);
+    if (entry->tlm_descriptors == NULL) return MIR_E_NO_MEMORY;
+    mir_bytes explore = {0};
+    add_explore_head(&explore, group);
+    size_t head_size = explore.size;
+    mir_status status = mir_bytes_ok(&explore) ? MIR_OK : MIR_E_NO_MEMORY;
+    for (uint32_t i = 0; i < count && status == MIR_OK; i++) {
+        MirApi__V1__TelemetryDescriptor *descriptor = NULL;
+        status = describe(list, &explore, head_size, messages[i], &descriptor);
+        if (descriptor != NULL) entry->tlm_descriptors[entry->n_tlm_descriptors++] = descriptor;
+    }
+    mir_bytes_free(&explore);
+    return status;
+}
+
+static mir_status add_groups(listing *list, const mir_tlm_group_list *groups,
+                             MirApi__V1__TelemetryResponse *response)
+{
+    mir_status status = MIR_OK;
+    for (mir_tlm_group *group = groups->first; group != NULL && status == MIR_OK;
+         group = group->next) {
+        MirApi__V1__DevicesTelemetry *entry = mir_arena_alloc(&list->request->arena, sizeof *entry);
+        if (entry == NULL) return MIR_E_NO_MEMORY;
+        mir_api__v1__devices_telemetry__init(entry);
+        response->devices_telemetry[response->n_devices_telemetry++] = entry;
+        status = set_ids(list, group, entry);
+        if (group->error != NULL)
+            entry->error = (char *)(uintptr_t)group->error;
+        else if (status == MIR_OK)
+            status = set_descriptors(list, group, entry);
+    }
+    return status;
+}
+
+static mir_status add_error(listing *list, MirStore__V1__DeviceRecord *record, mir_view hash,
+                            const char *cause)
+{
+    char text[MIR_ERROR_TEXT_BYTES_MAX + 64];
+    (void)snprintf(text, sizeof text, "cannot reconcile device schema: %s", cause);
+    mir_tlm_group *group;
+    mir_status status = mir_tlm_groups_of_error(&list->groups, hash, text, &group);
+    return status == MIR_OK ? mir_tlm_groups_add(&list->groups, group, record) : status;
+}
+
+static mir_status add_record(listing *list, MirStore__V1__DeviceRecord *record)
+{
+    mir_view hash = schema_hash_of(record);
+    mir_tlm_group *group = mir_tlm_groups_find(&list->groups, hash);
+    if (group == NULL) {
+        mir_error error = {{0}};
+        mir_known_schema known;
+        mir_status status = mir_schemas_get(list->request->hub->schemas, hash, &known, &error);
+        if (status == MIR_E_NO_MEMORY) return status;
+        if (status != MIR_OK) {
+            return add_error(list, record, hash,
+                             error.text[0] == '\0' ? mir_status_name(status) : error.text);
+        }
+        status = mir_tlm_groups_of_schema(&list->groups, hash, known.schema, &group);
+        mir_schema_unref(known.schema);
+        if (status != MIR_OK) return status;
+    }
+    return mir_tlm_groups_add(&list->groups, group, record);
+}
+
+/* Devices that were asked have another record now, or a reason why not. */
+static mir_status read_again(listing *list, const char **errors_of_records, mir_error *error)
+{
+    for (size_t i = 0; i < list->pull_count; i++) {
+        size_t place = list->places[i];
+        mir_status status = mir_state_get(list->request->hub->state, mir_view_cstr(list->ids[i]),
+                                          &list->request->arena, &list->records[place], error);
+        if (status == MIR_E_NOT_FOUND)
+            list->records[place] = NULL; /* deleted meanwhile */
+        else if (status != MIR_OK)
+            return status;
+        errors_of_records[place] = list->errors[i];
+    }
+    return MIR_OK;
+}
+
+static void list_answer(mir_request *request)
+{
+    listing *list = request->context;
+    mir_error error = {{0}};
+    const char **errors = mir_arena_alloc(&request->arena, (list->count + 1) * sizeof *errors);
+    mir_status status = errors == NULL ? MIR_E_NO_MEMORY : read_again(list, errors, &error);
+    if (status != MIR_OK) {
+        mir_request_fail(request, "error listing device from db: %s",
+                         error.text[0] == '\0' ? mir_status_name(status) : error.text);
+        mir_request_finish(request);
+        return;
+    }
+    list->groups.arena = &request->arena;
+    for (size_t i = 0; i < list->count && status == MIR_OK; i++) {
+        if (list->records[i] == NULL) continue;
+        status = errors[i] != NULL ? add_error(list, list->records[i], (mir_view){0}, errors[i])
+                                   : add_record(list, list->records[i]);
+    }
+    MirApi__V1__TelemetryResponse groups = MIR_API__V1__TELEMETRY_RESPONSE__INIT;
+    groups.devices_telemetry = mir_arena_alloc(
+        &request->arena, (list->groups.errors.count + list->groups.schemas.count + 1) *
+                             sizeof *groups.devices_telemetry);
+    if (groups.devices_telemetry == NULL) status = MIR_E_NO_MEMORY;
+    if (status == MIR_OK) status = add_groups(list, &list->groups.errors, &groups);
+    if (status == MIR_OK) status = add_groups(list, &list->groups.schemas, &groups);
+    if (status == MIR_OK) {
+        MirApi__V1__ListTelemetryResponse response = MIR_API__V1__LIST_TELEMETRY_RESPONSE__INIT;
+        response.response_case = MIR_API__V1__LIST_TELEMETRY_RESPONSE__RESPONSE_OK;
+        response.ok = &groups;
+        mir_request_answer(request, &response.base);
+    } else if (status == MIR_E_TOO_LARGE) {
+        mir_request_fail(request,
+                         "the answer would be larger than a message may be (%zu bytes): narrow "
+                         "the target or name the measurements",
+                         list->bytes_max);
+    } else {
+        mir_request_fail(request, "the server is out of memory");
+    }
+    mir_tlm_groups_free(&list->groups);
+    mir_map_free(&list->measurements);
+    mir_request_finish(request);
+}
+
+void mir_tlm_list(mir_request *request)
+{
+    MirApi__V1__ListTelemetryRequest *input;
+    listing *list = mir_arena_alloc(&request->arena, sizeof *list);
+    if (list == NULL) {
+        fail_finish(request, "the server is out of memory");
+        return;
+    }
+    if (!mir_request_unpack(request, &mir_api__v1__list_telemetry_request__descriptor, &input) ||
+        !find_devices(request, input->targets, &list->records, &list->count)) {
+        mir_request_finish(request);
+        return;
+    }
+    request->context = list;
+    list->request = request;
+    list->input = input;
+    list->bytes_max = answer_bytes_max(request);
+    list->ids = mir_arena_alloc(&request->arena, list->count * sizeof *list->ids);
+    list->places = mir_arena_alloc(&request->arena, list->count * sizeof *list->places);
+    if (list->ids == NULL || list->places == NULL) {
+        fail_finish(request, "the server is out of memory");
+        return;
+    }
+    for (size_t i = 0; i < list->count; i++) {
+        if (!input->refresh_schema && schema_hash_of(list->records[i]).size != 0) continue;
+        list->ids[list->pull_count] = list->records[i]->device_id;
+        list->places[list->pull_count++] = i;
+    }
+    if (list->pull_count == 0)
+        list_answer(request);
+    else
+        mir_request_pull(request, list->ids, list->pull_count, &list->errors, list_answer);
+}
+
+/* --- query ---------------------------------------------------------------------------------- */
+
+/* Times before and after what nanoseconds can say are the first and the last that they can. */
+static int64_t time_of(const MirApi__V1__Timestamp *time, int64_t absent_ns)
+{
+    if (time == NULL) return absent_ns;
+    int64_t ns;
+    if (__builtin_mul_overflow(time->seconds, MIR_NS_PER_S, &ns) ||
+        __builtin_add_overflow(ns, time->nanos, &ns)) {
+        return time->seconds < 0 ? INT64_MIN : INT64_MAX;
+    }
+    return ns;
+}
+
+/* Which units the fields have, by the schema of one device: that of the first row. */
+typedef struct units {
+    mir_request *request;
+    MirStore__V1__DeviceRecord **records;
+    const char *measurement;
+    bool is_known;
+    mir_schema *schema;
+    const mir_schema_message *message;
+} units;
+
+static const char *unit_of(void *context, uint32_t device, mir_view field)
+{
+    units *of = context;
+    if (!of->is_known) {
+        of->is_known = true;
+        mir_known_schema known;
+        mir_error error;
+        if (mir_schemas_get(of->request->hub->schemas, schema_hash_of(of->records[device]), &known,
+                            &error) == MIR_OK) {
+            of->schema = known.schema;
+            if (mir_schema_find(known.schema, mir_view_cstr(of->measurement), &of->message,
+                                &error) != MIR_OK) {
+                of->message = NULL;
+            }
+        }
+    }
+    mir_schema_origin origin;
+    if (of->message == NULL || mir_schema_origin_of(of->message, field, &origin) != MIR_OK)
+        return NULL;
+    return origin.unit;
+}
+
+static void query_answer(mir_request *request, const mir_tlog_query_spec *spec, units *of)
+{
+    mir_tlm_table table = {.device_ids = spec->device_ids,
+                           .bytes_max = answer_bytes_max(request),
+                           .unit = unit_of,
+                           .unit_context = of};
+    mir_tlog_sink sink = mir_tlm_table_sink(&table);
+    mir_tlog_query_info info;
+    mir_error error = {{0}};
+    mir_status status = mir_tlog_query(request->hub->tlog, spec, &sink, &info, &error);
+    mir_view response;
+    if (status == MIR_OK) status = mir_tlm_table_end(&table, &response);
+    if (status == MIR_OK) {
+        if (info.chunks_corrupt != 0) {
+            mir_log_warn("the answer to a telemetry query of %s is incomplete: %" PRIu64
+                         " damaged chunks were left out",
+                         of->measurement, info.chunks_corrupt);
+        }
+        mir_request_answer_text(request, response);
+    } else if (status == MIR_E_TOO_LARGE) {
+        /* The log's own bounds and ours have the same remedies. */
+        mir_request_fail(request,
+                         "the answer would be larger than a message may be (%zu bytes): ask for a "
+                         "shorter time, fewer devices, fewer fields or an aggregation window",
+                         table.bytes_max);
+    } else {
+        mir_request_fail(request, "%s",
+                         error.text[0] == '\0' ? mir_status_name(status) : error.text);
+    }
+    mir_tlm_table_free(&table);
+}
+
+void mir_tlm_query(mir_request *request)
+{
+    MirApi__V1__QueryTelemetryRequest *input;
+    units of = {.request = request};
+    mir_tlog_query_spec spec = {0};
+    mir_error error = {{0}};
+    size_t count;
+    if (!mir_request_unpack(request, &mir_api__v1__query_telemetry_request__descriptor, &input) ||
+        !find_devices(request, input->targets, &of.records, &count)) {
+        mir_request_finish(request);
+        return;
+    }
+    if (input->aggregation_window != NULL && input->aggregation_window[0] != '\0' &&
+        mir_tlm_window_parse(mir_view_cstr(input->aggregation_window), &spec.window_ns, &error) !=
+            MIR_OK) {
+        fail_finish(request, error.text);
+        return;
+    }
+    mir_view *ids = mir_arena_alloc(&request->arena, count * sizeof *ids);
+    mir_view *fields = mir_arena_alloc(&request->arena, (input->n_fields + 1) * sizeof *fields);
+    if (ids == NULL || fields == NULL || count > UINT32_MAX || input->n_fields > UINT32_MAX) {
+        fail_finish(request, "the server is out of memory");
+        return;
+    }
+    for (size_t i = 0; i < count; i++) ids[i] = mir_view_cstr(of.records[i]->device_id);
+    for (size_t i = 0; i < input->n_fields; i++) fields[i] = mir_view_cstr(input->fields[i]);
+    of.measurement = input->measurement == NULL ? "" : input->measurement;
+    int64_t now_ns = mir_clock_wall_ns();
+    spec.device_ids = ids;
+    spec.device_count = (uint32_t)count;
+    spec.measurement = mir_view_cstr(of.measurement);
+    spec.fields = fields;
+    spec.field_count = (uint32_t)input->n_fields;
+    spec.from_ns = time_of(input->start_time, now_ns - default_range_ns);
+    spec.to_ns = time_of(input->end_time, now_ns);
+    /* More rows than this do not fit into an answer: the log need not collect them. */
+    spec.rows_max = answer_bytes_max(request) / ROW_BYTES_MIN + 1;
+    query_answer(request, &spec, &of);
+    mir_schema_unref(of.schema);
+    mir_request_finish(request);
+}
