@@ -92,7 +92,7 @@ static void value_text(const char *key, const json_t *value, char *text, size_t 
 /* The key without its unit, with blanks: rows_accepted -> "rows accepted". */
 static void key_text(const char *key, char *text, size_t size)
 {
-    static const char *const units[] = {"_bytes", "_us", "_ns", "_ms", "_seconds", "_percent"};
+    static const char *const units[] = {"_bytes", "_us", "_ns", "_ms", "_seconds"};
     (void)snprintf(text, size, "%s", key);
     for (size_t i = 0; i < sizeof units / sizeof units[0]; i++)
         if (ends_with(text, units[i]) && strlen(text) > strlen(units[i]))
@@ -164,6 +164,7 @@ static void print_section(const char *name, const json_t *object, const json_t *
     json_object_foreach((json_t *)(uintptr_t)object, key, value)
     {
         if (json_is_object(value) || json_is_array(value)) continue;
+        if (json_is_string(value) && json_string_length(value) == 0) continue;
         char what[64], text[128], rate[64], piece[320];
         key_text(key, what, sizeof what);
         value_text(key, value, text, sizeof text);
@@ -215,7 +216,8 @@ static void print_rows(const char *name, const json_t *rows, const json_t *befor
                     const json_t *cell = json_object_get(row, columns[c]);
                     /* The unit may be in the key, or in the name of the whole ("latency_us"). */
                     char unit_key[160];
-                    bool own = ends_with(name, "_us") && json_is_number(cell);
+                    bool own = ends_with(name, "_us") && json_is_number(cell) &&
+                               strcmp(columns[c], "count") != 0;
                     (void)snprintf(unit_key, sizeof unit_key, "%s%s", columns[c], own ? "_us" : "");
                     value_text(unit_key, cell, text, sizeof text);
                     if (rate_text(columns[c], json_object_get(old, columns[c]), cell, seconds, rate,
@@ -242,11 +244,6 @@ static void print_rows(const char *name, const json_t *rows, const json_t *befor
     if (mir_cli_table_print(table, stdout, width, colours, NULL) != MIR_OK)
         (void)mir_cli_fail("no memory for the table");
     mir_cli_table_free(table);
-}
-
-static int64_t integer_at(const json_t *status, const char *section, const char *key)
-{
-    return (int64_t)json_integer_value(json_object_get(json_object_get(status, section), key));
 }
 
 static void complain(size_t *count, bool colours, const char *text)
@@ -287,16 +284,6 @@ static size_t print_problems(const json_t *status, bool colours)
                        "%lld slow consumer%s dropped: clients that do not read "
                        "what they subscribed to",
                        (long long)slow, slow == 1 ? " was" : "s were");
-        complain(&count, colours, text);
-    }
-    int64_t used = integer_at(status, "state", "map_used_bytes");
-    int64_t room = integer_at(status, "state", "map_size_bytes");
-    if (room > 0 && (double)used > 0.9 * (double)room) {
-        char used_text[48], room_text[48];
-        bytes_text((double)used, used_text, sizeof used_text);
-        bytes_text((double)room, room_text, sizeof room_text);
-        (void)snprintf(text, sizeof text, "the state store uses %s of %s: raise state.map_size",
-                       used_text, room_text);
         complain(&count, colours, text);
     }
     if (count == 0)
