@@ -102,8 +102,25 @@ static inline size_t mir_tlog_reader_left(const mir_tlog_reader *reader)
     return (size_t)(reader->end - reader->at);
 }
 
+/* Of up to 8 bytes at once: `word` holds them, their groups of 7 bits are moved together. */
+static inline uint64_t mir_tlog_varint_fold(uint64_t word)
+{
+    word &= UINT64_C(0x7f7f7f7f7f7f7f7f);
+    word = (word & UINT64_C(0x007f007f007f007f)) | (word & UINT64_C(0x7f007f007f007f00)) >> 1;
+    word = (word & UINT64_C(0x00003fff00003fff)) | (word & UINT64_C(0x3fff00003fff0000)) >> 2;
+    return (word & UINT64_C(0x000000000fffffff)) | (word & UINT64_C(0x0fffffff00000000)) >> 4;
+}
+
 static inline uint64_t mir_tlog_read_varint(mir_tlog_reader *reader)
 {
+    if (mir_tlog_reader_left(reader) >= 8) {
+        const uint64_t word = mir_tlog_get_u64(reader->at);
+        const uint64_t last = ~word & UINT64_C(0x8080808080808080);
+        if (last != 0) {
+            reader->at += (uint32_t)__builtin_ctzll(last) / 8 + 1;
+            return mir_tlog_varint_fold(word & (last ^ (last - 1)));
+        }
+    }
     uint64_t value = 0;
     for (uint32_t shift = 0; shift < 64 && reader->at < reader->end; shift += 7) {
         const uint8_t byte = *reader->at++;

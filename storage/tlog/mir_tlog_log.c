@@ -419,7 +419,7 @@ mir_status mir_tlog_log_replay_bytes(mir_view bytes, uint64_t generation, mir_tl
     r.columns = malloc(sizeof *r.columns * MIR_TLOG_COLUMNS_MAX);
     status = MIR_E_NO_MEMORY;
     if (r.cells == NULL || r.columns == NULL) goto out;
-    status = mir_tlog_mem_new(generation, base_ns, 4096, &r.mem);
+    status = mir_tlog_mem_new(generation, base_ns, (uint32_t)(bytes.size / 1024), &r.mem);
     if (status != MIR_OK) goto out;
     if (found.corrupt_frames == 0) {
         status = replay_frames(&r, bytes, generation, true, true, &found);

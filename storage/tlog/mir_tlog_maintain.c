@@ -16,6 +16,7 @@
 /* What runs beside the shards: syncing, spare logs, sealing, merging, retention. */
 
 enum {
+    LOG_BYTES_PER_SERIES = 1024,
     BACKGROUND_NICE = 19,
     OUTPUTS_MAX = 8, /* segments that one seal writes for days of their own; the rest shares one */
     MERGE_RUN_MIN = 4,
@@ -64,7 +65,11 @@ mir_status mir_tlog_live_create(mir_tlog *tlog, mir_tlog_writer *owner, mir_tlog
     atomic_init(&made->references, 1);
     mir_tlog_path(tlog, made->path, generation, "log");
     const int64_t base_ns = mir_clock_wall_ns();
-    const uint64_t hint = atomic_load_explicit(&owner->series_open, memory_order_relaxed);
+    /* As many buckets as there may be series with a few rows each. */
+    uint64_t hint = atomic_load_explicit(&owner->series_open, memory_order_relaxed);
+    if (hint < tlog->file_bytes / LOG_BYTES_PER_SERIES) {
+        hint = tlog->file_bytes / LOG_BYTES_PER_SERIES;
+    }
     mir_status status = mir_tlog_mem_new(
         generation, base_ns, hint > UINT32_MAX ? UINT32_MAX : (uint32_t)hint, &made->mem);
     if (status != MIR_OK) {
@@ -198,7 +203,7 @@ static mir_status outputs_put(outputs *all, mir_tlog_codec *codec, mir_view meas
         status = output_ready(all, output, error);
         if (status == MIR_OK) {
             status = mir_tlog_segment_put(output->writer, codec, measurement, device, gather, first,
-                                          end, error);
+                                          end, all->head.generation_max, error);
         }
         first = end;
     }
@@ -442,7 +447,9 @@ static int64_t partition_of(const mir_tlog_segment *segment)
     return day == day_of(segment->time_max) ? day : INT64_MIN;
 }
 
-/* Merging must not carry a row past a newer one of the same time that stays where it is. */
+/* Within a run of the program a series has one writer, so generations of its chunks grow with the
+ * order of its rows, whatever logs of other writers come between. A merged chunk has the highest
+ * generation of its parts: no part of the same series may stay behind between them. */
 static bool run_allowed(const mir_tlog_version *version, const uint32_t *run, uint32_t count,
                         uint64_t unsealed_min)
 {
@@ -551,6 +558,9 @@ static int chunk_order_compare(const void *a, const void *b)
 {
     const merge_chunk *left = a;
     const merge_chunk *right = b;
+    if (left->chunk.generation != right->chunk.generation) {
+        return left->chunk.generation < right->chunk.generation ? -1 : 1;
+    }
     return left->order < right->order ? -1 : left->order > right->order;
 }
 
@@ -587,7 +597,9 @@ static mir_status merge_group(merge *m, mir_view measurement, mir_view device, m
                               uint32_t count, mir_error *error)
 {
     uint64_t cells = 0;
+    uint64_t generation = 0;
     for (uint32_t i = 0; i < count; i++) {
+        if (chunks[i].chunk.generation > generation) generation = chunks[i].chunk.generation;
         const mir_tlog_segment_shape *shape = &chunks[i].segment->shapes[chunks[i].chunk.shape];
         cells += (uint64_t)chunks[i].chunk.rows * (shape->column_count + 1);
     }
@@ -611,7 +623,7 @@ static mir_status merge_group(merge *m, mir_view measurement, mir_view device, m
     if (status == MIR_OK) status = mir_tlog_gather_finish(&m->gather);
     if (status == MIR_OK && m->gather.row_count > 0) {
         status = mir_tlog_segment_put(m->writer, m->codec, measurement, device, &m->gather, 0,
-                                      m->gather.row_count, error);
+                                      m->gather.row_count, generation, error);
     }
     return status;
 }

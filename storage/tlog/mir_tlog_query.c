@@ -35,6 +35,13 @@ typedef struct noted_rows {
     uint32_t limit;
 } noted_rows;
 
+/* And in a segment. */
+typedef struct noted_chunk {
+    mir_tlog_segment *segment;
+    mir_tlog_chunk chunk;
+    uint32_t order;
+} noted_chunk;
+
 typedef struct query {
     mir_tlog *tlog;
     const mir_tlog_query_spec *spec;
@@ -47,6 +54,9 @@ typedef struct query {
     noted_rows *noted;
     uint32_t noted_count;
     uint32_t noted_capacity;
+    noted_chunk *chunks;
+    uint32_t chunk_count;
+    uint32_t chunk_capacity;
     uint64_t rows_max;
     uint64_t bytes_max;
     uint64_t bytes; /* of what is kept */
@@ -167,7 +177,8 @@ static void damage(query *q)
     mir_tlog_count(&q->tlog->corrupt_chunks, 1);
 }
 
-static mir_status gather_segment(query *q, uint32_t number, mir_view device)
+/* Notes the chunks of a segment that may have rows of the answer. */
+static mir_status segment_note(query *q, uint32_t number, mir_view device)
 {
     mir_tlog_segment *segment = q->version->segments[number];
     if (segment->time_max < q->gather.time_first || segment->time_min > q->gather.time_last) {
@@ -175,7 +186,7 @@ static mir_status gather_segment(query *q, uint32_t number, mir_view device)
     }
     mir_tlog_index_cursor *cursor = &q->cursors[number];
     cursor->segment = segment;
-    mir_status status = mir_tlog_index_find(cursor, &q->codec, q->spec->measurement, device);
+    const mir_status status = mir_tlog_index_find(cursor, &q->codec, q->spec->measurement, device);
     if (status == MIR_E_NOT_FOUND) return MIR_OK;
     if (status == MIR_E_CORRUPT || status == MIR_E_IO) {
         damage(q);
@@ -187,21 +198,44 @@ static mir_status gather_segment(query *q, uint32_t number, mir_view device)
         if (chunk->time_max < q->gather.time_first || chunk->time_min > q->gather.time_last) {
             continue;
         }
-        if (cancelled(q)) return mir_error_set(q->error, MIR_E_CANCELLED, "cancelled");
-        q->chunk.size = 0;
-        status = mir_tlog_chunk_read(segment, chunk, &q->chunk);
-        if (!mir_bytes_ok(&q->chunk)) mir_bytes_free(&q->chunk);
-        if (status == MIR_OK) {
-            status = mir_tlog_chunk_decode(&q->codec, mir_bytes_as_view(&q->chunk),
-                                           &segment->shapes[chunk->shape], &q->gather);
+        if (q->chunk_count == q->chunk_capacity) {
+            const uint32_t capacity = q->chunk_capacity * 2 + 64;
+            noted_chunk *more = realloc(q->chunks, capacity * sizeof *more);
+            if (more == NULL) return no_memory(q);
+            q->chunks = more;
+            q->chunk_capacity = capacity;
         }
-        if (status == MIR_E_CORRUPT || status == MIR_E_IO) {
-            damage(q);
-        } else if (status != MIR_OK) {
-            return gather_failed(q, status);
-        }
+        q->chunks[q->chunk_count] = (noted_chunk){segment, *chunk, q->chunk_count};
+        q->chunk_count++;
     }
     return MIR_OK;
+}
+
+static int noted_compare(const void *a, const void *b)
+{
+    const noted_chunk *left = a;
+    const noted_chunk *right = b;
+    if (left->chunk.generation != right->chunk.generation) {
+        return left->chunk.generation < right->chunk.generation ? -1 : 1;
+    }
+    return left->order < right->order ? -1 : left->order > right->order;
+}
+
+static mir_status gather_chunk(query *q, const noted_chunk *noted)
+{
+    if (cancelled(q)) return mir_error_set(q->error, MIR_E_CANCELLED, "cancelled");
+    q->chunk.size = 0;
+    mir_status status = mir_tlog_chunk_read(noted->segment, &noted->chunk, &q->chunk);
+    if (!mir_bytes_ok(&q->chunk)) mir_bytes_free(&q->chunk);
+    if (status == MIR_OK) {
+        status = mir_tlog_chunk_decode(&q->codec, mir_bytes_as_view(&q->chunk),
+                                       &noted->segment->shapes[noted->chunk.shape], &q->gather);
+    }
+    if (status == MIR_E_CORRUPT || status == MIR_E_IO) {
+        damage(q);
+        return MIR_OK;
+    }
+    return status == MIR_OK ? MIR_OK : gather_failed(q, status);
 }
 
 /* Notes which rows of the device are in memory, newest log and series first: when a row is seen,
@@ -236,22 +270,26 @@ static mir_status memory_note(query *q, mir_view device)
     return MIR_OK;
 }
 
-/* Segments and memory are each in the order of generations; a log is sealed as a whole. */
+/* Chunks and memory in the order of generations, which is that of the series' rows. */
 static mir_status gather_device(query *q, mir_view device)
 {
     mir_status status = memory_note(q, device);
+    q->chunk_count = 0;
+    for (uint32_t i = 0; i < q->version->segment_count && status == MIR_OK; i++) {
+        status = segment_note(q, i, device);
+    }
     if (status != MIR_OK) return status;
-    const mir_tlog_version *version = q->version;
-    for (uint32_t i = 0; i <= version->segment_count; i++) {
+    if (q->chunk_count > 1) qsort(q->chunks, q->chunk_count, sizeof *q->chunks, noted_compare);
+    for (uint32_t i = 0; i <= q->chunk_count; i++) {
         const uint64_t generation =
-            i == version->segment_count ? UINT64_MAX : version->segments[i]->head.generation_max;
+            i == q->chunk_count ? UINT64_MAX : q->chunks[i].chunk.generation;
         while (q->noted_count > 0 && q->noted[q->noted_count - 1].mem->generation < generation) {
             const noted_rows *rows = &q->noted[--q->noted_count];
             status = mir_tlog_gather_mem(&q->gather, rows->mem, rows->series, rows->limit);
             if (status != MIR_OK) return gather_failed(q, status);
         }
-        if (i < version->segment_count) {
-            status = gather_segment(q, i, device);
+        if (i < q->chunk_count) {
+            status = gather_chunk(q, &q->chunks[i]);
             if (status != MIR_OK) return status;
         }
     }
@@ -614,6 +652,7 @@ mir_status mir_tlog_query(mir_tlog *tlog, const mir_tlog_query_spec *spec,
     }
     free(q.cursors);
     free(q.noted);
+    free(q.chunks);
     free(q.parts);
     free(q.order);
     free(q.columns);

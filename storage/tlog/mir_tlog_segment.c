@@ -613,7 +613,8 @@ static mir_status shape_of(mir_tlog_segment_writer *writer, const uint32_t *colu
 /* Enters the chunk whose bytes were just added to the buffer at `offset` into the index. */
 static mir_status chunk_enter(mir_tlog_segment_writer *writer, const uint32_t *names,
                               uint32_t column_count, uint64_t offset, uint32_t size, uint32_t rows,
-                              int64_t time_min, int64_t time_max, mir_error *error)
+                              int64_t time_min, int64_t time_max, uint64_t generation,
+                              mir_error *error)
 {
     uint32_t shape;
     if (shape_of(writer, names, column_count, &shape) != MIR_OK) return no_memory(error);
@@ -632,6 +633,7 @@ static mir_status chunk_enter(mir_tlog_segment_writer *writer, const uint32_t *n
     mir_tlog_bytes_varint(&writer->chunks, rows);
     mir_tlog_bytes_varint(&writer->chunks, mir_tlog_zigzag(time_min));
     mir_tlog_bytes_varint(&writer->chunks, (uint64_t)time_max - (uint64_t)time_min);
+    mir_tlog_bytes_varint(&writer->chunks, generation);
     if (!mir_bytes_ok(&writer->chunks)) return no_memory(error);
     return writer->buffer.size >= WRITE_BUFFER_BYTES ? writer_flush(writer, error) : MIR_OK;
 }
@@ -668,7 +670,7 @@ static uint32_t chunk_rows(const mir_tlog_gather *gather, uint32_t first, uint32
 mir_status mir_tlog_segment_put(mir_tlog_segment_writer *writer, mir_tlog_codec *codec,
                                 mir_view measurement, mir_view device,
                                 const mir_tlog_gather *gather, uint32_t first, uint32_t end,
-                                mir_error *error)
+                                uint64_t generation, mir_error *error)
 {
     MIR_ASSERT(first < end && end <= gather->row_count);
     mir_status status = series_begin(writer, codec, measurement, device, error);
@@ -702,8 +704,9 @@ mir_status mir_tlog_segment_put(mir_tlog_segment_writer *writer, mir_tlog_codec 
                                    (unsigned long long)size);
             break;
         }
-        status = chunk_enter(writer, names, kept, offset, (uint32_t)size, rows,
-                             gather->times[first], gather->times[first + rows - 1], error);
+        status =
+            chunk_enter(writer, names, kept, offset, (uint32_t)size, rows, gather->times[first],
+                        gather->times[first + rows - 1], generation, error);
         first += rows;
     }
     free(names);
@@ -730,7 +733,7 @@ mir_status mir_tlog_segment_put_chunk(mir_tlog_segment_writer *writer, mir_tlog_
         status = no_memory(error);
     } else {
         status = chunk_enter(writer, names, shape->column_count, offset, chunk->size, chunk->rows,
-                             chunk->time_min, chunk->time_max, error);
+                             chunk->time_min, chunk->time_max, chunk->generation, error);
     }
     free(names);
     return status;
@@ -1084,6 +1087,7 @@ static mir_status entry_read(mir_tlog_index_cursor *cursor)
         const uint64_t rows = mir_tlog_read_varint(in);
         const int64_t time_min = mir_tlog_read_signed(in);
         const uint64_t span = mir_tlog_read_varint(in);
+        const uint64_t generation = mir_tlog_read_varint(in);
         if (in->failed || size < MIR_TLOG_CHUNK_HEADER_BYTES || size > MIR_TLOG_CHUNK_BYTES_MAX ||
             offset > segment->size || size > segment->size - offset ||
             shape >= segment->shape_count || rows > MIR_TLOG_CHUNK_ROWS_MAX ||
@@ -1095,7 +1099,8 @@ static mir_status entry_read(mir_tlog_index_cursor *cursor)
                                              .shape = (uint32_t)shape,
                                              .rows = (uint32_t)rows,
                                              .time_min = time_min,
-                                             .time_max = (int64_t)((uint64_t)time_min + span)};
+                                             .time_max = (int64_t)((uint64_t)time_min + span),
+                                             .generation = generation};
     }
     cursor->measurement = (uint32_t)measurement;
     cursor->device = device;
@@ -1150,7 +1155,11 @@ mir_status mir_tlog_index_find(mir_tlog_index_cursor *cursor, mir_tlog_codec *co
     }
     if (low == 0) return MIR_E_NOT_FOUND;
     if (cursor->raw != NULL && cursor->block == low - 1) {
-        cursor->in = mir_tlog_reader_of(cursor->raw, cursor->raw_size);
+        /* Devices are mostly asked for in ascending order: go on behind the last one. */
+        if (cursor->in.at == cursor->raw || cursor->in.at == cursor->in.end ||
+            key_compare(cursor->measurement, cursor->device, wanted, device) >= 0) {
+            cursor->in = mir_tlog_reader_of(cursor->raw, cursor->raw_size);
+        }
     } else {
         const mir_status status = block_load(cursor, codec, low - 1);
         if (status != MIR_OK) return status;

@@ -40,6 +40,7 @@ typedef struct mir_tlog_chunk {
     uint32_t rows;
     int64_t time_min;
     int64_t time_max;
+    uint64_t generation; /* of the newest log whose rows it has: of two chunks it wins */
 } mir_tlog_chunk;
 
 /* A measurement and columns; every column has a value in every chunk of this shape. */
@@ -99,7 +100,8 @@ MIR_MUST_CHECK mir_status mir_tlog_segment_begin(const mir_tlog_files *files, co
 MIR_MUST_CHECK mir_status mir_tlog_segment_put(mir_tlog_segment_writer *writer,
                                                mir_tlog_codec *codec, mir_view measurement,
                                                mir_view device, const mir_tlog_gather *gather,
-                                               uint32_t first, uint32_t end, mir_error *error);
+                                               uint32_t first, uint32_t end, uint64_t generation,
+                                               mir_error *error);
 /* A chunk of another segment as it is. */
 MIR_MUST_CHECK mir_status mir_tlog_segment_put_chunk(mir_tlog_segment_writer *writer,
                                                      mir_tlog_codec *codec, mir_view measurement,
