@@ -912,6 +912,8 @@ static void handle_ping(mir_session *session)
         for (unsigned i = 0; i < loop->count; i++)
             session->settle_targets[i] = i == loop->id ? 0 : mir_loop_sent(loop, i);
         if (!settled(session)) {
+            for (unsigned i = 0; i < loop->count; i++)
+                if (i != loop->id && (session->touched >> i & 1) != 0) mir_loop_urge(loop, i);
             pause_session(session, MIR_PAUSE_SETTLE);
             return;
         }

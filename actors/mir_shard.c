@@ -55,6 +55,7 @@ struct mir_parcel {
     uint32_t source;
     uint32_t used;
     mir_buffer *buffer;
+    bool urgent; /* somebody may wait for one of the items */
     _Alignas(16) uint8_t items[PARCEL_BYTES];
 };
 
@@ -159,6 +160,7 @@ static mir_parcel *parcel_take(mir_shard *shard)
     parcel->source = shard->id;
     parcel->used = 0;
     parcel->buffer = NULL;
+    parcel->urgent = false;
     return parcel;
 }
 
@@ -166,7 +168,8 @@ static void parcel_send(mir_shard *shard, unsigned to)
 {
     mir_parcel *parcel = shard->open[to];
     shard->open[to] = NULL;
-    mir_status status = mir_loop_send(shard->loop, to, parcel, MIR_TRAFFIC_SERVER);
+    mir_status status = mir_loop_send(shard->loop, to, parcel,
+                                      parcel->urgent ? MIR_TRAFFIC_SERVER : MIR_TRAFFIC_LAZY);
     MIR_ASSERT(status == MIR_OK);
     if (!mir_loop_has_room(shard->loop)) shard->tight = true;
 }
@@ -197,6 +200,10 @@ static item *parcel_item(mir_shard *shard, unsigned to, const mir_message *messa
     }
     item *it = (item *)(void *)(parcel->items + parcel->used);
     parcel->used += (uint32_t)bytes;
+    /* Nobody waits for what a device only tells: telemetry and heartbeats. */
+    if (kind != ITEM_ENDPOINT || message->endpoint != MIR_ENDPOINT_DEVICE ||
+        message->reply.size != 0)
+        parcel->urgent = true;
     *it = (item){.bytes = (uint32_t)bytes,
                  .kind = (uint8_t)kind,
                  .endpoint = message->endpoint,
@@ -631,6 +638,12 @@ static bool on_busy(void *context)
     return shard->dirty != NULL;
 }
 
+static bool on_expects(void *context)
+{
+    const mir_shard *shard = context;
+    return shard->waiting != NULL || shard->tight || shard->backend->starved(shard->poller);
+}
+
 static void on_wake_peer(void *from, void *to)
 {
     mir_shard *shard = from, *peer = to;
@@ -650,6 +663,7 @@ const mir_loop_ops mir_shard_loop_ops = {
     .posted = on_posted,
     .turn_end = on_turn_end,
     .busy = on_busy,
+    .expects = on_expects,
     .wake_peer = on_wake_peer,
     .wake = on_wake,
 };

@@ -494,8 +494,8 @@ static void query_answer(mir_request *request, const mir_tlog_query_spec *spec, 
                          of->measurement, info.chunks_corrupt);
         }
         mir_request_answer_text(request, response);
-    } else if (status == MIR_E_TOO_LARGE) {
-        /* The log's own bounds and ours have the same remedies. */
+    } else if (status == MIR_E_TOO_LARGE && error.text[0] == '\0') {
+        /* The table was full; the log's own bounds come with a text. */
         mir_request_fail(request,
                          "the answer would be larger than a message may be (%zu bytes): ask for a "
                          "shorter time, fewer devices, fewer fields or an aggregation window",

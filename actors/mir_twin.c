@@ -624,6 +624,8 @@ static void written(mir_shard *shard, mir_post *post)
     mir_twin *twin = find(shard, op->id_view);
     MIR_ASSERT(twin != NULL && twin->writing);
     twin->writing = false;
+    /* What is being read may be from before this write. */
+    if (twin->state == LOADING) twin->stale = true;
     bool ok = op->request.status == MIR_OK;
     switch (op->kind) {
     case WRITE_BEAT:
@@ -647,7 +649,11 @@ static void written(mir_shard *shard, mir_post *post)
         if (ok) twin->last_written_ns = shard->loop->now_ns;
         break;
     case WRITE_OFFLINE:
-        if (ok) twin->online = false;
+        if (!ok) break;
+        twin->online = false;
+        /* A heartbeat that came meanwhile found it online still. */
+        if (now_of(twin) - twin->last_beat_ns < shard->config->presence.offline_after_ns)
+            twin->beat_waits = true;
         break;
     case WRITE_SCHEMA: break;
     }

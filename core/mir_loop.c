@@ -32,6 +32,11 @@ struct mir_loop_private {
     overflow overflow[MIR_SHARDS_MAX];
     uint64_t sent[MIR_SHARDS_MAX];
     bool touched[MIR_SHARDS_MAX]; /* sent to in this turn: may need a wake */
+    bool told[MIR_SHARDS_MAX];    /* settled something of it: may need a wake if it expects that */
+    int64_t lazy_since_ns[MIR_SHARDS_MAX]; /* sent to lazily and not woken since; 0: no */
+    uint64_t settled_seen[MIR_SHARDS_MAX]; /* before this turn looked at what waits */
+    /* 1 while something here waits for neighbours to settle. Written before `sleeping`. */
+    _Atomic uint32_t expecting;
 };
 
 struct mir_mesh {
@@ -156,7 +161,10 @@ mir_status mir_loop_send(mir_loop *loop, unsigned to, void *message, mir_traffic
         loop->stats.overflowed++;
     }
     own->sent[to]++;
-    own->touched[to] = true;
+    if (traffic != MIR_TRAFFIC_LAZY)
+        own->touched[to] = true;
+    else if (own->lazy_since_ns[to] == 0)
+        own->lazy_since_ns[to] = loop->now_ns;
     return MIR_OK;
 }
 
@@ -181,7 +189,7 @@ static void flush_overflow(mir_loop *loop)
             mir_mpsc_node *next = node->next; /* the receiver owns the node once it is pushed */
             if (mir_ring_push(own->out[i], node) != MIR_OK) break;
             waiting->head = next;
-            own->touched[i] = true;
+            own->touched[i] = true; /* the receiver has been slow: no laziness */
         }
         if (waiting->head == NULL) waiting->tail = NULL;
     }
@@ -245,27 +253,60 @@ void mir_loop_settle(mir_loop *loop)
         mir_ring *ring = loop->own->in[i];
         if (mir_ring_consumed(ring) != mir_ring_popped(ring)) {
             mir_ring_consumed_set(ring, mir_ring_popped(ring));
-            /* The neighbour may sleep on just this. */
-            loop->own->touched[i] = true;
+            loop->own->told[i] = true;
         }
     }
+}
+
+void mir_loop_urge(mir_loop *loop, unsigned to)
+{
+    loop->own->touched[to] = true;
 }
 
 static void wake_sleepers(mir_loop *loop)
 {
     struct mir_loop_private *own = loop->own;
     for (unsigned i = 0; i < loop->count; i++) {
-        if (!own->touched[i]) continue;
-        own->touched[i] = false;
+        bool late = own->lazy_since_ns[i] != 0 &&
+                    loop->now_ns - own->lazy_since_ns[i] >= MIR_LOOP_LAZY_US * MIR_NS_PER_US;
+        if (!own->touched[i] && !own->told[i] && !late) continue;
         struct mir_loop_private *peer = own->mesh->privates[i];
-        /* A read-modify-write: ordered after our pushes as the sleeper's announcement is ordered
-         * before its last look at the rings, so one of the two sees the other. Clearing it makes
-         * one wake enough. */
+        bool wake = own->touched[i] || late;
+        if (wake) own->lazy_since_ns[i] = 0;
+        own->touched[i] = own->told[i] = false;
+        /* Read-modify-writes: ordered after our pushes and settling as the sleeper's announcement is
+         * ordered before its last look at the rings, so one of the two sees the other. Clearing it
+         * makes one wake enough. */
+        if (!wake) {
+            if (atomic_fetch_add_explicit(&peer->sleeping, 0, memory_order_seq_cst) == 0 ||
+                atomic_load_explicit(&peer->expecting, memory_order_relaxed) == 0)
+                continue;
+        }
         if (atomic_exchange_explicit(&peer->sleeping, 0, memory_order_seq_cst) != 0) {
             own->ops->wake_peer(own->context, peer->context);
             loop->stats.wakes_sent++;
         }
     }
+}
+
+/* How long a lazily sent message may still lie before its receiver is woken. */
+static int64_t lazy_sleep_ns(const mir_loop *loop, int64_t sleep_ns)
+{
+    for (unsigned i = 0; i < loop->count; i++) {
+        if (loop->own->lazy_since_ns[i] == 0) continue;
+        int64_t left_ns =
+            loop->own->lazy_since_ns[i] + MIR_LOOP_LAZY_US * MIR_NS_PER_US - loop->now_ns;
+        if (left_ns < sleep_ns) sleep_ns = left_ns < 0 ? 0 : left_ns;
+    }
+    return sleep_ns;
+}
+
+/* Whether a neighbour has settled something that this turn has not looked at. */
+static bool settled_more(const mir_loop *loop)
+{
+    for (unsigned i = 0; i < loop->count; i++)
+        if (i != loop->id && mir_loop_settled(loop, i) != loop->own->settled_seen[i]) return true;
+    return false;
 }
 
 static void wait_phase(mir_loop *loop, bool may_sleep, int64_t max_sleep_ns)
@@ -275,15 +316,18 @@ static void wait_phase(mir_loop *loop, bool may_sleep, int64_t max_sleep_ns)
     if (may_sleep && !inbound_waits(loop) && !overflow_waits(loop) &&
         !own->ops->busy(own->context)) {
         sleep_ns = mir_timer_sleep_ns(&loop->timers, loop->now_ns, max_sleep_ns);
+        sleep_ns = lazy_sleep_ns(loop, sleep_ns);
         if (own->spin_ns > 0 && loop->now_ns - own->idle_since_ns < own->spin_ns) sleep_ns = 0;
     }
     if (sleep_ns == 0) {
         own->ops->wait(own->context, 0);
         return;
     }
+    bool expects = own->ops->expects(own->context);
+    atomic_store_explicit(&own->expecting, expects ? 1 : 0, memory_order_relaxed);
     /* Announce first, then look again; see wake_sleepers. */
     (void)atomic_exchange_explicit(&own->sleeping, 1, memory_order_seq_cst);
-    if (inbound_waits(loop)) {
+    if (inbound_waits(loop) || (expects && settled_more(loop))) {
         own->ops->wait(own->context, 0);
     } else {
         mir_epoch_leave(loop->epoch);
@@ -316,6 +360,8 @@ void mir_loop_turn(mir_loop *loop, bool may_sleep, int64_t max_sleep_ns)
         work++;
     }
     work += mir_timer_advance(&loop->timers, loop->now_ns, TIMERS_PER_TURN);
+    for (unsigned i = 0; i < loop->count; i++)
+        if (i != loop->id) own->settled_seen[i] = mir_loop_settled(loop, i);
     own->ops->turn_end(own->context);
     flush_overflow(loop);
     wake_sleepers(loop);

@@ -46,6 +46,9 @@ typedef struct mir_loop_ops {
     void (*turn_end)(void *context);
     /* True while something waits for the next turn rather than for an event. */
     bool (*busy)(void *context);
+    /* True while something waits for neighbours to settle what they were sent: they then wake this
+     * shard when they do. */
+    bool (*expects)(void *context);
     /* Called on the thread of `from`. */
     void (*wake_peer)(void *from_context, void *to_context);
     /* Called on any thread. */
@@ -72,7 +75,15 @@ struct mir_loop {
     struct mir_loop_private *own;
 };
 
-typedef enum mir_traffic { MIR_TRAFFIC_SOCKET, MIR_TRAFFIC_SERVER } mir_traffic;
+typedef enum mir_traffic {
+    MIR_TRAFFIC_SOCKET,
+    MIR_TRAFFIC_SERVER,
+    /* As SERVER, but nobody waits for it: a sleeping receiver is woken within MIR_LOOP_LAZY_US, so
+     * that a trickle of messages costs few wake-ups. */
+    MIR_TRAFFIC_LAZY,
+} mir_traffic;
+
+enum { MIR_LOOP_LAZY_US = 1000 };
 
 MIR_MUST_CHECK mir_status mir_mesh_create(unsigned shard_count, mir_mesh **mesh);
 void mir_mesh_destroy(mir_mesh *mesh);
@@ -96,6 +107,9 @@ MIR_MUST_CHECK mir_status mir_loop_send(mir_loop *loop, unsigned to, void *messa
 /* Whether every neighbour has room for socket traffic. */
 bool mir_loop_has_room(const mir_loop *loop);
 void mir_loop_post(mir_loop *loop, mir_mpsc_node *node);
+
+/* Wakes a neighbour at the end of this turn if it sleeps: something waits for what it was sent. */
+void mir_loop_urge(mir_loop *loop, unsigned to);
 
 /* Handles what the inbound rings hold now, outside the drain phase (the PONG barrier needs it). */
 void mir_loop_drain(mir_loop *loop);

@@ -65,7 +65,8 @@ typedef struct mir_poller_backend {
     void (*wake)(mir_poller *poller);
     /* From this shard's thread: ends the wait of another shard's poller of the same backend. */
     void (*wake_peer)(mir_poller *poller, mir_poller *peer);
-    mir_buffer_pool *(*buffers)(mir_poller *poller);
+    /* Whether sockets wait for receive buffers that others still hold. */
+    bool (*starved)(const mir_poller *poller);
 } mir_poller_backend;
 
 extern const mir_poller_backend mir_poller_uring;

@@ -465,9 +465,9 @@ static void wake_peer(mir_poller *poller, mir_poller *peer)
     wake(peer);
 }
 
-static mir_buffer_pool *buffers(mir_poller *poller)
+static bool starved(const mir_poller *poller)
 {
-    return poller->pool;
+    return poller->starved_count != 0;
 }
 
 const mir_poller_backend mir_poller_epoll = {
@@ -486,5 +486,5 @@ const mir_poller_backend mir_poller_epoll = {
     .poll = poll_events,
     .wake = wake,
     .wake_peer = wake_peer,
-    .buffers = buffers,
+    .starved = starved,
 };

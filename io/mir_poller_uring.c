@@ -592,9 +592,9 @@ static void wake_peer(mir_poller *poller, mir_poller *peer)
     io_uring_sqe_set_data64(sqe, op_pack(OP_WAKE_SENT, 0, 0));
 }
 
-static mir_buffer_pool *buffers(mir_poller *poller)
+static bool starved(const mir_poller *poller)
 {
-    return poller->pool;
+    return poller->starved_count != 0;
 }
 
 const mir_poller_backend mir_poller_uring = {
@@ -613,5 +613,5 @@ const mir_poller_backend mir_poller_uring = {
     .poll = poll_events,
     .wake = wake,
     .wake_peer = wake_peer,
-    .buffers = buffers,
+    .starved = starved,
 };
