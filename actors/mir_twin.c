@@ -342,6 +342,7 @@ static mir_status ingest(mir_twin *twin, mir_view name, mir_view payload, int64_
     if (status == MIR_OK) status = mir_tlog_append(actors->log, s->log, row);
     if (__builtin_expect(status == MIR_OK, 1)) {
         actors->telemetry_accepted++;
+        twin->shard->staged++;
         return MIR_OK;
     }
     char text[200];
