@@ -21,7 +21,8 @@ enum { ROW_BYTES_MIN = 16 };
 
 static size_t answer_bytes_max(const mir_request *request)
 {
-    return (size_t)request->hub->config->limits.max_payload_bytes - MIR_CHAIN_BLOCK_BYTES_MAX;
+    size_t size_max = (size_t)request->hub->config->limits.max_payload_bytes;
+    return size_max > MIR_CHAIN_BLOCK_BYTES_MAX ? size_max - MIR_CHAIN_BLOCK_BYTES_MAX : 1;
 }
 
 static mir_view schema_hash_of(const MirStore__V1__DeviceRecord *record)
