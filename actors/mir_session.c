@@ -885,6 +885,7 @@ static void send_pong(mir_session *session)
 {
     session->touched = 0;
     session->ponged = true;
+    session->shard->acknowledges = true;
     OUT_LITERAL(session, "PONG\r\n");
 }
 

@@ -27,6 +27,7 @@ enum {
     CHUNKS_SMALL_KEPT = 1024,
     CHUNKS_LARGE_KEPT = 128,
     SWEEP_MS = 100,
+    COMMIT_DELAY_US = 1000,
 };
 
 typedef enum item_kind {
@@ -601,6 +602,27 @@ static void on_posted(void *context, mir_mpsc_node *node)
     post->run(context, post);
 }
 
+/* Commits and tells neighbours, unless nobody waits for that yet: then a little later, so that a
+ * trickle of telemetry does not cost a write a turn. */
+static void settle(mir_shard *shard)
+{
+    mir_loop *loop = shard->loop;
+    if (shard->staged != 0) {
+        if (shard->staged_since_ns == 0) shard->staged_since_ns = loop->now_ns;
+        int64_t by_ns = shard->staged_since_ns + COMMIT_DELAY_US * MIR_NS_PER_US;
+        if (!shard->acknowledges && !loop->asked && loop->now_ns < by_ns) {
+            loop->wake_by_ns = by_ns;
+            return;
+        }
+        shard->endpoints->commit(shard);
+        shard->staged = 0;
+    }
+    shard->staged_since_ns = 0;
+    shard->acknowledges = false;
+    loop->wake_by_ns = 0;
+    mir_loop_settle(loop);
+}
+
 static void on_turn_end(void *context)
 {
     mir_shard *shard = context;
@@ -620,9 +642,7 @@ static void on_turn_end(void *context)
         session = next;
     }
     mir_shard_flush_parcels(shard);
-    shard->endpoints->commit(shard);
-    mir_shard_flush_parcels(shard);
-    mir_loop_settle(shard->loop);
+    settle(shard);
     while (shard->dirty != NULL) {
         session = shard->dirty;
         shard->dirty = session->next_dirty;

@@ -55,7 +55,7 @@ typedef struct mir_endpoints {
     /* Pure. Fills endpoint, function and key, and the shard to handle it. */
     mir_endpoint_kind (*classify)(const mir_shard *shard, mir_message *message, unsigned *owner);
     void (*deliver)(mir_shard *shard, const mir_message *message);
-    /* At the end of a turn, before acknowledgements leave: make it last. */
+    /* Before acknowledgements leave: what was staged becomes visible and lasts. */
     void (*commit)(mir_shard *shard);
 } mir_endpoints;
 
@@ -117,7 +117,10 @@ struct mir_shard {
     mir_session *dirty;   /* have output to send */
     mir_session *waiting; /* paused: for rings to settle or to have room */
     mir_session *sending; /* a send is in flight */
-    bool tight;           /* a neighbour's ring is over the share of socket traffic */
+    bool acknowledges;    /* a PONG was written in this turn */
+    uint32_t staged;      /* effects that wait for endpoints->commit */
+    int64_t staged_since_ns;
+    bool tight; /* a neighbour's ring is over the share of socket traffic */
 
     mir_parcel *open[MIR_SHARDS_MAX]; /* being filled for each neighbour */
     mir_buffer *open_buffer[MIR_SHARDS_MAX];

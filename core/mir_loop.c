@@ -37,6 +37,8 @@ struct mir_loop_private {
     uint64_t settled_seen[MIR_SHARDS_MAX]; /* before this turn looked at what waits */
     /* 1 while something here waits for neighbours to settle. Written before `sleeping`. */
     _Atomic uint32_t expecting;
+    /* Set by neighbours after their push (release), taken here before the drain (acquire). */
+    _Atomic uint32_t asked;
 };
 
 struct mir_mesh {
@@ -261,6 +263,7 @@ void mir_loop_settle(mir_loop *loop)
 void mir_loop_urge(mir_loop *loop, unsigned to)
 {
     loop->own->touched[to] = true;
+    atomic_store_explicit(&loop->own->mesh->privates[to]->asked, 1, memory_order_release);
 }
 
 static void wake_sleepers(mir_loop *loop)
@@ -317,6 +320,8 @@ static void wait_phase(mir_loop *loop, bool may_sleep, int64_t max_sleep_ns)
         !own->ops->busy(own->context)) {
         sleep_ns = mir_timer_sleep_ns(&loop->timers, loop->now_ns, max_sleep_ns);
         sleep_ns = lazy_sleep_ns(loop, sleep_ns);
+        if (loop->wake_by_ns != 0 && loop->wake_by_ns - loop->now_ns < sleep_ns)
+            sleep_ns = loop->wake_by_ns > loop->now_ns ? loop->wake_by_ns - loop->now_ns : 0;
         if (own->spin_ns > 0 && loop->now_ns - own->idle_since_ns < own->spin_ns) sleep_ns = 0;
     }
     if (sleep_ns == 0) {
@@ -351,6 +356,8 @@ void mir_loop_turn(mir_loop *loop, bool may_sleep, int64_t max_sleep_ns)
     int64_t began_ns = loop->now_ns;
     unsigned work = own->ops->poll(own->context, MIR_TURN_EVENTS_MAX);
     uint64_t messages = loop->stats.messages;
+    loop->asked = atomic_load_explicit(&own->asked, memory_order_relaxed) != 0 &&
+                  atomic_exchange_explicit(&own->asked, 0, memory_order_acquire) != 0;
     mir_loop_drain(loop);
     mir_mpsc_node *node = mir_mpsc_take(&own->mailbox);
     while (node != NULL) {

@@ -71,6 +71,10 @@ struct mir_loop {
     int64_t wall_ns;
     mir_timer_wheel timers;
     mir_epoch_record *epoch;
+    /* A sleep ends by then; 0: no such time. Set by the layer above. */
+    int64_t wake_by_ns;
+    /* A neighbour waits for what it sent to take full effect: settle in this turn. */
+    bool asked;
     mir_loop_stats stats; /* written here, read by others with relaxed atomics */
     struct mir_loop_private *own;
 };
@@ -108,7 +112,8 @@ MIR_MUST_CHECK mir_status mir_loop_send(mir_loop *loop, unsigned to, void *messa
 bool mir_loop_has_room(const mir_loop *loop);
 void mir_loop_post(mir_loop *loop, mir_mpsc_node *node);
 
-/* Wakes a neighbour at the end of this turn if it sleeps: something waits for what it was sent. */
+/* Something waits for what a neighbour was sent: it is to settle soon, and is woken at the end of this
+ * turn if it sleeps. */
 void mir_loop_urge(mir_loop *loop, unsigned to);
 
 /* Handles what the inbound rings hold now, outside the drain phase (the PONG barrier needs it). */
