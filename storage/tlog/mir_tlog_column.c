@@ -432,7 +432,9 @@ mir_status mir_tlog_column_decode(mir_tlog_codec *codec, mir_tlog_reader *in, mi
     const bool packed = (head & ENCODING_ZSTD) != 0;
     const uint64_t raw_size = packed ? mir_tlog_read_varint(in) : 0;
     mir_view bytes = mir_tlog_read_text(in);
-    if (in->failed || raw_size > MIR_TLOG_COLUMN_BYTES_MAX) return MIR_E_CORRUPT;
+    if (in->failed || raw_size > MIR_TLOG_COLUMN_BYTES_MAX || (packed && raw_size == 0)) {
+        return MIR_E_CORRUPT;
+    }
     if (packed || (type == MIR_COLUMN_STRING && bytes.size > 0)) {
         const size_t size = packed ? raw_size : bytes.size;
         /* Texts point into their bytes, so these must live as long as the arena. */
