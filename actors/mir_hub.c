@@ -331,6 +331,12 @@ void mir_hub_stop(mir_hub *hub)
         struct timespec step = {.tv_nsec = 1000 * 1000};
         (void)nanosleep(&step, NULL);
     }
+    /* A thread whose post has been taken may still be about to wake the shard: they end before the
+     * shards go. */
+    mir_workers_destroy(hub->queries);
+    hub->queries = NULL;
+    mir_state_close(hub->state);
+    hub->state = NULL;
 }
 
 void mir_hub_destroy(mir_hub *hub)
