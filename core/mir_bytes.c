@@ -12,7 +12,7 @@ uint8_t *mir_bytes_reserve(mir_bytes *bytes, size_t extra)
         bytes->failed = true;
         return NULL;
     }
-    if (extra > bytes->capacity - bytes->size) {
+    if (bytes->data == NULL || extra > bytes->capacity - bytes->size) {
         if (extra > SIZE_MAX / 2 - bytes->size) {
             bytes->failed = true;
             return NULL;
