@@ -698,6 +698,8 @@ static void on_sweep(mir_timer *timer, void *context)
 {
     mir_shard *shard = context;
     mir_session_sweep(shard);
+    /* A log that grew old is handed over although nothing comes any more. */
+    if (shard->staged == 0) shard->endpoints->commit(shard);
     mir_timer_set(&shard->loop->timers, timer, shard->loop->now_ns + SWEEP_MS * MIR_NS_PER_MS);
 }
 
