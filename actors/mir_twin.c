@@ -624,6 +624,8 @@ static void written(mir_shard *shard, mir_post *post)
     mir_letters_publish(shard, &op->letters);
     mir_twin *twin = find(shard, op->id_view);
     MIR_ASSERT(twin != NULL && twin->writing);
+    /* Who waits for this answers from another shard, and not before the event. */
+    if (twin->waiters != NULL) mir_shard_flush_parcels(shard);
     twin->writing = false;
     /* What is being read may be from before this write. */
     if (twin->state == LOADING) twin->stale = true;
