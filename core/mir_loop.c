@@ -340,7 +340,9 @@ static void wait_phase(mir_loop *loop, bool may_sleep, int64_t max_sleep_ns)
         own->ops->wait(own->context, sleep_ns);
         mir_epoch_enter(loop->epoch);
     }
-    atomic_store_explicit(&own->sleeping, 0, memory_order_relaxed);
+    /* A read-modify-write here too: it sees what a neighbour pushed who found us announced but was
+     * not the one to wake us, and the next announcement goes on from it. */
+    (void)atomic_exchange_explicit(&own->sleeping, 0, memory_order_seq_cst);
 }
 
 void mir_loop_turn(mir_loop *loop, bool may_sleep, int64_t max_sleep_ns)
