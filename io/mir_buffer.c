@@ -14,13 +14,16 @@ struct mir_buffer_pool {
     uint32_t count;
     pthread_t owner;
     mir_mpsc returned;
+    _Atomic bool hungry;
     void (*give_back)(void *context, mir_buffer *buffer);
+    void (*wake)(void *context);
     void *context;
 };
 
 mir_status mir_buffer_pool_create(uint32_t buffer_count,
                                   void (*give_back)(void *context, mir_buffer *buffer),
-                                  void *context, mir_buffer_pool **pool)
+                                  void (*wake)(void *context), void *context,
+                                  mir_buffer_pool **pool)
 {
     mir_buffer_pool *fresh = calloc(1, sizeof *fresh);
     if (fresh == NULL) return MIR_E_NO_MEMORY;
@@ -39,6 +42,7 @@ mir_status mir_buffer_pool_create(uint32_t buffer_count,
     fresh->count = buffer_count;
     fresh->owner = pthread_self();
     fresh->give_back = give_back;
+    fresh->wake = wake;
     fresh->context = context;
     for (uint32_t i = 0; i < buffer_count; i++) {
         fresh->buffers[i] = (mir_buffer){.index = i,
@@ -87,6 +91,19 @@ unsigned mir_buffer_pool_reap(mir_buffer_pool *pool)
     return count;
 }
 
+bool mir_buffer_pool_hungry(mir_buffer_pool *pool)
+{
+    /* Announce first, then look: a release pushes first, then looks. One of the two sees the
+     * other, all four being sequentially consistent. */
+    atomic_store_explicit(&pool->hungry, true, memory_order_seq_cst);
+    return mir_mpsc_is_empty(&pool->returned);
+}
+
+void mir_buffer_pool_sated(mir_buffer_pool *pool)
+{
+    atomic_store_explicit(&pool->hungry, false, memory_order_relaxed);
+}
+
 mir_buffer *mir_buffer_heap(size_t capacity)
 {
     mir_buffer *buffer = malloc(sizeof *buffer + capacity);
@@ -97,15 +114,17 @@ mir_buffer *mir_buffer_heap(size_t capacity)
 
 void mir_buffer_release(mir_buffer *buffer)
 {
+    mir_buffer_pool *pool = buffer->pool;
     /* Release orders our reads before the owner's reuse; the acquire of the last one sees them all. */
     uint32_t before = atomic_fetch_sub_explicit(&buffer->references, 1, memory_order_acq_rel);
     MIR_ASSERT(before >= 1);
     if (before > 1) return;
-    if (buffer->pool == NULL) {
+    if (pool == NULL) {
         free(buffer);
-    } else if (pthread_equal(pthread_self(), buffer->pool->owner)) {
-        buffer->pool->give_back(buffer->pool->context, buffer);
-    } else {
-        (void)mir_mpsc_push(&buffer->pool->returned, &buffer->node);
+    } else if (pthread_equal(pthread_self(), pool->owner)) {
+        pool->give_back(pool->context, buffer);
+    } else if (mir_mpsc_push(&pool->returned, &buffer->node) &&
+               atomic_load_explicit(&pool->hungry, memory_order_seq_cst)) {
+        pool->wake(pool->context);
     }
 }

@@ -105,6 +105,18 @@ static void buffer_give_back(void *context, mir_buffer *buffer)
     poller->free_buffers[poller->free_count++] = buffer->index;
 }
 
+static void wake(mir_poller *poller)
+{
+    uint64_t one = 1;
+    ssize_t ignored = write(poller->wake_fd, &one, sizeof one);
+    (void)ignored; /* Only a counter at its limit refuses, and then the wake is pending anyway. */
+}
+
+static void wake_from_release(void *context)
+{
+    wake(context);
+}
+
 static void set_interest(mir_poller *poller, uint32_t id, slot *s)
 {
     uint32_t want = 0;
@@ -164,10 +176,10 @@ static mir_status create(mir_poller **out, mir_error *error)
         goto out;
     }
     poller->free_buffers = calloc(MIR_RECV_BUFFERS, sizeof *poller->free_buffers);
-    status =
-        poller->free_buffers == NULL
-            ? MIR_E_NO_MEMORY
-            : mir_buffer_pool_create(MIR_RECV_BUFFERS, buffer_give_back, poller, &poller->pool);
+    status = poller->free_buffers == NULL
+                 ? MIR_E_NO_MEMORY
+                 : mir_buffer_pool_create(MIR_RECV_BUFFERS, buffer_give_back, wake_from_release,
+                                          poller, &poller->pool);
     if (status != MIR_OK) {
         (void)mir_error_set(error, status, "receive buffers: out of memory");
         goto out;
@@ -325,6 +337,13 @@ static void close_slot(mir_poller *poller, uint32_t id)
     MIR_ASSERT(s->used);
     if (s->closing) return;
     s->closing = true;
+    for (uint32_t i = 0; s->starved && i < poller->starved_count; i++) {
+        if (poller->starved[i] != id) continue;
+        poller->starved_count--;
+        memmove(poller->starved + i, poller->starved + i + 1,
+                (poller->starved_count - i) * sizeof *poller->starved);
+        s->starved = false;
+    }
     (void)close(s->fd); /* Leaves the epoll set by itself. */
     s->fd = -1;
     if (s->sending != NULL) {
@@ -338,17 +357,24 @@ static void close_slot(mir_poller *poller, uint32_t id)
 static void wait_for_work(mir_poller *poller, int64_t timeout_ns)
 {
     (void)mir_buffer_pool_reap(poller->pool);
-    if (poller->starved_count > 0 && poller->free_count > 0) {
-        uint32_t count = poller->starved_count;
-        poller->starved_count = 0;
-        for (uint32_t i = 0; i < count; i++) {
-            slot *s = slot_at(poller, poller->starved[i]);
-            s->starved = false;
-            if (s->used && !s->closing) set_interest(poller, poller->starved[i], s);
-        }
+    /* As many sockets as there are buffers, oldest first. */
+    uint32_t fed =
+        poller->starved_count < poller->free_count ? poller->starved_count : poller->free_count;
+    for (uint32_t i = 0; i < fed; i++) {
+        slot *s = slot_at(poller, poller->starved[i]);
+        s->starved = false;
+        set_interest(poller, poller->starved[i], s);
+    }
+    if (fed != 0) {
+        poller->starved_count -= fed;
+        memmove(poller->starved, poller->starved + fed,
+                poller->starved_count * sizeof *poller->starved);
     }
     if (poller->ready_at < poller->ready_count) return;
     if (poller->queued_at < poller->queued_count) timeout_ns = 0;
+    if (timeout_ns != 0 && poller->starved_count != 0 &&
+        (poller->free_count != 0 || !mir_buffer_pool_hungry(poller->pool)))
+        timeout_ns = 0;
     struct timespec timeout = {.tv_sec = timeout_ns / MIR_NS_PER_S,
                                .tv_nsec = timeout_ns % MIR_NS_PER_S};
     poller->ready_at = 0;
@@ -358,6 +384,7 @@ static void wait_for_work(mir_poller *poller, int64_t timeout_ns)
         poller->ready_count = epoll_wait(poller->epoll_fd, poller->ready, READY_MAX,
                                          (int)((timeout_ns + MIR_NS_PER_MS - 1) / MIR_NS_PER_MS));
     }
+    mir_buffer_pool_sated(poller->pool);
     if (poller->ready_count < 0) poller->ready_count = 0;
 }
 
@@ -450,13 +477,6 @@ static unsigned poll_events(mir_poller *poller, mir_event *events, unsigned coun
         }
     }
     return count;
-}
-
-static void wake(mir_poller *poller)
-{
-    uint64_t one = 1;
-    ssize_t ignored = write(poller->wake_fd, &one, sizeof one);
-    (void)ignored; /* Only a counter at its limit refuses, and then the wake is pending anyway. */
 }
 
 static void wake_peer(mir_poller *poller, mir_poller *peer)

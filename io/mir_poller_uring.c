@@ -137,6 +137,18 @@ static void buffer_give_back(void *context, mir_buffer *buffer)
     poller->buffers_free++;
 }
 
+static void wake(mir_poller *poller)
+{
+    uint64_t one = 1;
+    ssize_t ignored = write(poller->wake_fd, &one, sizeof one);
+    (void)ignored; /* Only a counter at its limit refuses, and then the wake is pending anyway. */
+}
+
+static void wake_from_release(void *context)
+{
+    wake(context);
+}
+
 static void arm_wake(mir_poller *poller)
 {
     struct io_uring_sqe *sqe = next_sqe(poller);
@@ -214,7 +226,8 @@ static mir_status create(mir_poller **out, mir_error *error)
         goto out;
     }
     (void)io_uring_register_ring_fd(&poller->ring); /* An optimization; refusal is fine. */
-    status = mir_buffer_pool_create(MIR_RECV_BUFFERS, buffer_give_back, poller, &poller->pool);
+    status = mir_buffer_pool_create(MIR_RECV_BUFFERS, buffer_give_back, wake_from_release, poller,
+                                    &poller->pool);
     if (status != MIR_OK) {
         (void)mir_error_set(error, status, "receive buffers: out of memory");
         goto out;
@@ -397,7 +410,7 @@ static void shutdown_write(mir_poller *poller, uint32_t id)
 
 static void maybe_closed(mir_poller *poller, uint32_t id, slot *s)
 {
-    if (!s->closing || s->armed || s->sending != NULL || s->starved) return;
+    if (!s->closing || s->armed || s->sending != NULL) return;
     if (s->fd >= 0) {
         (void)close(s->fd);
         s->fd = -1;
@@ -412,6 +425,17 @@ static void close_slot(mir_poller *poller, uint32_t id)
     MIR_ASSERT(s->used);
     if (s->closing) return;
     s->closing = true;
+    if (s->starved) {
+        /* Whoever holds the buffers may wait for this socket's end. */
+        for (uint32_t i = 0; i < poller->starved_count; i++) {
+            if (poller->starved[i] != id) continue;
+            poller->starved_count--;
+            memmove(poller->starved + i, poller->starved + i + 1,
+                    (poller->starved_count - i) * sizeof *poller->starved);
+            break;
+        }
+        s->starved = false;
+    }
     if (s->armed || s->sending != NULL) {
         /* Ends what is in the kernel: a receive reports the end, a send fails. */
         (void)shutdown(s->fd, SHUT_RDWR);
@@ -422,20 +446,21 @@ static void close_slot(mir_poller *poller, uint32_t id)
     maybe_closed(poller, id, s);
 }
 
+/* As many sockets as there are buffers, oldest first: more would only fail again. */
 static void rearm_starved(mir_poller *poller)
 {
-    if (poller->starved_count == 0 || poller->buffers_free == 0) return;
-    uint32_t count = poller->starved_count;
-    poller->starved_count = 0;
+    uint32_t count =
+        poller->starved_count < poller->buffers_free ? poller->starved_count : poller->buffers_free;
     for (uint32_t i = 0; i < count; i++) {
         uint32_t id = poller->starved[i];
         slot *s = slot_at(poller, id);
         s->starved = false;
-        if (s->closing)
-            maybe_closed(poller, id, s);
-        else if (!s->paused && !s->armed)
-            arm_receive(poller, id, s);
+        if (!s->paused && !s->armed && !s->ended) arm_receive(poller, id, s);
     }
+    if (count == 0) return;
+    poller->starved_count -= count;
+    memmove(poller->starved, poller->starved + count,
+            poller->starved_count * sizeof *poller->starved);
 }
 
 static void wait_for_work(mir_poller *poller, int64_t timeout_ns)
@@ -448,10 +473,17 @@ static void wait_for_work(mir_poller *poller, int64_t timeout_ns)
         (void)io_uring_submit_and_get_events(&poller->ring);
         return;
     }
+    if (poller->starved_count != 0 &&
+        (poller->buffers_free != 0 || !mir_buffer_pool_hungry(poller->pool))) {
+        mir_buffer_pool_sated(poller->pool);
+        (void)io_uring_submit_and_get_events(&poller->ring);
+        return;
+    }
     struct __kernel_timespec timeout = {.tv_sec = timeout_ns / MIR_NS_PER_S,
                                         .tv_nsec = timeout_ns % MIR_NS_PER_S};
     struct io_uring_cqe *cqe;
     (void)io_uring_submit_and_wait_timeout(&poller->ring, &cqe, 1, &timeout, NULL);
+    mir_buffer_pool_sated(poller->pool);
 }
 
 /* Turns one completion into at most one event; false when there is nothing to tell. */
@@ -571,13 +603,6 @@ static unsigned poll_events(mir_poller *poller, mir_event *events, unsigned coun
         poller->free_head = id + 1;
     }
     return count;
-}
-
-static void wake(mir_poller *poller)
-{
-    uint64_t one = 1;
-    ssize_t ignored = write(poller->wake_fd, &one, sizeof one);
-    (void)ignored; /* Only a counter at its limit refuses, and then the wake is pending anyway. */
 }
 
 static void wake_peer(mir_poller *poller, mir_poller *peer)
