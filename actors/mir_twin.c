@@ -67,7 +67,8 @@ struct mir_twin {
     int64_t pull_after_ns, pull_backoff_ns;
     mir_timer timer;
     mir_known_schema schema;
-    mir_known_schema hello; /* read, and waiting to be written */
+    mir_known_schema hello; /* read, and waiting to be written with a heartbeat */
+    mir_known_schema taken; /* the same without one */
     series *series;
     held *held, *held_last;
     uint32_t held_count, held_bytes;
@@ -100,6 +101,7 @@ static void load(mir_twin *twin);
 static void write_beat(mir_twin *twin);
 static void pull(mir_twin *twin, mir_twin_waiter *waiter);
 static void settle_held(mir_twin *twin);
+static void take_schema(mir_twin *twin, mir_known_schema schema);
 
 /* --- finding ------------------------------------------------------------------------------- */
 
@@ -198,6 +200,7 @@ static void free_twin(mir_twin *twin)
     drop_series(twin);
     mir_schema_unref(twin->schema.schema);
     mir_schema_unref(twin->hello.schema);
+    mir_schema_unref(twin->taken.schema);
     while (twin->desired != NULL) {
         desired *next = twin->desired->next;
         free(twin->desired);
@@ -679,6 +682,11 @@ static void written(mir_shard *shard, mir_post *post)
         else
             twin->beat_waits = false;
     }
+    if (twin->taken.schema != NULL && !twin->writing) {
+        mir_known_schema schema = twin->taken;
+        twin->taken = (mir_known_schema){0};
+        take_schema(twin, schema);
+    }
 }
 
 static void write_report(mir_job *job)
@@ -810,11 +818,9 @@ static void schema_failed(mir_twin *twin, const char *text)
 static void take_schema(mir_twin *twin, mir_known_schema schema)
 {
     if (twin->writing) {
-        /* One write at a time: the schema goes with the next heartbeat's. */
-        mir_schema_unref(twin->hello.schema);
-        twin->hello = schema;
-        twin->beat_waits = true;
-        twin->pulling = false;
+        /* One write at a time: this one follows. */
+        mir_schema_unref(twin->taken.schema);
+        twin->taken = schema;
         return;
     }
     write_op *op = write_new(twin, WRITE_SCHEMA);

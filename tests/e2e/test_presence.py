@@ -179,6 +179,21 @@ def test_schema_that_a_device_sends_of_its_own_accord(bus, name, pump):
     assert seconds_ago(status.schema.last_schema_fetch) < 10
 
 
+def test_schemas_that_come_at_once_are_no_heartbeat(bus, name):
+    """They are stored one after the other, and the device that only sent schemas is not online."""
+    bus.create(name)
+    schemas = [schema_of(f'syntax = "proto3"; package p{i}.v1; message M {{ int32 x = 1; }}') for i in range(4)]
+    for schema in schemas:
+        body = api.SchemaRetrieveResponse(schema=schema).SerializeToString()
+        bus.publish(f"device.{name}.core.v1alpha.schema", body)
+    bus.flush()
+    # While the first is being written others come; what is read later replaces what waits.
+    wait_until(lambda: bus.kinds(name).count("deviceupdated") >= 2, DEADLINE_S, "two schemas")
+    bus.settle()
+    assert not bus.device(name).status.online
+    assert set(bus.kinds(name)) == {"devicecreated", "deviceupdated"}
+
+
 # --- offline
 
 
