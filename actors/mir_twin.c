@@ -65,6 +65,7 @@ struct mir_twin {
     _Atomic int64_t *cell;
     int64_t last_beat_wall_ns, last_beat_ns, last_active_ns, last_written_ns;
     int64_t pull_after_ns, pull_backoff_ns;
+    int64_t due_ns; /* when the next message would come at the greatest steady rate */
     mir_timer timer;
     mir_known_schema schema;
     mir_known_schema hello; /* read, and waiting to be written with a heartbeat */
@@ -388,9 +389,25 @@ static void hold(mir_twin *twin, mir_view name, mir_view payload, int64_t receiv
     twin->held_bytes += (uint32_t)bytes;
 }
 
+/* The generic cell rate algorithm of ATM (ITU-T I.371): a burst of one second's messages is fine. */
+static bool floods(mir_twin *twin)
+{
+    int64_t rate = twin->shard->config->limits.device_rate;
+    if (rate == 0) return false;
+    int64_t now_ns = now_of(twin);
+    if (twin->due_ns < now_ns) twin->due_ns = now_ns;
+    if (twin->due_ns - now_ns > MIR_NS_PER_S) return true;
+    twin->due_ns += MIR_NS_PER_S / rate;
+    return false;
+}
+
 static void telemetry(mir_twin *twin, const mir_message *message)
 {
     int64_t wall_ns = twin->shard->loop->wall_ns;
+    if (__builtin_expect(floods(twin), 0)) {
+        refuse(twin, "flood", "more messages a second than limits.device_rate allows");
+        return;
+    }
     mir_view name = mir_nats_header(message->header, MIR_VIEW_LITERAL("mir-msg"));
     if (__builtin_expect(name.size == 0 || name.size > MIR_TLOG_MEASUREMENT_BYTES_MAX, 0)) {
         refuse(twin, "unknown message", "telemetry without the header mir-msg that names its type");

@@ -108,6 +108,7 @@ typedef struct mir_config {
         int64_t max_subscriptions;       /* per connection; 0: no bound */
         int64_t max_subscription_tokens; /* 0: no bound beyond the server's own */
         int64_t write_deadline_ns;
+        int64_t device_rate; /* telemetry messages a second of one device; 0: no bound */
     } limits;
     struct {
         int64_t interval_ns;

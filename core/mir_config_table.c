@@ -67,6 +67,10 @@ const mir_config_key mir_config_keys[] = {
     {"limits.max_subscription_tokens", MIR_CONFIG_COUNT, AT(limits.max_subscription_tokens), "0", 0,
      MIR_SUBJECT_TOKENS_MAX, NULL, NULL,
      "Tokens in the subject of a subscription; 0 is no bound but the server's own."},
+    {"limits.device_rate", MIR_CONFIG_COUNT, AT(limits.device_rate), "100000", 0, 1000000000, NULL,
+     NULL,
+     "Telemetry messages a second that one device may send, averaged over a second; 0: any number.\n"
+     "What is more is refused and counted for that device."},
     {"limits.write_deadline", MIR_CONFIG_DURATION, AT(limits.write_deadline_ns), "10s", MS, DAY,
      NULL, NULL, "How long a peer may take to accept what is written to it, before it is closed."},
     {"ping.interval", MIR_CONFIG_DURATION, AT(ping.interval_ns), "2m", 10 * MS, DAY, NULL, NULL,
