@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "mir_api/v1/device.pb-c.h"
+#include "mir_assert.h"
 #include "mir_hash.h"
 #include "mir_map.h"
 #include "mir_pb.h"
@@ -62,6 +63,7 @@ void mir_schemas_destroy(mir_schemas *schemas)
     if (schemas == NULL) return;
     while (schemas->newest != NULL) {
         entry *e = schemas->newest;
+        MIR_ASSERT(e->newer == NULL);
         unlink_entry(schemas, e);
         mir_schema_unref(e->known.schema);
         free(e);

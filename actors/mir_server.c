@@ -129,7 +129,7 @@ static mir_status open_gateway(mir_server *server, mir_error *error)
         status = open_listener(listen_at, &server->listener, error);
     }
     if (status != MIR_OK) return status;
-    struct sockaddr_storage bound;
+    struct sockaddr_storage bound = {0};
     socklen_t size = sizeof bound;
     (void)getsockname(server->listener, (struct sockaddr *)&bound, &size);
     server->gateway.port =

@@ -365,7 +365,7 @@ void mir_session_announce_lame_duck(mir_session *session)
 
 static void peer_address(int fd, char *text, size_t size)
 {
-    struct sockaddr_storage peer;
+    struct sockaddr_storage peer = {0};
     socklen_t peer_size = sizeof peer;
     text[0] = '\0';
     if (getpeername(fd, (struct sockaddr *)&peer, &peer_size) != 0) return;

@@ -157,7 +157,7 @@ static size_t read_log(const char *path, char *text, size_t text_bytes, bool tai
 
 static mir_status fail_with_log(const char *log_path, const char *what, mir_error *error)
 {
-    char tail[LOG_TAIL_BYTES];
+    char tail[LOG_TAIL_BYTES] = "";
     (void)read_log(log_path, tail, sizeof tail, true);
     return mir_error_set(error, MIR_E_UNREACHABLE, "%s; it wrote last: %s", what,
                          tail[0] != '\0' ? tail : "(nothing)");

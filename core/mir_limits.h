@@ -13,9 +13,9 @@ enum {
     MIR_TURN_EVENTS_MAX = 1024,        /* completions handled before the other phases run */
     MIR_TURN_PARCELS_MAX = 4096,       /* from each neighbour in one drain: all that a ring holds */
     MIR_TIMER_TICK_MS = 10,
-    MIR_SUBJECT_TOKENS_MAX = 2048,     /* as many as a control line of the default size holds */
+    MIR_SUBJECT_TOKENS_MAX = 2048, /* as many as a control line of the default size holds */
     MIR_DEVICE_ID_BYTES_MAX = 128,
-    MIR_CLOSE_LINGER_MS = 1000,        /* reading on after an error text was sent */
+    MIR_CLOSE_LINGER_MS = 1000, /* reading on after an error text was sent */
 };
 
 #endif

@@ -42,8 +42,8 @@ void mir_log_write(mir_log_level level, const char *format, ...)
     struct tm utc;
     (void)gmtime_r(&now.tv_sec, &utc);
     size_t used = strftime(line, sizeof line, "%Y-%m-%dT%H:%M:%S", &utc);
-    int more = snprintf(line + used, sizeof line - used, ".%03dZ %-5s ", (int)(now.tv_nsec / 1000000),
-                        level_names[level]);
+    int more = snprintf(line + used, sizeof line - used, ".%03dZ %-5s ",
+                        (int)(now.tv_nsec / 1000000), level_names[level]);
     used += (size_t)more;
     va_list args;
     va_start(args, format);

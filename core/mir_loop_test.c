@@ -92,7 +92,7 @@ typedef struct sim {
 
 static unsigned chance(sim *s, unsigned bound)
 {
-    return (unsigned)(next_random(&s->random) % bound);
+    return bound == 0 ? 0 : (unsigned)(next_random(&s->random) % bound);
 }
 
 #define SIM_CHECK(s, condition)                                                                    \

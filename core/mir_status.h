@@ -15,23 +15,23 @@
 
 typedef enum mir_status {
     MIR_OK = 0,
-    MIR_E_INVALID,      /* malformed input or argument */
-    MIR_E_TOO_LARGE,    /* over a configured bound */
+    MIR_E_INVALID,   /* malformed input or argument */
+    MIR_E_TOO_LARGE, /* over a configured bound */
     MIR_E_NOT_FOUND,
     MIR_E_EXISTS,
-    MIR_E_FULL,         /* a bounded queue or table has no room */
+    MIR_E_FULL, /* a bounded queue or table has no room */
     MIR_E_EMPTY,
-    MIR_E_AGAIN,        /* incomplete, or would block: call again later */
+    MIR_E_AGAIN, /* incomplete, or would block: call again later */
     MIR_E_NO_MEMORY,
-    MIR_E_NO_SPACE,     /* disk or map full */
+    MIR_E_NO_SPACE, /* disk or map full */
     MIR_E_IO,
-    MIR_E_CORRUPT,      /* stored bytes fail their checksum or shape */
+    MIR_E_CORRUPT, /* stored bytes fail their checksum or shape */
     MIR_E_UNSUPPORTED,
     MIR_E_PERMISSION,
     MIR_E_TIMEOUT,
     MIR_E_CANCELLED,
     MIR_E_CLOSED,
-    MIR_E_UNREACHABLE,  /* nobody answers at the other end */
+    MIR_E_UNREACHABLE, /* nobody answers at the other end */
 } mir_status;
 
 enum { MIR_ERROR_TEXT_BYTES_MAX = 512 };

@@ -5,20 +5,24 @@
 
 enum { WIRE_VARINT = 0, WIRE_FIXED64 = 1, WIRE_BYTES = 2, WIRE_FIXED32 = 5 };
 
-static void *arena_alloc(void *data, size_t size) {
+static void *arena_alloc(void *data, size_t size)
+{
     return mir_arena_alloc(data, size == 0 ? 1 : size);
 }
 
-static void arena_free(void *data, void *pointer) {
+static void arena_free(void *data, void *pointer)
+{
     (void)data;
     (void)pointer;
 }
 
-ProtobufCAllocator mir_pb_allocator(mir_arena *arena) {
+ProtobufCAllocator mir_pb_allocator(mir_arena *arena)
+{
     return (ProtobufCAllocator){arena_alloc, arena_free, arena};
 }
 
-static bool read_varint(mir_view wire, size_t end, size_t *at, uint64_t *value) {
+static bool read_varint(mir_view wire, size_t end, size_t *at, uint64_t *value)
+{
     uint64_t result = 0;
     for (unsigned shift = 0; shift < 70; shift += 7) {
         if (*at >= end) return false;
@@ -33,7 +37,8 @@ static bool read_varint(mir_view wire, size_t end, size_t *at, uint64_t *value) 
 }
 
 mir_status mir_pb_check(const ProtobufCMessageDescriptor *descriptor, mir_view wire,
-                        mir_error *error) {
+                        mir_error *error)
+{
     struct {
         const ProtobufCMessageDescriptor *descriptor;
         size_t end;
@@ -59,12 +64,8 @@ mir_status mir_pb_check(const ProtobufCMessageDescriptor *descriptor, mir_view w
         case WIRE_VARINT:
             if (!read_varint(wire, end, &at, &size)) goto truncated;
             continue;
-        case WIRE_FIXED64:
-            size = 8;
-            break;
-        case WIRE_FIXED32:
-            size = 4;
-            break;
+        case WIRE_FIXED64: size = 8; break;
+        case WIRE_FIXED32: size = 4; break;
         case WIRE_BYTES:
             if (!read_varint(wire, end, &at, &size)) goto truncated;
             break;
@@ -104,7 +105,8 @@ struct counted {
     bool exhausted;
 };
 
-static void *counted_alloc(void *data, size_t size) {
+static void *counted_alloc(void *data, size_t size)
+{
     struct counted *counted = data;
     void *memory = mir_arena_alloc(counted->arena, size == 0 ? 1 : size);
     if (memory == NULL) counted->exhausted = true;
@@ -112,7 +114,8 @@ static void *counted_alloc(void *data, size_t size) {
 }
 
 mir_status mir_pb_unpack(const ProtobufCMessageDescriptor *descriptor, mir_view wire,
-                         mir_arena *arena, void *message, mir_error *error) {
+                         mir_arena *arena, void *message, mir_error *error)
+{
     mir_status status = mir_pb_check(descriptor, wire, error);
     if (status != MIR_OK) return status;
     struct counted counted = {arena, false};
@@ -128,7 +131,8 @@ mir_status mir_pb_unpack(const ProtobufCMessageDescriptor *descriptor, mir_view 
     return MIR_OK;
 }
 
-void mir_pb_pack(const ProtobufCMessage *message, mir_bytes *out) {
+void mir_pb_pack(const ProtobufCMessage *message, mir_bytes *out)
+{
     size_t size = protobuf_c_message_get_packed_size(message);
     uint8_t *to = mir_bytes_reserve(out, size);
     if (to == NULL) return;

@@ -9,7 +9,8 @@
 static const int64_t SECONDS_MIN = INT64_C(-62135596800); /* 0001-01-01T00:00:00Z */
 static const int64_t SECONDS_MAX = INT64_C(253402300799); /* 9999-12-31T23:59:59Z */
 
-MirApi__V1__Timestamp *mir_timestamp_new(mir_arena *arena, int64_t wall_ns) {
+MirApi__V1__Timestamp *mir_timestamp_new(mir_arena *arena, int64_t wall_ns)
+{
     MirApi__V1__Timestamp *timestamp = mir_arena_alloc(arena, sizeof *timestamp);
     if (timestamp == NULL) return NULL;
     mir_api__v1__timestamp__init(timestamp);
@@ -25,15 +26,18 @@ MirApi__V1__Timestamp *mir_timestamp_new(mir_arena *arena, int64_t wall_ns) {
     return timestamp;
 }
 
-static bool in_range(int64_t seconds, int32_t nanos) {
+static bool in_range(int64_t seconds, int32_t nanos)
+{
     return seconds >= SECONDS_MIN && seconds <= SECONDS_MAX && nanos >= 0 && nanos < MIR_NS_PER_S;
 }
 
-bool mir_timestamp_valid(const MirApi__V1__Timestamp *timestamp) {
+bool mir_timestamp_valid(const MirApi__V1__Timestamp *timestamp)
+{
     return in_range(timestamp->seconds, timestamp->nanos);
 }
 
-int64_t mir_timestamp_ns(const MirApi__V1__Timestamp *timestamp) {
+int64_t mir_timestamp_ns(const MirApi__V1__Timestamp *timestamp)
+{
     if (timestamp == NULL) return 0;
     int64_t seconds = timestamp->seconds;
     if (seconds <= INT64_MIN / MIR_NS_PER_S) return INT64_MIN;
@@ -41,7 +45,8 @@ int64_t mir_timestamp_ns(const MirApi__V1__Timestamp *timestamp) {
     return seconds * MIR_NS_PER_S + timestamp->nanos;
 }
 
-int mir_timestamp_format(int64_t seconds, int32_t nanos, char *text) {
+int mir_timestamp_format(int64_t seconds, int32_t nanos, char *text)
+{
     text[0] = '\0';
     if (!in_range(seconds, nanos)) return 0;
     time_t clock = (time_t)seconds;
@@ -60,7 +65,8 @@ int mir_timestamp_format(int64_t seconds, int32_t nanos, char *text) {
 }
 
 /* Exactly `count` digits. */
-static bool digits(mir_view text, size_t at, size_t count, int *value) {
+static bool digits(mir_view text, size_t at, size_t count, int *value)
+{
     if (text.size < at || text.size - at < count) return false;
     int result = 0;
     for (size_t i = 0; i < count; i++) {
@@ -72,11 +78,13 @@ static bool digits(mir_view text, size_t at, size_t count, int *value) {
     return true;
 }
 
-static bool at_is(mir_view text, size_t at, char c) {
+static bool at_is(mir_view text, size_t at, char c)
+{
     return at < text.size && text.data[at] == (uint8_t)c;
 }
 
-mir_status mir_timestamp_parse(mir_view text, int64_t *seconds, int32_t *nanos) {
+mir_status mir_timestamp_parse(mir_view text, int64_t *seconds, int32_t *nanos)
+{
     static const int month_days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
     int year, month, day, hour, minute, second;
     if (!digits(text, 0, 4, &year) || !at_is(text, 4, '-') || !digits(text, 5, 2, &month) ||

@@ -190,7 +190,8 @@ mir_status mir_device_schema_build(const mir_view *sets, size_t set_count,
             status = mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
     }
     if (status == MIR_OK) {
-        qsort(b->schema.names, b->schema.name_count, sizeof *b->schema.names, by_text);
+        if (b->schema.name_count != 0)
+            qsort(b->schema.names, b->schema.name_count, sizeof *b->schema.names, by_text);
         *schema = b->schema;
     } else {
         mir_device_schema_free(&b->schema);

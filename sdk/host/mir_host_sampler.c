@@ -101,7 +101,7 @@ static void emit(sink *to, const ProtobufCMessage *message)
 
 static void sample_cpu(mir_host_sampler *sampler, sink *to)
 {
-    mir_view text;
+    mir_view text = {NULL, 0};
     mir_host_cpu *now = &sampler->cpu[sampler->now];
     const mir_host_cpu *before = &sampler->cpu[!sampler->now];
     bool had = sampler->has_cpu;
@@ -126,7 +126,7 @@ static void sample_cpu(mir_host_sampler *sampler, sink *to)
 
 static void sample_memory(mir_host_sampler *sampler, sink *to)
 {
-    mir_view text;
+    mir_view text = {NULL, 0};
     mir_host_memory memory;
     if (!read_source(sampler, SOURCE_MEMINFO, "meminfo", &text) ||
         !understood(sampler, SOURCE_MEMINFO, "meminfo", mir_host_parse_meminfo(text, &memory)))
@@ -146,7 +146,7 @@ static void sample_memory(mir_host_sampler *sampler, sink *to)
 
 static void sample_load(mir_host_sampler *sampler, sink *to)
 {
-    mir_view text;
+    mir_view text = {NULL, 0};
     mir_host_load load;
     if (!read_source(sampler, SOURCE_LOADAVG, "loadavg", &text) ||
         !understood(sampler, SOURCE_LOADAVG, "loadavg", mir_host_parse_loadavg(text, &load)))
@@ -189,7 +189,7 @@ static const mir_host_disk *find_disk(const mir_host_disks *disks, const char *n
 
 static void sample_disks(mir_host_sampler *sampler, sink *to)
 {
-    mir_view text;
+    mir_view text = {NULL, 0};
     mir_host_disks *now = &sampler->disks[sampler->now];
     const mir_host_disks *before = &sampler->disks[!sampler->now];
     bool had = sampler->has_disks;
@@ -252,7 +252,7 @@ static const mir_host_interface *find_interface(const mir_host_interfaces *all, 
 
 static void sample_network(mir_host_sampler *sampler, sink *to)
 {
-    mir_view text;
+    mir_view text = {NULL, 0};
     mir_host_interfaces *now = &sampler->interfaces[sampler->now];
     const mir_host_interfaces *before = &sampler->interfaces[!sampler->now];
     bool had = sampler->has_interfaces;

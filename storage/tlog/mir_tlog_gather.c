@@ -219,7 +219,7 @@ mir_status mir_tlog_gather_mem(mir_tlog_gather *gather, const mir_tlog_mem *mem,
             uint32_t to = gather->map[cell->column];
             if (to == MIR_TLOG_GATHER_NONE) continue;
             if (to == MIR_TLOG_GATHER_NONE - 1) {
-                const mir_column *column = &shape->columns[0];
+                const mir_column *column;
                 if (cell->column < shape->column_count) {
                     column = &shape->columns[cell->column];
                 } else {

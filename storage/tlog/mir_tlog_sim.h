@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "mir_assert.h"
 #include "mir_tlog_file.h"
 
 enum { SIM_FILES_MAX = 256, SIM_SECTOR = 512 };
@@ -117,12 +118,12 @@ static inline int sim_handle(sim_disk *disk, sim_inode *inode, int *handle)
 }
 
 #define SIM_ENTER(disk)                                                                            \
-    sim_disk *disk = context;                                                                      \
-    (void)pthread_mutex_lock(&disk->mutex)
+    sim_disk *(disk) = (context);                                                                  \
+    (void)pthread_mutex_lock(&(disk)->mutex)
 #define SIM_RETURN(disk, value)                                                                    \
     do {                                                                                           \
-        (void)pthread_mutex_unlock(&disk->mutex);                                                  \
-        return value;                                                                              \
+        (void)pthread_mutex_unlock(&(disk)->mutex);                                                \
+        return (value);                                                                            \
     } while (0)
 
 static inline int sim_make_directory(void *context, const char *path)
@@ -364,6 +365,7 @@ static inline sim_disk *sim_power_cut(sim_disk *disk, uint64_t seed)
                 if (end > pending->offset + pending->size) end = pending->offset + pending->size;
                 if ((sim_random(&after->random) & 1) != 0) {
                     sim_grow(to, end);
+                    MIR_ASSERT(to->data != NULL);
                     memcpy(to->data + at, pending->data + (at - pending->offset), end - at);
                 }
                 at = end;

@@ -300,7 +300,6 @@ static mir_status rotate(mir_tlog_writer *writer)
     /* Pairs with the acquire in jobs_collect: the log is complete. */
     while (!atomic_compare_exchange_weak_explicit(&writer->frozen, &full->next, full,
                                                   memory_order_release, memory_order_relaxed)) {
-        continue;
     }
     atomic_store_explicit(&writer->rotate_wanted, false, memory_order_relaxed);
     (void)sem_post(&writer->tlog->helper_wake);

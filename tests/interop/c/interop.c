@@ -144,8 +144,7 @@ static void answer(natsConnection *connection, natsSubscription *subscription, n
     (void)closure;
     natsMsg *reply = NULL;
     const char *asked = NULL;
-    if (natsMsgHeader_Get(message, "mir-msg", &asked) != NATS_OK)
-        asked = "";
+    if (natsMsgHeader_Get(message, "mir-msg", &asked) != NATS_OK) asked = "";
     must(natsMsg_Create(&reply, natsMsg_GetReply(message), NULL, natsMsg_GetData(message),
                         natsMsg_GetDataLength(message)),
          "create reply");
