@@ -19,7 +19,7 @@ void mir_timer_wheel_init(mir_timer_wheel *wheel, int64_t now_ns, void *context)
 /* A timer belongs to the first tick that begins at or after its time, so it never fires early. */
 static int64_t tick_of(int64_t due_ns)
 {
-    return (due_ns + TICK_NS - 1) / TICK_NS;
+    return due_ns / TICK_NS + (due_ns % TICK_NS > 0 ? 1 : 0);
 }
 
 static void unlink_timer(mir_timer *timer)
@@ -69,12 +69,16 @@ unsigned mir_timer_advance(mir_timer_wheel *wheel, int64_t now_ns, unsigned budg
                 continue;
             }
             if (fired == budget) return fired;
+            /* The callback may change the list: a mark keeps the place in it. */
+            mir_timer mark = {.next = timer->next, .prev = timer};
+            timer->next->prev = &mark;
+            timer->next = &mark;
             unlink_timer(timer);
             wheel->count--;
             fired++;
             timer->fire(timer, wheel->context);
-            /* The callback may have changed the list: begin the slot again. */
-            timer = head->next;
+            timer = mark.next;
+            unlink_timer(&mark);
         }
         wheel->tick++;
     }
