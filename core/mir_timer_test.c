@@ -157,7 +157,7 @@ static void a_callback_may_set_itself_again_and_cancel_others(void **state)
 static void a_callback_that_is_always_due_uses_the_budget_and_no_more(void **state)
 {
     (void)state;
-    alarm_clock greedy = {.timer.fire = ring, .again_ns = -1};
+    alarm_clock greedy = {.timer.fire = ring, .again_ns = -MIR_NS_PER_S};
     alarm_clock other = {.timer.fire = ring};
     mir_timer_set(&wheel, &greedy.timer, now_ns);
     mir_timer_set(&wheel, &other.timer, now_ns);
