@@ -915,6 +915,9 @@ static void handle_ping(mir_session *session)
         if (!settled(session)) {
             for (unsigned i = 0; i < loop->count; i++)
                 if (i != loop->id && (session->touched >> i & 1) != 0) mir_loop_urge(loop, i);
+            /* What was drained may have parked this very session: a PONG that is owed outlives that,
+             * and the next message parks it again if the subscriber is still congested. */
+            session->pause = MIR_PAUSE_NONE;
             pause_session(session, MIR_PAUSE_SETTLE);
             return;
         }
