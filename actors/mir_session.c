@@ -1480,6 +1480,12 @@ static void process_guarded(mir_session *session, mir_buffer *buffer, size_t fro
     session->processing = true;
     *at = from + process(session, buffer, buffer->data + from, size - from);
     session->processing = false;
+    /* Answers count as deliveries do: who sends operations and reads nothing would pile them up. */
+    if (!session->gone &&
+        session->out_bytes > (size_t)session->shard->config->limits.max_pending_bytes) {
+        session->shard->stats.slow_consumers++;
+        mir_session_drop(session, "Slow Consumer (Pending Bytes)");
+    }
     if (session->closing) input_discard(session);
 }
 
