@@ -413,8 +413,8 @@ static void telemetry(mir_twin *twin, const mir_message *message)
         refuse(twin, "unknown message", "telemetry without the header mir-msg that names its type");
         return;
     }
-    if (__builtin_expect(twin->state == READY && twin->schema.schema != NULL && twin->held == NULL,
-                         1)) {
+    /* What is held beside a known schema is of types that it lacks: it holds nothing else up. */
+    if (__builtin_expect(twin->state == READY && twin->schema.schema != NULL, 1)) {
         if (ingest(twin, name, message->payload, wall_ns) == MIR_OK) return;
         /* The device may have learnt a message since: ask it once in a while. */
         if (!twin->pulling && now_of(twin) < twin->pull_after_ns) {
@@ -829,6 +829,8 @@ static void schema_failed(mir_twin *twin, const char *text)
     twin->pull_after_ns = now_of(twin) + backoff_ns;
     mir_actors_problem(mir_actors_of(twin->shard), id_of(twin), "no schema", 1, "%s", text);
     tell_waiters(twin, text);
+    /* The schema that it has will not grow by what was held for that. */
+    settle_held(twin);
 }
 
 /* Stores a schema that the device sent. */
