@@ -221,6 +221,11 @@ void mir_twin_free_all(mir_shard *shard)
             if (node == NULL) break;
             mir_twin *twin = MIR_CONTAINER(node, mir_twin, by_id);
             tell_waiters(twin, "the server is stopping");
+            /* Those who wait for an activation that never ends now count as operations that a stop
+             * waits for. */
+            twin->waiters = twin->pull_waiters;
+            twin->pull_waiters = NULL;
+            tell_waiters(twin, "the server is stopping");
             free_twin(twin);
         }
     }
