@@ -61,6 +61,7 @@ struct mir_twin {
     bool writing;
     bool pulling;
     uint16_t series_count;
+    uint32_t changes; /* notices that the store has something new */
     uint64_t number;
     _Atomic int64_t *cell;
     int64_t last_beat_wall_ns, last_beat_ns, last_active_ns, last_written_ns;
@@ -570,7 +571,9 @@ static void load(mir_twin *twin)
 void mir_twin_changed(mir_shard *shard, mir_view device_id)
 {
     mir_twin *twin = find(shard, device_id);
-    if (twin != NULL && twin->state != COLD) load(twin);
+    if (twin == NULL) return;
+    twin->changes++;
+    if (twin->state != COLD) load(twin);
 }
 
 void mir_twin_resume(mir_shard *shard, mir_view device_id, uint64_t number)
@@ -595,6 +598,7 @@ typedef struct write_op {
     mir_shard *shard;
     mir_hub *hub;
     write_kind kind;
+    uint32_t changes; /* the twin's, when this write began */
     mir_state_heartbeat beat;
     mir_state_schema schema_in;
     mir_view id_view;
@@ -612,6 +616,7 @@ static write_op *write_new(mir_twin *twin, write_kind kind)
     op->shard = twin->shard;
     op->hub = hub_of(twin);
     op->kind = kind;
+    op->changes = twin->changes;
     op->id_size = twin->id_size;
     memcpy(op->id, twin->id, twin->id_size);
     op->id_view = mir_view_of(op->id, op->id_size);
@@ -695,6 +700,9 @@ static void written(mir_shard *shard, mir_post *post)
         tell_waiters(twin, op->request.error);
     }
     if (op->kind == WRITE_SCHEMA) twin->pulling = false;
+    /* A change that was committed after this write may have been told, and read, before it: what we
+     * know now would be the older of the two for good, a device that is no more online for one. */
+    if (op->changes != twin->changes) load(twin);
     write_free(op);
     settle_held(twin);
     if (twin->state == READY && twin->schema.schema == NULL && twin->held != NULL) pull(twin, NULL);
