@@ -1124,6 +1124,7 @@ static void on_timer(mir_timer *timer, void *context)
     if (twin->beat_waits && !twin->writing && !twin->hello_parses &&
         (twin->state == READY || twin->state == ABSENT)) {
         write_beat(twin);
+        if (!twin->writing) return; /* The timer is set for another try. */
     } else if (twin->online) {
         int64_t due_ns = twin->last_beat_ns + offline_after_ns;
         if (due_ns > loop->now_ns) {
