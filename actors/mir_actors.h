@@ -72,6 +72,8 @@ typedef struct mir_actors {
     mir_map twins;
     mir_map asks;
     mir_map plans;
+    size_t reading_bytes;     /* of schemas of devices that workers read */
+    uint32_t desired_waiting; /* requests for desired properties that are not answered yet */
     mir_tlog_writer *log;
     mir_row row;
     uint64_t telemetry_refused; /* by us, before the log */

@@ -193,6 +193,12 @@ static void tell_waiters(mir_twin *twin, const char *error)
     }
 }
 
+static void desired_free(mir_shard *shard, desired *d)
+{
+    mir_actors_of(shard)->desired_waiting--;
+    free(d);
+}
+
 static void free_twin(mir_twin *twin)
 {
     mir_actors *actors = mir_actors_of(twin->shard);
@@ -205,7 +211,7 @@ static void free_twin(mir_twin *twin)
     mir_schema_unref(twin->taken.schema);
     while (twin->desired != NULL) {
         desired *next = twin->desired->next;
-        free(twin->desired);
+        desired_free(twin->shard, twin->desired);
         twin->desired = next;
     }
     free(twin);
@@ -875,6 +881,7 @@ static void take_schema(mir_twin *twin, mir_known_schema schema)
 static void read_done(mir_shard *shard, mir_post *post)
 {
     reading *op = MIR_CONTAINER(post, reading, post);
+    mir_actors_of(shard)->reading_bytes -= sizeof *op + op->id_size + op->payload_size;
     mir_twin *twin = shard->stopping ? NULL : find(shard, mir_view_of(op->bytes, op->id_size));
     mir_hub_end(op->hub);
     if (twin == NULL) {
@@ -923,8 +930,18 @@ static void read_run(mir_job *job)
 
 static bool read_schema(mir_twin *twin, reading_kind kind, const mir_message *message)
 {
-    reading *op = calloc(1, sizeof *op + twin->id_size + message->payload.size);
-    if (op == NULL) return false;
+    mir_actors *actors = mir_actors_of(twin->shard);
+    size_t bytes = sizeof(reading) + twin->id_size + message->payload.size;
+    reading *op = NULL;
+    if (actors->reading_bytes == 0 ||
+        actors->reading_bytes + bytes <= MIR_TWIN_READING_SHARD_BYTES)
+        op = calloc(1, bytes);
+    if (op == NULL) {
+        mir_actors_problem(actors, id_of(twin), "bad schema", 1, "%s",
+                           "it came while too many others were waiting to be read");
+        return false;
+    }
+    actors->reading_bytes += bytes;
     op->job.run = read_run;
     op->post.run = read_done;
     op->shard = twin->shard;
@@ -1051,7 +1068,7 @@ static void desired_schema_known(mir_shard *shard, mir_twin_waiter *waiter, cons
             (void)snprintf(text, sizeof text, "cannot reconcile device schema: %s", error);
         reply_desired(shard, mir_view_of(d->reply, d->reply_size), error == NULL ? NULL : text);
     }
-    free(d);
+    desired_free(shard, d);
 }
 
 static void answer_desired(mir_twin *twin)
@@ -1063,7 +1080,7 @@ static void answer_desired(mir_twin *twin)
         if (twin->state == ABSENT) {
             reply_desired(twin->shard, mir_view_of(d->reply, d->reply_size),
                           "no device found with current targets criteria");
-            free(d);
+            desired_free(twin->shard, d);
         } else if (twin->schema.schema != NULL) {
             desired_schema_known(twin->shard, &d->waiter, NULL);
         } else {
@@ -1076,8 +1093,15 @@ static void answer_desired(mir_twin *twin)
 static void desired_request(mir_twin *twin, const mir_message *message)
 {
     if (message->reply.size == 0) return;
-    desired *d = calloc(1, sizeof *d + message->reply.size);
-    if (d == NULL) return;
+    mir_actors *actors = mir_actors_of(twin->shard);
+    desired *d = NULL;
+    if (actors->desired_waiting < MIR_TWIN_DESIRED_SHARD)
+        d = calloc(1, sizeof *d + message->reply.size);
+    if (d == NULL) {
+        reply_desired(twin->shard, message->reply, "the server is busy: try again");
+        return;
+    }
+    actors->desired_waiting++;
     d->waiter.done = desired_schema_known;
     d->reply_size = (uint32_t)message->reply.size;
     memcpy(d->reply, message->reply.data, message->reply.size);
