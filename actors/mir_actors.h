@@ -10,6 +10,7 @@
 #ifndef MIR_ACTORS_H
 #define MIR_ACTORS_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "mir_histogram.h"
@@ -76,8 +77,12 @@ typedef struct mir_actors {
     uint32_t desired_waiting; /* requests for desired properties that are not answered yet */
     mir_tlog_writer *log;
     mir_row row;
+    size_t held_bytes;          /* of messages that wait in twins */
     uint64_t telemetry_refused; /* by us, before the log */
     uint64_t telemetry_accepted;
+    /* Written by the shard, read by others, for what is rare: never taken for a message that is as
+     * it should be. */
+    pthread_mutex_t problems_lock;
     mir_problem problems[MIR_PROBLEMS_MAX];
     unsigned problem_count;
     mir_histogram request_latency; /* of client requests, nanoseconds */
@@ -99,6 +104,9 @@ unsigned mir_hub_shard_of(const mir_hub *hub, mir_view device_id);
 void mir_hub_begin(mir_hub *hub); /* an operation leaves its shard */
 void mir_hub_end(mir_hub *hub);   /* its last post has run */
 
+/* Attaches to devices what went wrong with them. Any thread. */
+void mir_hub_attach_problems(mir_hub *hub, MirApi__V1__Device **devices, size_t count,
+                             mir_arena *arena);
 /* Counts something that went wrong with a device; the text is the latest. */
 void mir_actors_problem(mir_actors *actors, mir_view device, const char *kind, uint64_t count,
                         const char *format, ...) MIR_PRINTF(5, 6);

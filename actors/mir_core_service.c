@@ -153,6 +153,7 @@ void mir_core_list(mir_request *request)
                                           &list.devices, &error);
         if (status == MIR_OK) {
             list.n_devices = count;
+            mir_hub_attach_problems(request->hub, list.devices, count, &request->arena);
             MirApi__V1__ListDeviceResponse response = MIR_API__V1__LIST_DEVICE_RESPONSE__INIT;
             response.response_case = MIR_API__V1__LIST_DEVICE_RESPONSE__RESPONSE_OK;
             response.ok = &list;

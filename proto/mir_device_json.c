@@ -358,6 +358,22 @@ static void write_status(writer *w, const MirApi__V1__DeviceStatus *status)
         key(w, "online");
         mir_bytes_text(w->out, status->online ? "true" : "false");
     }
+    if (status != NULL && status->n_problems != 0) {
+        key(w, "problems");
+        open_with(w, '[');
+        for (size_t i = 0; i < status->n_problems; i++) {
+            const MirApi__V1__DeviceProblem *problem = status->problems[i];
+            element(w);
+            open_with(w, '{');
+            key(w, "count");
+            mir_bytes_printf(w->out, "%llu", (unsigned long long)problem->count);
+            text_field(w, "kind", problem->kind);
+            time_field(w, "lastAt", problem->last_at);
+            text_field(w, "message", problem->message);
+            close_with(w, '}');
+        }
+        close_with(w, ']');
+    }
     open_field(w, "properties");
     const MirApi__V1__PropertiesTime *times = status == NULL ? NULL : status->properties;
     if (times != NULL) {
@@ -971,8 +987,9 @@ static mir_status read_events(reader *r, const json_t *json, MirApi__V1__DeviceS
 
 static mir_status read_status(reader *r, const json_t *root, MirApi__V1__DeviceStatus **out)
 {
-    static const char *const known[] = {"online",     "lastHearthbeat", "schema",
-                                        "properties", "events",         NULL};
+    /* What is shown of problems is not taken back. */
+    static const char *const known[] = {"online", "lastHearthbeat", "schema", "properties",
+                                        "events", "problems",       NULL};
     static const char *const known_schema[] = {"compressedSchema", "packageNames",
                                                "lastSchemaFetch", NULL};
     static const char *const known_times[] = {"desired", "reported", NULL};
