@@ -17,6 +17,7 @@
 #include "mir_nats.h"
 #include "mir_request.h"
 #include "mir_status_service.h"
+#include "mir_timestamp.h"
 #include "mir_tlm_service.h"
 #include "mir_twin.h"
 
@@ -71,6 +72,7 @@ void mir_actors_problem(mir_actors *actors, mir_view device, const char *kind, u
                         const char *format, ...)
 {
     mir_problem *place = NULL, *rarest = &actors->problems[0];
+    (void)pthread_mutex_lock(&actors->problems_lock);
     for (unsigned i = 0; i < actors->problem_count; i++) {
         mir_problem *p = &actors->problems[i];
         if (p->kind == kind && mir_view_eq_cstr(device, p->device)) {
@@ -95,6 +97,62 @@ void mir_actors_problem(mir_actors *actors, mir_view device, const char *kind, u
     va_start(args, format);
     (void)vsnprintf(place->text, sizeof place->text, format, args);
     va_end(args);
+    (void)pthread_mutex_unlock(&actors->problems_lock);
+}
+
+static void attach_problem(MirApi__V1__Device *device, const mir_problem *problem, mir_arena *arena)
+{
+    MirApi__V1__DeviceStatus *status = device->status;
+    MirApi__V1__DeviceProblem **list =
+        mir_arena_alloc(arena, (status->n_problems + 1) * sizeof *list);
+    MirApi__V1__DeviceProblem *entry = mir_arena_alloc(arena, sizeof *entry);
+    char *message = mir_arena_strdup(arena, mir_view_cstr(problem->text));
+    if (list == NULL || entry == NULL || message == NULL) return;
+    mir_api__v1__device_problem__init(entry);
+    entry->kind = (char *)(uintptr_t)problem->kind;
+    entry->message = message;
+    entry->has_count = 1;
+    entry->count = problem->count;
+    entry->last_at = mir_timestamp_new(arena, problem->last_wall_ns);
+    if (status->n_problems != 0) memcpy(list, status->problems, status->n_problems * sizeof *list);
+    list[status->n_problems] = entry;
+    status->problems = list;
+    status->n_problems++;
+}
+
+static int compare_ids(const void *a, const void *b)
+{
+    return strcmp((*(MirApi__V1__Device *const *)a)->spec->device_id,
+                  (*(MirApi__V1__Device *const *)b)->spec->device_id);
+}
+
+void mir_hub_attach_problems(mir_hub *hub, MirApi__V1__Device **devices, size_t count,
+                             mir_arena *arena)
+{
+    mir_problem *copy = mir_arena_alloc(arena, MIR_PROBLEMS_MAX * sizeof *copy);
+    MirApi__V1__Device **by_id = mir_arena_alloc(arena, (count + 1) * sizeof(MirApi__V1__Device *));
+    if (copy == NULL || by_id == NULL || count == 0) return;
+    bool sorted = false;
+    for (unsigned i = 0; i < hub->shard_count; i++) {
+        mir_actors *actors = mir_actors_of(hub->shards[i]);
+        (void)pthread_mutex_lock(&actors->problems_lock);
+        unsigned problems = actors->problem_count;
+        memcpy(copy, actors->problems, problems * sizeof *copy);
+        (void)pthread_mutex_unlock(&actors->problems_lock);
+        for (unsigned p = 0; p < problems; p++) {
+            if (!sorted) {
+                memcpy(by_id, devices, count * sizeof(MirApi__V1__Device *));
+                qsort(by_id, count, sizeof(MirApi__V1__Device *), compare_ids);
+                sorted = true;
+            }
+            MirApi__V1__DeviceSpec spec = {.device_id = copy[p].device};
+            MirApi__V1__Device wanted = {.spec = &spec};
+            MirApi__V1__Device *key = &wanted;
+            MirApi__V1__Device **found =
+                bsearch(&key, by_id, count, sizeof(MirApi__V1__Device *), compare_ids);
+            if (found != NULL) attach_problem(*found, &copy[p], arena);
+        }
+    }
 }
 
 /* --- endpoints ------------------------------------------------------------------------------ */
@@ -233,6 +291,15 @@ mir_status mir_hub_create(const mir_config *config, mir_shard *const *shards, un
         status = mir_tlog_open(&tlog_options, &fresh->tlog, error);
     }
     if (status == MIR_OK) {
+        mir_tlog_stats stats;
+        mir_tlog_stats_read(fresh->tlog, &stats, NULL);
+        if (stats.replayed_rows != 0 || stats.torn_bytes_cut != 0)
+            mir_log_info("telemetry: %llu rows were in logs that the last run left unsealed; "
+                         "%llu bytes of unfinished writes were cut off",
+                         (unsigned long long)stats.replayed_rows,
+                         (unsigned long long)stats.torn_bytes_cut);
+    }
+    if (status == MIR_OK) {
         status = mir_schemas_create(fresh->state, &fresh->schemas);
         if (status == MIR_OK)
             status = mir_workers_create(QUERY_WORKERS, QUERY_NICE, "query", &fresh->queries);
@@ -253,6 +320,7 @@ mir_status mir_hub_shard_init(mir_hub *hub, mir_shard *shard)
     if (actors == NULL) return MIR_E_NO_MEMORY;
     actors->hub = hub;
     actors->shard = shard;
+    (void)pthread_mutex_init(&actors->problems_lock, NULL);
     actors->log = mir_tlog_writer_of(hub->tlog, shard->id);
     shard->actors = actors;
     return mir_row_init(&actors->row, MIR_ROW_COLUMNS_MAX_DEFAULT, MIR_ROW_DYNAMIC_MAX_DEFAULT,
@@ -269,6 +337,7 @@ void mir_hub_shard_fini(mir_hub *hub, mir_shard *shard)
     mir_map_free(&actors->asks);
     mir_map_free(&actors->plans);
     mir_row_fini(&actors->row);
+    (void)pthread_mutex_destroy(&actors->problems_lock);
     free(actors);
     shard->actors = NULL;
 }

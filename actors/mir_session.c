@@ -874,10 +874,12 @@ void mir_session_park(mir_session *session)
 static bool settled(const mir_session *session)
 {
     const mir_loop *loop = loop_of(session);
-    for (unsigned i = 0; i < loop->count; i++)
-        if (i != loop->id && (session->touched >> i & 1) != 0 &&
-            mir_loop_settled(loop, i) < session->settle_targets[i])
+    for (unsigned i = 0; i < loop->count; i++) {
+        if ((session->touched >> i & 1) == 0) continue;
+        if (i == loop->id ? session->shard->holding[i] != 0
+                          : mir_loop_settled(loop, i) < session->settle_targets[i])
             return false;
+    }
     return true;
 }
 
@@ -893,7 +895,7 @@ static void handle_ping(mir_session *session)
 {
     mir_shard *shard = session->shard;
     mir_loop *loop = shard->loop;
-    if (loop->count == 1) {
+    if (loop->count == 1 && shard->holding[0] == 0) {
         send_pong(session);
         return;
     }

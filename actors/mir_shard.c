@@ -533,12 +533,11 @@ unsigned mir_shard_publish(mir_shard *shard, mir_message *message, mir_session *
     /* Last: the endpoint may publish in turn, which reuses what `r` points into. */
     if (r.endpoint != MIR_ENDPOINT_NONE) {
         delivered++;
-        if (r.endpoint_shard == shard->id) {
+        if (from != NULL) from->touched |= UINT64_C(1) << r.endpoint_shard;
+        if (r.endpoint_shard == shard->id)
             shard->endpoints->deliver(shard, message);
-        } else {
+        else
             (void)parcel_item(shard, r.endpoint_shard, message, ITEM_ENDPOINT, 0, (mir_view){0});
-            if (from != NULL) from->touched |= UINT64_C(1) << r.endpoint_shard;
-        }
     }
     if (delivered == 0 && from != NULL && message->reply.size != 0)
         mir_session_no_responders(from, message);
@@ -620,7 +619,10 @@ static void settle(mir_shard *shard)
     shard->staged_since_ns = 0;
     shard->acknowledges = false;
     loop->wake_by_ns = 0;
-    mir_loop_settle(loop);
+    uint64_t not_yet = 0;
+    for (unsigned i = 0; i < loop->count; i++)
+        if (shard->holding[i] != 0) not_yet |= UINT64_C(1) << i;
+    mir_loop_settle(loop, not_yet);
 }
 
 static void on_turn_end(void *context)

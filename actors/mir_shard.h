@@ -117,8 +117,11 @@ struct mir_shard {
     mir_session *dirty;   /* have output to send */
     mir_session *waiting; /* paused: for rings to settle or to have room */
     mir_session *sending; /* a send is in flight */
-    bool acknowledges;    /* a PONG was written in this turn */
-    uint32_t staged;      /* effects that wait for endpoints->commit */
+    /* Messages from each shard that wait for an activation: until they are stored they have not
+     * taken effect, and no PONG covers them. */
+    uint32_t holding[MIR_SHARDS_MAX];
+    bool acknowledges; /* a PONG was written in this turn */
+    uint32_t staged;   /* effects that wait for endpoints->commit */
     int64_t staged_since_ns;
     bool tight; /* a neighbour's ring is over the share of socket traffic */
 

@@ -38,6 +38,7 @@ typedef struct series {
 typedef struct held {
     struct held *next;
     int64_t received_wall_ns;
+    int source; /* the shard whose PONGs wait for this one's activation; -1: none */
     uint32_t name_size, payload_size;
     uint8_t bytes[]; /* name, payload */
 } held;
@@ -155,8 +156,21 @@ static void drop_series(mir_twin *twin)
     twin->series_count = 0;
 }
 
+/* What waited for the activation does so no more: it is stored, or waits for something that may not
+ * come, which no PONG promises. */
+static void release_held(mir_twin *twin)
+{
+    for (held *h = twin->held; h != NULL; h = h->next) {
+        if (h->source < 0) continue;
+        MIR_ASSERT(twin->shard->holding[h->source] > 0);
+        twin->shard->holding[h->source]--;
+        h->source = -1;
+    }
+}
+
 static void drop_held(mir_twin *twin, bool refused, const char *why)
 {
+    release_held(twin);
     mir_actors *actors = mir_actors_of(twin->shard);
     if (refused && twin->held_count != 0) {
         actors->telemetry_refused += twin->held_count;
@@ -168,6 +182,7 @@ static void drop_held(mir_twin *twin, bool refused, const char *why)
         twin->held = next;
     }
     twin->held_last = NULL;
+    actors->held_bytes -= twin->held_bytes;
     twin->held_count = twin->held_bytes = 0;
 }
 
@@ -374,13 +389,19 @@ static mir_status ingest(mir_twin *twin, mir_view name, mir_view payload, int64_
     return MIR_OK;
 }
 
-static void hold(mir_twin *twin, mir_view name, mir_view payload, int64_t received_wall_ns)
+static void hold(mir_twin *twin, mir_view name, const mir_message *message)
 {
-    size_t bytes = name.size + payload.size;
-    held *fresh = NULL;
-    if (twin->held_count < MIR_TWIN_HELD_MESSAGES && bytes <= MIR_TWIN_HELD_BYTES &&
-        twin->held_bytes + bytes <= MIR_TWIN_HELD_BYTES)
-        fresh = malloc(sizeof *fresh + bytes);
+    mir_view payload = message->payload;
+    int64_t received_wall_ns = twin->shard->loop->wall_ns;
+    mir_actors *actors = mir_actors_of(twin->shard);
+    size_t bytes = sizeof(held) + name.size + payload.size;
+    bool activation = twin->state == COLD || twin->state == LOADING;
+    bool room = activation
+                    ? bytes <= MIR_TWIN_ACTIVATION_BYTES - twin->held_bytes &&
+                          actors->held_bytes + bytes <= MIR_TWIN_ACTIVATION_SHARD_BYTES
+                    : twin->held_count < MIR_TWIN_HELD_MESSAGES && bytes <= MIR_TWIN_HELD_BYTES &&
+                          twin->held_bytes + bytes <= MIR_TWIN_HELD_BYTES;
+    held *fresh = room ? malloc(bytes) : NULL;
     if (fresh == NULL) {
         refuse(twin, "telemetry refused",
                twin->state == ABSENT ? "the device is not provisioned (it sent no heartbeat)"
@@ -388,6 +409,9 @@ static void hold(mir_twin *twin, mir_view name, mir_view payload, int64_t receiv
         return;
     }
     *fresh = (held){.received_wall_ns = received_wall_ns,
+                    .source = activation && message->publisher != 0
+                                  ? (int)mir_ref_shard(message->publisher)
+                                  : -1,
                     .name_size = (uint32_t)name.size,
                     .payload_size = (uint32_t)payload.size};
     memcpy(fresh->bytes, name.data, name.size);
@@ -397,8 +421,10 @@ static void hold(mir_twin *twin, mir_view name, mir_view payload, int64_t receiv
     else
         twin->held_last->next = fresh;
     twin->held_last = fresh;
+    if (fresh->source >= 0) twin->shard->holding[fresh->source]++;
     twin->held_count++;
     twin->held_bytes += (uint32_t)bytes;
+    actors->held_bytes += bytes;
 }
 
 /* The generic cell rate algorithm of ATM (ITU-T I.371): a burst of one second's messages is fine. */
@@ -437,7 +463,7 @@ static void telemetry(mir_twin *twin, const mir_message *message)
             return;
         }
     }
-    hold(twin, name, message->payload, wall_ns);
+    hold(twin, name, message);
     if (twin->state == COLD) load(twin);
     if (twin->state == READY) pull(twin, NULL);
 }
@@ -445,9 +471,11 @@ static void telemetry(mir_twin *twin, const mir_message *message)
 /* Stores what was held, now that the schema is known or will not be. */
 static void settle_held(mir_twin *twin)
 {
+    if (twin->state != LOADING) release_held(twin);
     if (twin->state != READY || twin->schema.schema == NULL) return;
     held *message = twin->held;
     twin->held = twin->held_last = NULL;
+    mir_actors_of(twin->shard)->held_bytes -= twin->held_bytes;
     twin->held_count = twin->held_bytes = 0;
     while (message != NULL) {
         held *next = message->next;

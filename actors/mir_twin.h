@@ -7,8 +7,9 @@
  *            when it is offline, idle and nothing of its is under way; what it knew is in the store.
  * Affinity   The shard's thread. What waits is a continuation: activation reads the store on a
  *            worker, writes go to the state writer, schema questions over the bus.
- * Bounds     What waits for activation, provisioning or the schema is held up to
- *            MIR_TWIN_HELD_MESSAGES and MIR_TWIN_HELD_BYTES; beyond that it is counted as refused.
+ * Bounds     What waits for provisioning or the schema is held up to MIR_TWIN_HELD_MESSAGES and
+ *            MIR_TWIN_HELD_BYTES, what waits for activation up to MIR_TWIN_ACTIVATION_BYTES and
+ *            MIR_TWIN_ACTIVATION_SHARD_BYTES; beyond that it is counted as refused.
  *            One store write and one schema question are under way at a time.
  * Errors     Faults in a device's input are counted for that device (mir_actors_problem).
  *
@@ -22,6 +23,10 @@
 enum {
     MIR_TWIN_HELD_MESSAGES = 64,
     MIR_TWIN_HELD_BYTES = 64 * 1024,
+    /* An activation takes a moment and always ends: what arrives meanwhile is only bounded so that
+     * memory is. */
+    MIR_TWIN_ACTIVATION_BYTES = 4 * 1024 * 1024,
+    MIR_TWIN_ACTIVATION_SHARD_BYTES = 64 * 1024 * 1024,
     MIR_TWIN_READING_SHARD_BYTES = 64 * 1024 * 1024, /* one alone may be larger */
     MIR_TWIN_DESIRED_SHARD = 16384,
     MIR_TWIN_IDLE_S = 60,

@@ -67,7 +67,7 @@ const mir_config_key mir_config_keys[] = {
     {"limits.max_subscription_tokens", MIR_CONFIG_COUNT, AT(limits.max_subscription_tokens), "0", 0,
      MIR_SUBJECT_TOKENS_MAX, NULL, NULL,
      "Tokens in the subject of a subscription; 0 is no bound but the server's own."},
-    {"limits.device_rate", MIR_CONFIG_COUNT, AT(limits.device_rate), "100000", 0, 1000000000, NULL,
+    {"limits.device_rate", MIR_CONFIG_COUNT, AT(limits.device_rate), "1000000", 0, 1000000000, NULL,
      NULL,
      "Telemetry messages a second that one device may send, averaged over a second; 0: any number.\n"
      "What is more is refused and counted for that device."},

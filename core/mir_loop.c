@@ -248,10 +248,10 @@ uint64_t mir_loop_settled(const mir_loop *loop, unsigned to)
     return mir_ring_consumed(loop->own->out[to]);
 }
 
-void mir_loop_settle(mir_loop *loop)
+void mir_loop_settle(mir_loop *loop, uint64_t not_yet)
 {
     for (unsigned i = 0; i < loop->count; i++) {
-        if (i == loop->id) continue;
+        if (i == loop->id || (not_yet >> i & 1) != 0) continue;
         mir_ring *ring = loop->own->in[i];
         if (mir_ring_consumed(ring) != mir_ring_popped(ring)) {
             mir_ring_consumed_set(ring, mir_ring_popped(ring));

@@ -121,7 +121,8 @@ void mir_loop_drain(mir_loop *loop);
 /* How many messages were sent to a neighbour, and how many of them have taken full effect there. */
 uint64_t mir_loop_sent(const mir_loop *loop, unsigned to);
 uint64_t mir_loop_settled(const mir_loop *loop, unsigned to);
-/* Tells every neighbour that what was handled so far has taken full effect. */
-void mir_loop_settle(mir_loop *loop);
+/* Tells every neighbour that what was handled so far has taken full effect, but for those whose bit
+ * is set in `not_yet`. */
+void mir_loop_settle(mir_loop *loop, uint64_t not_yet);
 
 #endif

@@ -306,7 +306,7 @@ static void sim_turn_end(void *context)
     n->settles = s->quiet || chance(s, 3) != 0;
     if (n->settles) {
         for (unsigned i = 0; i < s->count; i++) n->complete[i] = n->handled[i];
-        mir_loop_settle(n->loop);
+        mir_loop_settle(n->loop, 0);
         for (unsigned i = 0; i < s->count; i++)
             SIM_CHECK(s, i == n->id || mir_loop_settled(s->nodes[i].loop, n->id) == n->handled[i]);
     }
@@ -503,7 +503,7 @@ static void tape_turn_end(void *context)
 {
     tape *t = context;
     tape_add(t, 'e');
-    mir_loop_settle(t->loop);
+    mir_loop_settle(t->loop, 0);
 }
 
 static bool tape_busy(void *context)
@@ -859,7 +859,7 @@ static void crowd_turn_end(void *context)
         }
         t = next;
     }
-    mir_loop_settle(m->loop);
+    mir_loop_settle(m->loop, 0);
 }
 
 static bool crowd_busy(void *context)
