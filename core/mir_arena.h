@@ -2,7 +2,7 @@
 /* mir_arena: memory that lives as long as one request.
  *
  * Why        A request parses, computes and answers, then everything goes at once.
- * Ownership  The caller owns the arena; what it hands out dies with mir_arena_free or _reset.
+ * Ownership  The caller owns the arena; what it hands out dies with mir_arena_free.
  * Affinity   One thread at a time.
  * Bounds     `bytes_max` (0: none) bounds the sum; past it, or without memory, it returns null.
  * Errors     Null is the only one. Memory is zeroed and aligned to 16 bytes. */

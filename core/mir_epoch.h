@@ -6,7 +6,7 @@
  * Affinity   A record is used by one thread. enter/leave bracket every read of shared structures;
  *            a shard holds it for a turn and leaves before it sleeps, so that it stalls nobody.
  * Bounds     enter, leave: no system call, no loop. poll: frees what has become free.
- * Errors     create, register: MIR_E_NO_MEMORY.
+ * Errors     create, register: MIR_E_NO_MEMORY. register: MIR_E_FULL beyond 128 records.
  * Source     Concurrency Kit's ck_epoch; compiled without ThreadSanitizer and annotated. */
 #ifndef MIR_EPOCH_H
 #define MIR_EPOCH_H
