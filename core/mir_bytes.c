@@ -5,13 +5,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-uint8_t *mir_bytes_reserve(mir_bytes *bytes, size_t extra)
+static bool over_bound(const mir_bytes *bytes, size_t extra)
 {
-    if (bytes->failed) return NULL;
-    if (bytes->size_max != 0 && extra > bytes->size_max - bytes->size) {
-        bytes->failed = true;
-        return NULL;
-    }
+    return bytes->size_max != 0 && extra > bytes->size_max - bytes->size;
+}
+
+static uint8_t *grow(mir_bytes *bytes, size_t extra)
+{
     if (bytes->data == NULL || extra > bytes->capacity - bytes->size) {
         if (extra > SIZE_MAX / 2 - bytes->size) {
             bytes->failed = true;
@@ -28,6 +28,16 @@ uint8_t *mir_bytes_reserve(mir_bytes *bytes, size_t extra)
         bytes->capacity = want;
     }
     return bytes->data + bytes->size;
+}
+
+uint8_t *mir_bytes_reserve(mir_bytes *bytes, size_t extra)
+{
+    if (bytes->failed) return NULL;
+    if (over_bound(bytes, extra)) {
+        bytes->failed = true;
+        return NULL;
+    }
+    return grow(bytes, extra);
 }
 
 void mir_bytes_append(mir_bytes *bytes, const void *data, size_t size)
@@ -62,10 +72,11 @@ void mir_bytes_printf(mir_bytes *bytes, const char *format, ...)
     va_copy(again, args);
     int need = vsnprintf(NULL, 0, format, args);
     va_end(args);
-    if (need < 0) {
+    if (need < 0 || over_bound(bytes, (size_t)need)) {
         bytes->failed = true;
-    } else {
-        uint8_t *to = mir_bytes_reserve(bytes, (size_t)need + 1);
+    } else if (!bytes->failed) {
+        /* The terminator needs room in memory, but does not count. */
+        uint8_t *to = grow(bytes, (size_t)need + 1);
         if (to != NULL) {
             (void)vsnprintf((char *)to, (size_t)need + 1, format, again);
             bytes->size += (size_t)need;
