@@ -38,7 +38,7 @@ typedef struct mir_event {
     mir_buffer *buffer;
 } mir_event;
 
-enum { MIR_SEND_VECTORS_MAX = 64 };
+enum { MIR_SEND_VECTORS_MAX = 64, MIR_POLLER_ACCEPT_REST_MS = 100 };
 
 typedef struct mir_poller mir_poller;
 
@@ -46,7 +46,8 @@ typedef struct mir_poller_backend {
     const char *name;
     MIR_MUST_CHECK mir_status (*create)(mir_poller **poller, mir_error *error);
     void (*destroy)(mir_poller *poller);
-    /* Accepts on a listening socket until unlisten; `user` comes back with each socket. */
+    /* Accepts on a listening socket until unlisten; `user` comes back with each socket. After a
+     * failure it tries again MIR_POLLER_ACCEPT_REST_MS later. */
     MIR_MUST_CHECK mir_status (*listen)(mir_poller *poller, int fd, void *user);
     void (*unlisten)(mir_poller *poller, int fd);
     /* Takes a connected socket and begins to receive. */
@@ -61,7 +62,8 @@ typedef struct mir_poller_backend {
     /* Submits what is queued; waits up to timeout_ns for something to happen when it is not 0. */
     void (*wait)(mir_poller *poller, int64_t timeout_ns);
     unsigned (*poll)(mir_poller *poller, mir_event *events, unsigned count_max);
-    /* From any thread: ends the current or next wait. */
+    /* From any thread: ends the current wait, or the next one unless a poll comes before it. So
+     * who is woken looks for the reason after polling. */
     void (*wake)(mir_poller *poller);
     /* From this shard's thread: ends the wait of another shard's poller of the same backend. */
     void (*wake_peer)(mir_poller *poller, mir_poller *peer);

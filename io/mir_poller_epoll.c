@@ -53,6 +53,7 @@ typedef struct listener {
     int fd;
     void *user;
     bool used;
+    int64_t rest_until_ns; /* after a failure; 0: none */
 } listener;
 
 struct mir_poller {
@@ -354,6 +355,23 @@ static void close_slot(mir_poller *poller, uint32_t id)
     queue_event(poller, (mir_event){.kind = MIR_EVENT_CLOSED, .id = id, .user = s->user});
 }
 
+/* Looks again at those that have rested; returns how long until the first of the others. */
+static int64_t watch_listeners(mir_poller *poller, int64_t timeout_ns)
+{
+    for (uint32_t i = 0; i < LISTENERS_MAX; i++) {
+        listener *l = &poller->listeners[i];
+        if (!l->used || l->rest_until_ns == 0) continue;
+        int64_t left_ns = l->rest_until_ns - mir_clock_mono_ns();
+        if (left_ns > 0) {
+            if (left_ns < timeout_ns) timeout_ns = left_ns;
+            continue;
+        }
+        struct epoll_event event = {.events = EPOLLIN, .data.u64 = DATA_LISTENER | i};
+        if (epoll_ctl(poller->epoll_fd, EPOLL_CTL_ADD, l->fd, &event) == 0) l->rest_until_ns = 0;
+    }
+    return timeout_ns;
+}
+
 static void wait_for_work(mir_poller *poller, int64_t timeout_ns)
 {
     (void)mir_buffer_pool_reap(poller->pool);
@@ -371,6 +389,7 @@ static void wait_for_work(mir_poller *poller, int64_t timeout_ns)
                 poller->starved_count * sizeof *poller->starved);
     }
     if (poller->ready_at < poller->ready_count) return;
+    timeout_ns = watch_listeners(poller, timeout_ns);
     if (poller->queued_at < poller->queued_count) timeout_ns = 0;
     if (timeout_ns != 0 && poller->starved_count != 0 &&
         (poller->free_count != 0 || !mir_buffer_pool_hungry(poller->pool)))
@@ -379,8 +398,9 @@ static void wait_for_work(mir_poller *poller, int64_t timeout_ns)
                                .tv_nsec = timeout_ns % MIR_NS_PER_S};
     poller->ready_at = 0;
     poller->ready_count = epoll_pwait2(poller->epoll_fd, poller->ready, READY_MAX, &timeout, NULL);
-    if (poller->ready_count < 0 && errno == ENOSYS) {
-        /* Before Linux 5.11: whole milliseconds, rounded up so that it does not spin. */
+    if (poller->ready_count < 0 && (errno == ENOSYS || errno == EPERM)) {
+        /* Before Linux 5.11, or in a sandbox that refuses what it does not know: whole
+         * milliseconds, rounded up so that it does not spin. */
         poller->ready_count = epoll_wait(poller->epoll_fd, poller->ready, READY_MAX,
                                          (int)((timeout_ns + MIR_NS_PER_MS - 1) / MIR_NS_PER_MS));
     }
@@ -458,7 +478,12 @@ static unsigned poll_events(mir_poller *poller, mir_event *events, unsigned coun
                 if (fd < 0 && errno != EMFILE && errno != ENFILE) break;
                 events[count++] = (mir_event){
                     .kind = MIR_EVENT_ACCEPTED, .result = fd < 0 ? -errno : fd, .user = l->user};
-                if (fd < 0) break;
+                if (fd >= 0) continue;
+                /* The next attempt would fail like this one, and it stays readable: not at once
+                 * again. */
+                (void)epoll_ctl(poller->epoll_fd, EPOLL_CTL_DEL, l->fd, NULL);
+                l->rest_until_ns = mir_clock_mono_ns() + MIR_POLLER_ACCEPT_REST_MS * MIR_NS_PER_MS;
+                break;
             }
             poller->ready_at++;
             continue;

@@ -605,9 +605,8 @@ static void a_wake_ends_the_current_or_the_next_wait(void **state)
 typedef struct peer {
     pthread_t thread;
     _Atomic(mir_poller *) poller;
-    _Atomic unsigned waits;
+    _Atomic unsigned asked, answered;
     _Atomic bool stop, late;
-    int64_t longest_ns;
 } peer;
 
 static void *peer_main(void *argument)
@@ -618,12 +617,13 @@ static void *peer_main(void *argument)
     backend->wait(own, 0);
     atomic_store(&p->poller, own);
     while (!atomic_load(&p->stop)) {
+        /* As a shard does: wait, poll, and only then look for what the wake was about. */
         int64_t before_ns = mir_clock_mono_ns();
         mir_event event;
-        while (backend->poll(own, &event, 1) != 0) abort();
         backend->wait(own, deadline_after_ns);
         if (mir_clock_mono_ns() - before_ns > deadline_after_ns / 2) atomic_store(&p->late, true);
-        atomic_fetch_add(&p->waits, 1);
+        if (backend->poll(own, &event, 1) != 0) abort();
+        atomic_store(&p->answered, atomic_load(&p->asked));
     }
     while (atomic_load(&p->poller) != NULL) (void)sched_yield();
     backend->destroy(own);
@@ -637,11 +637,11 @@ static void wake_peer_ends_the_wait_of_another_shard(void **state)
     peer p = {0};
     assert_int_equal(pthread_create(&p.thread, NULL, peer_main, &p), 0);
     while (atomic_load(&p.poller) == NULL) (void)sched_yield();
-    for (int i = 0; i < 300; i++) {
-        unsigned before = atomic_load(&p.waits);
+    for (unsigned i = 1; i <= 300; i++) {
+        atomic_store(&p.asked, i);
         backend->wake_peer(poller, atomic_load(&p.poller));
         backend->wait(poller, 0);
-        while (atomic_load(&p.waits) == before && !atomic_load(&p.late)) {
+        while (atomic_load(&p.answered) != i && !atomic_load(&p.late)) {
             mir_event event;
             assert_int_equal(backend->poll(poller, &event, 1), 0);
             backend->wait(poller, 0);

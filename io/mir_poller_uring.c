@@ -29,9 +29,14 @@ enum {
     SLOTS_PER_PAGE = 1024,
     PAGES_MAX = 1024,
     LISTENERS_MAX = 8,
+    RING_BUFFERS = 128, /* known to the kernel at a time */
     DIRECT_SENDS_PER_TURN = 4,
     DIRECT_SEND_BYTES_MAX = 256 * 1024,
 };
+
+/* Below the kind of a completion that tells of a wake: whom it was for. Addresses of processes have
+ * fewer bits. */
+#define WAKE_PEER_MASK ((UINT64_C(1) << 56) - 1)
 
 typedef enum op_kind {
     OP_ACCEPT = 1,
@@ -69,6 +74,7 @@ typedef struct listener {
     void *user;
     bool used;
     bool armed;
+    int64_t rest_until_ns; /* after a failure; 0: none */
 } listener;
 
 struct mir_poller {
@@ -76,7 +82,11 @@ struct mir_poller {
     struct io_uring_buf_ring *buffer_ring;
     size_t buffer_ring_bytes;
     mir_buffer_pool *pool;
-    uint32_t buffers_free;
+    uint32_t buffers_free; /* in the ring and in reserve */
+    /* The kernel goes round the whole ring, so only a few buffers are in it: they stay in the cache.
+     * The others lie here, last in, first out. */
+    uint32_t *reserve;
+    uint32_t reserve_count;
     slot *pages[PAGES_MAX];
     uint32_t page_count;
     uint32_t free_head; /* index + 1; 0: none */
@@ -127,14 +137,33 @@ static bool list_add(uint32_t **list, uint32_t *count, uint32_t *capacity, uint3
     return true;
 }
 
-static void buffer_give_back(void *context, mir_buffer *buffer)
+static void ring_put(mir_poller *poller, mir_buffer *buffer)
 {
-    mir_poller *poller = context;
     io_uring_buf_ring_add(poller->buffer_ring, buffer->data, MIR_RECV_BUFFER_BYTES,
                           (unsigned short)buffer->index, io_uring_buf_ring_mask(MIR_RECV_BUFFERS),
                           0);
     io_uring_buf_ring_advance(poller->buffer_ring, 1);
+}
+
+static void buffer_give_back(void *context, mir_buffer *buffer)
+{
+    mir_poller *poller = context;
     poller->buffers_free++;
+    if (poller->buffers_free - poller->reserve_count <= RING_BUFFERS)
+        ring_put(poller, buffer);
+    else
+        poller->reserve[poller->reserve_count++] = buffer->index;
+}
+
+/* Keeps the ring from running low while there are buffers in reserve. */
+static void ring_refill(mir_poller *poller)
+{
+    if (poller->buffers_free - poller->reserve_count >= RING_BUFFERS / 2) return;
+    while (poller->reserve_count != 0 &&
+           poller->buffers_free - poller->reserve_count < RING_BUFFERS) {
+        uint32_t index = poller->reserve[--poller->reserve_count];
+        ring_put(poller, mir_buffer_pool_at(poller->pool, index));
+    }
 }
 
 static void wake(mir_poller *poller)
@@ -196,6 +225,7 @@ static void destroy(mir_poller *poller)
         poller->send_free = next;
     }
     if (poller->wake_fd >= 0) (void)close(poller->wake_fd);
+    free(poller->reserve);
     free(poller->starved);
     free(poller->closed);
     free(poller);
@@ -249,6 +279,11 @@ static mir_status create(mir_poller **out, mir_error *error)
         goto out;
     }
     io_uring_buf_ring_init(poller->buffer_ring);
+    poller->reserve = calloc(MIR_RECV_BUFFERS, sizeof *poller->reserve);
+    if (poller->reserve == NULL) {
+        status = mir_error_set(error, MIR_E_NO_MEMORY, "receive buffers: out of memory");
+        goto out;
+    }
     for (uint32_t i = 0; i < MIR_RECV_BUFFERS; i++)
         buffer_give_back(poller, mir_buffer_pool_at(poller->pool, i));
     poller->wake_fd = eventfd(0, EFD_CLOEXEC);
@@ -463,8 +498,26 @@ static void rearm_starved(mir_poller *poller)
             poller->starved_count * sizeof *poller->starved);
 }
 
+/* Returns how long until the first of those that still rest. */
+static int64_t rearm_listeners(mir_poller *poller, int64_t timeout_ns)
+{
+    for (uint32_t i = 0; i < LISTENERS_MAX; i++) {
+        listener *l = &poller->listeners[i];
+        if (!l->used || l->rest_until_ns == 0) continue;
+        int64_t left_ns = l->rest_until_ns - mir_clock_mono_ns();
+        if (left_ns > 0) {
+            if (left_ns < timeout_ns) timeout_ns = left_ns;
+            continue;
+        }
+        l->rest_until_ns = 0;
+        arm_accept(poller, i);
+    }
+    return timeout_ns;
+}
+
 static void wait_for_work(mir_poller *poller, int64_t timeout_ns)
 {
+    timeout_ns = rearm_listeners(poller, timeout_ns);
     poller->direct_sends = 0;
     (void)mir_buffer_pool_reap(poller->pool);
     rearm_starved(poller);
@@ -498,13 +551,21 @@ static bool complete(mir_poller *poller, const struct io_uring_cqe *cqe, mir_eve
     case OP_WAKE_RING:
     case OP_CANCEL: return false;
     case OP_WAKE_SENT:
-        if (cqe->res < 0) poller->ring_wakes_refused = true;
+        if (cqe->res < 0) {
+            /* This one did not arrive: the peer still has to be woken. */
+            poller->ring_wakes_refused = true;
+            wake((mir_poller *)(uintptr_t)(cqe->user_data & WAKE_PEER_MASK));
+        }
         return false;
     case OP_ACCEPT: {
         listener *l = &poller->listeners[index];
         if (!more) {
             l->armed = false;
-            if (l->used) arm_accept(poller, index);
+            /* For want of files the next attempt would fail like this one: not at once again. */
+            if (cqe->res < 0)
+                l->rest_until_ns = mir_clock_mono_ns() + MIR_POLLER_ACCEPT_REST_MS * MIR_NS_PER_MS;
+            else if (l->used)
+                arm_accept(poller, index);
         }
         if (!l->used) {
             if (cqe->res >= 0) (void)close(cqe->res);
@@ -520,6 +581,7 @@ static bool complete(mir_poller *poller, const struct io_uring_cqe *cqe, mir_eve
             buffer = mir_buffer_pool_at(poller->pool, cqe->flags >> IORING_CQE_BUFFER_SHIFT);
             atomic_store_explicit(&buffer->references, 1, memory_order_relaxed);
             poller->buffers_free--;
+            ring_refill(poller);
         }
         MIR_ASSERT(s->used && s->generation == generation);
         if (!more) s->armed = false;
@@ -614,7 +676,7 @@ static void wake_peer(mir_poller *poller, mir_poller *peer)
     struct io_uring_sqe *sqe = next_sqe(poller);
     io_uring_prep_msg_ring(sqe, peer->ring.ring_fd, 0, op_pack(OP_WAKE_RING, 0, 0), 0);
     sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
-    io_uring_sqe_set_data64(sqe, op_pack(OP_WAKE_SENT, 0, 0));
+    io_uring_sqe_set_data64(sqe, op_pack(OP_WAKE_SENT, 0, 0) | (uint64_t)(uintptr_t)peer);
 }
 
 static bool starved(const mir_poller *poller)
