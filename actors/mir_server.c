@@ -518,6 +518,7 @@ int mir_server_main(const mir_config *config)
     (void)sigaddset(&signals, SIGUSR2);
     (void)pthread_sigmask(SIG_BLOCK, &signals, NULL);
     (void)signal(SIGPIPE, SIG_IGN);
+    (void)signal(SIGXFSZ, SIG_IGN); /* A file that may not grow is an error of the write. */
 
     mir_server *server = calloc(1, sizeof *server);
     if (server == NULL) {
