@@ -22,6 +22,7 @@
 enum {
     ASSEMBLE_STEP_BYTES = 64 * 1024, /* memory follows what has come, not what was announced */
     PARK_MS = 5,
+    ACCEPT_TOLD_AGAIN_S = 60,
     RESPONSES_MAX = 4096,
     RTT_VALID_S = 3600,
     LINE_SLACK_BYTES = 64, /* op name and blanks before the arguments of a control line */
@@ -438,7 +439,13 @@ void mir_session_accept(mir_shard *shard, int fd, bool local)
 static void accept_socket(mir_shard *shard, int fd, bool local, bool placed)
 {
     if (fd < 0) {
-        if (shard->stats.refused_connections++ % 1000 == 0)
+        shard->stats.refused_connections++;
+        /* When it begins, and seldom while it lasts. */
+        int64_t now_ns = shard->loop->now_ns;
+        bool news = shard->accept_failed_ns == 0 ||
+                    now_ns - shard->accept_failed_ns > ACCEPT_TOLD_AGAIN_S * MIR_NS_PER_S;
+        if (news) shard->accept_failed_ns = now_ns;
+        if (news)
             mir_log_error("cannot accept a connection: %s%s", strerror(-fd),
                           fd == -EMFILE || fd == -ENFILE
                               ? "; raise the limit of open files (ulimit -n, LimitNOFILE)"
