@@ -220,6 +220,26 @@ failed:
                          mdb_strerror(rc));
 }
 
+/* LMDB maps its table of readers, and makes its file long without giving it blocks: on a full disk
+ * the first touch would be a SIGBUS. With the blocks there it cannot be. */
+static mir_status reserve_reader_table(const char *path, mir_error *error)
+{
+    enum { ENTRY_BYTES = 64, HEAD_BYTES = 4096 };
+    char table_path[4096];
+    if ((size_t)snprintf(table_path, sizeof table_path, "%s/lock.mdb", path) >= sizeof table_path)
+        return mir_error_set(error, MIR_E_INVALID, "the path of the state store is too long");
+    int fd = open(table_path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return mir_error_os(error, errno,
+                            "cannot write state store %s, choose a writable data directory", path);
+    int rc = posix_fallocate(fd, 0, HEAD_BYTES + READERS_MAX * ENTRY_BYTES);
+    (void)close(fd);
+    if (rc != 0)
+        return mir_error_os(error, rc, "cannot open state store %s%s", path,
+                            rc == ENOSPC ? ", free some space on its disk" : "");
+    return MIR_OK;
+}
+
 mir_status mir_state_db_open(const char *path, uint64_t map_bytes, mir_state_sync sync,
                              mir_state_db *db, mir_error *error)
 {
@@ -245,6 +265,8 @@ mir_status mir_state_db_open(const char *path, uint64_t map_bytes, mir_state_syn
                      : mir_error_os(error, errno, "cannot lock state store %s", path);
         goto failed;
     }
+    status = reserve_reader_table(path, error);
+    if (status != MIR_OK) goto failed;
     unsigned flags = MDB_NOTLS;
     if (sync != MIR_STATE_SYNC_COMMIT) flags |= MDB_NOSYNC;
     rc = mdb_env_create(&opened.env);
