@@ -178,6 +178,8 @@ static mir_nats_outcome finish_line(const uint8_t *data, size_t size, size_t key
     const uint8_t *first = args;
     if (first < end && is_blank(*first)) first++;
     if (has_line && (size_t)(end - first) > control_line_max) return MIR_NATS_LINE_TOO_LONG;
+    /* It would be echoed to others, whose line it would end. */
+    if (has_line && memchr(args, '\r', (size_t)(end - args)) != NULL) return MIR_NATS_MALFORMED;
     op->line_bytes = (size_t)(lf - data) + 1;
     return take_arguments(op, args, end);
 }
