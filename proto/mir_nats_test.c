@@ -195,6 +195,9 @@ static void malformed_arguments_are_refused(void **state)
 {
     (void)state;
     static const char *const lines[] = {
+        "PUB a\rb 0\r\n",
+        "SUB a\rb 1\r\n",
+        "PUB a 0\r\r\n",
         "PUB \r\n",
         "PUB a\r\n",
         "PUB a b c 1\r\n",
