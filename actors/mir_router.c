@@ -10,13 +10,21 @@
 #include "mir_limits.h"
 #include "mir_nats.h"
 
-enum { BUCKETS = 256, TABLE_SLOTS_MIN = 4, MEMBERS_MIN = 2 };
+enum {
+    BUCKETS = 256,
+    TABLE_SLOTS_MIN = 4,
+    MEMBERS_MIN = 2,
+    MEMBERS_INDEXED_MIN = 64,
+};
 
-/* Subscriptions of one node: appended in place while there is room, zeroed when removed. */
+/* Subscriptions of one node: appended in place while there is room, zeroed when removed. Many of
+ * them have an index behind the references, from a reference to its place plus one, probed in order.
+ * A place is used once, so one that is zeroed needs no mark in the index. */
 typedef struct members {
     mir_epoch_entry retired;
     uint32_t capacity;
-    uint32_t live; /* writers only */
+    uint32_t live;       /* writers only */
+    uint32_t index_mask; /* writers only; 0: few enough to look at each */
     _Atomic uint32_t count;
     _Atomic uint64_t refs[];
 } members;
@@ -42,6 +50,7 @@ struct node {
     mir_epoch_entry retired;
     node *parent;         /* writers only */
     uint32_t child_count; /* literal children; writers only */
+    uint32_t group_count; /* writers only */
     uint32_t hash;
     uint32_t token_size;
     _Atomic(table *) children;
@@ -179,47 +188,98 @@ static node *child_add(node *parent, mir_epoch_record *epoch, mir_view token, ui
     return child;
 }
 
+static uint32_t *members_index(members *m)
+{
+    return (uint32_t *)(void *)&m->refs[m->capacity];
+}
+
+static void members_put(members *m, uint32_t at, mir_ref ref)
+{
+    atomic_store_explicit(&m->refs[at], ref, memory_order_relaxed);
+    m->live++;
+    if (m->index_mask == 0) return;
+    uint32_t *index = members_index(m);
+    uint32_t i = (uint32_t)mir_hash_bytes(&ref, sizeof ref) & m->index_mask;
+    while (index[i] != 0) i = (i + 1) & m->index_mask;
+    index[i] = at + 1;
+}
+
+/* A copy of those that are left, with room for as many again; null without memory. */
+static members *members_copy(const members *m)
+{
+    uint32_t live = m == NULL ? 0 : m->live;
+    uint32_t capacity = live < MEMBERS_MIN / 2 + 1 ? MEMBERS_MIN : live * 2;
+    size_t index_size = 0;
+    if (capacity >= MEMBERS_INDEXED_MIN)
+        for (index_size = MEMBERS_INDEXED_MIN; index_size < (size_t)capacity * 2;) index_size *= 2;
+    members *copy =
+        calloc(1, sizeof *copy + capacity * sizeof copy->refs[0] + index_size * sizeof(uint32_t));
+    if (copy == NULL) return NULL;
+    copy->capacity = capacity;
+    copy->index_mask = index_size == 0 ? 0 : (uint32_t)index_size - 1;
+    uint32_t count = m == NULL ? 0 : atomic_load_explicit(&m->count, memory_order_relaxed);
+    for (uint32_t i = 0; i < count; i++) {
+        uint64_t old = atomic_load_explicit(&m->refs[i], memory_order_relaxed);
+        if (old != 0) members_put(copy, copy->live, old);
+    }
+    atomic_store_explicit(&copy->count, copy->live, memory_order_relaxed);
+    return copy;
+}
+
 static bool members_add(_Atomic(members *) *place, mir_epoch_record *epoch, mir_ref ref)
 {
     members *m = atomic_load_explicit(place, memory_order_relaxed);
     uint32_t count = m == NULL ? 0 : atomic_load_explicit(&m->count, memory_order_relaxed);
     if (m == NULL || count == m->capacity) {
-        uint32_t live = m == NULL ? 0 : m->live;
-        uint32_t capacity = live < MEMBERS_MIN / 2 + 1 ? MEMBERS_MIN : live * 2;
-        members *grown = calloc(1, sizeof *grown + capacity * sizeof grown->refs[0]);
+        members *grown = members_copy(m);
         if (grown == NULL) return false;
-        grown->capacity = capacity;
-        uint32_t kept = 0;
-        for (uint32_t i = 0; i < count; i++) {
-            uint64_t old = atomic_load_explicit(&m->refs[i], memory_order_relaxed);
-            if (old != 0) atomic_store_explicit(&grown->refs[kept++], old, memory_order_relaxed);
-        }
-        atomic_store_explicit(&grown->refs[kept++], ref, memory_order_relaxed);
-        grown->live = kept;
-        atomic_store_explicit(&grown->count, kept, memory_order_relaxed);
+        members_put(grown, grown->live, ref);
+        atomic_store_explicit(&grown->count, grown->live, memory_order_relaxed);
         atomic_store_explicit(place, grown, memory_order_release);
         if (m != NULL) mir_epoch_retire(epoch, &m->retired, free_retired);
         return true;
     }
-    atomic_store_explicit(&m->refs[count], ref, memory_order_relaxed);
-    m->live++;
+    members_put(m, count, ref);
     /* Release: a reader that sees the count sees the reference. */
     atomic_store_explicit(&m->count, count + 1, memory_order_release);
     return true;
 }
 
-/* False when it is not there. *empty tells whether none is left. */
-static bool members_remove(members *m, mir_ref ref, bool *empty)
+/* Where it is; the count when it is not there. */
+static uint32_t members_find(members *m, mir_ref ref, uint32_t count)
 {
-    uint32_t count = m == NULL ? 0 : atomic_load_explicit(&m->count, memory_order_relaxed);
-    for (uint32_t i = 0; i < count; i++) {
-        if (atomic_load_explicit(&m->refs[i], memory_order_relaxed) != ref) continue;
-        atomic_store_explicit(&m->refs[i], 0, memory_order_relaxed);
-        m->live--;
-        *empty = m->live == 0;
-        return true;
+    if (m->index_mask == 0) {
+        for (uint32_t i = 0; i < count; i++)
+            if (atomic_load_explicit(&m->refs[i], memory_order_relaxed) == ref) return i;
+        return count;
     }
-    return false;
+    const uint32_t *index = members_index(m);
+    uint32_t i = (uint32_t)mir_hash_bytes(&ref, sizeof ref) & m->index_mask;
+    for (; index[i] != 0; i = (i + 1) & m->index_mask)
+        if (atomic_load_explicit(&m->refs[index[i] - 1], memory_order_relaxed) == ref)
+            return index[i] - 1;
+    return count;
+}
+
+/* False when it is not there. *empty tells whether none is left; then the array is the caller's. */
+static bool members_remove(_Atomic(members *) *place, mir_epoch_record *epoch, mir_ref ref,
+                           bool *empty)
+{
+    members *m = atomic_load_explicit(place, memory_order_relaxed);
+    if (m == NULL) return false;
+    uint32_t count = atomic_load_explicit(&m->count, memory_order_relaxed);
+    uint32_t at = members_find(m, ref, count);
+    if (at == count) return false;
+    atomic_store_explicit(&m->refs[at], 0, memory_order_relaxed);
+    m->live--;
+    *empty = m->live == 0;
+    /* A match looks at the zeroed places too: they are three of four at most. */
+    if (m->index_mask == 0 || *empty || m->live >= count / 4) return true;
+    members *rest = members_copy(m);
+    if (rest == NULL) return true;
+    atomic_store_explicit(place, rest, memory_order_release);
+    mir_epoch_retire(epoch, &m->retired, free_retired);
+    return true;
 }
 
 static void stamp_bump(mir_router *router, mir_view pattern)
@@ -335,6 +395,10 @@ mir_status mir_router_subscribe(mir_router *router, mir_epoch_record *epoch, mir
     } else {
         group *g = group_find(n, queue);
         if (g == NULL) {
+            if (n->group_count == MIR_ROUTER_GROUPS_MAX) {
+                status = MIR_E_FULL;
+                goto out;
+            }
             g = calloc(1, sizeof *g + queue.size);
             if (g == NULL) goto out;
             g->name_size = (uint32_t)queue.size;
@@ -346,6 +410,7 @@ mir_status mir_router_subscribe(mir_router *router, mir_epoch_record *epoch, mir
             group *first = atomic_load_explicit(&n->groups, memory_order_relaxed);
             atomic_store_explicit(&g->next, first, memory_order_relaxed);
             atomic_store_explicit(&n->groups, g, memory_order_release);
+            n->group_count++;
         } else if (!members_add(&g->members, epoch, ref)) {
             goto out;
         }
@@ -361,6 +426,7 @@ out:
 
 static void group_unlink(node *n, group *g, mir_epoch_record *epoch)
 {
+    n->group_count--;
     _Atomic(group *) *place = &n->groups;
     while (atomic_load_explicit(place, memory_order_relaxed) != g)
         place = &atomic_load_explicit(place, memory_order_relaxed)->next;
@@ -390,18 +456,17 @@ mir_status mir_router_unsubscribe(mir_router *router, mir_epoch_record *epoch, m
     }
     bool empty = false;
     if (n != NULL && queue.size == 0) {
-        members *m = atomic_load_explicit(&n->plain, memory_order_relaxed);
-        if (members_remove(m, ref, &empty)) {
+        if (members_remove(&n->plain, epoch, ref, &empty)) {
             status = MIR_OK;
             if (empty) {
+                members *m = atomic_load_explicit(&n->plain, memory_order_relaxed);
                 atomic_store_explicit(&n->plain, NULL, memory_order_release);
                 mir_epoch_retire(epoch, &m->retired, free_retired);
             }
         }
     } else if (n != NULL) {
         group *g = group_find(n, queue);
-        if (g != NULL &&
-            members_remove(atomic_load_explicit(&g->members, memory_order_relaxed), ref, &empty)) {
+        if (g != NULL && members_remove(&g->members, epoch, ref, &empty)) {
             status = MIR_OK;
             if (empty) group_unlink(n, g, epoch);
         }

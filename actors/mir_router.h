@@ -8,8 +8,9 @@
  * Affinity   match, stamp: any shard, inside its epoch, without locks. subscribe, unsubscribe: any
  *            shard, one at a time behind a mutex that readers never take.
  * Bounds     A match visits the nodes that exist for the subject's tokens. Subjects with more than
- *            MIR_SUBJECT_TOKENS_MAX tokens match nothing and such patterns are refused.
- * Errors     subscribe: MIR_E_INVALID (pattern), MIR_E_NO_MEMORY. unsubscribe: MIR_E_NOT_FOUND.
+ *            MIR_SUBJECT_TOKENS_MAX tokens match nothing and such patterns are refused. A pattern
+ *            has MIR_ROUTER_GROUPS_MAX queues: a match compares each with each.
+ * Errors     subscribe: MIR_E_INVALID (pattern), MIR_E_NO_MEMORY, MIR_E_FULL (queues). unsubscribe: MIR_E_NOT_FOUND.
  * Source     A trie by token, one `*` and one `>` child a level. Nodes and arrays are replaced copy
  *            on write and retired through mir_epoch; an array with room is appended to in place,
  *            its count published with release.
@@ -21,6 +22,8 @@
 
 #include "mir_epoch.h"
 #include "mir_view.h"
+
+enum { MIR_ROUTER_GROUPS_MAX = 1024 };
 
 typedef struct mir_router mir_router;
 
