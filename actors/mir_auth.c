@@ -159,6 +159,11 @@ bool mir_auth_required(const mir_auth *auth)
     return auth->mode != MIR_CONFIG_AUTH_NONE && auth->no_auth_user == NULL;
 }
 
+const mir_permissions *mir_auth_unnamed(const mir_auth *auth)
+{
+    return auth->no_auth_user == NULL ? NULL : auth->no_auth_user->permissions;
+}
+
 /* In time that depends on the length given alone, not on where the first difference is. */
 static bool same_secret(const char *known, mir_view given)
 {

@@ -24,6 +24,8 @@ MIR_MUST_CHECK mir_status mir_auth_create(const mir_config *config, mir_auth **a
                                           mir_error *error);
 void mir_auth_destroy(mir_auth *auth);
 bool mir_auth_required(const mir_auth *auth);
+/* What a connection may before its CONNECT where none is required; null: everything. */
+const mir_permissions *mir_auth_unnamed(const mir_auth *auth);
 /* Whether checking these credentials costs enough to need a worker. */
 bool mir_auth_is_slow(const mir_auth *auth, const mir_credentials *credentials);
 /* True when they are right; *permissions is null when everything is allowed. */

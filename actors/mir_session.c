@@ -497,6 +497,8 @@ static void accept_socket(mir_shard *shard, int fd, bool local, bool placed)
     }
     session->io_open = true;
     session->authenticated = local || !mir_auth_required(shard->gateway->auth);
+    /* Who need not name itself may leave CONNECT out, and is no_auth_user until then. */
+    if (!local) session->permissions = mir_auth_unnamed(shard->gateway->auth);
     atomic_fetch_add_explicit(&shard->gateway->shard_connections[shard->id], 1,
                               memory_order_relaxed);
     shard->stats.connections++;

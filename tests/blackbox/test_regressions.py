@@ -31,3 +31,18 @@ def test_answers_that_nobody_reads_stay_bounded(launch, line):
     # What the kernel holds for both ends, and some.
     assert sent < 64 << 20
     assert server.memory_bytes() - before < 16 << 20
+
+
+def test_no_connect_is_no_way_around_no_auth_user(launch):
+    """Before its CONNECT a client had every permission, not those of no_auth_user."""
+    permissions = {"publish": {"allow": ["open.>"]}, "subscribe": {"allow": ["open.>"]}}
+    users = [{"user": "guest", "password": "x", "permissions": permissions}]
+    server = launch({"auth.mode": "users", "auth.no_auth_user": "guest", "auth.users": users})
+    with Wire(server.address) as wire:
+        wire.send(b"SUB secret 1\r\nSUB open.a 2\r\nPUB secret 1\r\nx\r\nPUB open.a 1\r\ny\r\nPING\r\n")
+        frames = [wire.frame() for _ in range(6)]
+    assert [frame.text for frame in frames if frame.op == "-ERR"] == [
+        'Permissions Violation for Subscription to "secret"',
+        'Permissions Violation for Publish to "secret"',
+    ]
+    assert [frame.subject for frame in frames if frame.op == "MSG"] == [b"open.a"]
