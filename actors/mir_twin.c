@@ -468,11 +468,49 @@ static void telemetry(mir_twin *twin, const mir_message *message)
     if (twin->state == READY) pull(twin, NULL);
 }
 
+/* More may wait for an activation than for a heartbeat or a schema, which may never come: the
+ * latest go. */
+static void trim_held(mir_twin *twin)
+{
+    mir_actors *actors = mir_actors_of(twin->shard);
+    held **place = &twin->held, *last = NULL;
+    uint32_t count = 0, bytes = 0;
+    for (held *h = twin->held; h != NULL; h = h->next) {
+        uint32_t size = (uint32_t)(sizeof *h + h->name_size + h->payload_size);
+        if (count == MIR_TWIN_HELD_MESSAGES || size > MIR_TWIN_HELD_BYTES - bytes) break;
+        count++;
+        bytes += size;
+        last = h;
+        place = &h->next;
+    }
+    held *rest = *place;
+    if (rest == NULL) return;
+    *place = NULL;
+    twin->held_last = last;
+    uint32_t refused = twin->held_count - count;
+    actors->held_bytes -= twin->held_bytes - bytes;
+    twin->held_count = count;
+    twin->held_bytes = bytes;
+    while (rest != NULL) {
+        held *next = rest->next;
+        free(rest);
+        rest = next;
+    }
+    actors->telemetry_refused += refused;
+    mir_actors_problem(actors, id_of(twin), "telemetry refused", refused, "%s",
+                       twin->state == ABSENT
+                           ? "the device is not provisioned (it sent no heartbeat)"
+                           : "its schema is not known yet");
+}
+
 /* Stores what was held, now that the schema is known or will not be. */
 static void settle_held(mir_twin *twin)
 {
     if (twin->state != LOADING) release_held(twin);
-    if (twin->state != READY || twin->schema.schema == NULL) return;
+    if (twin->state != READY || twin->schema.schema == NULL) {
+        if (twin->state != LOADING) trim_held(twin);
+        return;
+    }
     held *message = twin->held;
     twin->held = twin->held_last = NULL;
     mir_actors_of(twin->shard)->held_bytes -= twin->held_bytes;
@@ -961,8 +999,7 @@ static bool read_schema(mir_twin *twin, reading_kind kind, const mir_message *me
     mir_actors *actors = mir_actors_of(twin->shard);
     size_t bytes = sizeof(reading) + twin->id_size + message->payload.size;
     reading *op = NULL;
-    if (actors->reading_bytes == 0 ||
-        actors->reading_bytes + bytes <= MIR_TWIN_READING_SHARD_BYTES)
+    if (actors->reading_bytes == 0 || actors->reading_bytes + bytes <= MIR_TWIN_READING_SHARD_BYTES)
         op = calloc(1, bytes);
     if (op == NULL) {
         mir_actors_problem(actors, id_of(twin), "bad schema", 1, "%s",
