@@ -9,7 +9,7 @@ import struct
 import time
 
 import pytest
-from bus import DEADLINE_S, Bus
+from bus import DEADLINE_S, Bus, api
 from load import (Creates, Stream, check_creates, check_rows, reading, readings_kind, status_of,
                   telemetry)
 from test_telemetry import launch_device
@@ -209,3 +209,44 @@ def test_a_full_log_is_replayed_quickly(launch, loop, name):
     assert rows == sent
     assert f"{rows} rows" in server.log()
     print(f"{rows} rows of {log['log_bytes']} bytes: ready after {took:.2f} s")
+
+
+def test_a_burst_right_after_a_restart(launch, loop, name):
+    """A device need not wait until the server has read what it knows of it: all that it sends is stored."""
+    kind = readings_kind(name)
+    device = f"{name}-d"
+    server = launch()
+    with heard_by(loop, server) as bus:
+        launch_device(bus, device, kind)
+    for first in (0, 3000, 6000):
+        crash(server)
+        server.start()
+        wire = Wire(server.address).connect()
+        wire.send(b"".join(reading(kind, device, number) for number in range(first, first + 3000))).settle()
+        wire.close()
+        with heard_by(loop, server) as bus:
+            check_rows(bus, kind, device, first + 3000, first + 3000)
+
+
+def test_changes_of_a_device_that_streams(launch, loop, name):
+    """Whatever is changed about a device, its telemetry goes on, and what a PONG covered outlives a crash."""
+    kind = readings_kind(name)
+    device = f"{name}-d"
+    server = launch()
+    with heard_by(loop, server) as bus:
+        launch_device(bus, device, kind)
+        stream = Stream(server, kind, device)
+        stream.start()
+        label = api.OptString
+        for n in range(50):
+            bus.ask("core.update", targets={"ids": [device]}, meta={"labels": {"n": label(value=str(n))}})
+            bus.heartbeat(device)
+        bus.hello(device, kind.set)
+        covered = stream.covered
+        wait_until(lambda: stream.covered > covered or stream.wrong, DEADLINE_S, "the stream goes on")
+        crash(server)
+        stream.join(DEADLINE_S)
+    server.start()
+    with heard_by(loop, server) as bus:
+        check_rows(bus, kind, device, stream.covered, stream.sent)
+        assert dict(bus.device(device).meta.labels) == {"n": "49"}
