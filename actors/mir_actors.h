@@ -53,6 +53,7 @@ struct mir_hub {
     char instance[32]; /* in trigger chains */
     char inbox[48];    /* prefix of the subjects of our own replies, with its last dot */
     int64_t started_mono_ns;
+    _Atomic bool stopping;      /* what workers have yet to read is of no use any more */
     _Atomic uint32_t in_flight; /* operations away from their shard */
     _Atomic uint32_t client_requests;
 };
@@ -73,6 +74,7 @@ typedef struct mir_actors {
     mir_map twins;
     mir_map asks;
     mir_map plans;
+    uint32_t loading;         /* activations under way */
     size_t reading_bytes;     /* of schemas of devices that workers read */
     uint32_t desired_waiting; /* requests for desired properties that are not answered yet */
     mir_tlog_writer *log;

@@ -381,6 +381,7 @@ mir_status mir_hub_start(mir_hub *hub, mir_error *error)
 void mir_hub_stop(mir_hub *hub)
 {
     if (hub == NULL) return;
+    atomic_store_explicit(&hub->stopping, true, memory_order_relaxed);
     for (unsigned i = 0; i < hub->shard_count; i++) {
         mir_shard *shard = hub->shards[i];
         if (shard == NULL) continue;

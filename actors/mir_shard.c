@@ -239,8 +239,7 @@ static bool queue_name_fits(mir_view queue)
     return queue.size <= PARCEL_BYTES / 2;
 }
 
-/* Tells the publisher that it feeds a congested subscriber. */
-static void tell_congested(mir_shard *shard, mir_ref publisher)
+void mir_shard_tell_congested(mir_shard *shard, mir_ref publisher)
 {
     if (publisher == 0) return;
     unsigned to = mir_ref_shard(publisher);
@@ -277,7 +276,8 @@ static bool deliver_queue(mir_shard *shard, const mir_message *message, const mi
         if (to == shard->id) {
             mir_delivery result = mir_session_deliver(shard, ref, message, false);
             if (result == MIR_NOT_DELIVERED) continue;
-            if (result == MIR_DELIVERED_CONGESTED) tell_congested(shard, message->publisher);
+            if (result == MIR_DELIVERED_CONGESTED)
+                mir_shard_tell_congested(shard, message->publisher);
             return true;
         }
         if ((tried >> to & 1) != 0 || !queue_name_fits(queue)) continue;
@@ -335,13 +335,13 @@ static void item_handle(mir_shard *shard, item *it, mir_buffer *buffer)
         for (uint32_t i = 0; i < it->ref_count; i++)
             if (mir_session_deliver(shard, refs[i], &message, true) == MIR_DELIVERED_CONGESTED)
                 congested = true;
-        if (congested) tell_congested(shard, message.publisher);
+        if (congested) mir_shard_tell_congested(shard, message.publisher);
         break;
     }
     case ITEM_QUEUE: {
         mir_view queue = {(const uint8_t *)(item_refs(it) + 1), it->queue_size};
         mir_delivery result = mir_session_deliver(shard, item_refs(it)[0], &message, false);
-        if (result == MIR_DELIVERED_CONGESTED) tell_congested(shard, message.publisher);
+        if (result == MIR_DELIVERED_CONGESTED) mir_shard_tell_congested(shard, message.publisher);
         if (result == MIR_NOT_DELIVERED) requeue(shard, &message, queue, it->tried);
         break;
     }
@@ -512,7 +512,7 @@ static unsigned deliver_plain(mir_shard *shard, const mir_message *message, cons
         }
         if (from != NULL) from->touched |= UINT64_C(1) << to;
     }
-    if (congested) tell_congested(shard, message->publisher);
+    if (congested) mir_shard_tell_congested(shard, message->publisher);
     return delivered;
 }
 

@@ -158,6 +158,9 @@ unsigned mir_shard_publish(mir_shard *shard, mir_message *message, mir_session *
 unsigned mir_shard_emit(mir_shard *shard, mir_view subject, mir_view reply, mir_view header,
                         mir_view payload);
 
+/* Parks the publisher for a moment: it feeds what cannot keep up. */
+void mir_shard_tell_congested(mir_shard *shard, mir_ref publisher);
+
 /* From any thread: runs post->run on the shard. */
 void mir_shard_post(mir_shard *shard, mir_post *post);
 /* Nobody runs any more: gives back what still lies in this shard's rings and mailbox. */

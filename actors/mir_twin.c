@@ -551,6 +551,7 @@ static void answer_desired(mir_twin *twin);
 static void loaded(mir_shard *shard, mir_post *post)
 {
     loading *op = MIR_CONTAINER(post, loading, post);
+    mir_actors_of(shard)->loading--;
     mir_twin *twin = shard->stopping ? NULL : find(shard, mir_view_of(op->id, op->id_size));
     mir_hub_end(op->hub);
     if (twin == NULL) {
@@ -603,6 +604,11 @@ static void load_run(mir_job *job)
     mir_arena arena = {0};
     MirStore__V1__DeviceRecord *record;
     mir_error error = {{0}};
+    if (atomic_load_explicit(&op->hub->stopping, memory_order_relaxed)) {
+        op->status = MIR_E_CANCELLED;
+        mir_shard_post(op->shard, &op->post);
+        return;
+    }
     op->status =
         mir_state_get(op->hub->state, mir_view_of(op->id, op->id_size), &arena, &record, &error);
     if (op->status == MIR_OK) {
@@ -636,6 +642,7 @@ static void load(mir_twin *twin)
                     .id_size = twin->id_size};
     memcpy(op->id, twin->id, twin->id_size);
     twin->state = LOADING;
+    mir_actors_of(twin->shard)->loading++;
     mir_hub_begin(op->hub);
     mir_workers_submit(op->hub->requests, &op->job);
 }
@@ -1251,6 +1258,10 @@ void mir_twin_receive(mir_shard *shard, const mir_message *message)
         return;
     }
     twin->last_active_ns = shard->loop->now_ns;
+    /* Who wakes devices faster than the store reads them waits, and not those behind it. */
+    if (__builtin_expect(twin->state == COLD, 0) &&
+        mir_actors_of(shard)->loading >= MIR_TWIN_LOADING_SHARD)
+        mir_shard_tell_congested(shard, message->publisher);
     switch ((mir_function)message->function) {
     case MIR_DEVICE_TELEMETRY: telemetry(twin, message); break;
     case MIR_DEVICE_HEARTBEAT: heartbeat(twin, message); break;

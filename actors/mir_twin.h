@@ -29,6 +29,7 @@ enum {
     MIR_TWIN_ACTIVATION_SHARD_BYTES = 64 * 1024 * 1024,
     MIR_TWIN_READING_SHARD_BYTES = 64 * 1024 * 1024, /* one alone may be larger */
     MIR_TWIN_DESIRED_SHARD = 16384,
+    MIR_TWIN_LOADING_SHARD = 1024, /* activations; beyond that their causers are slowed */
     MIR_TWIN_IDLE_S = 60,
     MIR_TWINS_MAX = 1 << 24, /* per shard */
 };
