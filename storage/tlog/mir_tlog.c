@@ -437,7 +437,6 @@ static mir_status directory_load(mir_tlog *tlog, mir_error *error)
         status = mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
         goto out;
     }
-    const int64_t replay_since_ns = mir_clock_mono_ns();
     for (uint32_t i = 0; i < found.log_count && status == MIR_OK; i++) {
         if (number_in(manifest.sealed, manifest.sealed_count, found.logs[i])) {
             char path[MIR_TLOG_PATH_BYTES_MAX];
@@ -448,11 +447,6 @@ static mir_status directory_load(mir_tlog *tlog, mir_error *error)
         status = log_load(tlog, found.logs[i], error);
     }
     if (status != MIR_OK) goto out;
-    if (tlog->version->live_count != 0)
-        mir_log_info("telemetry: %" PRIu64 " rows of %u logs replayed in %" PRId64 " ms",
-                     (uint64_t)atomic_load_explicit(&tlog->replayed_rows, memory_order_relaxed),
-                     tlog->version->live_count,
-                     (mir_clock_mono_ns() - replay_since_ns) / MIR_NS_PER_MS);
     /* Unlinked files stay so before the manifest forgets that they were sealed. */
     result = tlog->files->sync_directory(tlog->files->context, tlog->directory);
     if (result < 0) {
