@@ -58,7 +58,7 @@ struct mir_hub {
     _Atomic uint32_t client_requests;
 };
 
-/* What goes wrong with devices, for the status: a fixed number of places, the rarest makes room. */
+/* What goes wrong with devices, for the status: a fixed number of places, the one that was longest ago makes room. */
 enum { MIR_PROBLEMS_MAX = 64, MIR_PROBLEM_TEXT_BYTES = 160 };
 typedef struct mir_problem {
     char device[MIR_DEVICE_ID_BYTES_MAX + 1];
@@ -75,6 +75,7 @@ typedef struct mir_actors {
     mir_map asks;
     mir_map plans;
     uint32_t loading;         /* activations under way */
+    uint32_t absent;          /* twins of devices that the store does not know */
     size_t reading_bytes;     /* of schemas of devices that workers read */
     uint32_t desired_waiting; /* requests for desired properties that are not answered yet */
     mir_tlog_writer *log;

@@ -124,7 +124,7 @@ struct mir_shard {
     uint32_t staged;   /* effects that wait for endpoints->commit */
     int64_t staged_since_ns;
     int64_t accept_failed_ns; /* last told of; 0: never */
-    bool tight; /* a neighbour's ring is over the share of socket traffic */
+    bool tight;               /* a neighbour's ring is over the share of socket traffic */
 
     mir_parcel *open[MIR_SHARDS_MAX]; /* being filled for each neighbour */
     mir_buffer *open_buffer[MIR_SHARDS_MAX];

@@ -214,9 +214,26 @@ static void desired_free(mir_shard *shard, desired *d)
     free(d);
 }
 
+/* Something is under way that will come back to this twin. */
+static bool is_busy(const mir_twin *twin)
+{
+    return twin->state == LOADING || twin->writing || twin->pulling || twin->hello_parses ||
+           twin->beat_waits || twin->waiters != NULL || twin->pull_waiters != NULL ||
+           twin->desired != NULL;
+}
+
+static void set_state(mir_twin *twin, twin_state state)
+{
+    mir_actors *actors = mir_actors_of(twin->shard);
+    if (twin->state == ABSENT) actors->absent--;
+    twin->state = (uint8_t)state;
+    if (state == ABSENT) actors->absent++;
+}
+
 static void free_twin(mir_twin *twin)
 {
     mir_actors *actors = mir_actors_of(twin->shard);
+    set_state(twin, COLD);
     mir_map_remove(&actors->twins, &twin->by_id);
     mir_timer_cancel(&twin->shard->loop->timers, &twin->timer);
     drop_held(twin, false, "");
@@ -561,13 +578,13 @@ static void loaded(mir_shard *shard, mir_post *post)
     }
     MIR_ASSERT(twin->state == LOADING);
     if (op->status == MIR_OK) {
-        twin->state = READY;
+        set_state(twin, READY);
         twin->number = op->number;
         twin->online = op->online;
         twin->cell = mir_state_heartbeat_cell(op->hub->state, op->number);
         set_schema(twin, op->schema);
     } else {
-        twin->state = ABSENT;
+        set_state(twin, ABSENT);
         twin->online = false;
         twin->cell = NULL;
         set_schema(twin, op->schema);
@@ -596,6 +613,11 @@ static void loaded(mir_shard *shard, mir_post *post)
     answer_desired(twin);
     settle_held(twin);
     if (twin->state == READY && twin->schema.schema == NULL && twin->held != NULL) pull(twin, NULL);
+    if (twin->state == ABSENT && mir_actors_of(shard)->absent > MIR_TWINS_ABSENT_MAX &&
+        !is_busy(twin)) {
+        drop_held(twin, true, "the device is not provisioned (it sent no heartbeat)");
+        free_twin(twin);
+    }
 }
 
 static void load_run(mir_job *job)
@@ -641,7 +663,7 @@ static void load(mir_twin *twin)
                     .hub = hub_of(twin),
                     .id_size = twin->id_size};
     memcpy(op->id, twin->id, twin->id_size);
-    twin->state = LOADING;
+    set_state(twin, LOADING);
     mir_actors_of(twin->shard)->loading++;
     mir_hub_begin(op->hub);
     mir_workers_submit(op->hub->requests, &op->job);
@@ -746,7 +768,7 @@ static void written(mir_shard *shard, mir_post *post)
             twin->last_written_ns = shard->loop->now_ns;
             twin->number = op->beat.number;
             twin->online = true;
-            if (twin->state != LOADING) twin->state = READY;
+            if (twin->state != LOADING) set_state(twin, READY);
             twin->cell = mir_state_heartbeat_cell(op->hub->state, op->beat.number);
             if (twin->cell != NULL)
                 atomic_store_explicit(twin->cell, twin->last_beat_wall_ns, memory_order_relaxed);
@@ -1234,9 +1256,7 @@ static void on_timer(mir_timer *timer, void *context)
         }
     } else {
         int64_t idle_ns = (twin->state == ABSENT ? UNKNOWN_IDLE_S : MIR_TWIN_IDLE_S) * MIR_NS_PER_S;
-        bool busy = twin->state == LOADING || twin->writing || twin->pulling ||
-                    twin->hello_parses || twin->waiters != NULL || twin->pull_waiters != NULL ||
-                    twin->desired != NULL;
+        bool busy = is_busy(twin);
         if (!busy && loop->now_ns - twin->last_active_ns >= idle_ns) {
             drop_held(twin, true,
                       twin->state == ABSENT ? "the device is not provisioned (it sent no heartbeat)"

@@ -32,6 +32,8 @@ enum {
     MIR_TWIN_LOADING_SHARD = 1024, /* activations; beyond that their causers are slowed */
     MIR_TWIN_IDLE_S = 60,
     MIR_TWINS_MAX = 1 << 24, /* per shard */
+    /* Twins of ids that the store does not know, per shard: whoever invents ids finds an end. */
+    MIR_TWINS_ABSENT_MAX = 16384,
 };
 
 typedef struct mir_twin mir_twin;
