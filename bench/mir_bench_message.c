@@ -45,6 +45,12 @@ static void *consume(void *context)
         ssize_t size = recv(in->conn.fd, buffer, READ_BYTES, 0);
         if (size < 0 && errno == EINTR) continue;
         if (size <= 0) break;
+        /* The server's first PING comes two seconds after CONNECT, between two messages. */
+        uint8_t *ping = memmem(buffer, (size_t)size, "PING\r\n", 6);
+        if (ping != NULL) {
+            size -= 6;
+            memmove(ping, ping + 6, (size_t)(buffer + size - ping));
+        }
         size_t offset = (in->message_bytes - bytes % in->message_bytes) % in->message_bytes;
         if (offset + line_size <= (size_t)size && memcmp(buffer + offset, in->line, line_size) != 0)
             break;
