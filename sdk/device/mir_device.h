@@ -37,6 +37,7 @@
 #include <protobuf-c/protobuf-c.h>
 
 #include "mir_log.h"
+#include "mir_limits.h"
 #include "mir_status.h"
 #include "mir_view.h"
 
@@ -45,7 +46,6 @@ typedef struct mir_device mir_device;
 #define MIR_DEVICE_TARGET_DEFAULT "nats://127.0.0.1:4222"
 
 enum {
-    MIR_DEVICE_ID_BYTES_MAX = 255,
     MIR_DEVICE_QUEUE_MAX = 256,
     MIR_DEVICE_COMMAND_THREADS_MAX = 64,
 };
