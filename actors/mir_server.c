@@ -132,9 +132,10 @@ static mir_status open_gateway(mir_server *server, mir_error *error)
     struct sockaddr_storage bound = {0};
     socklen_t size = sizeof bound;
     (void)getsockname(server->listener, (struct sockaddr *)&bound, &size);
-    server->gateway.port =
-        ntohs(listen_at->ipv6 ? ((struct sockaddr_in6 *)(void *)&bound)->sin6_port
-                              : ((struct sockaddr_in *)(void *)&bound)->sin_port);
+    /* Both families have the port in the same place. */
+    struct sockaddr_in in = {0};
+    memcpy(&in, &bound, sizeof in);
+    server->gateway.port = ntohs(in.sin_port);
     (void)snprintf(server->gateway.host, sizeof server->gateway.host, "%s", listen_at->host);
     return MIR_OK;
 }

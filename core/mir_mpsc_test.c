@@ -22,7 +22,7 @@ typedef struct letter {
 static void take_gives_everything_oldest_first_and_push_tells_of_an_empty_queue(void **state)
 {
     (void)state;
-    mir_mpsc queue = {0};
+    mir_mpsc queue = {NULL};
     letter letters[5];
     assert_true(mir_mpsc_is_empty(&queue));
     assert_null(mir_mpsc_take(&queue));
@@ -55,7 +55,7 @@ static void *produce(void *argument)
 static void order_holds_for_each_producer_and_every_batch_is_announced_once(void **state)
 {
     (void)state;
-    mir_mpsc queue = {0};
+    mir_mpsc queue = {NULL};
     producer producers[PRODUCERS];
     for (unsigned i = 0; i < PRODUCERS; i++) {
         producers[i] = (producer){.queue = &queue, .letters = calloc(EACH, sizeof(letter))};
