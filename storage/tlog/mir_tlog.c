@@ -100,8 +100,8 @@ static mir_tlog_version *version_make(const mir_tlog_version *old, mir_tlog_segm
     mir_tlog_version *made = calloc(1, sizeof *made);
     if (made == NULL) return NULL;
     atomic_init(&made->references, 1);
-    made->lives = malloc((old->live_count + 1) * sizeof(mir_tlog_live *));
-    made->segments = malloc((old->segment_count + add_count + 1) * sizeof(mir_tlog_segment *));
+    made->lives = calloc(old->live_count + 1, sizeof(mir_tlog_live *));
+    made->segments = calloc(old->segment_count + add_count + 1, sizeof(mir_tlog_segment *));
     if (made->lives == NULL || made->segments == NULL) {
         free(made->lives);
         free(made->segments);

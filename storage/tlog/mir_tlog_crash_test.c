@@ -168,7 +168,7 @@ static void freeze_all(mir_tlog *tlog)
     for (uint32_t i = 0; i < tlog->options.writer_count; i++) {
         while (mir_tlog_freeze(mir_tlog_writer_of(tlog, i)) != MIR_OK) {
             assert_true(mir_clock_mono_ns() < until);
-            (void)usleep(200);
+            sim_pause_us(200);
         }
     }
 }
@@ -234,7 +234,7 @@ static void killed_process_loses_no_committed_turn(void **state)
         for (uint64_t i = 0; i < turns && read(ends[0], &end, sizeof end) == sizeof end; i++) {
             committed = end;
         }
-        (void)usleep((useconds_t)(sim_random(&random) % 3000));
+        sim_pause_us((int64_t)(sim_random(&random) % 3000));
         assert_int_equal(kill(pid, SIGKILL), 0);
         int exit_status;
         assert_int_equal(waitpid(pid, &exit_status, 0), pid);
@@ -286,7 +286,7 @@ static void power_cut_loses_nothing_that_was_synced(void **state)
             for (uint64_t turn = 0; turn < turns; turn++) {
                 for (int i = 0; i < 20; i++) {
                     mir_status status;
-                    while ((status = put_row(tlog, &row, n)) == MIR_E_FULL) (void)usleep(200);
+                    while ((status = put_row(tlog, &row, n)) == MIR_E_FULL) sim_pause_us(200);
                     assert_int_equal(status, MIR_OK);
                     n++;
                 }
@@ -300,7 +300,7 @@ static void power_cut_loses_nothing_that_was_synced(void **state)
                 mir_tlog_stats stats;
                 do {
                     assert_true(mir_clock_mono_ns() < until);
-                    (void)usleep(200);
+                    sim_pause_us(200);
                     mir_tlog_stats_read(tlog, &stats, NULL);
                 } while (stats.sync_lag_ns != 0);
                 for (int i = 0; i < 30; i++) {

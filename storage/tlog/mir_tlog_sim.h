@@ -16,6 +16,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "mir_assert.h"
 #include "mir_tlog_file.h"
@@ -115,6 +116,14 @@ static inline int sim_handle(sim_disk *disk, sim_inode *inode, int *handle)
         }
     }
     return -EMFILE;
+}
+
+/* Between two looks at a condition, or until a random instant. */
+static inline void sim_pause_us(int64_t microseconds)
+{
+    struct timespec pause = {.tv_sec = microseconds / 1000000,
+                             .tv_nsec = microseconds % 1000000 * 1000};
+    (void)nanosleep(&pause, NULL);
 }
 
 #define SIM_ENTER(disk)                                                                            \

@@ -228,7 +228,7 @@ static void wait_spare(mir_tlog *tlog)
         while (atomic_load(&tlog->writers[i].spare) == NULL ||
                atomic_load(&tlog->writers[i].frozen_count) > 1) {
             assert_true(mir_clock_mono_ns() < until);
-            (void)usleep(200);
+            sim_pause_us(200);
         }
     }
 }

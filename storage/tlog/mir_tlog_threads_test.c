@@ -59,7 +59,7 @@ static void *write_main(void *context)
         if (status == MIR_OK) {
             n++;
         } else if (status == MIR_E_FULL) {
-            (void)usleep(200);
+            sim_pause_us(200);
         } else {
             atomic_fetch_add(&s->wrong, 1);
         }
