@@ -27,6 +27,7 @@ enum {
     CHUNKS_SMALL_KEPT = 1024,
     CHUNKS_LARGE_KEPT = 128,
     SWEEP_MS = 100,
+    LINGER_US = 200,
     COMMIT_DELAY_US = 1000,
 };
 
@@ -571,6 +572,7 @@ unsigned mir_shard_emit(mir_shard *shard, mir_view subject, mir_view reply, mir_
 static void on_wait(void *context, int64_t timeout_ns)
 {
     mir_shard *shard = context;
+    if (shard->only_told) shard->backend->linger(shard->poller, LINGER_US * MIR_NS_PER_US);
     shard->backend->wait(shard->poller, timeout_ns);
 }
 
@@ -644,6 +646,7 @@ static void on_turn_end(void *context)
         session = next;
     }
     mir_shard_flush_parcels(shard);
+    shard->only_told = shard->staged != 0 && shard->dirty == NULL && shard->waiting == NULL;
     settle(shard);
     while (shard->dirty != NULL) {
         session = shard->dirty;

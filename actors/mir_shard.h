@@ -120,6 +120,7 @@ struct mir_shard {
     /* Messages from each shard that wait for an activation: until they are stored they have not
      * taken effect, and no PONG covers them. */
     uint32_t holding[MIR_SHARDS_MAX];
+    bool only_told;    /* the last turn brought telemetry and nothing that anybody waits for */
     bool acknowledges; /* a PONG was written in this turn */
     uint32_t staged;   /* effects that wait for endpoints->commit */
     int64_t staged_since_ns;

@@ -59,6 +59,8 @@ typedef struct mir_poller_backend {
     bool (*send)(mir_poller *poller, uint32_t id, const struct iovec *vectors, unsigned count);
     void (*shutdown_write)(mir_poller *poller, uint32_t id);
     void (*close)(mir_poller *poller, uint32_t id);
+    /* Nobody waits for what comes next: the next wait may gather for so long before it ends. */
+    void (*linger)(mir_poller *poller, int64_t linger_ns);
     /* Submits what is queued; waits up to timeout_ns for something to happen when it is not 0. */
     void (*wait)(mir_poller *poller, int64_t timeout_ns);
     unsigned (*poll)(mir_poller *poller, mir_event *events, unsigned count_max);

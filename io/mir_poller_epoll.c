@@ -510,6 +510,12 @@ static void wake_peer(mir_poller *poller, mir_poller *peer)
     wake(peer);
 }
 
+static void linger(mir_poller *poller, int64_t linger_ns)
+{
+    (void)poller;
+    (void)linger_ns; /* epoll cannot gather */
+}
+
 static bool starved(const mir_poller *poller)
 {
     return poller->starved_count != 0;
@@ -532,4 +538,5 @@ const mir_poller_backend mir_poller_epoll = {
     .wake = wake,
     .wake_peer = wake_peer,
     .starved = starved,
+    .linger = linger,
 };

@@ -16,6 +16,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "mir_assert.h"
@@ -30,6 +31,7 @@ enum {
     PAGES_MAX = 1024,
     LISTENERS_MAX = 8,
     RING_BUFFERS = 128, /* known to the kernel at a time */
+    GATHER_EVENTS = 64, /* so many end a gathering wait early */
     DIRECT_SENDS_PER_TURN = 4,
     DIRECT_SEND_BYTES_MAX = 256 * 1024,
 };
@@ -37,6 +39,9 @@ enum {
 /* Below the kind of a completion that tells of a wake: whom it was for. Addresses of processes have
  * fewer bits. */
 #define WAKE_PEER_MASK ((UINT64_C(1) << 56) - 1)
+
+/* Linux 6.12, newer than liburing's header: a wait may gather completions for some time. */
+#define FEAT_MIN_TIMEOUT (1U << 15)
 
 typedef enum op_kind {
     OP_ACCEPT = 1,
@@ -82,6 +87,7 @@ struct mir_poller {
     struct io_uring_buf_ring *buffer_ring;
     size_t buffer_ring_bytes;
     mir_buffer_pool *pool;
+    uint32_t linger_us;    /* of the next wait */
     uint32_t buffers_free; /* in the ring and in reserve */
     /* The kernel goes round the whole ring, so only a few buffers are in it: they stay in the cache.
      * The others lie here, last in, first out. */
@@ -534,6 +540,20 @@ static void wait_for_work(mir_poller *poller, int64_t timeout_ns)
     }
     struct __kernel_timespec timeout = {.tv_sec = timeout_ns / MIR_NS_PER_S,
                                         .tv_nsec = timeout_ns % MIR_NS_PER_S};
+    if (poller->linger_us != 0) {
+        /* The kernel calls the padding min_wait_usec: it ends the wait after that time if there is
+         * anything, and else goes on until there is or the timeout ends it. */
+        uint32_t most_us = (uint32_t)(timeout_ns / MIR_NS_PER_US);
+        if (poller->linger_us > most_us) poller->linger_us = most_us;
+        struct io_uring_getevents_arg arg = {.pad = poller->linger_us,
+                                             .ts = (uint64_t)(uintptr_t)&timeout};
+        poller->linger_us = 0;
+        (void)io_uring_submit(&poller->ring);
+        (void)syscall(__NR_io_uring_enter, poller->ring.ring_fd, 0, GATHER_EVENTS,
+                      IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG, &arg, sizeof arg);
+        mir_buffer_pool_sated(poller->pool);
+        return;
+    }
     struct io_uring_cqe *cqe;
     (void)io_uring_submit_and_wait_timeout(&poller->ring, &cqe, 1, &timeout, NULL);
     mir_buffer_pool_sated(poller->pool);
@@ -679,6 +699,11 @@ static void wake_peer(mir_poller *poller, mir_poller *peer)
     io_uring_sqe_set_data64(sqe, op_pack(OP_WAKE_SENT, 0, 0) | (uint64_t)(uintptr_t)peer);
 }
 
+static void linger(mir_poller *poller, int64_t linger_ns)
+{
+    if (poller->ring.features & FEAT_MIN_TIMEOUT) poller->linger_us = (uint32_t)(linger_ns / 1000);
+}
+
 static bool starved(const mir_poller *poller)
 {
     return poller->starved_count != 0;
@@ -701,4 +726,5 @@ const mir_poller_backend mir_poller_uring = {
     .wake = wake,
     .wake_peer = wake_peer,
     .starved = starved,
+    .linger = linger,
 };
