@@ -28,7 +28,6 @@ struct mir_gateway {
     _Atomic uint64_t connections;
     _Atomic uint64_t shard_connections[MIR_SHARDS_MAX];
     _Atomic uint64_t next_client_id;
-    _Atomic bool lame_duck;
 };
 
 #endif

@@ -271,7 +271,6 @@ static void run_shard(mir_server *server, mir_shard *shard)
             if (lame_duck_since_ns == 0) {
                 lame_duck_since_ns = loop->now_ns;
                 stop_listening(server, shard);
-                shard->draining = true;
                 for_each_session(shard, mir_session_announce_lame_duck);
             }
             int64_t grace_ns = server->config->lame_duck.grace_period_ns;
@@ -493,7 +492,6 @@ static void wait_for_signals(mir_server *server, const sigset_t *signals)
                 mir_log_info(
                     "lame duck: no new connections; the open ones are closed within %lld s",
                     (long long)(server->config->lame_duck.duration_ns / MIR_NS_PER_S));
-                atomic_store(&server->gateway.lame_duck, true);
                 atomic_store_explicit(&server->phase, LAME_DUCK, memory_order_release);
                 wake_all(server);
             }

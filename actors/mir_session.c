@@ -495,7 +495,6 @@ static void accept_socket(mir_shard *shard, int fd, bool local, bool placed)
         mir_slots_give(&shard->sessions, session);
         return;
     }
-    session->io_open = true;
     session->authenticated = local || !mir_auth_required(shard->gateway->auth);
     /* Who need not name itself may leave CONNECT out, and is no_auth_user until then. */
     if (!local) session->permissions = mir_auth_unnamed(shard->gateway->auth);
@@ -791,10 +790,8 @@ static bool write_message(mir_session *session, mir_view subject, mir_view sid, 
     return true;
 }
 
-mir_delivery mir_session_deliver(mir_shard *shard, mir_ref ref, const mir_message *message,
-                                 bool may_reorder)
+mir_delivery mir_session_deliver(mir_shard *shard, mir_ref ref, const mir_message *message)
 {
-    (void)may_reorder;
     mir_subscription *sub =
         mir_slots_get(&shard->subscriptions, mir_ref_slot(ref), mir_ref_generation(ref));
     if (sub == NULL) return MIR_NOT_DELIVERED;

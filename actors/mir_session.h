@@ -45,7 +45,6 @@ struct mir_session {
     bool closing; /* no more input is taken */
     bool gone;    /* the socket is being closed */
     bool shut;    /* our side was shut down, lingering */
-    bool io_open; /* the poller knows it */
     bool ended;   /* the peer has sent its end of stream */
     bool send_inflight;
     bool is_dirty, is_waiting;
@@ -107,8 +106,8 @@ typedef enum mir_delivery {
 } mir_delivery;
 
 /* Writes a message to the session of a subscription of this shard. */
-mir_delivery mir_session_deliver(mir_shard *shard, mir_ref subscription, const mir_message *message,
-                                 bool may_reorder);
+mir_delivery mir_session_deliver(mir_shard *shard, mir_ref subscription,
+                                 const mir_message *message);
 /* The 503 for a request that nobody took, when the session asked for such. */
 void mir_session_no_responders(mir_session *session, const mir_message *message);
 /* The publisher parks for a moment: it feeds a congested subscriber. */

@@ -275,7 +275,7 @@ static bool deliver_queue(mir_shard *shard, const mir_message *message, const mi
         mir_ref ref = members[(start + i) % count];
         unsigned to = mir_ref_shard(ref);
         if (to == shard->id) {
-            mir_delivery result = mir_session_deliver(shard, ref, message, false);
+            mir_delivery result = mir_session_deliver(shard, ref, message);
             if (result == MIR_NOT_DELIVERED) continue;
             if (result == MIR_DELIVERED_CONGESTED)
                 mir_shard_tell_congested(shard, message->publisher);
@@ -306,7 +306,7 @@ static void requeue(mir_shard *shard, const mir_message *message, mir_view queue
         const mir_ref *members = match.members + group->first;
         for (uint32_t m = 0; m < group->count && !done; m++) {
             if (mir_ref_shard(members[m]) != shard->id) continue;
-            done = mir_session_deliver(shard, members[m], message, false) != MIR_NOT_DELIVERED;
+            done = mir_session_deliver(shard, members[m], message) != MIR_NOT_DELIVERED;
         }
         if (!done)
             done = deliver_queue(shard, message, members, group->count, queue,
@@ -334,14 +334,14 @@ static void item_handle(mir_shard *shard, item *it, mir_buffer *buffer)
         bool congested = false;
         const mir_ref *refs = item_refs(it);
         for (uint32_t i = 0; i < it->ref_count; i++)
-            if (mir_session_deliver(shard, refs[i], &message, true) == MIR_DELIVERED_CONGESTED)
+            if (mir_session_deliver(shard, refs[i], &message) == MIR_DELIVERED_CONGESTED)
                 congested = true;
         if (congested) mir_shard_tell_congested(shard, message.publisher);
         break;
     }
     case ITEM_QUEUE: {
         mir_view queue = {(const uint8_t *)(item_refs(it) + 1), it->queue_size};
-        mir_delivery result = mir_session_deliver(shard, item_refs(it)[0], &message, false);
+        mir_delivery result = mir_session_deliver(shard, item_refs(it)[0], &message);
         if (result == MIR_DELIVERED_CONGESTED) mir_shard_tell_congested(shard, message.publisher);
         if (result == MIR_NOT_DELIVERED) requeue(shard, &message, queue, it->tried);
         break;
@@ -490,7 +490,7 @@ static unsigned deliver_plain(mir_shard *shard, const mir_message *message, cons
             others |= UINT64_C(1) << to;
             continue;
         }
-        mir_delivery result = mir_session_deliver(shard, refs[i], message, true);
+        mir_delivery result = mir_session_deliver(shard, refs[i], message);
         if (result != MIR_NOT_DELIVERED) delivered++;
         if (result == MIR_DELIVERED_CONGESTED) congested = true;
     }

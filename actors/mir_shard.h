@@ -142,7 +142,6 @@ struct mir_shard {
     mir_timer sweep;  /* write deadlines */
     mir_timer unpark; /* ends the pause of parked publishers */
     bool stopping;
-    bool draining; /* lame duck: no new connections */
 };
 
 MIR_MUST_CHECK mir_status mir_shard_init(mir_shard *shard, mir_server *server, mir_loop *loop,
