@@ -33,6 +33,7 @@ struct mir_request {
     int64_t began_ns;
     void *context; /* what a handler keeps between its steps */
     struct mir_gather *gather;
+    struct mir_resolution *resolution; /* of mir_resolve */
     void (*step)(mir_request *request); /* the next one on a worker */
 };
 

@@ -8,7 +8,7 @@
 #include "mir_clock.h"
 #include "mir_hash.h"
 #include "mir_log.h"
-#include "mir_tlm_groups.h"
+#include "mir_resolve.h"
 #include "mir_tlm_table.h"
 #include "mir_tlm_window.h"
 
@@ -23,12 +23,6 @@ static size_t answer_bytes_max(const mir_request *request)
 {
     size_t size_max = (size_t)request->hub->config->limits.max_payload_bytes;
     return size_max > MIR_CHAIN_BLOCK_BYTES_MAX ? size_max - MIR_CHAIN_BLOCK_BYTES_MAX : 1;
-}
-
-static mir_view schema_hash_of(const MirStore__V1__DeviceRecord *record)
-{
-    if (!record->has_schema_hash) return (mir_view){0};
-    return mir_view_of(record->schema_hash.data, record->schema_hash.len);
 }
 
 /* The devices that match; answers and returns false when there are none or they cannot be read. */
@@ -66,14 +60,6 @@ typedef struct measurement {
 typedef struct listing {
     mir_request *request;
     MirApi__V1__ListTelemetryRequest *input;
-    MirStore__V1__DeviceRecord **records;
-    size_t count;
-    /* Of those that were asked for their schema: */
-    const char **ids;
-    size_t *places; /* in records */
-    const char **errors;
-    size_t pull_count;
-    mir_tlm_groups groups;
     mir_map measurements;
     size_t bytes; /* of texts made for the answer: at least that much goes into it */
     size_t bytes_max;
@@ -171,7 +157,7 @@ static void add_quoted(mir_bytes *text, const char *value)
 }
 
 /* What the queries of a group have in common: all but the last line. */
-static void add_explore_head(mir_bytes *text, const mir_tlm_group *group)
+static void add_explore_head(mir_bytes *text, const mir_schema_group *group)
 {
     mir_bytes_text(text, "from(bucket: \"mir\")\n"
                          "  |> range(start: v.timeRangeStart, stop: v.timeRangeStop)\n"
@@ -248,7 +234,7 @@ static mir_status describe(listing *list, mir_bytes *explore, size_t head_size,
     return status;
 }
 
-static mir_status set_ids(listing *list, const mir_tlm_group *group,
+static mir_status set_ids(listing *list, const mir_schema_group *group,
                           MirApi__V1__DevicesTelemetry *entry)
 {
     mir_arena *arena = &list->request->arena;
@@ -266,7 +252,7 @@ static mir_status set_ids(listing *list, const mir_tlm_group *group,
     return MIR_OK;
 }
 
-static mir_status set_descriptors(listing *list, const mir_tlm_group *group,
+static mir_status set_descriptors(listing *list, const mir_schema_group *group,
                                   MirApi__V1__DevicesTelemetry *entry)
 {
     uint32_t count = 0;
@@ -288,11 +274,11 @@ static mir_status set_descriptors(listing *list, const mir_tlm_group *group,
     return status;
 }
 
-static mir_status add_groups(listing *list, const mir_tlm_group_list *groups,
+static mir_status add_groups(listing *list, const mir_schema_group_list *groups,
                              MirApi__V1__TelemetryResponse *response)
 {
     mir_status status = MIR_OK;
-    for (mir_tlm_group *group = groups->first; group != NULL && status == MIR_OK;
+    for (mir_schema_group *group = groups->first; group != NULL && status == MIR_OK;
          group = group->next) {
         MirApi__V1__DevicesTelemetry *entry = mir_arena_alloc(&list->request->arena, sizeof *entry);
         if (entry == NULL) return MIR_E_NO_MEMORY;
@@ -307,77 +293,19 @@ static mir_status add_groups(listing *list, const mir_tlm_group_list *groups,
     return status;
 }
 
-static mir_status add_error(listing *list, MirStore__V1__DeviceRecord *record, mir_view hash,
-                            const char *cause)
-{
-    char text[MIR_ERROR_TEXT_BYTES_MAX + 64];
-    (void)snprintf(text, sizeof text, "cannot reconcile device schema: %s", cause);
-    mir_tlm_group *group;
-    mir_status status = mir_tlm_groups_of_error(&list->groups, hash, text, &group);
-    return status == MIR_OK ? mir_tlm_groups_add(&list->groups, group, record) : status;
-}
-
-static mir_status add_record(listing *list, MirStore__V1__DeviceRecord *record)
-{
-    mir_view hash = schema_hash_of(record);
-    mir_tlm_group *group = mir_tlm_groups_find(&list->groups, hash);
-    if (group == NULL) {
-        mir_error error = {{0}};
-        mir_known_schema known;
-        mir_status status = mir_schemas_get(list->request->hub->schemas, hash, &known, &error);
-        if (status == MIR_E_NO_MEMORY) return status;
-        if (status != MIR_OK) {
-            return add_error(list, record, hash,
-                             error.text[0] == '\0' ? mir_status_name(status) : error.text);
-        }
-        status = mir_tlm_groups_of_schema(&list->groups, hash, known.schema, &group);
-        mir_schema_unref(known.schema);
-        if (status != MIR_OK) return status;
-    }
-    return mir_tlm_groups_add(&list->groups, group, record);
-}
-
-/* Devices that were asked have another record now, or a reason why not. */
-static mir_status read_again(listing *list, const char **errors_of_records, mir_error *error)
-{
-    for (size_t i = 0; i < list->pull_count; i++) {
-        size_t place = list->places[i];
-        mir_status status = mir_state_get(list->request->hub->state, mir_view_cstr(list->ids[i]),
-                                          &list->request->arena, &list->records[place], error);
-        if (status == MIR_E_NOT_FOUND)
-            list->records[place] = NULL; /* deleted meanwhile */
-        else if (status != MIR_OK)
-            return status;
-        errors_of_records[place] = list->errors[i];
-    }
-    return MIR_OK;
-}
-
 static void list_answer(mir_request *request)
 {
     listing *list = request->context;
-    mir_error error = {{0}};
-    const char **errors = mir_arena_alloc(&request->arena, (list->count + 1) * sizeof *errors);
-    mir_status status = errors == NULL ? MIR_E_NO_MEMORY : read_again(list, errors, &error);
-    if (status != MIR_OK) {
-        mir_request_fail(request, "error listing device from db: %s",
-                         error.text[0] == '\0' ? mir_status_name(status) : error.text);
-        mir_request_finish(request);
-        return;
-    }
-    list->groups.arena = &request->arena;
-    for (size_t i = 0; i < list->count && status == MIR_OK; i++) {
-        if (list->records[i] == NULL) continue;
-        status = errors[i] != NULL ? add_error(list, list->records[i], (mir_view){0}, errors[i])
-                                   : add_record(list, list->records[i]);
-    }
+    mir_resolution *resolution = request->resolution;
+    mir_schema_groups *found = &resolution->groups;
+    mir_status status = mir_resolution_collect(resolution);
     MirApi__V1__TelemetryResponse groups = MIR_API__V1__TELEMETRY_RESPONSE__INIT;
-    groups.devices_telemetry = mir_arena_alloc(
-        &request->arena, (list->groups.errors.count + list->groups.schemas.count + 1) *
-                             sizeof *groups.devices_telemetry);
+    groups.devices_telemetry =
+        mir_arena_alloc(&request->arena, (found->errors.count + found->schemas.count + 1) *
+                                             sizeof *groups.devices_telemetry);
     if (groups.devices_telemetry == NULL) status = MIR_E_NO_MEMORY;
-    if (status == MIR_OK) status = add_groups(list, &list->groups.errors, &groups);
-    if (status == MIR_OK) status = add_groups(list, &list->groups.schemas, &groups);
+    if (status == MIR_OK) status = add_groups(list, &found->errors, &groups);
+    if (status == MIR_OK) status = add_groups(list, &found->schemas, &groups);
     if (status == MIR_OK) {
         MirApi__V1__ListTelemetryResponse response = MIR_API__V1__LIST_TELEMETRY_RESPONSE__INIT;
         response.response_case = MIR_API__V1__LIST_TELEMETRY_RESPONSE__RESPONSE_OK;
@@ -391,7 +319,7 @@ static void list_answer(mir_request *request)
     } else {
         mir_request_fail(request, "the server is out of memory");
     }
-    mir_tlm_groups_free(&list->groups);
+    mir_resolution_free(resolution);
     mir_map_free(&list->measurements);
     mir_request_finish(request);
 }
@@ -399,13 +327,15 @@ static void list_answer(mir_request *request)
 void mir_tlm_list(mir_request *request)
 {
     MirApi__V1__ListTelemetryRequest *input;
+    MirStore__V1__DeviceRecord **records;
+    size_t count;
     listing *list = mir_arena_alloc(&request->arena, sizeof *list);
     if (list == NULL) {
         fail_finish(request, "the server is out of memory");
         return;
     }
     if (!mir_request_unpack(request, &mir_api__v1__list_telemetry_request__descriptor, &input) ||
-        !find_devices(request, input->targets, &list->records, &list->count)) {
+        !find_devices(request, input->targets, &records, &count)) {
         mir_request_finish(request);
         return;
     }
@@ -413,21 +343,7 @@ void mir_tlm_list(mir_request *request)
     list->request = request;
     list->input = input;
     list->bytes_max = answer_bytes_max(request);
-    list->ids = mir_arena_alloc(&request->arena, list->count * sizeof *list->ids);
-    list->places = mir_arena_alloc(&request->arena, list->count * sizeof *list->places);
-    if (list->ids == NULL || list->places == NULL) {
-        fail_finish(request, "the server is out of memory");
-        return;
-    }
-    for (size_t i = 0; i < list->count; i++) {
-        if (!input->refresh_schema && schema_hash_of(list->records[i]).size != 0) continue;
-        list->ids[list->pull_count] = list->records[i]->device_id;
-        list->places[list->pull_count++] = i;
-    }
-    if (list->pull_count == 0)
-        list_answer(request);
-    else
-        mir_request_pull(request, list->ids, list->pull_count, &list->errors, list_answer);
+    mir_resolve(request, records, count, input->refresh_schema, list_answer);
 }
 
 /* --- query ---------------------------------------------------------------------------------- */
@@ -461,8 +377,8 @@ static const char *unit_of(void *context, uint32_t device, mir_view field)
         of->is_known = true;
         mir_known_schema known;
         mir_error error;
-        if (mir_schemas_get(of->request->hub->schemas, schema_hash_of(of->records[device]), &known,
-                            &error) == MIR_OK) {
+        if (mir_schemas_get(of->request->hub->schemas, mir_resolve_schema_hash(of->records[device]),
+                            &known, &error) == MIR_OK) {
             of->schema = known.schema;
             if (mir_schema_find(known.schema, mir_view_cstr(of->measurement), &of->message,
                                 &error) != MIR_OK) {

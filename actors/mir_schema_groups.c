@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "mir_tlm_groups.h"
+#include "mir_schema_groups.h"
 
 #include "mir_hash.h"
 
@@ -7,10 +7,10 @@
 typedef struct alias {
     mir_map_node by_name;
     mir_view hash;
-    mir_tlm_group *group;
+    mir_schema_group *group;
 } alias;
 
-mir_tlm_group *mir_tlm_groups_find(const mir_tlm_groups *groups, mir_view hash)
+mir_schema_group *mir_schema_groups_find(const mir_schema_groups *groups, mir_view hash)
 {
     if (hash.size == 0) return NULL;
     mir_map_node *node = mir_map_first(&groups->by_name, mir_hash_view(hash));
@@ -21,9 +21,9 @@ mir_tlm_group *mir_tlm_groups_find(const mir_tlm_groups *groups, mir_view hash)
     return NULL;
 }
 
-static mir_status name_group(mir_tlm_groups *groups, mir_view hash, mir_tlm_group *group)
+static mir_status name_group(mir_schema_groups *groups, mir_view hash, mir_schema_group *group)
 {
-    if (hash.size == 0 || mir_tlm_groups_find(groups, hash) != NULL) return MIR_OK;
+    if (hash.size == 0 || mir_schema_groups_find(groups, hash) != NULL) return MIR_OK;
     alias *fresh = mir_arena_alloc(groups->arena, sizeof *fresh);
     const char *copy = mir_arena_strdup(groups->arena, hash);
     if (fresh == NULL || copy == NULL) return MIR_E_NO_MEMORY;
@@ -33,33 +33,28 @@ static mir_status name_group(mir_tlm_groups *groups, mir_view hash, mir_tlm_grou
     return MIR_OK;
 }
 
-static mir_tlm_group *group_new(mir_tlm_groups *groups, mir_tlm_group_list *list, mir_map *map,
-                                uint64_t content)
+static mir_schema_group *group_new(mir_schema_groups *groups, mir_map *map, uint64_t content)
 {
-    mir_tlm_group *fresh = mir_arena_alloc(groups->arena, sizeof *fresh);
+    mir_schema_group *fresh = mir_arena_alloc(groups->arena, sizeof *fresh);
     if (fresh == NULL) return NULL;
-    if (list->last == NULL)
-        list->first = fresh;
-    else
-        list->last->next = fresh;
-    list->last = fresh;
-    list->count++;
+    fresh->made_before = groups->made_last;
+    groups->made_last = fresh;
     mir_map_add(map, &fresh->by_content, content);
     return fresh;
 }
 
-mir_status mir_tlm_groups_of_schema(mir_tlm_groups *groups, mir_view hash, mir_schema *schema,
-                                    mir_tlm_group **group)
+mir_status mir_schema_groups_of_schema(mir_schema_groups *groups, mir_view hash, mir_schema *schema,
+                                       mir_schema_group **group)
 {
     uint64_t content = mir_schema_hash(schema);
-    mir_tlm_group *found = NULL;
+    mir_schema_group *found = NULL;
     mir_map_node *node = mir_map_first(&groups->by_schema, content);
     for (; node != NULL && found == NULL; node = mir_map_next(node)) {
-        mir_tlm_group *other = MIR_CONTAINER(node, mir_tlm_group, by_content);
+        mir_schema_group *other = MIR_CONTAINER(node, mir_schema_group, by_content);
         if (mir_schema_equal(other->schema, schema)) found = other;
     }
     if (found == NULL) {
-        found = group_new(groups, &groups->schemas, &groups->by_schema, content);
+        found = group_new(groups, &groups->by_schema, content);
         if (found == NULL) return MIR_E_NO_MEMORY;
         found->schema = mir_schema_ref(schema);
     }
@@ -68,20 +63,20 @@ mir_status mir_tlm_groups_of_schema(mir_tlm_groups *groups, mir_view hash, mir_s
     return status;
 }
 
-mir_status mir_tlm_groups_of_error(mir_tlm_groups *groups, mir_view hash, const char *text,
-                                   mir_tlm_group **group)
+mir_status mir_schema_groups_of_error(mir_schema_groups *groups, mir_view hash, const char *text,
+                                      mir_schema_group **group)
 {
     uint64_t content = mir_hash_view(mir_view_cstr(text));
-    mir_tlm_group *found = NULL;
+    mir_schema_group *found = NULL;
     mir_map_node *node = mir_map_first(&groups->by_error, content);
     for (; node != NULL && found == NULL; node = mir_map_next(node)) {
-        mir_tlm_group *other = MIR_CONTAINER(node, mir_tlm_group, by_content);
+        mir_schema_group *other = MIR_CONTAINER(node, mir_schema_group, by_content);
         if (strcmp(other->error, text) == 0) found = other;
     }
     if (found == NULL) {
         const char *copy = mir_arena_strdup(groups->arena, mir_view_cstr(text));
         if (copy == NULL) return MIR_E_NO_MEMORY;
-        found = group_new(groups, &groups->errors, &groups->by_error, content);
+        found = group_new(groups, &groups->by_error, content);
         if (found == NULL) return MIR_E_NO_MEMORY;
         found->error = copy;
     }
@@ -90,8 +85,8 @@ mir_status mir_tlm_groups_of_error(mir_tlm_groups *groups, mir_view hash, const 
     return status;
 }
 
-mir_status mir_tlm_groups_add(mir_tlm_groups *groups, mir_tlm_group *group,
-                              MirStore__V1__DeviceRecord *record)
+mir_status mir_schema_groups_add(mir_schema_groups *groups, mir_schema_group *group,
+                                 MirStore__V1__DeviceRecord *record)
 {
     if (group->count == group->capacity) {
         size_t capacity = group->capacity == 0 ? 4 : group->capacity * 2;
@@ -102,16 +97,25 @@ mir_status mir_tlm_groups_add(mir_tlm_groups *groups, mir_tlm_group *group,
         group->records = grown;
         group->capacity = capacity;
     }
+    if (group->count == 0) {
+        mir_schema_group_list *list = group->error != NULL ? &groups->errors : &groups->schemas;
+        if (list->last == NULL)
+            list->first = group;
+        else
+            list->last->next = group;
+        list->last = group;
+        list->count++;
+    }
     group->records[group->count++] = record;
     return MIR_OK;
 }
 
-void mir_tlm_groups_free(mir_tlm_groups *groups)
+void mir_schema_groups_free(mir_schema_groups *groups)
 {
-    for (mir_tlm_group *group = groups->schemas.first; group != NULL; group = group->next)
+    for (mir_schema_group *group = groups->made_last; group != NULL; group = group->made_before)
         mir_schema_unref(group->schema);
     mir_map_free(&groups->by_name);
     mir_map_free(&groups->by_schema);
     mir_map_free(&groups->by_error);
-    *groups = (mir_tlm_groups){.arena = groups->arena};
+    *groups = (mir_schema_groups){.arena = groups->arena};
 }
