@@ -10,19 +10,45 @@
 #include "mir_twin.h"
 
 typedef struct event_kind {
-    const char *function, *reason, *text;
+    const char *route, *reason, *text;
 } event_kind;
 
 static const event_kind kinds[] = {
-    [MIR_STATE_CREATED] = {"devicecreated", "DeviceCreated",
+    [MIR_STATE_CREATED] = {"core.v1alpha.devicecreated", "DeviceCreated",
                            "A device has been created successfully"},
-    [MIR_STATE_UPDATED] = {"deviceupdated", "DeviceUpdated",
+    [MIR_STATE_UPDATED] = {"core.v1alpha.deviceupdated", "DeviceUpdated",
                            "A device has been updated successfully"},
-    [MIR_STATE_DELETED] = {"devicedeleted", "DeviceDeleted",
+    [MIR_STATE_DELETED] = {"core.v1alpha.devicedeleted", "DeviceDeleted",
                            "A device has been deleted successfully"},
-    [MIR_STATE_ONLINE] = {"deviceonline", "DeviceOnline", "Device is now online"},
-    [MIR_STATE_OFFLINE_NOW] = {"deviceoffline", "DeviceOffline", "Device is now offline"},
+    [MIR_STATE_ONLINE] = {"core.v1alpha.deviceonline", "DeviceOnline", "Device is now online"},
+    [MIR_STATE_OFFLINE_NOW] = {"core.v1alpha.deviceoffline", "DeviceOffline",
+                               "Device is now offline"},
 };
+
+void mir_events_add(const mir_device_event *event, mir_letters *letters)
+{
+    MirApi__V1__Meta meta = MIR_API__V1__META__INIT;
+    meta.name = (char *)(uintptr_t)event->name;
+    meta.namespace_ = (char *)(uintptr_t)event->name_space;
+    MirApi__V1__Object object = MIR_API__V1__OBJECT__INIT;
+    object.api_version = (char *)(uintptr_t) "mir/v1alpha";
+    object.kind = (char *)(uintptr_t) "device";
+    object.meta = &meta;
+    MirApi__V1__EventSpec spec = MIR_API__V1__EVENT_SPEC__INIT;
+    spec.type = (char *)(uintptr_t)event->type;
+    spec.reason = (char *)(uintptr_t)event->reason;
+    spec.message = (char *)(uintptr_t)event->text;
+    spec.has_json_payload = 1;
+    spec.json_payload =
+        (ProtobufCBinaryData){event->json.size, (uint8_t *)(uintptr_t)event->json.data};
+    spec.related_object = &object;
+    MirApi__V1__CreateEventRequest message = MIR_API__V1__CREATE_EVENT_REQUEST__INIT;
+    message.spec = &spec;
+    char subject[256];
+    int size = snprintf(subject, sizeof subject, "event.%s.%s", event->device_id, event->route);
+    mir_letters_add_packed(letters, mir_view_of(subject, (size_t)size), event->chain,
+                           &message.base);
+}
 
 void mir_events_of_changes(mir_hub *hub, const mir_state_change *changes, size_t count,
                            mir_view request_header, mir_arena *arena, mir_letters *letters)
@@ -47,27 +73,16 @@ void mir_events_of_changes(mir_hub *hub, const mir_state_change *changes, size_t
             letters->failed = true;
             break;
         }
-        MirApi__V1__Meta meta = MIR_API__V1__META__INIT;
-        meta.name = record->name;
-        meta.namespace_ = record->namespace_;
-        MirApi__V1__Object object = MIR_API__V1__OBJECT__INIT;
-        object.api_version = (char *)(uintptr_t) "mir/v1alpha";
-        object.kind = (char *)(uintptr_t) "device";
-        object.meta = &meta;
-        MirApi__V1__EventSpec spec = MIR_API__V1__EVENT_SPEC__INIT;
-        spec.type = (char *)(uintptr_t) "normal";
-        spec.reason = (char *)(uintptr_t)kind->reason;
-        spec.message = (char *)(uintptr_t)kind->text;
-        spec.has_json_payload = 1;
-        spec.json_payload = (ProtobufCBinaryData){json.size, json.data};
-        spec.related_object = &object;
-        MirApi__V1__CreateEventRequest event = MIR_API__V1__CREATE_EVENT_REQUEST__INIT;
-        event.spec = &spec;
-        char subject[256];
-        int size = snprintf(subject, sizeof subject, "event.%s.core.v1alpha.%s", record->device_id,
-                            kind->function);
-        mir_letters_add_packed(letters, mir_view_of(subject, (size_t)size),
-                               mir_view_of(chain, chain_size), &event.base);
+        mir_events_add(&(mir_device_event){.device_id = record->device_id,
+                                           .name = record->name,
+                                           .name_space = record->namespace_,
+                                           .route = kind->route,
+                                           .type = "normal",
+                                           .reason = kind->reason,
+                                           .text = kind->text,
+                                           .json = mir_bytes_as_view(&json),
+                                           .chain = mir_view_of(chain, chain_size)},
+                       letters);
     }
     mir_bytes_free(&json);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* mir_events: the events that tell of changes of devices.
+/* mir_events: the events that tell what happened to devices.
  *
  * Why        Whoever changes a device, the same event goes out, after the commit and before the
- *            reply.
+ *            reply. What is no change of a twin (a command) has its event from its service.
  * Ownership  Letters are the caller's.
  * Affinity   Worker threads.
  * Errors     A letter that cannot be written marks the list as failed. */
@@ -10,6 +10,18 @@
 #define MIR_EVENTS_H
 
 #include "mir_actors.h"
+
+/* An event about a device, as it is published. */
+typedef struct mir_device_event {
+    const char *device_id;
+    const char *name, *name_space; /* of the device */
+    const char *route;             /* behind the id: "cmd.v1alpha.devicecommand" */
+    const char *type, *reason, *text;
+    mir_view json;
+    mir_view chain; /* of mir_chain_block */
+} mir_device_event;
+
+void mir_events_add(const mir_device_event *event, mir_letters *letters);
 
 /* Appends the event of each change. `request_header` is the block of the request that caused it,
  * whose trigger chain goes on; empty for what a timer or a device caused. */
