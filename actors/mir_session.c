@@ -303,6 +303,18 @@ static void finish_closing(mir_session *session)
     }
 }
 
+static void forget_responses(mir_session *session)
+{
+    if (session->responses == NULL) return;
+    while (session->responses->first != NULL) {
+        response *next = session->responses->first->next;
+        free(session->responses->first);
+        session->responses->first = next;
+    }
+    free(session->responses);
+    session->responses = NULL;
+}
+
 static void on_closed(mir_session *session)
 {
     mir_shard *shard = session->shard;
@@ -321,14 +333,7 @@ static void on_closed(mir_session *session)
     chunks_give(session, session->out);
     input_discard(session);
     mir_timer_cancel(&shard->loop->timers, &session->timer);
-    if (session->responses != NULL) {
-        while (session->responses->first != NULL) {
-            response *next = session->responses->first->next;
-            free(session->responses->first);
-            session->responses->first = next;
-        }
-        free(session->responses);
-    }
+    forget_responses(session);
     free(session->settle_targets);
     free(session->name);
     atomic_fetch_sub_explicit(&shard->gateway->connections, 1, memory_order_relaxed);
@@ -1012,6 +1017,13 @@ static bool read_options(json_t *object, connect_options *options)
     return true;
 }
 
+/* What was allowed, or filtered, for another login goes with it. */
+static void forget_login(mir_session *session)
+{
+    while (session->subscriptions != NULL) subscription_remove(session, session->subscriptions);
+    forget_responses(session);
+}
+
 static void login_done(mir_session *session, bool accepted, const mir_permissions *permissions)
 {
     mir_shard *shard = session->shard;
@@ -1025,6 +1037,8 @@ static void login_done(mir_session *session, bool accepted, const mir_permission
     }
     session->authenticated = true;
     session->greeted = true;
+    /* Who was no_auth_user until this first CONNECT may have become somebody else. */
+    if (session->permissions != permissions) forget_login(session);
     session->permissions = permissions;
     /* A first estimate; the first PING measures it. */
     session->rtt_at_ns = loop->now_ns;
@@ -1094,6 +1108,7 @@ static void handle_connect(mir_session *session, mir_view text)
         json_decref(object);
         return;
     }
+    if (session->greeted) forget_login(session);
     session->verbose = options.verbose;
     session->pedantic = options.pedantic;
     session->echo = options.echo;

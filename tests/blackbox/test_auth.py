@@ -140,6 +140,63 @@ def test_43_a_second_connect_is_judged_again(shared, dial):
     assert not login(wire, user="plain", **{"pass": "no"})
 
 
+CHANGING = {
+    "auth.mode": "users",
+    "auth.users": [
+        {"user": "wide", "password": "p"},
+        {"user": "same", "password": "p"},
+        {"user": "hashed", "password": USER_HASH, "permissions": {"subscribe": {"allow": ["ok.>"]}}},
+        {"user": "narrow", "password": "p", "permissions": {"publish": {"allow": ["ok.>"]}, "subscribe": {"allow": ["ok.>"]}}},
+        {"user": "deny", "password": "p", "permissions": {"subscribe": {"deny": ["a.secret"]}}},
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.deviation("2.9 keeps the subscriptions, as later ones do not")
+@pytest.mark.parametrize("queue", [None, "q"])
+@pytest.mark.parametrize(
+    "before, after, password",
+    [
+        ("wide", "narrow", "p"),
+        ("wide", "deny", "p"),
+        ("wide", "same", "p"),
+        ("wide", "wide", "p"),
+        ("wide", "hashed", "userword"),
+        ("deny", "wide", "p"),
+        ("deny", "narrow", "p"),
+    ],
+)
+def test_43_a_second_connect_ends_the_subscriptions(shared, dial, before, after, password, queue):
+    """They were allowed, or filtered, for somebody else."""
+    server = shared(CHANGING)
+    wire = enter(dial, server, before).sub("a.*", 1, queue=queue).sub("ok.*", 2, queue=queue).settle()
+    publisher = enter(dial, server, "wide")
+    publisher.pub("a.b").settle()
+    assert len(wire.flush()) == 1
+    wire.connect(user=after, **{"pass": password})
+    publisher.pub("a.secret").pub("a.b").pub("ok.x").settle()
+    wire.settle()
+    # Their ids are free again.
+    wire.sub("ok.*", 1, queue=queue).settle()
+    publisher.pub("ok.x").settle()
+    assert raw_of(wire.flush()) == b"MSG ok.x 1 0\r\n\r\n"
+
+
+@pytest.mark.deviation("2.9 keeps the subscriptions, as later ones do not")
+def test_43_the_limit_of_subscriptions_begins_anew_with_a_second_connect(shared, dial):
+    wire = dial.quiet(shared({"limits.max_subscriptions": 2}))
+    for _ in range(3):
+        wire.sub("a", 1).sub("b", 2).settle()
+        wire.connect()
+
+
+def test_43_a_first_connect_keeps_the_subscriptions(server, dial):
+    """Where nobody needs a login the same nobody goes on."""
+    wire = dial(server).sub("a", 1)
+    wire.exactly(b"+OK\r\n")
+    assert raw_of(wire.connect().pub("a").flush()) == b"MSG a 1 0\r\n\r\n"
+
+
 NO_AUTH = {
     "auth.mode": "users",
     "auth.users": [
@@ -160,6 +217,22 @@ def test_43_no_auth_user(shared, dial):
     # Who presents something is judged by it.
     assert not login(dial(server), user="plain", **{"pass": "no"})
     wire = enter(dial, server, "plain", "word").pub("private.x").settle()
+
+
+@pytest.mark.deviation("it keeps the subscriptions")
+@pytest.mark.parametrize("after", ["plain", "narrow"])
+def test_43_what_no_auth_user_subscribed_ends_with_the_login(shared, dial, after):
+    users = [
+        {"user": "guest", "password": "g", "permissions": {"subscribe": {"deny": ["a.secret"]}}},
+        {"user": "plain", "password": "p"},
+        {"user": "narrow", "password": "p", "permissions": {"subscribe": {"allow": ["ok.>"]}}},
+    ]
+    server = shared({"auth.mode": "users", "auth.users": users, "auth.no_auth_user": "guest"})
+    wire = dial(server).sub("a.*", 1)
+    wire.exactly(b"+OK\r\n")
+    wire.connect(user=after, **{"pass": "p"})
+    enter(dial, server, "plain").pub("a.b").pub("a.secret").settle()
+    wire.settle()
 
 
 # Permission texts
@@ -420,6 +493,18 @@ def test_52_the_answer_is_of_the_connection_that_was_asked(shared, dial):
     stranger.pub("in.1")
     assert texts(stranger) == [publish_violation("in.1")]
     service.pub("in.1").settle()
+    assert len(asker.flush()) == 1
+
+
+def test_52_a_second_connect_forgets_the_questions(shared, dial):
+    server = shared(answering(max=2, expires="1m"))
+    service = enter(dial, server).sub("ask.*", 1).settle()
+    asker = enter(dial, server, "all").sub("in.*", 1)
+    asker.pub("ask.x", reply="in.1").settle()
+    assert len(service.flush()) == 1
+    service.pub("in.1").settle()
+    service.connect(user="u", **{"pass": "p"}).pub("in.1")
+    assert texts(service) == [publish_violation("in.1")]
     assert len(asker.flush()) == 1
 
 
