@@ -51,6 +51,12 @@ def long_sub(length):
     return b"SUB " + b"x" * (length - 2) + b" 1\r\n"
 
 
+def long_connect(length):
+    """CONNECT with this many bytes of arguments."""
+    head, tail = b'{"verbose":false,"pad":"', b'"}'
+    return b"CONNECT " + head + b"x" * (length - len(head) - len(tail)) + tail + b"\r\n"
+
+
 LEXICAL = [
     stays("lower case", b"sub a 1\r\npub a 2\r\nhi\r\nunsub 1\r\nping\r\npong\r\n", b"MSG a 1 2\r\nhi\r\n" + PONG),
     stays("mixed case", b"SuB a 1\r\npUb a 2\r\nhi\r\nUnSuB 1\r\nPinG\r\n", b"MSG a 1 2\r\nhi\r\n" + PONG),
@@ -170,6 +176,9 @@ LIMITS = [
     stays("4096 bytes of arguments", long_sub(4096), b""),
     ends("4097 bytes of arguments", long_sub(4097), LINE_TOO_LONG),
     ends("too many bytes without LF", b"SUB " + b"x" * 5000, LINE_TOO_LONG),
+    stays("4096 bytes of CONNECT", b"", b"", before=long_connect(4096)),
+    ends("4097 bytes of CONNECT", b"", LINE_TOO_LONG, before=long_connect(4097)),
+    ends("70 KiB of CONNECT", b"", LINE_TOO_LONG, before=long_connect(70 << 10)),
     ends("too many bytes in PUB", b"PUB " + b"x" * 4095 + b" 0\r\n\r\n", LINE_TOO_LONG),
 ]
 
