@@ -23,23 +23,8 @@ enum {
     ASSEMBLE_STEP_BYTES = 64 * 1024, /* memory follows what has come, not what was announced */
     PARK_MS = 5,
     ACCEPT_TOLD_AGAIN_S = 60,
-    RESPONSES_MAX = 4096,
     RTT_VALID_S = 3600,
     LINE_SLACK_BYTES = 64, /* op name and blanks before the arguments of a control line */
-};
-
-/* Replies that a response permission allows, newest last; old ones make room. */
-typedef struct response {
-    struct response *next;
-    int64_t received_ns;
-    int64_t used;
-    uint32_t size;
-    uint8_t reply[];
-} response;
-
-struct mir_responses {
-    response *first, *last;
-    uint32_t count;
 };
 
 static void on_timer(mir_timer *timer, void *context);
@@ -303,18 +288,6 @@ static void finish_closing(mir_session *session)
     }
 }
 
-static void forget_responses(mir_session *session)
-{
-    if (session->responses == NULL) return;
-    while (session->responses->first != NULL) {
-        response *next = session->responses->first->next;
-        free(session->responses->first);
-        session->responses->first = next;
-    }
-    free(session->responses);
-    session->responses = NULL;
-}
-
 static void on_closed(mir_session *session)
 {
     mir_shard *shard = session->shard;
@@ -333,7 +306,7 @@ static void on_closed(mir_session *session)
     chunks_give(session, session->out);
     input_discard(session);
     mir_timer_cancel(&shard->loop->timers, &session->timer);
-    forget_responses(session);
+    mir_responses_destroy(session->responses);
     free(session->settle_targets);
     free(session->name);
     atomic_fetch_sub_explicit(&shard->gateway->connections, 1, memory_order_relaxed);
@@ -705,46 +678,9 @@ static void responses_note(mir_session *session, mir_view reply)
     if (reply.size == 0 || !mir_permissions_responses(session->permissions, &max, &expires_ns) ||
         mir_permissions_publish(session->permissions, reply))
         return;
-    if (session->responses == NULL) session->responses = calloc(1, sizeof *session->responses);
-    response *fresh = malloc(sizeof *fresh + reply.size);
-    if (session->responses == NULL || fresh == NULL) {
-        free(fresh); /* The safe answer without memory: the reply is not allowed. */
-        return;
-    }
-    struct mir_responses *r = session->responses;
-    int64_t now_ns = loop_of(session)->now_ns;
-    while (r->first != NULL && (r->count >= RESPONSES_MAX ||
-                                (expires_ns >= 0 && now_ns - r->first->received_ns > expires_ns))) {
-        response *old = r->first;
-        r->first = old->next;
-        if (r->first == NULL) r->last = NULL;
-        r->count--;
-        free(old);
-    }
-    *fresh = (response){.received_ns = now_ns, .size = (uint32_t)reply.size};
-    memcpy(fresh->reply, reply.data, reply.size);
-    if (r->last == NULL)
-        r->first = fresh;
-    else
-        r->last->next = fresh;
-    r->last = fresh;
-    r->count++;
-}
-
-static bool responses_allow(mir_session *session, mir_view subject)
-{
-    int64_t max, expires_ns;
-    if (session->responses == NULL ||
-        !mir_permissions_responses(session->permissions, &max, &expires_ns))
-        return false;
-    for (response *r = session->responses->first; r != NULL; r = r->next) {
-        if (!mir_view_eq((mir_view){r->reply, r->size}, subject)) continue;
-        if (expires_ns >= 0 && loop_of(session)->now_ns - r->received_ns > expires_ns) continue;
-        if (max >= 0 && r->used >= max) continue;
-        r->used++;
-        return true;
-    }
-    return false;
+    if (session->responses == NULL) session->responses = mir_responses_create();
+    if (session->responses == NULL) return;
+    mir_responses_note(session->responses, reply, max, expires_ns, loop_of(session)->now_ns);
 }
 
 /* --- delivering ---------------------------------------------------------------------------- */
@@ -1021,7 +957,8 @@ static bool read_options(json_t *object, connect_options *options)
 static void forget_login(mir_session *session)
 {
     while (session->subscriptions != NULL) subscription_remove(session, session->subscriptions);
-    forget_responses(session);
+    mir_responses_destroy(session->responses);
+    session->responses = NULL;
 }
 
 static void login_done(mir_session *session, bool accepted, const mir_permissions *permissions)
@@ -1184,7 +1121,8 @@ static void handle_publish(mir_session *session, const mir_nats_op *op, const ui
     }
     if (session->permissions != NULL &&
         !mir_permissions_publish(session->permissions, op->subject) &&
-        !responses_allow(session, op->subject)) {
+        (session->responses == NULL ||
+         !mir_responses_take(session->responses, op->subject, loop_of(session)->now_ns))) {
         refuse_publish(session, " to", op->subject);
         return;
     }

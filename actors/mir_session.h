@@ -15,6 +15,7 @@
 
 #include "mir_auth.h"
 #include "mir_nats.h"
+#include "mir_responses.h"
 #include "mir_shard.h"
 
 typedef enum mir_pause {
@@ -76,8 +77,8 @@ struct mir_session {
     mir_timer timer; /* login deadline, then pings; linger at the end; parking */
     int64_t accepted_ns, last_input_ns, rtt_at_ns, parked_until_ns;
     const mir_permissions *permissions;
-    struct mir_responses *responses;
-    char *name; /* "name/lang/version" for people; may be null */
+    mir_responses *responses; /* null before the first question */
+    char *name;               /* "name/lang/version" for people; may be null */
     const char *close_reason;
     uint64_t client_id;
     char address[48];
