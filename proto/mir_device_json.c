@@ -398,6 +398,10 @@ static void write_status(writer *w, const MirApi__V1__DeviceStatus *status)
         }
     }
     close_with(w, '}');
+    if (status != NULL && status->has_version) {
+        key(w, "version");
+        mir_bytes_printf(w->out, "%llu", (unsigned long long)status->version);
+    }
     close_with(w, '}');
 }
 
@@ -987,9 +991,9 @@ static mir_status read_events(reader *r, const json_t *json, MirApi__V1__DeviceS
 
 static mir_status read_status(reader *r, const json_t *root, MirApi__V1__DeviceStatus **out)
 {
-    /* What is shown of problems is not taken back. */
-    static const char *const known[] = {"online", "lastHearthbeat", "schema", "properties",
-                                        "events", "problems",       NULL};
+    /* What is shown of problems and of the version is not taken back. */
+    static const char *const known[] = {"online", "lastHearthbeat", "schema",  "properties",
+                                        "events", "problems",       "version", NULL};
     static const char *const known_schema[] = {"compressedSchema", "packageNames",
                                                "lastSchemaFetch", NULL};
     static const char *const known_times[] = {"desired", "reported", NULL};

@@ -80,6 +80,29 @@ static void parts_are_there_even_when_empty(void **state)
     mir_arena_free(&arena);
 }
 
+static void a_version_is_shown_and_not_taken_back(void **state)
+{
+    (void)state;
+    mir_arena arena = {0};
+    mir_error error = {""};
+    MirApi__V1__Device bare = MIR_API__V1__DEVICE__INIT, *device = NULL;
+    MirApi__V1__DeviceStatus status = MIR_API__V1__DEVICE_STATUS__INIT;
+    mir_bytes text = {0};
+    bare.status = &status;
+    status.has_version = 1;
+    status.version = UINT64_MAX;
+    mir_device_json_write(&bare, MIR_JSON_COMPACT, &text);
+    mir_bytes_u8(&text, '\0');
+    assert_non_null(
+        strstr((const char *)text.data, "\"schema\":{},\"version\":18446744073709551615}"));
+    assert_int_equal(mir_device_json_read(mir_view_cstr("{\"status\":{\"version\":7}}"), &arena,
+                                          &device, &error),
+                     MIR_OK);
+    assert_false(device->status->has_version);
+    mir_bytes_free(&text);
+    mir_arena_free(&arena);
+}
+
 static void mistakes_are_named(void **state)
 {
     (void)state;
@@ -324,6 +347,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_device_survives_both_ways),
         cmocka_unit_test(parts_are_there_even_when_empty),
+        cmocka_unit_test(a_version_is_shown_and_not_taken_back),
         cmocka_unit_test(mistakes_are_named),
         cmocka_unit_test(deep_input_is_refused),
         cmocka_unit_test(every_cut_of_a_device_is_refused),
