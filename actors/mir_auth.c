@@ -2,6 +2,7 @@
 #include "mir_auth.h"
 
 #include <crypt.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "mir_log.h"
@@ -39,6 +40,7 @@ struct mir_auth {
     user *users;
     size_t user_count;
     user *no_auth_user;
+    unsigned cost_max; /* of the passwords' hashes; 0: none is hashed */
 };
 
 static bool is_hash(const char *text)
@@ -46,6 +48,11 @@ static bool is_hash(const char *text)
     return text[0] == '$' && text[1] == '2' && strchr("abxy", text[2]) != NULL && text[2] != '\0' &&
            text[3] == '$' && text[4] >= '0' && text[4] <= '9' && text[5] >= '0' && text[5] <= '9' &&
            text[6] == '$';
+}
+
+static unsigned cost_of(const char *hash)
+{
+    return (unsigned)(hash[4] - '0') * 10 + (unsigned)(hash[5] - '0');
 }
 
 static mir_status read_rules(mir_arena *arena, const mir_config_strings *from, bool queues,
@@ -125,7 +132,10 @@ mir_status mir_auth_create(const mir_config *config, mir_auth **auth, mir_error 
                 u->password = mir_arena_strdup(&fresh->arena, mir_view_cstr(from->password));
                 if (u->password == NULL) goto memory;
                 u->hashed = is_hash(u->password);
-                if (!u->hashed) plain++;
+                if (!u->hashed)
+                    plain++;
+                else if (cost_of(u->password) > fresh->cost_max)
+                    fresh->cost_max = cost_of(u->password);
             }
             status =
                 read_permissions(&fresh->arena, &from->permissions, name, &u->permissions, error);
@@ -191,6 +201,29 @@ static bool secret_matches(const char *known, bool hashed, mir_view given)
     return same;
 }
 
+/* Work that no login can pass. */
+static void hash_for_nothing(unsigned cost, mir_view given)
+{
+    char setting[32];
+    (void)snprintf(setting, sizeof setting, "$2b$%02u$abcdefghijklmnopqrstuu", cost);
+    (void)secret_matches(setting, true, given);
+}
+
+/* A refusal takes the time of the costliest hash, whether there is such a user or not. Each step of
+ * the cost doubles the work: c, c, c + 1, … m - 1 together are as much as m. */
+static bool password_matches(const mir_auth *auth, const user *u, mir_view given)
+{
+    bool known = u != NULL && u->password != NULL;
+    bool hashed = known && u->hashed;
+    if (secret_matches(known ? u->password : "", hashed, given) && known) return true;
+    if (auth->cost_max == 0) return false;
+    if (!hashed) hash_for_nothing(auth->cost_max, given);
+    for (unsigned cost = hashed ? cost_of(u->password) : auth->cost_max; cost < auth->cost_max;
+         cost++)
+        hash_for_nothing(cost, given);
+    return false;
+}
+
 static const user *find_user(const mir_auth *auth, mir_view name)
 {
     for (size_t i = 0; i < auth->user_count; i++)
@@ -198,14 +231,16 @@ static const user *find_user(const mir_auth *auth, mir_view name)
     return NULL;
 }
 
+static bool is_nothing(const mir_credentials *credentials)
+{
+    return credentials->user.size == 0 && credentials->password.size == 0 &&
+           credentials->token.size == 0;
+}
+
 bool mir_auth_is_slow(const mir_auth *auth, const mir_credentials *credentials)
 {
     if (auth->mode == MIR_CONFIG_AUTH_TOKEN) return auth->token_hashed;
-    if (auth->mode == MIR_CONFIG_AUTH_USERS) {
-        const user *u = find_user(auth, credentials->user);
-        return u != NULL && u->hashed;
-    }
-    return false;
+    return auth->cost_max != 0 && !is_nothing(credentials);
 }
 
 bool mir_auth_check(const mir_auth *auth, const mir_credentials *credentials,
@@ -218,15 +253,12 @@ bool mir_auth_check(const mir_auth *auth, const mir_credentials *credentials,
         return secret_matches(auth->token, auth->token_hashed, credentials->token);
     case MIR_CONFIG_AUTH_USERS: {
         const user *u;
-        if (credentials->user.size == 0 && credentials->password.size == 0 &&
-            credentials->token.size == 0) {
+        if (is_nothing(credentials)) {
             u = auth->no_auth_user;
             if (u == NULL) return false;
         } else {
             u = find_user(auth, credentials->user);
-            if (u == NULL || u->password == NULL ||
-                !secret_matches(u->password, u->hashed, credentials->password))
-                return false;
+            if (!password_matches(auth, u, credentials->password)) return false;
         }
         *permissions = u->permissions;
         return true;

@@ -3,10 +3,13 @@
  *
  * Why        The gateway asks; this decides, from configuration alone.
  * Ownership  mir_auth owns users and permissions; sessions borrow a mir_permissions until the end.
- * Affinity   Immutable after create: any thread. mir_auth_check_password may take tens of
+ * Affinity   Immutable after create: any thread. mir_auth_check may take tens of
  *            milliseconds (bcrypt): on a worker.
  * Bounds     Lists as long as the configuration's.
- * Errors     create: MIR_E_INVALID with the entry that is wrong. */
+ * Errors     create: MIR_E_INVALID with the entry that is wrong.
+ *
+ * Secrecy    How long a refusal takes does not tell whether there is such a user: with a hashed
+ *            password in the configuration every refusal costs as much as the costliest one. */
 #ifndef MIR_AUTH_H
 #define MIR_AUTH_H
 
@@ -26,7 +29,7 @@ void mir_auth_destroy(mir_auth *auth);
 bool mir_auth_required(const mir_auth *auth);
 /* What a connection may before its CONNECT where none is required; null: everything. */
 const mir_permissions *mir_auth_unnamed(const mir_auth *auth);
-/* Whether checking these credentials costs enough to need a worker. */
+/* Whether checking these credentials costs enough to need a worker. Says nothing about users. */
 bool mir_auth_is_slow(const mir_auth *auth, const mir_credentials *credentials);
 /* True when they are right; *permissions is null when everything is allowed. */
 bool mir_auth_check(const mir_auth *auth, const mir_credentials *credentials,

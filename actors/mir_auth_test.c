@@ -16,6 +16,16 @@ static mir_config config;
 static mir_config_user users[USERS_MAX];
 static mir_auth *auth;
 
+/* In rounds of bcrypt, which are its cost. */
+static uint64_t hashed_work;
+
+/* Comes before the library's. */
+char *crypt_r(const char *phrase, const char *setting, struct crypt_data *data)
+{
+    hashed_work += UINT64_C(1) << strtoul(setting + 4, NULL, 10);
+    return crypt_rn(phrase, setting, data, sizeof *data);
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -293,14 +303,59 @@ static void users_pass_with_their_own_password_alone(void **state)
     assert_false(passes("", "x", NULL));
     assert_false(passes("guest", "", NULL));
     assert_false(passes(NULL, NULL, "x"));
-    mir_credentials slow = {.user = text("b")}, fast = {.user = text("a")};
-    assert_true(mir_auth_is_slow(auth, &slow));
-    assert_false(mir_auth_is_slow(auth, &fast));
     const mir_permissions *guest = NULL;
     mir_credentials nothing = {{NULL, 0}, {NULL, 0}, {NULL, 0}};
+    assert_false(mir_auth_is_slow(auth, &nothing));
     assert_true(mir_auth_check(auth, &nothing, &guest));
     assert_false(mir_permissions_publish(guest, text("a")));
     assert_null(log_in("a", "x"));
+}
+
+static uint64_t work_of(const char *user, const char *password)
+{
+    mir_credentials credentials = {.user = text(user), .password = text(password)};
+    assert_true(mir_auth_is_slow(auth, &credentials));
+    hashed_work = 0;
+    assert_false(passes(user, password, NULL));
+    return hashed_work;
+}
+
+static void a_refusal_costs_the_same_whether_there_is_such_a_user(void **state)
+{
+    (void)state;
+    config.auth.mode = MIR_CONFIG_AUTH_USERS;
+    config.auth.user_count = 4;
+    users[0] = (mir_config_user){
+        .user = (char *)(uintptr_t) "costly",
+        .password =
+            (char *)(uintptr_t) "$2b$07$abcdefghijklmnopqrstuubRTrkxzBf5QHqtrhXEpJ2AYPnERaqim"};
+    users[1] = (mir_config_user){
+        .user = (char *)(uintptr_t) "cheap",
+        .password =
+            (char *)(uintptr_t) "$2b$04$abcdefghijklmnopqrstuubRTrkxzBf5QHqtrhXEpJ2AYPnERaqim"};
+    users[2] =
+        (mir_config_user){.user = (char *)(uintptr_t) "plain", .password = (char *)(uintptr_t) "x"};
+    users[3] = (mir_config_user){.user = (char *)(uintptr_t) "none"};
+    mir_error error = {{0}};
+    assert_int_equal(mir_auth_create(&config, &auth, &error), MIR_OK);
+    static const char *const names[] = {"costly", "cheap", "plain", "none", "nobody", ""};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        assert_int_equal(work_of(names[i], "wrong"), 1 << 7);
+    /* Nobody's password is the empty one, and it is hashed for nobody. */
+    for (size_t i = 0; i + 1 < sizeof names / sizeof names[0]; i++)
+        assert_int_equal(work_of(names[i], ""), 0);
+    assert_true(passes("plain", "x", NULL));
+    assert_false(passes("nobody", "abcdefghijklmnopqrstuu", NULL));
+    /* Without a hash there is nothing to wait for. */
+    mir_auth_destroy(auth);
+    auth = NULL;
+    users[0].password = users[1].password = (char *)(uintptr_t) "y";
+    assert_int_equal(mir_auth_create(&config, &auth, &error), MIR_OK);
+    mir_credentials nobody = {.user = text("nobody"), .password = text("y")};
+    assert_false(mir_auth_is_slow(auth, &nobody));
+    hashed_work = 0;
+    assert_false(passes("nobody", "y", NULL));
+    assert_int_equal(hashed_work, 0);
 }
 
 static void mode_none_asks_nobody(void **state)
@@ -329,6 +384,7 @@ int main(void)
         CASE(an_entry_that_is_no_subject_is_refused_by_name),
         CASE(a_token_must_be_the_token),
         CASE(users_pass_with_their_own_password_alone),
+        CASE(a_refusal_costs_the_same_whether_there_is_such_a_user),
         CASE(mode_none_asks_nobody),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
