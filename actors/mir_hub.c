@@ -53,7 +53,8 @@ static const service_name device_services[] = {
 
 unsigned mir_hub_shard_of(const mir_hub *hub, mir_view device_id)
 {
-    unsigned partition = (unsigned)(mir_hash_view(device_id) % MIR_PARTITIONS);
+    unsigned partition =
+        (unsigned)(mir_hash_fixed(device_id.data, device_id.size) % MIR_PARTITIONS);
     return partition % hub->shard_count;
 }
 

@@ -2,25 +2,15 @@
 #include "mir_schema.h"
 
 #include <stdlib.h>
-#include <sys/auxv.h>
 
 #include "mir_assert.h"
 #include "mir_hash.h"
 #include "mir_schema_internal.h"
 
-uint64_t mir_schema_secret(void)
-{
-    /* Sixteen random bytes that the kernel gives to every process. */
-    uint64_t secret = 0;
-    const void *random = (const void *)getauxval(AT_RANDOM); // NOLINT
-    if (random != NULL) memcpy(&secret, random, sizeof secret);
-    return secret;
-}
-
 const mir_schema_symbol *mir_schema_lookup(const mir_schema_table *table, mir_view name)
 {
     if (table->capacity == 0) return NULL;
-    uint64_t at = XXH3_64bits_withSeed(name.data, name.size, mir_schema_secret());
+    uint64_t at = mir_hash_view(name);
     for (;; at++) {
         const mir_schema_symbol *slot = &table->slots[at & (table->capacity - 1)];
         if (slot->kind == MIR_SYMBOL_NONE) return NULL;

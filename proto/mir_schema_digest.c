@@ -63,7 +63,7 @@ static unsigned slot_of(uint32_t number)
 
 static XXH128_hash_t hash(const void *data, size_t size)
 {
-    return XXH3_128bits_withSeed(data, size, mir_schema_secret());
+    return XXH3_128bits_withSeed(data, size, mir_hash_keyed.seed);
 }
 
 static XXH128_hash_t digest_of(shape outer, mir_view view) // NOLINT(misc-no-recursion)

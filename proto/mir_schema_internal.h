@@ -47,8 +47,6 @@ struct mir_schema {
     uint64_t digest[2];
 };
 
-/* Random to anybody outside of this process, constant within it. */
-uint64_t mir_schema_secret(void);
 const mir_schema_symbol *mir_schema_lookup(const mir_schema_table *table, mir_view name);
 /* Of the whole set, independent of the order of files, fields and map entries. */
 void mir_schema_digest(mir_view set, uint64_t digest[2]);

@@ -163,7 +163,7 @@ static mir_status full_name(loader *load, mir_view scope, mir_view name, const c
 
 static void table_put(mir_schema_table *table, mir_schema_symbol symbol)
 {
-    uint64_t at = XXH3_64bits_withSeed(symbol.name, symbol.name_size, mir_schema_secret());
+    uint64_t at = mir_hash_bytes(symbol.name, symbol.name_size);
     while (table->slots[at & (table->capacity - 1)].kind != MIR_SYMBOL_NONE) at++;
     table->slots[at & (table->capacity - 1)] = symbol;
     table->count++;

@@ -22,7 +22,7 @@ void mir_tlog_log_header(uint8_t *to, uint64_t generation, int64_t base_ns)
     (void)mir_tlog_put_u32(to + 8, MIR_TLOG_LOG_VERSION);
     (void)mir_tlog_put_u64(to + 16, generation);
     (void)mir_tlog_put_u64(to + 24, (uint64_t)base_ns);
-    (void)mir_tlog_put_u64(to + 56, mir_hash_bytes(to, 56));
+    (void)mir_tlog_put_u64(to + 56, mir_hash_fixed(to, 56));
     memcpy(to + HEADER_COPY_BYTES, to, HEADER_COPY_BYTES);
 }
 
@@ -37,7 +37,7 @@ static mir_status header_read(mir_view bytes, uint64_t generation, int64_t *base
     for (int copy = 0; copy < 2; copy++) {
         const uint8_t *header = bytes.data + copy * HEADER_COPY_BYTES;
         if (memcmp(header, log_magic, sizeof log_magic) != 0 ||
-            mir_tlog_get_u64(header + 56) != mir_hash_bytes(header, 56)) {
+            mir_tlog_get_u64(header + 56) != mir_hash_fixed(header, 56)) {
             continue;
         }
         if (mir_tlog_get_u32(header + 8) != MIR_TLOG_LOG_VERSION) {
@@ -71,7 +71,7 @@ size_t mir_tlog_log_frame(uint8_t *frame, uint32_t payload_size, uint32_t row_co
     (void)mir_tlog_put_u32(frame + 8, row_count);
     (void)mir_tlog_put_u64(frame + 16, sequence);
     (void)mir_tlog_put_u64(frame + 24,
-                           mir_hash_bytes(frame + MIR_TLOG_FRAME_HEADER_BYTES, payload_size));
+                           mir_hash_fixed(frame + MIR_TLOG_FRAME_HEADER_BYTES, payload_size));
     (void)mir_tlog_put_u32(frame + 12, frame_check(frame, generation));
     size_t size = MIR_TLOG_FRAME_HEADER_BYTES + (size_t)payload_size;
     while (size % MIR_TLOG_FRAME_ALIGN != 0) frame[size++] = 0;
@@ -98,7 +98,7 @@ static bool frame_at(mir_view bytes, size_t start, uint64_t generation, frame_vi
     const uint32_t size = mir_tlog_get_u32(header + 4);
     if (size > left) return false;
     const uint8_t *payload = header + MIR_TLOG_FRAME_HEADER_BYTES;
-    if (mir_tlog_get_u64(header + 24) != mir_hash_bytes(payload, size)) return false;
+    if (mir_tlog_get_u64(header + 24) != mir_hash_fixed(payload, size)) return false;
     size_t end = start + MIR_TLOG_FRAME_HEADER_BYTES + size;
     end = (end + MIR_TLOG_FRAME_ALIGN - 1) / MIR_TLOG_FRAME_ALIGN * MIR_TLOG_FRAME_ALIGN;
     *frame = (frame_view){.start = start,

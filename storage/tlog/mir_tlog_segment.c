@@ -154,7 +154,7 @@ static uint32_t chunk_encode(mir_tlog_codec *codec, mir_bytes *out, chunk_scratc
     const size_t payload = out->size - start - MIR_TLOG_CHUNK_HEADER_BYTES;
     (void)mir_tlog_put_u32(head, CHUNK_MAGIC);
     (void)mir_tlog_put_u32(head + 4, (uint32_t)payload);
-    (void)mir_tlog_put_u64(head + 8, mir_hash_bytes(head + MIR_TLOG_CHUNK_HEADER_BYTES, payload));
+    (void)mir_tlog_put_u64(head + 8, mir_hash_fixed(head + MIR_TLOG_CHUNK_HEADER_BYTES, payload));
     return kept;
 }
 
@@ -168,7 +168,7 @@ mir_status mir_tlog_chunk_read(mir_tlog_segment *segment, const mir_tlog_chunk *
     if (result < 0) return result == -ENODATA ? MIR_E_CORRUPT : mir_status_from_errno(-result);
     const size_t payload = chunk->size - MIR_TLOG_CHUNK_HEADER_BYTES;
     if (mir_tlog_get_u32(room) != CHUNK_MAGIC || mir_tlog_get_u32(room + 4) != payload ||
-        mir_tlog_get_u64(room + 8) != mir_hash_bytes(room + MIR_TLOG_CHUNK_HEADER_BYTES, payload)) {
+        mir_tlog_get_u64(room + 8) != mir_hash_fixed(room + MIR_TLOG_CHUNK_HEADER_BYTES, payload)) {
         return MIR_E_CORRUPT;
     }
     bytes->size += chunk->size;
@@ -409,7 +409,7 @@ mir_status mir_tlog_segment_begin(const mir_tlog_files *files, const char *path,
     (void)mir_tlog_put_u64(header + 16, head->id);
     (void)mir_tlog_put_u64(header + 24, head->generation_min);
     (void)mir_tlog_put_u64(header + 32, head->generation_max);
-    (void)mir_tlog_put_u64(header + 56, mir_hash_bytes(header, 56));
+    (void)mir_tlog_put_u64(header + 56, mir_hash_fixed(header, 56));
     made->buffer.size = MIR_TLOG_SEGMENT_HEADER_BYTES;
     const int result = files->create(files->context, path, &made->handle);
     if (result < 0) {
@@ -452,7 +452,7 @@ static mir_status block_end(mir_tlog_segment_writer *writer, mir_tlog_codec *cod
     const size_t stored = writer->index.size - start - INDEX_BLOCK_HEADER_BYTES;
     (void)mir_tlog_put_u32(head, (uint32_t)stored);
     (void)mir_tlog_put_u32(head + 4, (uint32_t)writer->entries.size);
-    (void)mir_tlog_put_u64(head + 8, mir_hash_bytes(head + INDEX_BLOCK_HEADER_BYTES, stored));
+    (void)mir_tlog_put_u64(head + 8, mir_hash_fixed(head + INDEX_BLOCK_HEADER_BYTES, stored));
     mir_tlog_bytes_varint(&writer->directory, stored + INDEX_BLOCK_HEADER_BYTES);
     mir_tlog_bytes_varint(&writer->directory, writer->block_measurement);
     mir_tlog_bytes_text(&writer->directory, writer->block_device);
@@ -795,11 +795,11 @@ static mir_status segment_end(mir_tlog_segment_writer *writer, mir_tlog_codec *c
     (void)mir_tlog_put_u64(trailer + 8, footer_offset);
     (void)mir_tlog_put_u32(trailer + 16, (uint32_t)stored);
     (void)mir_tlog_put_u32(trailer + 20, (uint32_t)footer.size);
-    (void)mir_tlog_put_u64(trailer + 24, mir_hash_bytes(writer->buffer.data + footer_at, stored));
+    (void)mir_tlog_put_u64(trailer + 24, mir_hash_fixed(writer->buffer.data + footer_at, stored));
     (void)mir_tlog_put_u64(trailer + 32, writer->head.id);
     (void)mir_tlog_put_u64(trailer + 40, 0);
     memcpy(trailer + 48, trailer_magic, sizeof trailer_magic);
-    (void)mir_tlog_put_u64(trailer + 56, mir_hash_bytes(trailer, 56));
+    (void)mir_tlog_put_u64(trailer + 56, mir_hash_fixed(trailer, 56));
     const bool fits = footer.size <= MIR_TLOG_FOOTER_BYTES_MAX;
     mir_bytes_free(&footer);
     if (!fits) return mir_error_set(error, MIR_E_TOO_LARGE, "a segment's footer is too large");
@@ -927,7 +927,7 @@ static mir_status segment_load(mir_tlog_segment *segment, const char *path, uint
     }
     if (result < 0) return mir_error_os(error, -result, "read %s", path);
     const bool header_whole = memcmp(header, segment_magic, sizeof segment_magic) == 0 &&
-                              mir_tlog_get_u64(header + 56) == mir_hash_bytes(header, 56);
+                              mir_tlog_get_u64(header + 56) == mir_hash_fixed(header, 56);
     if (header_whole && mir_tlog_get_u32(header + 8) != MIR_TLOG_SEGMENT_VERSION) {
         return mir_error_set(error, MIR_E_UNSUPPORTED,
                              "%s has format version %u, this program reads version %d: start the "
@@ -945,7 +945,7 @@ static mir_status segment_load(mir_tlog_segment *segment, const char *path, uint
     const uint32_t stored = mir_tlog_get_u32(trailer + 16);
     const uint32_t raw_size = mir_tlog_get_u32(trailer + 20);
     if (memcmp(trailer + 48, trailer_magic, sizeof trailer_magic) != 0 ||
-        mir_tlog_get_u64(trailer + 56) != mir_hash_bytes(trailer, 56) ||
+        mir_tlog_get_u64(trailer + 56) != mir_hash_fixed(trailer, 56) ||
         mir_tlog_get_u64(trailer + 32) != id || raw_size > MIR_TLOG_FOOTER_BYTES_MAX ||
         footer_offset > segment->size - sizeof trailer ||
         stored != segment->size - sizeof trailer - footer_offset || index_offset < sizeof header ||
@@ -962,7 +962,7 @@ static mir_status segment_load(mir_tlog_segment *segment, const char *path, uint
         goto out;
     }
     status = MIR_E_CORRUPT;
-    if (mir_tlog_get_u64(trailer + 24) == mir_hash_bytes(packed, stored)) {
+    if (mir_tlog_get_u64(trailer + 24) == mir_hash_fixed(packed, stored)) {
         status = mir_tlog_decompress(codec, raw, raw_size, mir_view_of(packed, stored));
     }
     if (status == MIR_OK) {
@@ -1044,7 +1044,7 @@ static mir_status block_load(mir_tlog_index_cursor *cursor, mir_tlog_codec *code
     const uint32_t stored = block->size - INDEX_BLOCK_HEADER_BYTES;
     const uint32_t raw_size = mir_tlog_get_u32(packed + 4);
     if (mir_tlog_get_u32(packed) != stored || raw_size > INDEX_BLOCK_BYTES_MAX ||
-        mir_tlog_get_u64(packed + 8) != mir_hash_bytes(packed + INDEX_BLOCK_HEADER_BYTES, stored)) {
+        mir_tlog_get_u64(packed + 8) != mir_hash_fixed(packed + INDEX_BLOCK_HEADER_BYTES, stored)) {
         goto out;
     }
     cursor->raw = malloc((size_t)raw_size + 1);

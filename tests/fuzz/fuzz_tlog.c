@@ -92,7 +92,7 @@ static void repair_segment(uint8_t *data, size_t size)
         if (mir_tlog_get_u32(data + at) != CHUNK_MAGIC) continue;
         const uint32_t payload = mir_tlog_get_u32(data + at + 4);
         if (payload > size - at - 16) continue;
-        (void)mir_tlog_put_u64(data + at + 8, mir_hash_bytes(data + at + 16, payload));
+        (void)mir_tlog_put_u64(data + at + 8, mir_hash_fixed(data + at + 16, payload));
     }
     uint8_t *trailer = data + size - MIR_TLOG_SEGMENT_TRAILER_BYTES;
     const uint64_t index = mir_tlog_get_u64(trailer);
@@ -102,14 +102,14 @@ static void repair_segment(uint8_t *data, size_t size)
     for (uint64_t at = index; at < footer && footer <= end && footer - at >= 16;) {
         const uint32_t block = mir_tlog_get_u32(data + at);
         if (block > footer - at - 16) break;
-        (void)mir_tlog_put_u64(data + at + 8, mir_hash_bytes(data + at + 16, block));
+        (void)mir_tlog_put_u64(data + at + 8, mir_hash_fixed(data + at + 16, block));
         at += 16 + block;
     }
     if (footer <= end && stored <= end - footer) {
-        (void)mir_tlog_put_u64(trailer + 24, mir_hash_bytes(data + footer, stored));
+        (void)mir_tlog_put_u64(trailer + 24, mir_hash_fixed(data + footer, stored));
     }
-    (void)mir_tlog_put_u64(data + 56, mir_hash_bytes(data, 56));
-    (void)mir_tlog_put_u64(trailer + 56, mir_hash_bytes(trailer, 56));
+    (void)mir_tlog_put_u64(data + 56, mir_hash_fixed(data, 56));
+    (void)mir_tlog_put_u64(trailer + 56, mir_hash_fixed(trailer, 56));
 }
 
 static void read_segment(uint8_t *data, size_t size)
