@@ -34,6 +34,8 @@ typedef enum mir_function {
     MIR_CORE_DELETE,
     MIR_CORE_LIST,
     MIR_CORE_SCHEMA,
+    MIR_CMD_LIST,
+    MIR_CMD_SEND,
     MIR_TLM_LIST,
     MIR_TLM_QUERY,
     MIR_SYS_STATUS,

@@ -11,6 +11,7 @@
 #include "mir_ask.h"
 #include "mir_assert.h"
 #include "mir_clock.h"
+#include "mir_cmd_service.h"
 #include "mir_core_service.h"
 #include "mir_hash.h"
 #include "mir_log.h"
@@ -27,6 +28,7 @@ const mir_request_handler mir_request_handlers[MIR_FUNCTION_COUNT] = {
     [MIR_CORE_CREATE] = mir_core_create,  [MIR_CORE_CREATES] = mir_core_creates,
     [MIR_CORE_UPDATE] = mir_core_update,  [MIR_CORE_DELETE] = mir_core_delete,
     [MIR_CORE_LIST] = mir_core_list,      [MIR_CORE_SCHEMA] = mir_core_schema,
+    [MIR_CMD_LIST] = mir_cmd_list,        [MIR_CMD_SEND] = mir_cmd_send,
     [MIR_TLM_LIST] = mir_tlm_list,        [MIR_TLM_QUERY] = mir_tlm_query,
     [MIR_SYS_STATUS] = mir_status_report,
 };
@@ -40,6 +42,7 @@ static const service_name client_services[] = {
     {"core", "create", MIR_CORE_CREATE}, {"core", "creates", MIR_CORE_CREATES},
     {"core", "update", MIR_CORE_UPDATE}, {"core", "delete", MIR_CORE_DELETE},
     {"core", "list", MIR_CORE_LIST},     {"core", "schema", MIR_CORE_SCHEMA},
+    {"cmd", "list", MIR_CMD_LIST},       {"cmd", "send", MIR_CMD_SEND},
     {"tlm", "list", MIR_TLM_LIST},       {"tlm", "query", MIR_TLM_QUERY},
     {"sys", "status", MIR_SYS_STATUS},
 };

@@ -83,6 +83,25 @@ void mir_letters_discard(mir_letters *letters)
     }
 }
 
+size_t mir_block_add(char *block, size_t size, size_t capacity, const char *name, mir_view value)
+{
+    enum { FIRST = sizeof "NATS/1.0\r\n" - 1 };
+    size_t name_size = strlen(name);
+    size_t extra = name_size + 2 + value.size + 2;
+    if (size < FIRST || extra > capacity || size > capacity - extra) return 0;
+    char *at = block + FIRST;
+    memmove(at + extra, at, size - FIRST);
+    memcpy(at, name, name_size);
+    at += name_size;
+    *at++ = ':';
+    *at++ = ' ';
+    if (value.size != 0) memcpy(at, value.data, value.size);
+    at += value.size;
+    *at++ = '\r';
+    *at = '\n';
+    return size + extra;
+}
+
 size_t mir_chain_block(mir_view request_header, mir_view instance, char *to)
 {
     static const char first[] = "NATS/1.0\r\n", name[] = "mir-trigger-chain: ";

@@ -40,4 +40,8 @@ void mir_letters_discard(mir_letters *letters);
 enum { MIR_CHAIN_BLOCK_BYTES_MAX = 4096 };
 size_t mir_chain_block(mir_view request_header, mir_view instance, char *to);
 
+/* Puts a line in front of the others of a block. `capacity` is that of the block's memory; returns
+ * the new size, or 0 when it does not fit. The value has no control characters. */
+size_t mir_block_add(char *block, size_t size, size_t capacity, const char *name, mir_view value);
+
 #endif

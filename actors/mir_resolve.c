@@ -25,30 +25,28 @@ static void fail(mir_resolution *resolution, const char *text)
     mir_request_finish(request);
 }
 
-static mir_status group_of_error(mir_resolution *resolution, mir_view hash, const char *cause,
-                                 mir_schema_group **group)
+mir_status mir_resolve_failed(mir_schema_groups *groups, mir_view hash, const char *cause,
+                              mir_schema_group **group)
 {
     char text[MIR_ERROR_TEXT_BYTES_MAX + 64];
     (void)snprintf(text, sizeof text, "cannot reconcile device schema: %s", cause);
-    return mir_schema_groups_of_error(&resolution->groups, hash, text, group);
+    return mir_schema_groups_of_error(groups, hash, text, group);
 }
 
-/* The group of what the store has. */
-static mir_status group_of_stored(mir_resolution *resolution,
-                                  const MirStore__V1__DeviceRecord *record,
-                                  mir_schema_group **group)
+mir_status mir_resolve_stored(mir_hub *hub, mir_schema_groups *groups,
+                              const MirStore__V1__DeviceRecord *record, mir_schema_group **group)
 {
     mir_view hash = mir_resolve_schema_hash(record);
-    *group = mir_schema_groups_find(&resolution->groups, hash);
+    *group = mir_schema_groups_find(groups, hash);
     if (*group != NULL) return MIR_OK;
     mir_error error = {{0}};
     mir_known_schema known;
-    mir_status status = mir_schemas_get(resolution->request->hub->schemas, hash, &known, &error);
+    mir_status status = mir_schemas_get(hub->schemas, hash, &known, &error);
     if (status == MIR_E_NO_MEMORY) return status;
     if (status != MIR_OK)
-        return group_of_error(resolution, hash,
-                              error.text[0] == '\0' ? mir_status_name(status) : error.text, group);
-    status = mir_schema_groups_of_schema(&resolution->groups, hash, known.schema, group);
+        return mir_resolve_failed(
+            groups, hash, error.text[0] == '\0' ? mir_status_name(status) : error.text, group);
+    status = mir_schema_groups_of_schema(groups, hash, known.schema, group);
     mir_schema_unref(known.schema);
     return status;
 }
@@ -70,8 +68,10 @@ static void pulled(mir_request *request)
             status = MIR_OK;
         } else if (status == MIR_OK) {
             status = pull->errors[i] != NULL
-                         ? group_of_error(resolution, (mir_view){0}, pull->errors[i], &group)
-                         : group_of_stored(resolution, resolution->records[place], &group);
+                         ? mir_resolve_failed(&resolution->groups, (mir_view){0}, pull->errors[i],
+                                              &group)
+                         : mir_resolve_stored(request->hub, &resolution->groups,
+                                              resolution->records[place], &group);
         }
         resolution->group_of[place] = group;
     }
@@ -128,7 +128,8 @@ void mir_resolve(mir_request *request, MirStore__V1__DeviceRecord **records, siz
         resolution->group_of[i] = NULL;
         if (refresh || mir_resolve_schema_hash(records[i]).size == 0) {
             places[unknown++] = i;
-        } else if (group_of_stored(resolution, records[i], &resolution->group_of[i]) != MIR_OK) {
+        } else if (mir_resolve_stored(request->hub, &resolution->groups, records[i],
+                                      &resolution->group_of[i]) != MIR_OK) {
             fail(resolution, "the server is out of memory");
             return;
         }

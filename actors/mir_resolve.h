@@ -30,6 +30,13 @@ typedef struct mir_resolution {
 /* What the store says of a device's schema: empty when it has none. */
 mir_view mir_resolve_schema_hash(const MirStore__V1__DeviceRecord *record);
 
+/* The group of what the store has, and of a failure, for those who ask devices one by one. */
+MIR_MUST_CHECK mir_status mir_resolve_stored(mir_hub *hub, mir_schema_groups *groups,
+                                             const MirStore__V1__DeviceRecord *record,
+                                             mir_schema_group **group);
+MIR_MUST_CHECK mir_status mir_resolve_failed(mir_schema_groups *groups, mir_view hash,
+                                             const char *cause, mir_schema_group **group);
+
 /* Runs `then` on a worker, perhaps before it returns, with request->resolution set. Devices without
  * a known schema are asked for it, and all of them with `refresh`. */
 void mir_resolve(mir_request *request, MirStore__V1__DeviceRecord **records, size_t count,

@@ -110,6 +110,24 @@ mir_status mir_schema_groups_add(mir_schema_groups *groups, mir_schema_group *gr
     return MIR_OK;
 }
 
+mir_status mir_schema_group_ids(const mir_schema_group *group, mir_arena *arena,
+                                MirApi__V1__DeviceIdPair ***ids, size_t *count)
+{
+    MirApi__V1__DeviceIdPair **list = mir_arena_alloc(arena, (group->count + 1) * sizeof *list);
+    MirApi__V1__DeviceIdPair *pairs = mir_arena_alloc(arena, (group->count + 1) * sizeof *pairs);
+    if (list == NULL || pairs == NULL) return MIR_E_NO_MEMORY;
+    for (size_t i = 0; i < group->count; i++) {
+        mir_api__v1__device_id_pair__init(&pairs[i]);
+        pairs[i].device_id = group->records[i]->device_id;
+        pairs[i].name = group->records[i]->name;
+        pairs[i].namespace_ = group->records[i]->namespace_;
+        list[i] = &pairs[i];
+    }
+    *ids = list;
+    *count = group->count;
+    return MIR_OK;
+}
+
 void mir_schema_groups_free(mir_schema_groups *groups)
 {
     for (mir_schema_group *group = groups->made_last; group != NULL; group = group->made_before)

@@ -22,6 +22,7 @@ typedef struct mir_schema_group {
     mir_map_node by_content; /* of its schema or of its error */
     const char *error;       /* null: a group of a schema */
     mir_schema *schema;
+    void *context; /* its user's */
     MirStore__V1__DeviceRecord **records;
     size_t count;
     size_t capacity;
@@ -53,6 +54,9 @@ MIR_MUST_CHECK mir_status mir_schema_groups_of_error(mir_schema_groups *groups, 
                                                      const char *text, mir_schema_group **group);
 MIR_MUST_CHECK mir_status mir_schema_groups_add(mir_schema_groups *groups, mir_schema_group *group,
                                                 MirStore__V1__DeviceRecord *record);
+/* Who is in the group, as lists show it; the strings are those of the records. */
+MIR_MUST_CHECK mir_status mir_schema_group_ids(const mir_schema_group *group, mir_arena *arena,
+                                               MirApi__V1__DeviceIdPair ***ids, size_t *count);
 void mir_schema_groups_free(mir_schema_groups *groups);
 
 #endif

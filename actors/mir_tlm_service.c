@@ -234,24 +234,6 @@ static mir_status describe(listing *list, mir_bytes *explore, size_t head_size,
     return status;
 }
 
-static mir_status set_ids(listing *list, const mir_schema_group *group,
-                          MirApi__V1__DevicesTelemetry *entry)
-{
-    mir_arena *arena = &list->request->arena;
-    entry->ids = mir_arena_alloc(arena, (group->count + 1) * sizeof *entry->ids);
-    MirApi__V1__DeviceIdPair *pairs = mir_arena_alloc(arena, (group->count + 1) * sizeof *pairs);
-    if (entry->ids == NULL || pairs == NULL) return MIR_E_NO_MEMORY;
-    for (size_t i = 0; i < group->count; i++) {
-        mir_api__v1__device_id_pair__init(&pairs[i]);
-        pairs[i].device_id = group->records[i]->device_id;
-        pairs[i].name = group->records[i]->name;
-        pairs[i].namespace_ = group->records[i]->namespace_;
-        entry->ids[i] = &pairs[i];
-    }
-    entry->n_ids = group->count;
-    return MIR_OK;
-}
-
 static mir_status set_descriptors(listing *list, const mir_schema_group *group,
                                   MirApi__V1__DevicesTelemetry *entry)
 {
@@ -284,7 +266,7 @@ static mir_status add_groups(listing *list, const mir_schema_group_list *groups,
         if (entry == NULL) return MIR_E_NO_MEMORY;
         mir_api__v1__devices_telemetry__init(entry);
         response->devices_telemetry[response->n_devices_telemetry++] = entry;
-        status = set_ids(list, group, entry);
+        status = mir_schema_group_ids(group, &list->request->arena, &entry->ids, &entry->n_ids);
         if (group->error != NULL)
             entry->error = (char *)(uintptr_t)group->error;
         else if (status == MIR_OK)

@@ -102,6 +102,8 @@ SERVICES = {
     "core.delete": ("DeleteDeviceRequest", "DeleteDeviceResponse"),
     "core.list": ("ListDeviceRequest", "ListDeviceResponse"),
     "core.schema": ("RefreshDeviceSchemaRequest", "RefreshDeviceSchemaResponse"),
+    "cmd.list": ("SendListCommandsRequest", "SendListCommandsResponse"),
+    "cmd.send": ("SendCommandRequest", "SendCommandResponse"),
 }
 
 
@@ -240,11 +242,11 @@ class Bus(Connection):
         assert len(found) <= 1
         return found[0] if found else None
 
-    def events(self, device=None, kind=None):
+    def events(self, device=None, kind=None, module="core"):
         found = []
         for message in list(self.heard):
             tokens = message.subject.split(".")
-            if len(tokens) != 5 or tokens[2:4] != ["core", "v1alpha"]:
+            if len(tokens) != 5 or tokens[2:4] != [module, "v1alpha"]:
                 continue
             if device in (None, tokens[1]) and kind in (None, tokens[4]):
                 spec = api.CreateEventRequest.FromString(message.data).spec

@@ -1,0 +1,898 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "mir_cmd_sending.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "mir/device/v1/mir.pb-c.h"
+#include "mir_ask.h"
+#include "mir_clock.h"
+#include "mir_events.h"
+#include "mir_json_codec.h"
+#include "mir_json_text.h"
+#include "mir_limits.h"
+#include "mir_nats.h"
+#include "mir_pb.h"
+#include "mir_resolve.h"
+#include "mir_twin.h"
+
+enum {
+    HEADER_BYTES_MAX = MIR_CHAIN_BLOCK_BYTES_MAX + MIR_CMD_NAME_BYTES_MAX + 64,
+    KNOWN_NAMES_BYTES_MAX = 1024,
+    PARTIAL_BYTES_MAX = 256 * 1024,
+};
+
+#define ERROR_NAME "mir.device.v1.Error"
+#define VOID_NAME  "mir.device.v1.Void"
+
+typedef MirApi__V1__SendCommandResponse__CommandResponse entry_message;
+typedef MirApi__V1__SendCommandResponse__CommandResponses__DeviceResponsesEntry entry_pair;
+
+/* What one schema makes of the command: the same for all devices of a group. */
+typedef struct plan {
+    mir_schema *schema;    /* null: nothing is validated */
+    const char *error;     /* null: it can be sent */
+    const char *name;      /* full */
+    const char *template_; /* with show_template */
+    mir_view payload;
+    mir_view header;
+    bool is_unknown; /* `error` says that the schema has no such message: a newer one may */
+} plan;
+
+typedef enum target_state {
+    CHECKING,
+    READY,
+    SENT,
+    FINAL,
+} target_state;
+
+typedef struct sending sending;
+
+typedef struct target {
+    mir_mpsc_node inbox;
+    struct target *next; /* of its batch */
+    sending *all;
+    MirStore__V1__DeviceRecord *record;
+    plan *plan;
+    uint8_t state;
+    bool was_asked_again; /* for a schema that has the command */
+    bool is_told;         /* in a partial answer */
+    entry_message entry;
+    /* What came back: */
+    mir_status status;
+    uint8_t *answer; /* the name, a zero byte, the payload */
+    size_t name_size, payload_size;
+    char *asked_error;
+    mir_post post;
+    union {
+        mir_twin_waiter waiter;
+        mir_ask ask;
+    };
+} target;
+
+struct sending {
+    mir_request *request;
+    MirApi__V1__SendCommandRequest *input;
+    mir_schema_groups groups;
+    plan *raw; /* without validation */
+    target *targets;
+    size_t count;
+    size_t unchecked, in_error, left;
+    size_t told;
+    bool is_decided; /* what is ready is sent */
+    bool was_sent;
+    bool failed; /* without memory: what is under way is awaited, then that is the answer */
+    int64_t timeout_ns;
+    mir_mpsc inbox;
+    /* What is in the inbox or about to be, and what is being handled. Who counts it up from 0 has it
+     * run. */
+    atomic_size_t pending;
+};
+
+typedef struct batch {
+    mir_post post;
+    target *first;
+} batch;
+
+static _Atomic uint32_t targets_in_flight;
+
+static void work(mir_request *request);
+
+static void come_back(target *t)
+{
+    sending *all = t->all;
+    size_t before = atomic_fetch_add_explicit(&all->pending, 1, memory_order_acq_rel);
+    (void)mir_mpsc_push(&all->inbox, &t->inbox);
+    /* Whoever handles it may end the whole from here on, unless it waits for this one's run. */
+    if (before == 0) mir_request_continue(all->request, work, false);
+}
+
+static mir_view text_view(const char *text)
+{
+    return text == NULL ? (mir_view){0} : mir_view_cstr(text);
+}
+
+static char *copy_text(sending *all, mir_view text)
+{
+    char *copy = mir_arena_strdup(&all->request->arena, text);
+    if (copy == NULL) all->failed = true;
+    return copy;
+}
+
+/* --- entries -------------------------------------------------------------------------------- */
+
+static void finish_target(target *t)
+{
+    t->state = FINAL;
+    t->all->left--;
+}
+
+static void fail_target(target *t, const char *prefix, const char *cause)
+{
+    sending *all = t->all;
+    size_t size = strlen(prefix) + strlen(cause) + 1;
+    char *text = mir_arena_alloc(&all->request->arena, size);
+    if (text == NULL)
+        all->failed = true;
+    else
+        (void)snprintf(text, size, "%s%s", prefix, cause);
+    entry_message *entry = &t->entry;
+    entry->has_status = 1;
+    entry->status = MIR_API__V1__COMMAND_RESPONSE_STATUS__COMMAND_RESPONSE_STATUS_ERROR;
+    entry->error = text;
+    entry->name = NULL;
+    entry->has_payload = 0;
+    all->in_error++;
+    finish_target(t);
+}
+
+static void set_status(target *t, MirApi__V1__CommandResponseStatus status)
+{
+    t->entry.has_status = 1;
+    t->entry.status = status;
+}
+
+/* --- what a schema makes of the command ------------------------------------------------------ */
+
+static void list_commands(const mir_schema *schema, char *text, size_t size)
+{
+    uint32_t count = 0;
+    const mir_schema_message *const *list =
+        mir_schema_list(schema, MIR_MESSAGE_TELECOMMAND, &count);
+    size_t used = 0;
+    if (count == 0) (void)snprintf(text, size, "its schema has no commands");
+    for (uint32_t i = 0; i < count; i++) {
+        size_t need = list[i]->name_size + 32;
+        if (used + need > size) {
+            (void)snprintf(text + used, size - used, " and %u more", count - i);
+            return;
+        }
+        used += (size_t)snprintf(text + used, size - used, "%s%s",
+                                 i == 0 ? "its commands are " : ", ", list[i]->name);
+    }
+}
+
+static const char *plan_failed(sending *all, const char *format, const char *cause)
+{
+    size_t size = strlen(format) + strlen(cause) + 1;
+    char *text = mir_arena_alloc(&all->request->arena, size);
+    if (text == NULL) {
+        all->failed = true;
+        return "out of memory";
+    }
+    (void)snprintf(text, size, "%s%s", format, cause);
+    return text;
+}
+
+static const mir_schema_message *find_command(sending *all, const mir_schema *schema, plan *p)
+{
+    const mir_schema_message *message = NULL;
+    mir_error error = {{0}};
+    mir_view name = mir_view_cstr(all->input->name);
+    mir_status status = mir_schema_find(schema, name, &message, &error);
+    if (status == MIR_E_NOT_FOUND) {
+        mir_error ambiguous = {{0}};
+        status = mir_schema_find_short(schema, name, &message, &ambiguous);
+        if (status == MIR_E_INVALID) error = ambiguous;
+    }
+    if (status == MIR_OK && message->type == MIR_MESSAGE_TELECOMMAND) return message;
+    char known[KNOWN_NAMES_BYTES_MAX], text[KNOWN_NAMES_BYTES_MAX + MIR_ERROR_TEXT_BYTES_MAX + 256];
+    list_commands(schema, known, sizeof known);
+    if (status == MIR_OK)
+        (void)snprintf(text, sizeof text, "%s is a message of the device and no command; %s",
+                       message->name, known);
+    else
+        (void)snprintf(text, sizeof text,
+                       "cannot reconcile device schema: %s: the device has no "
+                       "command %s; %s",
+                       error.text, all->input->name, known);
+    p->is_unknown = status != MIR_OK;
+    p->error = plan_failed(all, "error retrieve command descriptor from device schema: ", text);
+    return NULL;
+}
+
+static void set_payload(sending *all, const mir_schema_message *message, plan *p)
+{
+    mir_view given = mir_view_of(all->input->payload.data, all->input->payload.len);
+    mir_error error = {{0}};
+    mir_bytes bytes = {0};
+    mir_status status;
+    if (all->input->payload_encoding == MIR_API__V1__ENCODING__ENCODING_JSON) {
+        status = mir_json_to_proto(message, given, &bytes, &error);
+        if (status == MIR_OK) {
+            const char *copy = copy_text(all, mir_bytes_as_view(&bytes));
+            p->payload = copy == NULL ? (mir_view){0} : mir_view_of(copy, bytes.size);
+        }
+    } else {
+        status = mir_json_check_proto(message, given, &error);
+        p->payload = given;
+    }
+    if (status != MIR_OK) p->error = plan_failed(all, "error unmarshaling payload: ", error.text);
+    mir_bytes_free(&bytes);
+}
+
+static void set_template(sending *all, const mir_schema_message *message, plan *p)
+{
+    mir_bytes text = {0};
+    mir_error error = {{0}};
+    if (mir_json_template(message, MIR_JSON_TEMPLATE_SAMPLES, &text, &error) == MIR_OK)
+        p->template_ = copy_text(all, mir_bytes_as_view(&text));
+    else
+        p->error =
+            plan_failed(all, "error generating command template from device schema: ", error.text);
+    mir_bytes_free(&text);
+}
+
+static void set_header(sending *all, plan *p)
+{
+    mir_request *request = all->request;
+    char block[HEADER_BYTES_MAX];
+    size_t size = mir_chain_block(request->header, mir_hub_instance(request->hub), block);
+    size = mir_block_add(block, size, sizeof block, "mir-msg", mir_view_cstr(p->name));
+    const char *copy = size == 0 ? NULL : copy_text(all, mir_view_of(block, size));
+    p->header = copy == NULL ? (mir_view){0} : mir_view_of(copy, size);
+}
+
+static plan *plan_of(sending *all, mir_schema_group *group)
+{
+    if (group->context != NULL) return group->context;
+    plan *p = mir_arena_alloc(&all->request->arena, sizeof *p);
+    if (p == NULL) return NULL;
+    group->context = p;
+    p->schema = group->schema;
+    if (group->error != NULL) {
+        p->error = plan_failed(
+            all, "error retrieve command descriptor from device schema: ", group->error);
+        return p;
+    }
+    const mir_schema_message *message = find_command(all, group->schema, p);
+    if (message == NULL) return p;
+    p->name = message->name;
+    if (all->input->show_template) {
+        set_template(all, message, p);
+        return p;
+    }
+    set_payload(all, message, p);
+    set_header(all, p);
+    return p;
+}
+
+/* --- checking ------------------------------------------------------------------------------- */
+
+static void schema_asked(mir_shard *shard, mir_twin_waiter *waiter, const char *error)
+{
+    (void)shard;
+    target *t = MIR_CONTAINER(waiter, target, waiter);
+    t->status = error == NULL ? MIR_OK : MIR_E_UNREACHABLE;
+    t->asked_error = error == NULL ? NULL : strdup(error);
+    come_back(t);
+}
+
+static void ask_on_shard(mir_shard *shard, mir_post *post)
+{
+    target *t = MIR_CONTAINER(post, target, post);
+    t->waiter.done = schema_asked;
+    if (shard->stopping)
+        schema_asked(shard, &t->waiter, "the server is stopping");
+    else
+        mir_twin_pull(shard, mir_view_cstr(t->record->device_id), &t->waiter);
+}
+
+static void ask(target *t)
+{
+    mir_hub *hub = t->all->request->hub;
+    t->post.run = ask_on_shard;
+    mir_view id = mir_view_cstr(t->record->device_id);
+    mir_shard_post(hub->shards[mir_hub_shard_of(hub, id)], &t->post);
+}
+
+static void check(target *t, mir_schema_group *group)
+{
+    sending *all = t->all;
+    plan *p = plan_of(all, group);
+    if (p == NULL) {
+        all->failed = true;
+        all->unchecked--;
+        fail_target(t, "", "out of memory");
+        return;
+    }
+    if (p->error != NULL && p->is_unknown && !t->was_asked_again) {
+        t->was_asked_again = true;
+        ask(t);
+        return;
+    }
+    all->unchecked--;
+    t->plan = p;
+    if (p->error != NULL) {
+        fail_target(t, "", p->error);
+    } else if (all->input->show_template) {
+        set_status(t, MIR_API__V1__COMMAND_RESPONSE_STATUS__COMMAND_RESPONSE_STATUS_SUCCESS);
+        t->entry.name = (char *)(uintptr_t)p->name;
+        mir_view text = text_view(p->template_);
+        t->entry.has_payload = 1;
+        t->entry.payload = (ProtobufCBinaryData){text.size, (uint8_t *)(uintptr_t)text.data};
+        finish_target(t);
+    } else {
+        set_status(t, MIR_API__V1__COMMAND_RESPONSE_STATUS__COMMAND_RESPONSE_STATUS_VALIDATED);
+        t->state = READY;
+    }
+}
+
+static void check_stored(target *t)
+{
+    sending *all = t->all;
+    mir_schema_group *group;
+    if (mir_resolve_stored(all->request->hub, &all->groups, t->record, &group) == MIR_OK) {
+        check(t, group);
+        return;
+    }
+    all->failed = true;
+    all->unchecked--;
+    fail_target(t, "", "out of memory");
+}
+
+/* The device has answered for its schema, or has not. */
+static void check_asked(target *t)
+{
+    sending *all = t->all;
+    mir_request *request = all->request;
+    mir_error error = {{0}};
+    const char *cause = t->asked_error;
+    MirStore__V1__DeviceRecord *record = NULL;
+    if (t->status == MIR_OK) {
+        mir_status status = mir_state_get(request->hub->state, mir_view_cstr(t->record->device_id),
+                                          &request->arena, &record, &error);
+        if (status == MIR_E_NOT_FOUND) cause = "no device found to update";
+        if (status != MIR_OK && status != MIR_E_NOT_FOUND) cause = error.text;
+    } else if (cause == NULL) {
+        cause = "out of memory";
+    }
+    if (record != NULL) {
+        t->record = record;
+        check_stored(t);
+    } else {
+        all->unchecked--;
+        fail_target(t,
+                    "error retrieve command descriptor from device schema: "
+                    "cannot reconcile device schema: ",
+                    cause);
+    }
+    free(t->asked_error);
+    t->asked_error = NULL;
+}
+
+/* --- sending -------------------------------------------------------------------------------- */
+
+static void answered(mir_ask *ask, mir_status status, const mir_message *answer)
+{
+    target *t = MIR_CONTAINER(ask, target, ask);
+    t->status = status;
+    if (status == MIR_OK) {
+        mir_view name = mir_nats_header(answer->header, MIR_VIEW_LITERAL("mir-msg"));
+        t->answer = malloc(name.size + 1 + answer->payload.size);
+        if (t->answer == NULL) {
+            t->status = MIR_E_NO_MEMORY;
+        } else {
+            if (name.size != 0) memcpy(t->answer, name.data, name.size);
+            t->answer[name.size] = '\0';
+            if (answer->payload.size != 0)
+                memcpy(t->answer + name.size + 1, answer->payload.data, answer->payload.size);
+            t->name_size = name.size;
+            t->payload_size = answer->payload.size;
+        }
+    }
+    come_back(t);
+}
+
+static void send_on_shard(mir_shard *shard, mir_post *post)
+{
+    batch *b = MIR_CONTAINER(post, batch, post);
+    for (unsigned i = 0; i < MIR_CMD_SENT_PER_TURN && b->first != NULL; i++) {
+        target *t = b->first;
+        b->first = t->next;
+        bool is_last = b->first == NULL;
+        memset(&t->ask, 0, sizeof t->ask);
+        t->ask.done = answered;
+        if (shard->stopping) {
+            answered(&t->ask, MIR_E_CANCELLED, NULL);
+        } else {
+            char subject[MIR_DEVICE_ID_BYTES_MAX + 32];
+            int size =
+                snprintf(subject, sizeof subject, "%s.v1alpha.command", t->record->device_id);
+            mir_ask_send(shard, &t->ask, mir_view_of(subject, (size_t)size), t->plan->header,
+                         t->plan->payload, t->all->timeout_ns);
+        }
+        /* The last one's answer may have ended the whole, and the batch with it. */
+        if (is_last) return;
+    }
+    mir_shard_post(shard, &b->post);
+}
+
+/* Everything that is ready, one batch for each shard. */
+static void send_ready(sending *all)
+{
+    mir_hub *hub = all->request->hub;
+    batch *batches[MIR_SHARDS_MAX] = {0};
+    target *last[MIR_SHARDS_MAX];
+    for (size_t i = 0; i < all->count; i++) {
+        target *t = &all->targets[i];
+        if (t->state != READY) continue;
+        unsigned shard = mir_hub_shard_of(hub, mir_view_cstr(t->record->device_id));
+        if (batches[shard] == NULL) {
+            batches[shard] = mir_arena_alloc(&all->request->arena, sizeof *batches[shard]);
+            if (batches[shard] == NULL) {
+                fail_target(t, "", "out of memory");
+                continue;
+            }
+            batches[shard]->post.run = send_on_shard;
+            batches[shard]->first = t;
+        } else {
+            last[shard]->next = t;
+        }
+        last[shard] = t;
+        t->next = NULL;
+        t->state = SENT;
+        all->was_sent = true;
+    }
+    for (unsigned s = 0; s < hub->shard_count; s++)
+        if (batches[s] != NULL) mir_shard_post(hub->shards[s], &batches[s]->post);
+}
+
+static void take_error_message(target *t, mir_view payload)
+{
+    Mir__Device__V1__Error *message;
+    mir_error error = {{0}};
+    if (mir_pb_unpack(&mir__device__v1__error__descriptor, payload, &t->all->request->arena,
+                      &message, &error) != MIR_OK)
+        fail_target(t, "error unmarshaling error payload: ", error.text);
+    else
+        fail_target(t, "",
+                    message->message == NULL || message->message[0] == '\0'
+                        ? "the device answered with an error that says nothing"
+                        : message->message);
+}
+
+static void succeed(target *t, const char *name, mir_view payload)
+{
+    sending *all = t->all;
+    t->entry.name = copy_text(all, mir_view_cstr(name));
+    const char *copy = copy_text(all, payload);
+    t->entry.has_payload = payload.size != 0;
+    t->entry.payload = (ProtobufCBinaryData){payload.size, (uint8_t *)(uintptr_t)copy};
+    set_status(t, MIR_API__V1__COMMAND_RESPONSE_STATUS__COMMAND_RESPONSE_STATUS_SUCCESS);
+    finish_target(t);
+}
+
+static void take_reply(target *t, const char *name, mir_view payload)
+{
+    const plan *p = t->plan;
+    if (p->schema == NULL) {
+        succeed(t, name, payload);
+        return;
+    }
+    bool as_json = t->all->input->payload_encoding == MIR_API__V1__ENCODING__ENCODING_JSON;
+    const mir_schema_message *message = NULL;
+    mir_error error = {{0}};
+    mir_status status = mir_schema_find(p->schema, mir_view_cstr(name), &message, &error);
+    /* Handlers that return nothing answer with it, whether the schema brings its file or not. */
+    if (status != MIR_OK && strcmp(name, VOID_NAME) == 0 && payload.size == 0) {
+        succeed(t, name, as_json ? MIR_VIEW_LITERAL("{}") : payload);
+        return;
+    }
+    if (status != MIR_OK) {
+        fail_target(t, "error finding command response in schema: ",
+                    name[0] == '\0' ? "the answer has no header mir-msg that names its type"
+                                    : error.text);
+        return;
+    }
+    status = mir_json_check_proto(message, payload, &error);
+    if (status != MIR_OK) {
+        fail_target(t, "error unmarshaling payload: ", error.text);
+        return;
+    }
+    if (!as_json) {
+        succeed(t, name, payload);
+        return;
+    }
+    mir_bytes json = {0};
+    if (mir_json_from_proto(message, payload, MIR_JSON_DEFAULTS_OMITTED, &json, &error) == MIR_OK)
+        succeed(t, name, mir_bytes_as_view(&json));
+    else
+        fail_target(t, "error marshaling proto payload to json: ", error.text);
+    mir_bytes_free(&json);
+}
+
+static void take_answer(target *t)
+{
+    static const char prefix[] = "error during sent command request to device: ";
+    static const char asking[] =
+        "error during sent command request to device: error requesting device command: ";
+    switch (t->status) {
+    case MIR_OK: {
+        const char *name = (const char *)t->answer;
+        mir_view payload = {t->answer + t->name_size + 1, t->payload_size};
+        if (strlen(name) == sizeof ERROR_NAME - 1 && strcmp(name, ERROR_NAME) == 0)
+            take_error_message(t, payload);
+        else
+            take_reply(t, name, payload);
+        break;
+    }
+    case MIR_E_UNREACHABLE:
+        fail_target(t, asking, "nats: no responders available for request");
+        break;
+    case MIR_E_TIMEOUT: fail_target(t, asking, "nats: timeout"); break;
+    case MIR_E_CANCELLED: fail_target(t, prefix, "the server is stopping"); break;
+    default: fail_target(t, prefix, "the server is out of memory"); break;
+    }
+    free(t->answer);
+    t->answer = NULL;
+}
+
+/* --- answers -------------------------------------------------------------------------------- */
+
+static char *key_of(sending *all, const target *t)
+{
+    const char *name = t->record->name, *name_space = t->record->namespace_;
+    size_t size = strlen(name) + strlen(name_space) + 2;
+    char *key = mir_arena_alloc(&all->request->arena, size);
+    if (key != NULL) (void)snprintf(key, size, "%s/%s", name, name_space);
+    return key;
+}
+
+static bool set_pair(sending *all, target *t, entry_pair *pair)
+{
+    mir_api__v1__send_command_response__command_responses__device_responses_entry__init(pair);
+    pair->key = key_of(all, t);
+    pair->value = &t->entry;
+    return pair->key != NULL;
+}
+
+static void set_encoding(const sending *all,
+                         MirApi__V1__SendCommandResponse__CommandResponses *responses)
+{
+    responses->has_encoding =
+        all->input->payload_encoding != MIR_API__V1__ENCODING__ENCODING_UNSPECIFIED;
+    responses->encoding = all->input->payload_encoding;
+}
+
+typedef struct partial {
+    mir_post post;
+    mir_hub *hub;
+    mir_letters letters;
+} partial;
+
+static void partial_publish(mir_shard *shard, mir_post *post)
+{
+    partial *p = MIR_CONTAINER(post, partial, post);
+    if (shard->stopping)
+        mir_letters_discard(&p->letters);
+    else
+        mir_letters_publish(shard, &p->letters);
+    mir_hub_end(p->hub);
+    free(p);
+}
+
+static void add_partial(sending *all, entry_pair **pairs, size_t count, mir_letters *letters)
+{
+    MirApi__V1__SendCommandResponse__CommandResponses responses =
+        MIR_API__V1__SEND_COMMAND_RESPONSE__COMMAND_RESPONSES__INIT;
+    responses.device_responses = pairs;
+    responses.n_device_responses = count;
+    set_encoding(all, &responses);
+    MirApi__V1__SendCommandResponse response = MIR_API__V1__SEND_COMMAND_RESPONSE__INIT;
+    response.response_case = MIR_API__V1__SEND_COMMAND_RESPONSE__RESPONSE_OK;
+    response.ok = &responses;
+    char block[HEADER_BYTES_MAX], progress[64];
+    all->told += count;
+    int progress_size = snprintf(progress, sizeof progress, "%zu/%zu", all->told, all->count);
+    size_t size = mir_chain_block((mir_view){0}, mir_hub_instance(all->request->hub), block);
+    size = mir_block_add(block, size, sizeof block, "mir-progress",
+                         mir_view_of(progress, (size_t)progress_size));
+    size = mir_block_add(block, size, sizeof block, "mir-stream", MIR_VIEW_LITERAL("partial"));
+    mir_letters_add_packed(letters, all->request->reply, mir_view_of(block, size), &response.base);
+}
+
+/* What became final since the last time; without memory it comes with the whole answer. */
+static void tell_partial(sending *all)
+{
+    mir_request *request = all->request;
+    if (!all->input->stream || request->reply.size == 0 || all->told == all->count - all->left)
+        return;
+    partial *p = calloc(1, sizeof *p);
+    entry_pair *pairs = calloc(all->count, sizeof *pairs);
+    entry_pair **list = calloc(all->count, sizeof(entry_pair *));
+    if (p != NULL && pairs != NULL && list != NULL) {
+        size_t count = 0, bytes = 0;
+        for (size_t i = 0; i < all->count; i++) {
+            target *t = &all->targets[i];
+            if (t->state != FINAL || t->is_told || !set_pair(all, t, &pairs[count])) continue;
+            t->is_told = true;
+            list[count] = &pairs[count];
+            bytes += protobuf_c_message_get_packed_size(&pairs[count++].base);
+            if (bytes < PARTIAL_BYTES_MAX) continue;
+            add_partial(all, list, count, &p->letters);
+            count = bytes = 0;
+        }
+        if (count != 0) add_partial(all, list, count, &p->letters);
+        p->hub = request->hub;
+        p->post.run = partial_publish;
+        mir_hub_begin(p->hub);
+        mir_shard_post(request->shard, &p->post);
+    } else {
+        free(p);
+    }
+    free(pairs);
+    free(list);
+}
+
+static void put_member(mir_bytes *json, const char *key, mir_view value, bool as_base64)
+{
+    if (value.size == 0) return;
+    mir_bytes_u8(json, json->size == 0 ? '{' : ',');
+    mir_json_put_string(json, mir_view_cstr(key), MIR_JSON_ESCAPE_NEEDED);
+    mir_bytes_u8(json, ':');
+    if (as_base64) {
+        mir_bytes_u8(json, '"');
+        mir_json_put_base64(json, value);
+        mir_bytes_u8(json, '"');
+    } else {
+        mir_json_put_string(json, value, MIR_JSON_ESCAPE_HTML);
+    }
+}
+
+/* The names and the number of the status are those of the programs that read it. */
+static void write_entry_json(const entry_message *entry, mir_bytes *json)
+{
+    put_member(json, "device_id", text_view(entry->device_id), false);
+    put_member(json, "name", text_view(entry->name), false);
+    if (entry->has_payload)
+        put_member(json, "payload", mir_view_of(entry->payload.data, entry->payload.len), true);
+    mir_bytes_printf(json, "%s\"status\":%d", json->size == 0 ? "{" : ",", (int)entry->status);
+    put_member(json, "error", text_view(entry->error), false);
+    mir_bytes_u8(json, '}');
+}
+
+static void add_events(sending *all)
+{
+    mir_request *request = all->request;
+    char chain[MIR_CHAIN_BLOCK_BYTES_MAX];
+    size_t chain_size = mir_chain_block(request->header, mir_hub_instance(request->hub), chain);
+    mir_bytes json = {0};
+    for (size_t i = 0; i < all->count; i++) {
+        const target *t = &all->targets[i];
+        bool failed =
+            t->entry.status == MIR_API__V1__COMMAND_RESPONSE_STATUS__COMMAND_RESPONSE_STATUS_ERROR;
+        char text[256];
+        if (failed)
+            (void)snprintf(text, sizeof text, "Device command failed: %s",
+                           t->entry.error == NULL ? "out of memory" : t->entry.error);
+        json.size = 0;
+        write_entry_json(&t->entry, &json);
+        if (!mir_bytes_ok(&json)) {
+            request->letters.failed = true;
+            break;
+        }
+        mir_events_add(
+            &(mir_device_event){.device_id = t->record->device_id,
+                                .name = t->record->name,
+                                .name_space = t->record->namespace_,
+                                .route = "cmd.v1alpha.devicecommand",
+                                .type = failed ? "warning" : "normal",
+                                .reason = "DeviceCommand",
+                                .text = failed ? text : "Device command executed successfully",
+                                .json = mir_bytes_as_view(&json),
+                                .chain = mir_view_of(chain, chain_size)},
+            &request->letters);
+    }
+    mir_bytes_free(&json);
+}
+
+static void add_answer(sending *all)
+{
+    mir_request *request = all->request;
+    entry_pair *pairs = mir_arena_alloc(&request->arena, all->count * sizeof *pairs);
+    entry_pair **list = mir_arena_alloc(&request->arena, all->count * sizeof(entry_pair *));
+    if (pairs == NULL || list == NULL) all->failed = true;
+    for (size_t i = 0; i < all->count && !all->failed; i++) {
+        list[i] = &pairs[i];
+        if (!set_pair(all, &all->targets[i], &pairs[i])) all->failed = true;
+    }
+    if (all->failed) {
+        mir_request_fail(request, all->was_sent
+                                      ? "the command was sent, but the server is out of memory for "
+                                        "the answers"
+                                      : "the server is out of memory");
+        return;
+    }
+    MirApi__V1__SendCommandResponse__CommandResponses responses =
+        MIR_API__V1__SEND_COMMAND_RESPONSE__COMMAND_RESPONSES__INIT;
+    responses.device_responses = list;
+    responses.n_device_responses = all->count;
+    set_encoding(all, &responses);
+    MirApi__V1__SendCommandResponse response = MIR_API__V1__SEND_COMMAND_RESPONSE__INIT;
+    response.response_case = MIR_API__V1__SEND_COMMAND_RESPONSE__RESPONSE_OK;
+    response.ok = &responses;
+    size_t size = protobuf_c_message_get_packed_size(&response.base);
+    size_t size_max = (size_t)request->hub->config->limits.max_payload_bytes;
+    if (all->was_sent && size + MIR_CHAIN_BLOCK_BYTES_MAX > size_max)
+        mir_request_fail(request,
+                         "the command was sent, but the answer has %zu bytes, more than a message "
+                         "may have (%zu): narrow the target, or ask for results as they come "
+                         "(stream)",
+                         size, size_max);
+    else
+        mir_request_answer(request, &response.base);
+}
+
+static void complete(sending *all)
+{
+    mir_request *request = all->request;
+    tell_partial(all);
+    if (all->was_sent) add_events(all);
+    add_answer(all);
+    atomic_fetch_sub_explicit(&targets_in_flight, (uint32_t)all->count, memory_order_relaxed);
+    mir_schema_groups_free(&all->groups);
+    mir_request_finish(request);
+}
+
+/* --- the actor ------------------------------------------------------------------------------ */
+
+/* Takes the next step that is possible; true when that was the last. */
+static bool advance(sending *all)
+{
+    const MirApi__V1__SendCommandRequest *input = all->input;
+    bool holds_back = input->dry_run || input->show_template;
+    if (!all->is_decided && (all->unchecked == 0 || (input->force_push && !holds_back))) {
+        if (holds_back || (all->in_error != 0 && !input->force_push)) return true;
+        all->is_decided = true;
+    }
+    if (all->is_decided) {
+        send_ready(all);
+        tell_partial(all);
+    }
+    return all->left == 0;
+}
+
+/* Handles what came back, `handled` of it already; ends when there is no more. */
+static void run(sending *all, size_t handled)
+{
+    for (;;) {
+        if (advance(all)) {
+            complete(all);
+            return;
+        }
+        /* After the count is 0 somebody else may run, and end it all. */
+        if (atomic_fetch_sub_explicit(&all->pending, handled, memory_order_acq_rel) == handled)
+            return;
+        handled = 0;
+        mir_mpsc_node *node;
+        /* It has been counted: it is here, or about to be. */
+        while ((node = mir_mpsc_take(&all->inbox)) == NULL) (void)sched_yield();
+        while (node != NULL) {
+            target *t = MIR_CONTAINER(node, target, inbox);
+            node = node->next;
+            handled++;
+            if (t->state == CHECKING)
+                check_asked(t);
+            else
+                take_answer(t);
+        }
+    }
+}
+
+static void work(mir_request *request)
+{
+    run(request->context, 0);
+}
+
+static void set_targets(sending *all, MirStore__V1__DeviceRecord **records)
+{
+    const MirApi__V1__SendCommandRequest *input = all->input;
+    for (size_t i = 0; i < all->count; i++) {
+        target *t = &all->targets[i];
+        t->all = all;
+        t->record = records[i];
+        mir_api__v1__send_command_response__command_response__init(&t->entry);
+        t->entry.device_id = t->record->device_id;
+        if (all->raw != NULL) {
+            set_status(t, MIR_API__V1__COMMAND_RESPONSE_STATUS__COMMAND_RESPONSE_STATUS_PENDING);
+            t->plan = all->raw;
+            t->state = READY;
+            all->unchecked--;
+        } else if (input->refresh_schema || mir_resolve_schema_hash(t->record).size == 0) {
+            ask(t);
+        } else {
+            check_stored(t);
+        }
+    }
+}
+
+static bool has_control(const char *text)
+{
+    for (; *text != '\0'; text++)
+        if ((uint8_t)*text < 0x21 || *text == 0x7f) return true;
+    return false;
+}
+
+static void refuse(mir_request *request, const char *text)
+{
+    mir_request_fail(request, "%s", text);
+    mir_request_finish(request);
+}
+
+void mir_cmd_sending_begin(mir_request *request, MirApi__V1__SendCommandRequest *input,
+                           MirStore__V1__DeviceRecord **records, size_t count)
+{
+    /* A name as lists show it: what follows are its labels. */
+    char *labels = strchr(input->name, '{');
+    if (labels != NULL) *labels = '\0';
+    if (strlen(input->name) > MIR_CMD_NAME_BYTES_MAX || has_control(input->name)) {
+        refuse(request, "error occure because of bad request: [the command name is longer than 512 "
+                        "bytes or has blanks or control characters]");
+        return;
+    }
+    if (input->timeout_sec > MIR_CMD_TIMEOUT_S_MAX) {
+        refuse(request,
+               "error occure because of bad request: [the time-out is longer than 3600 seconds]");
+        return;
+    }
+    sending *all = mir_arena_alloc(&request->arena, sizeof *all);
+    target *targets = mir_arena_alloc(&request->arena, count * sizeof *targets);
+    bool is_raw = input->no_validation && !input->show_template &&
+                  input->payload_encoding != MIR_API__V1__ENCODING__ENCODING_JSON;
+    plan *raw = is_raw ? mir_arena_alloc(&request->arena, sizeof *raw) : NULL;
+    if (all == NULL || targets == NULL || (is_raw && raw == NULL)) {
+        refuse(request, "the server is out of memory");
+        return;
+    }
+    uint32_t in_flight =
+        atomic_fetch_add_explicit(&targets_in_flight, (uint32_t)count, memory_order_relaxed);
+    if (count > MIR_CMD_TARGETS_MAX || in_flight > MIR_CMD_TARGETS_MAX - count) {
+        atomic_fetch_sub_explicit(&targets_in_flight, (uint32_t)count, memory_order_relaxed);
+        mir_request_fail(request,
+                         "the server is busy: commands to %u devices are under way, and %d is the "
+                         "most: try again or narrow the target",
+                         in_flight, MIR_CMD_TARGETS_MAX);
+        mir_request_finish(request);
+        return;
+    }
+    all->request = request;
+    all->input = input;
+    all->targets = targets;
+    all->count = all->unchecked = all->left = count;
+    all->groups.arena = &request->arena;
+    int64_t timeout_s = input->timeout_sec == 0 ? MIR_CMD_TIMEOUT_S_DEFAULT : input->timeout_sec;
+    all->timeout_ns = timeout_s * MIR_NS_PER_S;
+    request->context = all;
+    if (raw != NULL) {
+        raw->name = input->name;
+        raw->payload = mir_view_of(input->payload.data, input->payload.len);
+        set_header(all, raw);
+        all->raw = raw;
+    }
+    /* This run counts like something that came back: nobody else begins one meanwhile. */
+    atomic_init(&all->pending, 1);
+    set_targets(all, records);
+    run(all, 1);
+}

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* mir_cmd_sending: one command on its way to many devices, and their answers on the way back.
+ *
+ * Why        Devices are checked, sent to and waited for independently: the slowest delays only the
+ *            end of the whole answer. With `stream` the others' results are out before that.
+ * Ownership  A sending is in its request's arena and finishes it. While a device is asked, its target
+ *            belongs to the device's shard; it comes back through the sending's inbox.
+ * Affinity   An actor of its own: whatever comes back is handled by one worker at a time. Questions
+ *            and answers are on the shards of the devices.
+ * Units      Time-outs in seconds, as in the request; 0 means 10.
+ * Bounds     MIR_CMD_TARGETS_MAX devices at a time in all requests together, MIR_CMD_TIMEOUT_S_MAX,
+ *            MIR_CMD_SENT_PER_TURN of one request in a turn of a shard.
+ * Errors     In the entry of each device; the texts are those of docs/formats/api.md.
+ *
+ *   mir_cmd_sending_begin ── schema known ──▶ checked ──┬─▶ sent ──▶ answered ──▶ entry
+ *                        └── asked for it ──▶ checked ──┘
+ *   Unless force_push is set, nothing is sent before all are checked, nor when one is in error. */
+#ifndef MIR_CMD_SENDING_H
+#define MIR_CMD_SENDING_H
+
+#include "mir_api/v1/cmd.pb-c.h"
+#include "mir_request.h"
+
+enum {
+    MIR_CMD_TARGETS_MAX = 262144,
+    MIR_CMD_TIMEOUT_S_DEFAULT = 10,
+    MIR_CMD_TIMEOUT_S_MAX = 3600,
+    MIR_CMD_SENT_PER_TURN = 256,
+    MIR_CMD_NAME_BYTES_MAX = 512,
+};
+
+/* `records` are those of the devices, at least one. */
+void mir_cmd_sending_begin(mir_request *request, MirApi__V1__SendCommandRequest *input,
+                           MirStore__V1__DeviceRecord **records, size_t count);
+
+#endif
