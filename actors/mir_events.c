@@ -9,22 +9,6 @@
 #include "mir_log.h"
 #include "mir_twin.h"
 
-typedef struct event_kind {
-    const char *route, *reason, *text;
-} event_kind;
-
-static const event_kind kinds[] = {
-    [MIR_STATE_CREATED] = {"core.v1alpha.devicecreated", "DeviceCreated",
-                           "A device has been created successfully"},
-    [MIR_STATE_UPDATED] = {"core.v1alpha.deviceupdated", "DeviceUpdated",
-                           "A device has been updated successfully"},
-    [MIR_STATE_DELETED] = {"core.v1alpha.devicedeleted", "DeviceDeleted",
-                           "A device has been deleted successfully"},
-    [MIR_STATE_ONLINE] = {"core.v1alpha.deviceonline", "DeviceOnline", "Device is now online"},
-    [MIR_STATE_OFFLINE_NOW] = {"core.v1alpha.deviceoffline", "DeviceOffline",
-                               "Device is now offline"},
-};
-
 void mir_events_add(const mir_device_event *event, mir_letters *letters)
 {
     MirApi__V1__Meta meta = MIR_API__V1__META__INIT;
@@ -58,11 +42,12 @@ void mir_events_of_changes(mir_hub *hub, const mir_state_change *changes, size_t
     mir_bytes json = {0};
     for (size_t i = 0; i < count; i++) {
         const mir_state_change *change = &changes[i];
-        const event_kind *kind = &kinds[change->kind];
+        const mir_event_wording *kind = mir_event_wording_of(change->kind);
         MirStore__V1__DeviceRecord *record = change->after != NULL ? change->after : change->before;
         MirApi__V1__Device *device;
         mir_error error;
-        if (mir_state_device_of(hub->state, record, arena, &device, &error) != MIR_OK) {
+        /* As the stored event shows it: what was committed, not what was heard since. */
+        if (mir_state_device_as_stored(hub->state, record, arena, &device, &error) != MIR_OK) {
             mir_log_error("event %s of device %s: %s", kind->reason, record->device_id, error.text);
             letters->failed = true;
             continue;
@@ -77,9 +62,9 @@ void mir_events_of_changes(mir_hub *hub, const mir_state_change *changes, size_t
                                            .name = record->name,
                                            .name_space = record->namespace_,
                                            .route = kind->route,
-                                           .type = "normal",
+                                           .type = kind->type,
                                            .reason = kind->reason,
-                                           .text = kind->text,
+                                           .text = kind->message,
                                            .json = mir_bytes_as_view(&json),
                                            .chain = mir_view_of(chain, chain_size)},
                        letters);

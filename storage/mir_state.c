@@ -52,7 +52,8 @@ static void fail_request(mir_state *state, mir_state_request *request, mir_statu
     mir_state_ops_refuse(request, status, "%s", error.text);
 }
 
-static mir_status execute_one(mir_state *state, MDB_txn *txn, mir_state_request *request)
+static mir_status execute_one(mir_state *state, MDB_txn *txn, mir_event_log *events,
+                              mir_state_request *request)
 {
     clear_outputs(request);
     mir_state_ops ops = {
@@ -62,6 +63,7 @@ static mir_status execute_one(mir_state *state, MDB_txn *txn, mir_state_request 
         .live_ns = live_ns,
         .live_ctx = state,
         .request = request,
+        .events = events,
     };
     return mir_state_ops_execute(&ops);
 }
@@ -83,18 +85,23 @@ static mir_status commit_group(mir_state *state, mir_state_request *first, size_
         *executed = count;
         return status;
     }
-    int64_t unused_before_ns = mir_clock_wall_ns() - SCHEMA_UNUSED_KEPT_NS;
-    status = mir_state_db_schema_sweep(&state->db, txn, unused_before_ns, SCHEMAS_SWEPT_MAX);
+    /* What an event shows of a device has its schema by reference. */
+    if (state->schema_kept_ns != 0)
+        status = mir_state_db_schema_sweep(
+            &state->db, txn, mir_clock_wall_ns() - state->schema_kept_ns, SCHEMAS_SWEPT_MAX);
+    mir_event_log events = {.db = &state->db, .txn = txn};
     size_t done = 0, devices = 0;
     mir_state_request *request = first;
     while (status == MIR_OK && done < count && devices < MIR_STATE_GROUP_DEVICES_MAX) {
-        status = execute_one(state, txn, request);
+        status = execute_one(state, txn, &events, request);
         devices += request->change_count;
+        if (request->op == MIR_STATE_EVENTS) devices += request->events.count;
         done++;
         if (request->node.next == NULL) break;
         request = request_of(request->node.next);
     }
     *executed = done == 0 ? count : done;
+    if (status == MIR_OK) status = mir_event_log_end(&events);
     if (status != MIR_OK) {
         mdb_txn_abort(txn);
         /* A lookup that finds nothing is an answer; here it means that an index lies. */
@@ -222,6 +229,17 @@ static void *writer_main(void *opaque)
     return NULL;
 }
 
+/* For how long a schema outlives its last device: as long as the events that show it. 0: for ever. */
+static int64_t schema_kept_ns(const mir_event_retention *retention)
+{
+    int64_t kept_ns = retention->default_keep_ns;
+    for (size_t i = 0; i < retention->rule_count && kept_ns != 0; i++) {
+        int64_t keep_ns = retention->rules[i].keep_ns;
+        if (keep_ns == 0 || keep_ns > kept_ns) kept_ns = keep_ns;
+    }
+    return kept_ns != 0 && kept_ns < SCHEMA_UNUSED_KEPT_NS ? SCHEMA_UNUSED_KEPT_NS : kept_ns;
+}
+
 /* ── Opening and closing ─────────────────────────────────────────────────────────────────────── */
 
 mir_status mir_state_open(const mir_state_options *options, mir_state **state, mir_error *error)
@@ -234,6 +252,7 @@ mir_status mir_state_open(const mir_state_options *options, mir_state **state, m
     opened->wake_fd = -1;
     opened->db.lock_fd = -1;
     uint64_t map_bytes = options->map_bytes == 0 ? MAP_BYTES_DEFAULT : options->map_bytes;
+    opened->schema_kept_ns = schema_kept_ns(&options->retention);
     mir_status status =
         mir_state_db_open(options->path, map_bytes, options->sync, &opened->db, error);
     if (status != MIR_OK) goto failed;
@@ -514,6 +533,15 @@ void mir_state_stats_get(mir_state *state, mir_state_stats *stats)
         stats->devices = entries(txn, state->db.id);
         stats->online = entries(txn, state->db.online);
         stats->schemas = entries(txn, state->db.schema);
+        mir_event_head head;
+        uint64_t blocks = 0;
+        if (mir_event_head_read(&state->db, txn, &head) == MIR_OK &&
+            mir_event_indexed_read(&state->db, txn, &blocks) == MIR_OK) {
+            stats->event_sequence = head.sequence;
+            stats->events_removed = head.removed;
+            stats->events = head.sequence - head.removed - head.removals;
+            stats->event_index_lag = head.sequence - blocks * MIR_EVENT_BLOCK;
+        }
         mir_state_read_end(state, txn);
     }
     MDB_envinfo info;

@@ -31,17 +31,19 @@
 #include "mir_api/v1/core.pb-c.h"
 #include "mir_arena.h"
 #include "mir_bytes.h"
+#include "mir_event.h"
 #include "mir_mpsc.h"
 #include "mir_status.h"
 #include "mir_store/v1/store.pb-c.h"
 #include "mir_view.h"
 
 enum {
-    MIR_STATE_FORMAT_VERSION = 1,
+    MIR_STATE_FORMAT_VERSION = 2,
     MIR_STATE_HASH_BYTES = 32, /* SHA-256 of a schema's uncompressed bytes */
     MIR_STATE_GROUP_REQUESTS_MAX = 1024,
     MIR_STATE_GROUP_DEVICES_MAX = 10000,
     MIR_STATE_CREATE_MANY_MAX = 65536,
+    MIR_STATE_EVENTS_MAX = 16384, /* of one request */
     MIR_STATE_REQUEST_BYTES_MAX = 512 * 1024 * 1024,
     MIR_STATE_SYNC_INTERVAL_MS = 100,
 };
@@ -59,7 +61,8 @@ typedef struct mir_state_options {
     const char *path;   /* the folder, made if its parent exists */
     uint64_t map_bytes; /* 0: 16 GiB. Address space, not memory; the largest size of the store */
     mir_state_sync sync;
-    uint32_t requests_max; /* in flight; 0: 65,536 */
+    uint32_t requests_max;         /* in flight; 0: 65,536 */
+    mir_event_retention retention; /* of events; zeroed: everything is kept for ever */
 } mir_state_options;
 
 /* Starts the writer thread. Refuses a store of a newer format and one that another process holds.
@@ -79,6 +82,8 @@ typedef enum mir_state_op {
     MIR_STATE_HEARTBEAT,
     MIR_STATE_OFFLINE,
     MIR_STATE_SET_SCHEMA,
+    MIR_STATE_EVENTS,   /* appends events that are no changes of devices */
+    MIR_STATE_INTERNAL, /* the store's own */
 } mir_state_op;
 
 typedef enum mir_state_change_kind {
@@ -94,6 +99,13 @@ typedef struct mir_state_change {
     uint64_t number;
     MirStore__V1__DeviceRecord *before; /* null for CREATED */
     MirStore__V1__DeviceRecord *after;  /* null for DELETED */
+    /* Of its event; 0 with `without_events`. The device that the event shows, `after` or else
+     * `before`, then has the live heartbeat of the commit: mir_state_device_as_stored shows it as
+     * it will be read back. */
+    uint64_t sequence;
+    int64_t at_ns;
+    MirApi__V1__EventChange **diffs; /* UPDATED: what changed from what to what */
+    size_t diff_count;
 } mir_state_change;
 
 /* A schema: `raw` (a FileDescriptorSet), or `compressed` (zstd of one), or, for one that the store
@@ -120,6 +132,7 @@ typedef struct mir_state_heartbeat {
     mir_status schema_status;
 } mir_state_heartbeat;
 
+struct mir_state_ops;
 typedef struct mir_state_request mir_state_request;
 struct mir_state_request {
     mir_mpsc_node node;
@@ -144,7 +157,18 @@ struct mir_state_request {
             mir_view device_id;
             mir_state_schema schema;
         } set_schema; /* an update of one device: UPDATED. Unknown: `no device found to update` */
+        struct {
+            mir_event_item *items; /* from mir_event_make; sequence and at_ns are outputs */
+            size_t count;
+        } events;
+        struct {
+            mir_status (*run)(struct mir_state_ops *ops, void *ctx);
+            void *ctx;
+        } internal;
     };
+    /* Who causes the changes, for their events. Null: nobody is named, see mir_event_cause. */
+    const mir_event_cause *cause;
+    bool without_events; /* changes are not recorded as events */
     void (*done)(mir_state_request *request, void *ctx);
     void *ctx;
 
@@ -203,6 +227,12 @@ MIR_MUST_CHECK mir_status mir_state_device_of(mir_state *state, MirStore__V1__De
                                               mir_arena *arena, MirApi__V1__Device **device,
                                               mir_error *error);
 
+/* The same with the heartbeat of the record alone: a device as it was, of a change or an event. */
+MIR_MUST_CHECK mir_status mir_state_device_as_stored(mir_state *state,
+                                                     MirStore__V1__DeviceRecord *record,
+                                                     mir_arena *arena, MirApi__V1__Device **device,
+                                                     mir_error *error);
+
 /* The time of a device's last heartbeat in memory, 0 if none since the start. The cell stays where
  * it is until the store is closed; null without memory or beyond 2^30 numbers. Store with release,
  * read with acquire or relaxed: it orders nothing else. */
@@ -225,6 +255,11 @@ typedef struct mir_state_stats {
     uint64_t group_max;
     int64_t commit_last_ns; /* how long the last commit took, and the longest */
     int64_t commit_max_ns;
+    uint64_t events;         /* that are stored, without removed ones */
+    uint64_t event_sequence; /* of the newest */
+    uint64_t events_removed;
+    uint64_t event_index_lag;      /* events behind the last one that is in an index */
+    uint64_t event_index_failures; /* of the background thread since the start */
 } mir_state_stats;
 
 void mir_state_stats_get(mir_state *state, mir_state_stats *stats);

@@ -16,6 +16,7 @@ typedef struct conversion {
     mir_state *state;
     MDB_txn *txn;
     mir_arena *arena;
+    bool live;
     struct schema_slot {
         mir_view hash;
         MirStore__V1__SchemaRecord *record; /* null: not stored any more */
@@ -160,7 +161,7 @@ static mir_status convert_status(conversion *c, record *from, MirApi__V1__Device
     status->schema = schema;
     status->has_online = from->has_online;
     status->online = from->online;
-    int64_t live_ns = mir_state_live_ns(c->state, from->number);
+    int64_t live_ns = c->live ? mir_state_live_ns(c->state, from->number) : 0;
     if (live_ns > mir_state_time_ns(from->last_heartbeat)) {
         status->last_hearthbeat = mir_timestamp_new(c->arena, live_ns);
         if (status->last_hearthbeat == NULL) return MIR_E_NO_MEMORY;
@@ -203,24 +204,31 @@ static mir_status convert(conversion *c, record *from, MirApi__V1__Device **out)
     return MIR_OK;
 }
 
-mir_status mir_state_devices_of(mir_state *state, MirStore__V1__DeviceRecord *const *records,
-                                size_t count, mir_arena *arena, MirApi__V1__Device ***devices,
-                                mir_error *error)
+mir_status mir_state_convert(mir_state *state, MDB_txn *txn,
+                             MirStore__V1__DeviceRecord *const *records, size_t count, bool live,
+                             mir_arena *arena, MirApi__V1__Device **devices)
 {
-    conversion c = {.state = state, .arena = arena};
+    conversion c = {.state = state, .txn = txn, .arena = arena, .live = live};
     size_t slots = 2;
     while (slots < count * 2) slots *= 2;
     c.schemas = alloc(&c, slots * sizeof *c.schemas);
     c.schema_mask = slots - 1;
-    MirApi__V1__Device **made = alloc(&c, (count + 1) * sizeof(MirApi__V1__Device *));
-    if (c.schemas == NULL || made == NULL)
-        return mir_error_set(error, MIR_E_NO_MEMORY,
-                             "%zu devices need too much memory: narrow the target", count);
-    TRY(mir_state_read_begin(state, &c.txn, error));
-    mir_status status = MIR_OK;
-    for (size_t i = 0; i < count && status == MIR_OK; i++)
-        status = convert(&c, records[i], &made[i]);
-    mir_state_read_end(state, c.txn);
+    if (c.schemas == NULL) return MIR_E_NO_MEMORY;
+    for (size_t i = 0; i < count; i++) TRY(convert(&c, records[i], &devices[i]));
+    return MIR_OK;
+}
+
+static mir_status devices_of(mir_state *state, record *const *records, size_t count, bool live,
+                             mir_arena *arena, MirApi__V1__Device ***devices, mir_error *error)
+{
+    MirApi__V1__Device **made = mir_arena_alloc(arena, (count + 1) * sizeof *made);
+    mir_status status = made == NULL ? MIR_E_NO_MEMORY : MIR_OK;
+    MDB_txn *txn = NULL;
+    if (status == MIR_OK) {
+        TRY(mir_state_read_begin(state, &txn, error));
+        status = mir_state_convert(state, txn, records, count, live, arena, made);
+        mir_state_read_end(state, txn);
+    }
     if (status == MIR_E_NO_MEMORY)
         return mir_error_set(error, status, "%zu devices need too much memory: narrow the target",
                              count);
@@ -232,11 +240,26 @@ mir_status mir_state_devices_of(mir_state *state, MirStore__V1__DeviceRecord *co
     return MIR_OK;
 }
 
-mir_status mir_state_device_of(mir_state *state, MirStore__V1__DeviceRecord *from, mir_arena *arena,
+mir_status mir_state_devices_of(mir_state *state, record *const *records, size_t count,
+                                mir_arena *arena, MirApi__V1__Device ***devices, mir_error *error)
+{
+    return devices_of(state, records, count, true, arena, devices, error);
+}
+
+mir_status mir_state_device_of(mir_state *state, record *from, mir_arena *arena,
                                MirApi__V1__Device **device, mir_error *error)
 {
     MirApi__V1__Device **list = NULL;
-    TRY(mir_state_devices_of(state, &from, 1, arena, &list, error));
+    TRY(devices_of(state, &from, 1, true, arena, &list, error));
+    *device = list[0];
+    return MIR_OK;
+}
+
+mir_status mir_state_device_as_stored(mir_state *state, record *from, mir_arena *arena,
+                                      MirApi__V1__Device **device, mir_error *error)
+{
+    MirApi__V1__Device **list = NULL;
+    TRY(devices_of(state, &from, 1, false, arena, &list, error));
     *device = list[0];
     return MIR_OK;
 }

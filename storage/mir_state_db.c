@@ -148,6 +148,10 @@ static const struct {
     {"schema", offsetof(mir_state_db, schema)},
     {"schema_refs", offsetof(mir_state_db, schema_refs)},
     {"schema_unused", offsetof(mir_state_db, schema_unused)},
+    {"event", offsetof(mir_state_db, event)},
+    {"event_block", offsetof(mir_state_db, event_block)},
+    {"event_index", offsetof(mir_state_db, event_index)},
+    {"event_name", offsetof(mir_state_db, event_name)},
 };
 
 static MDB_val val(mir_view view)
@@ -200,6 +204,10 @@ static mir_status open_databases(mir_state_db *db, const char *path, mir_error *
     if (status == MIR_E_NOT_FOUND) {
         status = put_u64(txn, db->meta, format_key, MIR_STATE_FORMAT_VERSION, 0);
         if (status == MIR_OK) status = put_u64(txn, db->meta, next_key, 1, 0);
+    } else if (status == MIR_OK && format < MIR_STATE_FORMAT_VERSION) {
+        /* Older formats lack databases that are made below. From here on a program that does not
+         * know of them must not write: it would change devices without telling of it. */
+        status = put_u64(txn, db->meta, format_key, MIR_STATE_FORMAT_VERSION, 0);
     }
     if (status != MIR_OK) {
         mdb_txn_abort(txn);

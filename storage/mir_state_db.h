@@ -29,6 +29,10 @@ typedef struct mir_state_db {
     MDB_dbi schema;
     MDB_dbi schema_refs;
     MDB_dbi schema_unused;
+    MDB_dbi event;
+    MDB_dbi event_block;
+    MDB_dbi event_index;
+    MDB_dbi event_name;
     int lock_fd;
     uint64_t map_bytes;
 } mir_state_db;

@@ -303,7 +303,7 @@ static void a_newer_format_is_refused(void **state)
     mir_error error;
     mir_state_options options = {.path = f->path, .map_bytes = 1 << 20};
     assert_int_equal(mir_state_open(&options, &f->state, &error), MIR_E_UNSUPPORTED);
-    assert_non_null(strstr(error.text, "has format 99, this version of mir reads up to 1"));
+    assert_non_null(strstr(error.text, "has format 99, this version of mir reads up to 2"));
     f->state = NULL;
     fixture_free(f);
 }

@@ -30,6 +30,7 @@ struct mir_state {
     mir_state_db db;
     mir_state_sync sync;
     uint32_t requests_max;
+    int64_t schema_kept_ns; /* after its last device is gone; 0: for ever */
 
     _Atomic(MDB_txn *) readers[MIR_STATE_READERS_KEPT];
     _Atomic(mir_state_cells *) cells[MIR_STATE_CELL_PAGES];
@@ -51,6 +52,12 @@ struct mir_state {
 
 MIR_MUST_CHECK mir_status mir_state_read_begin(mir_state *state, MDB_txn **txn, mir_error *error);
 void mir_state_read_end(mir_state *state, MDB_txn *txn);
+
+/* As mir_state_devices_of, in the caller's transaction; `live` puts in the heartbeats of memory. */
+MIR_MUST_CHECK mir_status mir_state_convert(mir_state *state, MDB_txn *txn,
+                                            MirStore__V1__DeviceRecord *const *records,
+                                            size_t count, bool live, mir_arena *arena,
+                                            MirApi__V1__Device **devices);
 
 /* 0 if there was none since the start. */
 int64_t mir_state_live_ns(mir_state *state, uint64_t number);

@@ -73,21 +73,56 @@ static mir_status reserve_changes(mir_state_ops *ops, size_t count)
     return ops->request->changes == NULL ? MIR_E_NO_MEMORY : MIR_OK;
 }
 
-static void add_change(mir_state_ops *ops, mir_state_change_kind kind, record *before,
-                       record *after)
-{
-    MIR_ASSERT(before != NULL || after != NULL);
-    uint64_t number = after != NULL ? after->number : before->number;
-    ops->request->changes[ops->request->change_count++] =
-        (mir_state_change){kind, number, before, after};
-}
-
 static record *copy_record(mir_state_ops *ops, const record *from)
 {
     MIR_ASSERT(from != NULL);
     record *copy = alloc(ops, sizeof *copy);
     if (copy != NULL) *copy = *from;
     return copy;
+}
+
+/* The device with the time of its heartbeat in memory, if that is later than the stored one: what
+ * the event shows of it, now and when it is read. */
+static mir_status with_live_heartbeat(mir_state_ops *ops, record **device)
+{
+    int64_t live_ns = ops->live_ns(ops->live_ctx, (*device)->number);
+    if (live_ns <= mir_state_time_ns((*device)->last_heartbeat)) return MIR_OK;
+    record *copy = copy_record(ops, *device);
+    if (copy == NULL) return MIR_E_NO_MEMORY;
+    copy->last_heartbeat = mir_state_time_new(&ops->request->arena, live_ns);
+    *device = copy;
+    return copy->last_heartbeat == NULL ? MIR_E_NO_MEMORY : MIR_OK;
+}
+
+/* Appends the event of a change. What a heartbeat changes, its device has caused. */
+static mir_status record_event(mir_state_ops *ops, mir_state_change *change)
+{
+    mir_state_request *request = ops->request;
+    if (!ops->context.ready)
+        TRY(mir_event_context_make(request->cause, &request->arena, &ops->context));
+    TRY(with_live_heartbeat(ops, change->after != NULL ? &change->after : &change->before));
+    if (change->kind == MIR_STATE_UPDATED)
+        TRY(mir_event_diff(change->before, change->after, &request->arena, &change->diffs,
+                           &change->diff_count));
+    char actor[MIR_DEVICE_ID_BYTES_MAX + 16] = "server";
+    if (request->op == MIR_STATE_HEARTBEAT)
+        (void)snprintf(actor, sizeof actor, "device %s", change->after->device_id);
+    return mir_event_log_change(ops->events, ops->now_ns, change, &ops->context, actor);
+}
+
+/* Adds a change that is written already, and its event. */
+static mir_status add_change(mir_state_ops *ops, mir_state_change_kind kind, record *before,
+                             record *after)
+{
+    MIR_ASSERT(before != NULL || after != NULL);
+    mir_state_change *change = &ops->request->changes[ops->request->change_count++];
+    *change = (mir_state_change){
+        .kind = kind,
+        .number = after != NULL ? after->number : before->number,
+        .before = before,
+        .after = after,
+    };
+    return ops->request->without_events ? MIR_OK : record_event(ops, change);
 }
 
 /* ── Names, labels, annotations ──────────────────────────────────────────────────────────────── */
@@ -369,7 +404,7 @@ static mir_status execute_create(mir_state_ops *ops)
     TRY(create_one(ops, &given, "", &made));
     if (refused(ops)) return MIR_OK;
     TRY(reserve_changes(ops, 1));
-    add_change(ops, MIR_STATE_CREATED, NULL, made);
+    TRY(add_change(ops, MIR_STATE_CREATED, NULL, made));
     return MIR_OK;
 }
 
@@ -485,7 +520,7 @@ static mir_status execute_create_many(mir_state_ops *ops)
     for (size_t i = 0; i < kept; i++) {
         list[i]->number = number++;
         TRY(mir_state_db_store(ops->db, ops->txn, NULL, list[i], ops->now_ns));
-        add_change(ops, MIR_STATE_CREATED, NULL, list[i]);
+        TRY(add_change(ops, MIR_STATE_CREATED, NULL, list[i]));
     }
     return MIR_OK;
 }
@@ -660,7 +695,7 @@ static mir_status execute_set_schema(mir_state_ops *ops)
     TRY(reserve_changes(ops, 1));
     TRY(write_schema(ops, &schema));
     TRY(mir_state_db_store(ops->db, ops->txn, before, after, ops->now_ns));
-    add_change(ops, MIR_STATE_UPDATED, before, after);
+    TRY(add_change(ops, MIR_STATE_UPDATED, before, after));
     return MIR_OK;
 }
 
@@ -915,8 +950,8 @@ static mir_status upsert(mir_state_ops *ops, const update_plan *plan)
     TRY(create_one(ops, &given, "error creating device: ", &made));
     if (refused(ops)) return MIR_OK;
     TRY(reserve_changes(ops, 2));
-    add_change(ops, MIR_STATE_CREATED, NULL, made);
-    add_change(ops, MIR_STATE_UPDATED, made, made);
+    TRY(add_change(ops, MIR_STATE_CREATED, NULL, made));
+    TRY(add_change(ops, MIR_STATE_UPDATED, made, made));
     return MIR_OK;
 }
 
@@ -967,7 +1002,7 @@ static mir_status execute_update(mir_state_ops *ops)
     TRY(write_schema(ops, &plan.schema));
     for (size_t i = 0; i < count; i++) {
         TRY(mir_state_db_store(ops->db, ops->txn, list[i], after[i], ops->now_ns));
-        add_change(ops, MIR_STATE_UPDATED, list[i], after[i]);
+        TRY(add_change(ops, MIR_STATE_UPDATED, list[i], after[i]));
     }
     return MIR_OK;
 }
@@ -996,7 +1031,7 @@ static mir_status execute_delete(mir_state_ops *ops)
     TRY(reserve_changes(ops, count));
     for (size_t i = 0; i < count; i++) {
         TRY(mir_state_db_store(ops->db, ops->txn, list[i], NULL, ops->now_ns));
-        add_change(ops, MIR_STATE_DELETED, list[i], NULL);
+        TRY(add_change(ops, MIR_STATE_DELETED, list[i], NULL));
     }
     return MIR_OK;
 }
@@ -1087,9 +1122,9 @@ static mir_status one_heartbeat(mir_state_ops *ops, mir_state_heartbeat *beat, b
         }
     }
     TRY(mir_state_db_store(ops->db, ops->txn, before, after, ops->now_ns));
-    if (created != NULL) add_change(ops, MIR_STATE_CREATED, NULL, created);
-    if (!refresh_only && !was_online) add_change(ops, MIR_STATE_ONLINE, old, after);
-    if (with_schema) add_change(ops, MIR_STATE_UPDATED, old, after);
+    if (created != NULL) TRY(add_change(ops, MIR_STATE_CREATED, NULL, created));
+    if (!refresh_only && !was_online) TRY(add_change(ops, MIR_STATE_ONLINE, old, after));
+    if (with_schema) TRY(add_change(ops, MIR_STATE_UPDATED, old, after));
     return MIR_OK;
 }
 
@@ -1121,8 +1156,21 @@ static mir_status execute_offline(mir_state_ops *ops)
         after->online = 0;
         TRY(set_heartbeat(ops, after, ops->live_ns(ops->live_ctx, number)));
         TRY(mir_state_db_store(ops->db, ops->txn, before, after, ops->now_ns));
-        add_change(ops, MIR_STATE_OFFLINE_NOW, before, after);
+        TRY(add_change(ops, MIR_STATE_OFFLINE_NOW, before, after));
     }
+    return MIR_OK;
+}
+
+static mir_status execute_events(mir_state_ops *ops)
+{
+    mir_state_request *request = ops->request;
+    if (request->events.count > MIR_STATE_EVENTS_MAX) {
+        mir_state_ops_refuse(request, MIR_E_TOO_LARGE, "%zu events in one request: send at most %d",
+                             request->events.count, MIR_STATE_EVENTS_MAX);
+        return MIR_OK;
+    }
+    for (size_t i = 0; i < request->events.count; i++)
+        TRY(mir_event_log_append(ops->events, ops->now_ns, &request->events.items[i]));
     return MIR_OK;
 }
 
@@ -1136,6 +1184,8 @@ mir_status mir_state_ops_execute(mir_state_ops *ops)
     case MIR_STATE_HEARTBEAT: return execute_heartbeat(ops);
     case MIR_STATE_OFFLINE: return execute_offline(ops);
     case MIR_STATE_SET_SCHEMA: return execute_set_schema(ops);
+    case MIR_STATE_EVENTS: return execute_events(ops);
+    case MIR_STATE_INTERNAL: return ops->request->internal.run(ops, ops->request->internal.ctx);
     }
     mir_state_ops_refuse(ops->request, MIR_E_UNSUPPORTED, "unknown operation of the state store");
     return MIR_OK;

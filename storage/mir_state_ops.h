@@ -11,9 +11,10 @@
 #ifndef MIR_STATE_OPS_H
 #define MIR_STATE_OPS_H
 
-#include "mir_state_db.h"
+#include "mir_event_log.h"
 
-typedef struct mir_state_ops {
+typedef struct mir_state_ops mir_state_ops;
+struct mir_state_ops {
     const mir_state_db *db;
     MDB_txn *txn;
     int64_t now_ns;
@@ -21,7 +22,9 @@ typedef struct mir_state_ops {
     int64_t (*live_ns)(void *ctx, uint64_t number);
     void *live_ctx;
     mir_state_request *request;
-} mir_state_ops;
+    mir_event_log *events;     /* of the transaction */
+    mir_event_context context; /* of the request's cause, once it is needed */
+};
 
 MIR_MUST_CHECK mir_status mir_state_ops_execute(mir_state_ops *ops);
 
