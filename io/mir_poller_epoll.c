@@ -15,6 +15,7 @@
 #include "mir_assert.h"
 #include "mir_clock.h"
 #include "mir_limits.h"
+#include "mir_log.h"
 
 enum {
     SLOTS_PER_PAGE = 1024,
@@ -92,7 +93,7 @@ static void queue_event(mir_poller *poller, mir_event event)
         } else {
             uint32_t want = poller->queued_capacity == 0 ? 256 : poller->queued_capacity * 2;
             mir_event *grown = realloc(poller->queued, want * sizeof *grown);
-            MIR_ASSERT(grown != NULL); /* at most two events for each open socket */
+            MIR_ASSERT(grown != NULL); /* at most three events for each open socket */
             poller->queued = grown;
             poller->queued_capacity = want;
         }
@@ -118,6 +119,36 @@ static void wake_from_release(void *context)
     wake(context);
 }
 
+static void end_send(mir_poller *poller, slot *s)
+{
+    s->sending->next = poller->send_free;
+    poller->send_free = s->sending;
+    s->sending = NULL;
+}
+
+static void tell_sent(mir_poller *poller, uint32_t id, const slot *s, int32_t result)
+{
+    queue_event(poller,
+                (mir_event){.kind = MIR_EVENT_SENT, .result = result, .id = id, .user = s->user});
+}
+
+/* The kernel does not watch the socket: nothing would ever be heard of it. To its owner that is a
+ * failed connection. */
+static void lost(mir_poller *poller, uint32_t id, slot *s, int error)
+{
+    mir_log_warn("cannot watch a connection, which ends it: %s%s", strerror(error),
+                 error == ENOSPC ? "; raise fs.epoll.max_user_watches" : "");
+    if (s->sending != NULL) {
+        end_send(poller, s);
+        tell_sent(poller, id, s, -error);
+    }
+    if (s->ended) return;
+    s->ended = true;
+    queue_event(
+        poller,
+        (mir_event){.kind = MIR_EVENT_RECEIVED, .result = -error, .id = id, .user = s->user});
+}
+
 static void set_interest(mir_poller *poller, uint32_t id, slot *s)
 {
     uint32_t want = 0;
@@ -128,7 +159,10 @@ static void set_interest(mir_poller *poller, uint32_t id, slot *s)
     /* Out of the set while nothing is wanted: errors and hang-ups are told even to an empty mask,
      * and would spin the loop of a paused socket. */
     int op = want == 0 ? EPOLL_CTL_DEL : s->interest == 0 ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
-    (void)epoll_ctl(poller->epoll_fd, op, s->fd, &event);
+    if (epoll_ctl(poller->epoll_fd, op, s->fd, &event) != 0) {
+        lost(poller, id, s, errno);
+        return;
+    }
     s->interest = want;
 }
 
@@ -258,7 +292,7 @@ static void receive_resume(mir_poller *poller, uint32_t id)
     set_interest(poller, id, s);
 }
 
-/* Sends what the socket takes; true when all is gone or the socket failed. */
+/* Sends what the socket takes; true when all is gone or the socket failed. False: SENT follows. */
 static bool continue_send(mir_poller *poller, uint32_t id, slot *s, int32_t *result)
 {
     send_block *block = s->sending;
@@ -286,17 +320,9 @@ static bool continue_send(mir_poller *poller, uint32_t id, slot *s, int32_t *res
             block->at->iov_len -= left;
         }
     }
-    s->sending = NULL;
-    block->next = poller->send_free;
-    poller->send_free = block;
+    end_send(poller, s);
     set_interest(poller, id, s);
     return true;
-}
-
-static void tell_sent(mir_poller *poller, uint32_t id, const slot *s, int32_t result)
-{
-    queue_event(poller,
-                (mir_event){.kind = MIR_EVENT_SENT, .result = result, .id = id, .user = s->user});
 }
 
 static bool send_vectors(mir_poller *poller, uint32_t id, const struct iovec *vectors,
@@ -347,12 +373,15 @@ static void close_slot(mir_poller *poller, uint32_t id)
     }
     (void)close(s->fd); /* Leaves the epoll set by itself. */
     s->fd = -1;
-    if (s->sending != NULL) {
-        s->sending->next = poller->send_free;
-        poller->send_free = s->sending;
-        s->sending = NULL;
-    }
+    if (s->sending != NULL) end_send(poller, s);
     queue_event(poller, (mir_event){.kind = MIR_EVENT_CLOSED, .id = id, .user = s->user});
+}
+
+static int64_t rest(listener *l)
+{
+    int64_t rest_ns = MIR_POLLER_ACCEPT_REST_MS * MIR_NS_PER_MS;
+    l->rest_until_ns = mir_clock_mono_ns() + rest_ns;
+    return rest_ns;
 }
 
 /* Looks again at those that have rested; returns how long until the first of the others. */
@@ -362,12 +391,15 @@ static int64_t watch_listeners(mir_poller *poller, int64_t timeout_ns)
         listener *l = &poller->listeners[i];
         if (!l->used || l->rest_until_ns == 0) continue;
         int64_t left_ns = l->rest_until_ns - mir_clock_mono_ns();
-        if (left_ns > 0) {
-            if (left_ns < timeout_ns) timeout_ns = left_ns;
-            continue;
+        if (left_ns <= 0) {
+            struct epoll_event event = {.events = EPOLLIN, .data.u64 = DATA_LISTENER | i};
+            if (epoll_ctl(poller->epoll_fd, EPOLL_CTL_ADD, l->fd, &event) == 0) {
+                l->rest_until_ns = 0;
+                continue;
+            }
+            left_ns = rest(l);
         }
-        struct epoll_event event = {.events = EPOLLIN, .data.u64 = DATA_LISTENER | i};
-        if (epoll_ctl(poller->epoll_fd, EPOLL_CTL_ADD, l->fd, &event) == 0) l->rest_until_ns = 0;
+        if (left_ns < timeout_ns) timeout_ns = left_ns;
     }
     return timeout_ns;
 }
@@ -482,7 +514,7 @@ static unsigned poll_events(mir_poller *poller, mir_event *events, unsigned coun
                 /* The next attempt would fail like this one, and it stays readable: not at once
                  * again. */
                 (void)epoll_ctl(poller->epoll_fd, EPOLL_CTL_DEL, l->fd, NULL);
-                l->rest_until_ns = mir_clock_mono_ns() + MIR_POLLER_ACCEPT_REST_MS * MIR_NS_PER_MS;
+                (void)rest(l);
                 break;
             }
             poller->ready_at++;

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -672,6 +673,68 @@ static void a_poller_goes_with_everything_that_is_open(void **state)
     if (backend->create(&poller, NULL) != MIR_OK) fail();
 }
 
+/* The only epoll set of this process. */
+static int epoll_set(void)
+{
+    for (int fd = 3; fd < 256; fd++) {
+        char path[64], target[64];
+        (void)snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+        ssize_t size = readlink(path, target, sizeof target - 1);
+        if (size < 0) continue;
+        target[size] = '\0';
+        if (strcmp(target, "anon_inode:[eventpoll]") == 0) return fd;
+    }
+    return -1;
+}
+
+/* A paused socket that the kernel will not watch again. */
+static uint32_t unwatchable(void *user, int *theirs)
+{
+    int ours;
+    uint32_t id;
+    nonblocking_pair(&ours, theirs);
+    assert_int_equal(backend->add(poller, ours, user, &id), MIR_OK);
+    backend->receive_pause(poller, id);
+    assert_true(stays_quiet());
+    struct epoll_event event = {.events = 0, .data.u64 = id};
+    assert_int_equal(epoll_ctl(epoll_set(), EPOLL_CTL_ADD, ours, &event), 0);
+    return id;
+}
+
+static void a_socket_that_cannot_be_watched_has_failed(void **state)
+{
+    (void)state;
+    int theirs, user;
+    uint32_t id = unwatchable(&user, &theirs);
+    put(theirs, "never to be heard");
+    backend->receive_resume(poller, id);
+    expect_kind(MIR_EVENT_RECEIVED, id, &user, -EEXIST);
+    backend->receive_pause(poller, id);
+    backend->receive_resume(poller, id);
+    assert_true(stays_quiet());
+    backend->close(poller, id);
+    expect_kind(MIR_EVENT_CLOSED, id, &user, 0);
+    (void)close(theirs);
+}
+
+static void a_send_that_cannot_be_watched_has_failed(void **state)
+{
+    (void)state;
+    int theirs, user;
+    uint32_t id = unwatchable(&user, &theirs);
+    uint8_t *bytes = calloc(1, BIG_BYTES);
+    assert_non_null(bytes);
+    struct iovec one = {.iov_base = bytes, .iov_len = BIG_BYTES};
+    assert_false(backend->send(poller, id, &one, 1));
+    expect_kind(MIR_EVENT_SENT, id, &user, -EEXIST);
+    expect_kind(MIR_EVENT_RECEIVED, id, &user, -EEXIST);
+    assert_true(stays_quiet());
+    backend->close(poller, id);
+    expect_kind(MIR_EVENT_CLOSED, id, &user, 0);
+    free(bytes);
+    (void)close(theirs);
+}
+
 static void choose_knows_its_words(void **state)
 {
     (void)state;
@@ -715,6 +778,10 @@ int main(void)
         BOTH(a_wake_ends_the_current_or_the_next_wait),
         BOTH(wake_peer_ends_the_wait_of_another_shard),
         BOTH(a_poller_goes_with_everything_that_is_open),
+        cmocka_unit_test_setup_teardown(a_socket_that_cannot_be_watched_has_failed, setup_epoll,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(a_send_that_cannot_be_watched_has_failed, setup_epoll,
+                                        teardown),
         cmocka_unit_test(choose_knows_its_words),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
