@@ -226,6 +226,7 @@ static void put_telemetry(mir_bytes *json, const report *all, unsigned count,
     put_count(json, "rows_accepted", log->rows_accepted);
     put_count(json, "rows_refused", refused > refused_log ? refused : refused_log);
     put_count(json, "refused_full", log->refused_full);
+    put_count(json, "refused_share", log->refused_share);
     put_count(json, "refused_no_space", log->refused_no_space);
     put_count(json, "refused_io", log->refused_io);
     put_count(json, "refused_too_large", log->refused_too_large);
@@ -314,6 +315,16 @@ static void put_server_problems(mir_bytes *json, const mir_hub *hub, const mir_t
 {
     char text[MIR_ERROR_TEXT_BYTES_MAX];
     if (trouble[0] != '\0') put_problem(json, "", "telemetry", 1, wall_ns, trouble);
+    if (log->full_rows != 0) {
+        (void)snprintf(text, sizeof text,
+                       "%" PRIu64 " rows were refused in the last %.1f s, %" PRIu64
+                       " of them from devices that held more of the log than their share: they "
+                       "come faster than they are written to segments; raise "
+                       "telemetry.log_bytes_max for peaks, use a faster disk or more processors, "
+                       "or send less",
+                       log->full_rows, (double)log->full_ns / MIR_NS_PER_S, log->full_share);
+        put_problem(json, "", "log full", log->full_rows, wall_ns, text);
+    }
     int64_t slow_ns = SLOW_SYNC_FACTOR * hub->config->telemetry.sync_ns;
     if (slow_ns < SLOW_DISK_NS) slow_ns = SLOW_DISK_NS;
     if (log->sync_lag_ns > slow_ns) {

@@ -547,7 +547,8 @@ static void tlog_free(mir_tlog *tlog)
     }
     (void)sem_destroy(&tlog->sync_wake);
     (void)sem_destroy(&tlog->sync_stop);
-    (void)sem_destroy(&tlog->helper_wake);
+    (void)sem_destroy(&tlog->files_wake);
+    (void)sem_destroy(&tlog->sealer_wake);
     (void)sem_destroy(&tlog->background_wake);
     (void)pthread_cond_destroy(&tlog->settled);
     (void)pthread_mutex_destroy(&tlog->mutex);
@@ -567,7 +568,8 @@ mir_status mir_tlog_open(const mir_tlog_options *options, mir_tlog **tlog, mir_e
     (void)pthread_cond_init(&made->settled, NULL);
     (void)sem_init(&made->sync_wake, 0, 0);
     (void)sem_init(&made->sync_stop, 0, 0);
-    (void)sem_init(&made->helper_wake, 0, 0);
+    (void)sem_init(&made->files_wake, 0, 0);
+    (void)sem_init(&made->sealer_wake, 0, 0);
     (void)sem_init(&made->background_wake, 0, 0);
     mir_status status = options_complete(made, options, error);
     if (status == MIR_OK) {
@@ -624,6 +626,7 @@ void mir_tlog_stats_read(mir_tlog *tlog, mir_tlog_stats *stats, mir_error *troub
         made.bytes_appended += read_counter(&writer->bytes_appended);
         made.commits += read_counter(&writer->commits);
         made.refused_full += read_counter(&writer->refused[MIR_E_FULL]);
+        made.refused_share += read_counter(&writer->refused_share);
         made.refused_no_space += read_counter(&writer->refused[MIR_E_NO_SPACE]);
         made.refused_io += read_counter(&writer->refused[MIR_E_IO]) +
                            read_counter(&writer->refused[MIR_E_PERMISSION]);
@@ -663,10 +666,18 @@ void mir_tlog_stats_read(mir_tlog *tlog, mir_tlog_stats *stats, mir_error *troub
         made.segment_rows += version->segments[i]->rows;
     }
     mir_tlog_version_release(version);
-    if (trouble != NULL) {
-        (void)pthread_mutex_lock(&tlog->mutex);
-        *trouble = tlog->trouble;
-        (void)pthread_mutex_unlock(&tlog->mutex);
+    (void)pthread_mutex_lock(&tlog->mutex);
+    if (tlog->full_since_ns != 0) {
+        made.full_ns = now > tlog->full_since_ns ? now - tlog->full_since_ns : 1;
+        /* The counters were read before, perhaps before the present refusals began. */
+        if (made.refused_full > tlog->full_before) {
+            made.full_rows = made.refused_full - tlog->full_before;
+        }
+        if (made.refused_share > tlog->full_share_before) {
+            made.full_share = made.refused_share - tlog->full_share_before;
+        }
     }
+    if (trouble != NULL) *trouble = tlog->trouble;
+    (void)pthread_mutex_unlock(&tlog->mutex);
     *stats = made;
 }

@@ -20,9 +20,18 @@
  *            other call is running. A device's rows must go through one writer at a time.
  * Units      *_ns: nanoseconds since 1970-01-01 UTC or a duration; *_ms: milliseconds.
  * Bounds     Memory and disk for rows that are not yet in segments: log_bytes_max per writer, and
- *            about as much memory. When segments cannot be written fast enough, appends are refused
- *            with MIR_E_FULL and counted; they never wait. Appending a row makes no system call,
- *            takes no lock and calls the allocator only when the memtable needs another 256 KiB.
+ *            about as much memory. Appending a row makes no system call, takes no lock and calls the
+ *            allocator only when the memtable needs another 256 KiB.
+ * Pressure   Of a writer's log_bytes_max, while segments are written more slowly than rows come:
+ *              up to a half         sealing leaves the processor to others (nice 19)
+ *              from a half on       it has the priority of the shards
+ *              from 3 quarters on   rows of devices that hold more than their share are refused
+ *              all of it            all rows are refused
+ *            The share of a device is what the open log and the one before it may hold, divided by
+ *            the devices that have rows in them: who sends less than the others still finds room in
+ *            the last quarter. Devices are told apart by a hash with 8,192 values, so with many
+ *            thousands of them a few are taken for one. What is refused is refused at once with
+ *            MIR_E_FULL, counted, and told to the log when it begins and when it ends.
  * Errors     See each function. A refused row is stored nowhere and counted by cause.
  * Source     The files are drawn in docs/formats/telemetry-log.md. */
 #ifndef MIR_TLOG_H
@@ -86,7 +95,7 @@ void mir_tlog_series_close(mir_tlog_writer *writer, mir_tlog_series *series);
 
 /* Stages one row. row->column_count must be the count that the series was opened with.
  * MIR_E_INVALID (no field at all), _TOO_LARGE (row, name or column count over its bound),
- * _FULL (segments are written too slowly), _NO_SPACE and _IO (the log cannot be written; retried
+ * _FULL (segments are written too slowly; see Pressure), _NO_SPACE and _IO (the log cannot be written; retried
  * about once a second), _NO_MEMORY. The row is then not stored, and counted as refused. */
 MIR_MUST_CHECK mir_status mir_tlog_append(mir_tlog_writer *writer, mir_tlog_series *series,
                                           const mir_row *row);
@@ -164,6 +173,7 @@ typedef struct mir_tlog_stats {
     uint64_t bytes_appended; /* written to logs */
     uint64_t commits;
     uint64_t refused_full;      /* segments were written too slowly */
+    uint64_t refused_share;     /* of these: because the device held more than its share */
     uint64_t refused_no_space;  /* no room on the disk */
     uint64_t refused_io;        /* the write or its sync failed */
     uint64_t refused_too_large; /* over a bound */
@@ -185,6 +195,10 @@ typedef struct mir_tlog_stats {
     uint64_t sync_errors;
     uint64_t write_errors; /* of logs and segments */
     int64_t sync_lag_ns;   /* age of the oldest row that is not known to be on the disk */
+    /* Rows are refused because logs are full, or were a few seconds ago: */
+    int64_t full_ns;     /* for how long; 0: not so */
+    uint64_t full_rows;  /* how many since then */
+    uint64_t full_share; /* of these: because the device held more than its share */
 } mir_tlog_stats;
 
 /* The last text of a failure that an operator should act on goes to *trouble (may be null; empty

@@ -6,10 +6,13 @@
  *            the version before its first row, so the writers never touch it.
  * Ownership  References: a version holds its members; a writer holds its open and spare log; a seal
  *            job holds its log; whoever works with a version holds that.
- * Affinity   writer.c: the shard. maintain.c: two threads, `helper` at normal priority (spare logs,
- *            seals that ingest waits for) and `background` at nice 19 (seals, merges, retention);
- *            `sync` syncs logs. `mutex` guards the version pointer, the jobs and the trouble text;
- *            `install_mutex` the manifest and who makes the next version. Order: install, mutex.
+ * Affinity   writer.c: the shard. maintain.c, threads: `back` at nice 19 seals, merges and applies
+ *            retention; `seal-N` at normal priority seal for writers whose log is more than half
+ *            full, and go on with what `back` has begun for these (who has lowered its priority may
+ *            not raise it again without a privilege); `files` makes spare logs and tells when rows
+ *            are refused; `sync` syncs logs. `mutex` guards the version pointer, the jobs, the
+ *            trouble text and what is known of refusals; `install_mutex` the manifest and who makes
+ *            the next version. Order: install, mutex.
  * Bounds     MIR_TLOG_FROZEN_MAX logs of a writer wait to be sealed.
  * Errors     See mir_tlog.h. */
 #ifndef MIR_TLOG_INTERNAL_H
@@ -30,7 +33,14 @@ enum {
     /* Open and frozen logs of one writer together are log_bytes_max. */
     MIR_TLOG_LOGS_PER_WRITER = MIR_TLOG_FROZEN_MAX + 1,
     MIR_TLOG_SHAPE_CACHE = 1024,
+    /* One for each writer, and no more than this. */
+    MIR_TLOG_SEALERS_MAX = 16,
+    /* What devices hold of a log is counted by a hash of their ids, in so many places. */
+    MIR_TLOG_HOLDERS = 8192,
 };
+
+/* How far the sealing of a log has come. */
+typedef struct mir_tlog_seal mir_tlog_seal;
 
 /* A log file and its rows in memory. */
 typedef struct mir_tlog_live {
@@ -45,6 +55,7 @@ typedef struct mir_tlog_live {
     _Atomic int64_t syncing_ns; /* what dirty_ns was for the sync that is under way */
     atomic_ullong bytes;        /* written */
     bool taken;                 /* a thread seals it */
+    mir_tlog_seal *seal;        /* of who has taken it, or left it to the next one; may be null */
     struct mir_tlog_live *next; /* in the writer's frozen stack, then in the jobs */
 } mir_tlog_live;
 
@@ -84,7 +95,15 @@ struct mir_tlog_writer {
     /* Shapes of the open memtable by hash; what does not match is looked up no further. */
     mir_tlog_shape *shape_cache[MIR_TLOG_SHAPE_CACHE];
     uint64_t shape_cache_generation;
+    /* Bytes of each place's devices in the open log, and in the one before it. */
+    uint32_t *held_open;
+    uint32_t *held_before;
+    uint32_t holders_open; /* places that have any in the open log */
+    uint32_t holders;      /* and in either */
+    bool pressed;          /* the sealers know that more than half is unsealed */
     /* Shared with the threads. */
+    atomic_ullong open_bytes; /* `position`, for others */
+    atomic_bool full_told;    /* that rows are refused */
     _Atomic(mir_tlog_live *) spare;
     atomic_int spare_status; /* why there is none */
     _Atomic(mir_tlog_live *) frozen;
@@ -95,6 +114,7 @@ struct mir_tlog_writer {
     atomic_ullong bytes_appended;
     atomic_ullong commits;
     atomic_ullong refused[MIR_E_UNREACHABLE + 1];
+    atomic_ullong refused_share;
     atomic_ullong write_errors;
     atomic_ullong series_open;
 };
@@ -115,7 +135,12 @@ struct mir_tlog {
     mir_error trouble;
     uint64_t settle_wanted;
     uint64_t settle_done;
-    bool helper_busy;
+    /* Rows that were refused because logs are full, as `files` has seen it. */
+    int64_t full_since_ns; /* monotonic; 0: none lately */
+    int64_t full_last_ns;
+    uint64_t full_seen; /* of all writers together */
+    uint64_t full_before;
+    uint64_t full_share_before;
 
     pthread_mutex_t install_mutex;
     uint64_t *sealed; /* logs that are in segments but whose files may be there */
@@ -124,12 +149,13 @@ struct mir_tlog {
     atomic_bool stop;
     sem_t sync_wake;
     sem_t sync_stop;
-    sem_t helper_wake;
+    sem_t files_wake;
+    sem_t sealer_wake;
     sem_t background_wake;
-    pthread_t sync_thread;
-    pthread_t helper_thread;
-    pthread_t background_thread;
-    int thread_count;
+    pthread_t threads[3 + MIR_TLOG_SEALERS_MAX];
+    uint32_t thread_count;
+    uint32_t sealer_count;
+    atomic_uint sealers_started;
 
     atomic_ullong seals;
     atomic_ullong merges;
@@ -152,6 +178,21 @@ static inline void mir_tlog_count_own(atomic_ullong *counter, uint64_t more)
 {
     atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + more,
                           memory_order_relaxed);
+}
+
+/* How much of a writer's log is not yet in segments, of MIR_TLOG_LOGS_PER_WRITER times file_bytes;
+ * any thread. */
+static inline uint64_t mir_tlog_unsealed(const mir_tlog_writer *writer)
+{
+    return atomic_load_explicit(&writer->frozen_count, memory_order_relaxed) *
+               writer->tlog->file_bytes +
+           atomic_load_explicit(&writer->open_bytes, memory_order_relaxed);
+}
+
+/* More than half of the log is unsealed: sealing has to go as fast as ingest. */
+static inline bool mir_tlog_pressed(const mir_tlog_writer *writer)
+{
+    return mir_tlog_unsealed(writer) * 2 > MIR_TLOG_LOGS_PER_WRITER * writer->tlog->file_bytes;
 }
 
 /* mir_tlog.c */
@@ -199,5 +240,7 @@ MIR_MUST_CHECK mir_status mir_tlog_live_create(mir_tlog *tlog, mir_tlog_writer *
                                                mir_tlog_live **live, mir_error *error);
 MIR_MUST_CHECK mir_status mir_tlog_threads_start(mir_tlog *tlog, mir_error *error);
 void mir_tlog_threads_stop(mir_tlog *tlog);
+/* Something was frozen, or a writer's log has come to be more than half full: `pressed`. */
+void mir_tlog_seal_wanted(mir_tlog *tlog, bool pressed);
 
 #endif

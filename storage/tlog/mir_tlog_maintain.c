@@ -22,7 +22,12 @@ enum {
     MERGE_RUN_MIN = 4,
     MERGE_RUN_MAX = 16,
     MERGE_GROUP_CELLS_MAX = 16 << 20,
+    /* Rows of one series between two looks at whether another thread should go on. */
+    SEAL_ROWS_AT_ONCE = 4 * MIR_TLOG_CHUNK_ROWS_MAX,
 };
+
+/* So long without a refused row, and the log is full no more. */
+static const int64_t FULL_CALM_NS = 5 * MIR_NS_PER_S;
 
 static const int64_t DAY_NS = INT64_C(86400) * MIR_NS_PER_S;
 static const uint64_t MERGE_TIER_BYTES = 1 << 20;
@@ -184,17 +189,17 @@ static mir_status output_ready(outputs *all, seal_output *output, mir_error *err
     return mir_tlog_segment_begin(all->tlog->files, path, &head, &output->writer, error);
 }
 
-/* The rows of a finished gather, each to the segment of its day. */
+/* Rows `first` to `last` - 1 of a finished gather, each to the segment of its day. */
 static mir_status outputs_put(outputs *all, mir_tlog_codec *codec, mir_view measurement,
-                              mir_view device, const mir_tlog_gather *gather, mir_error *error)
+                              mir_view device, const mir_tlog_gather *gather, uint32_t first,
+                              uint32_t last, mir_error *error)
 {
     mir_status status = MIR_OK;
-    uint32_t first = 0;
-    while (first < gather->row_count && status == MIR_OK) {
+    while (first < last && status == MIR_OK) {
         int64_t day = day_of(gather->times[first]);
         seal_output *output = output_of(all, day);
         uint32_t end = first + 1;
-        for (; end < gather->row_count; end++) {
+        for (; end < last; end++) {
             const int64_t other = day_of(gather->times[end]);
             if (other == day) continue;
             if (output_of(all, other) != output) break;
@@ -293,63 +298,115 @@ static bool same_series(const mir_tlog_mem_series *a, const mir_tlog_mem_series 
            (a->shape == b->shape || mir_view_eq(a->shape->measurement, b->shape->measurement));
 }
 
-static mir_status seal_rows(mir_tlog_live *live, mir_tlog_mem_series **series, uint32_t count,
-                            outputs *all, mir_tlog_codec *codec, mir_tlog_gather *gather,
-                            mir_error *error)
+/* One thread at a time has it; the next one goes on where the last one stopped. */
+struct mir_tlog_seal {
+    mir_tlog_mem_series **series; /* in the order of segments */
+    uint32_t count;
+    uint32_t next; /* the first of the series whose rows are being put, or come next */
+    uint32_t end;  /* behind the last of these */
+    uint32_t row;  /* of the gather: up to here they are in segments */
+    mir_tlog_gather gather;
+    outputs all;
+};
+
+static void seal_free(mir_tlog_seal *s)
 {
-    for (uint32_t first = 0; first < count;) {
+    if (s == NULL) return;
+    outputs_abandon(&s->all);
+    mir_tlog_gather_fini(&s->gather);
+    free(s->series);
+    free(s);
+}
+
+static mir_status seal_begin(mir_tlog *tlog, const mir_tlog_live *live, mir_tlog_seal **seal)
+{
+    mir_tlog_seal *s = calloc(1, sizeof *s);
+    if (s == NULL) return MIR_E_NO_MEMORY;
+    s->series = malloc(((size_t)live->mem->series_count + 1) * sizeof *s->series);
+    if (s->series == NULL || mir_tlog_gather_init(&s->gather) != MIR_OK) {
+        free(s->series);
+        free(s);
+        return MIR_E_NO_MEMORY;
+    }
+    for (mir_tlog_mem_series *each = atomic_load_explicit(&live->mem->all, memory_order_acquire);
+         each != NULL; each = each->all_next) {
+        if (atomic_load_explicit(&each->published, memory_order_relaxed) > 0) {
+            s->series[s->count++] = each;
+        }
+    }
+    if (s->count > 1) qsort(s->series, s->count, sizeof *s->series, mem_series_compare);
+    s->all.tlog = tlog;
+    s->all.head.generation_min = s->all.head.generation_max = live->mem->generation;
+    *seal = s;
+    return MIR_OK;
+}
+
+/* The rows of the next device and measurement, whatever shapes they have. */
+static mir_status seal_gather(const mir_tlog_live *live, mir_tlog_seal *s)
+{
+    mir_tlog_gather_reset(&s->gather);
+    s->row = 0;
+    mir_status status = MIR_OK;
+    for (s->end = s->next; s->end < s->count && status == MIR_OK &&
+                           same_series(s->series[s->next], s->series[s->end]);
+         s->end++) {
+        status = mir_tlog_gather_mem(&s->gather, live->mem, s->series[s->end],
+                                     mir_tlog_mem_published(s->series[s->end]));
+    }
+    return status == MIR_OK ? mir_tlog_gather_finish(&s->gather) : status;
+}
+
+/* Whether a job is one for the sealers, which run at the priority of the shards. */
+static bool job_pressed(const mir_tlog_live *job)
+{
+    return job->owner != NULL && mir_tlog_pressed(job->owner);
+}
+
+static mir_status seal_rows(const mir_tlog_live *live, mir_tlog_seal *s, mir_tlog_codec *codec,
+                            bool sealer, mir_error *error)
+{
+    while (s->next < s->count) {
         if (stopping(live->tlog)) return MIR_E_CANCELLED;
-        mir_tlog_gather_reset(gather);
-        uint32_t end = first;
-        mir_status status = MIR_OK;
-        while (end < count && same_series(series[first], series[end]) && status == MIR_OK) {
-            status = mir_tlog_gather_mem(gather, live->mem, series[end],
-                                         mir_tlog_mem_published(series[end]));
-            end++;
+        if (!sealer && job_pressed(live)) return MIR_E_AGAIN;
+        mir_status status;
+        if (s->end <= s->next) {
+            status = seal_gather(live, s);
+            if (status != MIR_OK) {
+                return mir_error_set(error, status, "reading rows back: %s",
+                                     mir_status_name(status));
+            }
         }
-        if (status == MIR_OK) status = mir_tlog_gather_finish(gather);
-        if (status != MIR_OK) {
-            return mir_error_set(error, status, "reading rows back: %s", mir_status_name(status));
-        }
-        status = outputs_put(all, codec, series[first]->shape->measurement, series[first]->device,
-                             gather, error);
+        uint32_t last = s->gather.row_count;
+        if (last - s->row > SEAL_ROWS_AT_ONCE) last = s->row + SEAL_ROWS_AT_ONCE;
+        const mir_tlog_mem_series *series = s->series[s->next];
+        status = outputs_put(&s->all, codec, series->shape->measurement, series->device, &s->gather,
+                             s->row, last, error);
         if (status != MIR_OK) return status;
-        first = end;
+        s->row = last;
+        if (last == s->gather.row_count) s->next = s->end;
     }
     return MIR_OK;
 }
 
-static mir_status seal(mir_tlog *tlog, mir_tlog_live *live, mir_tlog_codec *codec, mir_error *error)
+/* MIR_E_AGAIN: it stays begun, for a sealer to go on with it. After any other failure the next one
+ * begins anew. */
+static mir_status seal(mir_tlog *tlog, mir_tlog_live *live, mir_tlog_codec *codec, bool sealer,
+                       mir_error *error)
 {
-    const uint32_t series_count = live->mem->series_count;
-    mir_tlog_mem_series **series = malloc((series_count + 1) * sizeof *series);
-    mir_tlog_gather gather;
-    if (series == NULL || mir_tlog_gather_init(&gather) != MIR_OK) {
-        free(series);
-        return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
-    }
-    uint32_t count = 0;
-    for (mir_tlog_mem_series *s = atomic_load_explicit(&live->mem->all, memory_order_acquire);
-         s != NULL; s = s->all_next) {
-        if (atomic_load_explicit(&s->published, memory_order_relaxed) > 0) series[count++] = s;
-    }
-    if (count > 1) qsort(series, count, sizeof *series, mem_series_compare);
-    outputs all = {
-        .tlog = tlog,
-        .head = {.generation_min = live->mem->generation, .generation_max = live->mem->generation}};
+    mir_status status = MIR_OK;
+    if (live->seal == NULL) status = seal_begin(tlog, live, &live->seal);
+    if (status != MIR_OK) return mir_error_set(error, status, "out of memory");
+    mir_tlog_seal *s = live->seal;
+    status = seal_rows(live, s, codec, sealer, error);
+    if (status == MIR_E_AGAIN) return status;
     mir_tlog_segment *made[OUTPUTS_MAX + 1];
     uint32_t made_count = 0;
-    mir_status status = seal_rows(live, series, count, &all, codec, &gather, error);
-    if (status == MIR_OK) {
-        status = outputs_end(&all, codec, made, &made_count, error);
-    } else {
-        outputs_abandon(&all);
-    }
+    if (status == MIR_OK) status = outputs_end(&s->all, codec, made, &made_count, error);
     if (status == MIR_OK) {
         status = mir_tlog_install(tlog, made, made_count, NULL, 0, NULL, live, error);
     }
-    mir_tlog_gather_fini(&gather);
-    free(series);
+    live->seal = NULL;
+    seal_free(s);
     return status;
 }
 
@@ -375,18 +432,14 @@ static void jobs_collect(mir_tlog *tlog)
     }
 }
 
-/* The oldest log that nobody seals yet; if `urgent`, only when ingest is about to be refused. */
-static mir_tlog_live *job_take(mir_tlog *tlog, bool urgent)
+/* The oldest log that nobody seals yet: for a sealer, of the writers that are pressed; for who runs
+ * at nice 19, of the others. */
+static mir_tlog_live *job_take(mir_tlog *tlog, bool sealer)
 {
     (void)pthread_mutex_lock(&tlog->mutex);
     jobs_collect(tlog);
-    bool wanted = !urgent;
-    for (uint32_t i = 0; i < tlog->options.writer_count && !wanted; i++) {
-        wanted = atomic_load_explicit(&tlog->writers[i].frozen_count, memory_order_relaxed) >=
-                 MIR_TLOG_FROZEN_MAX;
-    }
-    mir_tlog_live *job = wanted ? tlog->jobs : NULL;
-    while (job != NULL && job->taken) job = job->next;
+    mir_tlog_live *job = tlog->jobs;
+    while (job != NULL && (job->taken || job_pressed(job) != sealer)) job = job->next;
     if (job != NULL) job->taken = true;
     (void)pthread_mutex_unlock(&tlog->mutex);
     return job;
@@ -408,16 +461,22 @@ static void job_end(mir_tlog *tlog, mir_tlog_live *job, bool done)
         (void)atomic_fetch_sub_explicit(&job->owner->frozen_count, 1, memory_order_release);
     }
     mir_tlog_live_release(job);
+    /* There may be something to merge, and who waits in mir_tlog_settle may go on. */
+    (void)sem_post(&tlog->background_wake);
 }
 
 /* Seals what there is to seal; false when it cannot at present. */
-static bool jobs_work(mir_tlog *tlog, mir_tlog_codec *codec, bool urgent)
+static bool jobs_work(mir_tlog *tlog, mir_tlog_codec *codec, bool sealer)
 {
-    for (mir_tlog_live *job; !stopping(tlog) && (job = job_take(tlog, urgent)) != NULL;) {
+    for (mir_tlog_live *job; !stopping(tlog) && (job = job_take(tlog, sealer)) != NULL;) {
         mir_error error;
-        const mir_status status = seal(tlog, job, codec, &error);
+        const mir_status status = seal(tlog, job, codec, sealer, &error);
         job_end(tlog, job, status == MIR_OK);
         if (status == MIR_E_CANCELLED) return false;
+        if (status == MIR_E_AGAIN) {
+            mir_tlog_seal_wanted(tlog, true);
+            continue;
+        }
         if (status != MIR_OK) {
             mir_tlog_count(&tlog->write_errors, 1);
             mir_error_wrap(&error, "telemetry stays in its log, which cannot be sealed (%s)",
@@ -871,6 +930,7 @@ static void sync_all(mir_tlog *tlog)
 static void *sync_main(void *context)
 {
     mir_tlog *tlog = context;
+    (void)pthread_setname_np(pthread_self(), "mir-tlog-sync");
     /* Half the promised time, so that waiting and syncing together stay within it. */
     const int64_t interval = (int64_t)tlog->options.sync_ms * MIR_NS_PER_MS / 2;
     while (!stopping(tlog)) {
@@ -881,24 +941,100 @@ static void *sync_main(void *context)
     return NULL;
 }
 
-static void *helper_main(void *context)
+/* Says when rows begin to be refused because logs are full, and when that is over. What the writers
+ * count is looked at often enough that none of them has to do more than count. */
+static void full_watch(mir_tlog *tlog)
+{
+    uint64_t rows = 0;
+    uint64_t share = 0;
+    for (uint32_t i = 0; i < tlog->options.writer_count; i++) {
+        const mir_tlog_writer *writer = &tlog->writers[i];
+        rows += atomic_load_explicit(&writer->refused[MIR_E_FULL], memory_order_relaxed);
+        share += atomic_load_explicit(&writer->refused_share, memory_order_relaxed);
+    }
+    const int64_t now = mir_clock_mono_ns();
+    bool begins = false;
+    bool ends = false;
+    (void)pthread_mutex_lock(&tlog->mutex);
+    if (rows != tlog->full_seen) {
+        begins = tlog->full_since_ns == 0;
+        if (begins) {
+            tlog->full_since_ns = now;
+            tlog->full_before = tlog->full_seen;
+        }
+        tlog->full_seen = rows;
+        tlog->full_last_ns = now;
+    } else if (tlog->full_since_ns != 0 && now - tlog->full_last_ns > FULL_CALM_NS) {
+        ends = true;
+    }
+    const double seconds = (double)(tlog->full_last_ns - tlog->full_since_ns) / MIR_NS_PER_S;
+    const uint64_t refused = rows - tlog->full_before;
+    const uint64_t refused_share = share - tlog->full_share_before;
+    if (ends) {
+        tlog->full_since_ns = 0;
+        tlog->full_share_before = share;
+    }
+    (void)pthread_mutex_unlock(&tlog->mutex);
+    if (begins) {
+        mir_log_warn("telemetry: %s are refused: they come faster than they are written to "
+                     "segments, and the log is %sfull; raise telemetry.log_bytes_max for peaks, "
+                     "use a faster disk or more processors, or send less",
+                     refused_share >= refused ? "rows of devices that send most" : "rows",
+                     refused_share >= refused ? "nearly " : "");
+    }
+    if (!ends) return;
+    mir_log_warn("telemetry: rows are no longer refused: %" PRIu64 " were within %.1f s, %" PRIu64
+                 " of them from devices that held more of the log than their share",
+                 refused, seconds, refused_share);
+    for (uint32_t i = 0; i < tlog->options.writer_count; i++) {
+        atomic_store_explicit(&tlog->writers[i].full_told, false, memory_order_relaxed);
+    }
+}
+
+static void *files_main(void *context)
 {
     mir_tlog *tlog = context;
+    (void)pthread_setname_np(pthread_self(), "mir-tlog-files");
+    while (!stopping(tlog)) {
+        spares_make(tlog);
+        full_watch(tlog);
+        wait_for(&tlog->files_wake, MIR_NS_PER_S);
+    }
+    return NULL;
+}
+
+static void *sealer_main(void *context)
+{
+    mir_tlog *tlog = context;
+    char name[16];
+    (void)snprintf(name, sizeof name, "mir-seal-%u",
+                   atomic_fetch_add_explicit(&tlog->sealers_started, 1, memory_order_relaxed) %
+                       MIR_TLOG_SEALERS_MAX);
+    (void)pthread_setname_np(pthread_self(), name);
     mir_tlog_codec codec;
     bool ready = false;
     while (!stopping(tlog)) {
-        spares_make(tlog);
+        wait_for(&tlog->sealer_wake, MIR_NS_PER_S);
         if (!ready) ready = mir_tlog_codec_init(&codec) == MIR_OK;
         if (ready) (void)jobs_work(tlog, &codec, true);
-        wait_for(&tlog->helper_wake, MIR_NS_PER_S);
     }
     if (ready) mir_tlog_codec_fini(&codec);
     return NULL;
 }
 
+void mir_tlog_seal_wanted(mir_tlog *tlog, bool pressed)
+{
+    /* Each of them looks for itself whether there is something for it. */
+    for (uint32_t i = 0; pressed && i < tlog->sealer_count; i++) {
+        (void)sem_post(&tlog->sealer_wake);
+    }
+    (void)sem_post(&tlog->background_wake);
+}
+
 static void *background_main(void *context)
 {
     mir_tlog *tlog = context;
+    (void)pthread_setname_np(pthread_self(), "mir-tlog-back");
     (void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), BACKGROUND_NICE);
     mir_tlog_codec codec;
     bool ready = false;
@@ -946,22 +1082,24 @@ mir_status mir_tlog_settle(mir_tlog *tlog, uint32_t timeout_ms, mir_error *error
     return status;
 }
 
+static int thread_start(mir_tlog *tlog, void *(*run)(void *context))
+{
+    const int result = pthread_create(&tlog->threads[tlog->thread_count], NULL, run, tlog);
+    if (result == 0) tlog->thread_count++;
+    return result;
+}
+
 mir_status mir_tlog_threads_start(mir_tlog *tlog, mir_error *error)
 {
-    int result = pthread_create(&tlog->sync_thread, NULL, sync_main, tlog);
-    if (result == 0) {
-        tlog->thread_count = 1;
-        result = pthread_create(&tlog->helper_thread, NULL, helper_main, tlog);
+    tlog->sealer_count = tlog->options.writer_count;
+    if (tlog->sealer_count > MIR_TLOG_SEALERS_MAX) tlog->sealer_count = MIR_TLOG_SEALERS_MAX;
+    int result = thread_start(tlog, sync_main);
+    if (result == 0) result = thread_start(tlog, files_main);
+    if (result == 0) result = thread_start(tlog, background_main);
+    for (uint32_t i = 0; i < tlog->sealer_count && result == 0; i++) {
+        result = thread_start(tlog, sealer_main);
     }
-    if (result == 0) {
-        tlog->thread_count = 2;
-        result = pthread_create(&tlog->background_thread, NULL, background_main, tlog);
-    }
-    if (result == 0) {
-        tlog->thread_count = 3;
-        return MIR_OK;
-    }
-    return mir_error_os(error, result, "start a telemetry thread");
+    return result == 0 ? MIR_OK : mir_error_os(error, result, "start a telemetry thread");
 }
 
 void mir_tlog_threads_stop(mir_tlog *tlog)
@@ -970,11 +1108,13 @@ void mir_tlog_threads_stop(mir_tlog *tlog)
     atomic_store_explicit(&tlog->stop, true, memory_order_release);
     (void)sem_post(&tlog->sync_wake);
     (void)sem_post(&tlog->sync_stop);
-    (void)sem_post(&tlog->helper_wake);
-    (void)sem_post(&tlog->background_wake);
-    (void)pthread_join(tlog->sync_thread, NULL);
-    if (tlog->thread_count > 1) (void)pthread_join(tlog->helper_thread, NULL);
-    if (tlog->thread_count > 2) (void)pthread_join(tlog->background_thread, NULL);
+    (void)sem_post(&tlog->files_wake);
+    mir_tlog_seal_wanted(tlog, true);
+    for (uint32_t i = 0; i < tlog->thread_count; i++) (void)pthread_join(tlog->threads[i], NULL);
     tlog->thread_count = 0;
+    for (mir_tlog_live *job = tlog->jobs; job != NULL; job = job->next) {
+        seal_free(job->seal);
+        job->seal = NULL;
+    }
     sync_all(tlog);
 }

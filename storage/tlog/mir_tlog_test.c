@@ -663,6 +663,215 @@ static void full_log_refuses_and_recovers(void **state)
     fixture_fini(&x);
 }
 
+/* A disk on which making a segment waits, fails, or is told who did it. */
+static atomic_bool gate_shut; /* for the thread at nice 19 */
+static atomic_bool gate_fails;
+static atomic_int gate_waiting;
+static atomic_int sealed_by_sealers;
+
+static bool thread_is(const char *prefix)
+{
+    char name[16] = "";
+    (void)pthread_getname_np(pthread_self(), name, sizeof name);
+    return strncmp(name, prefix, strlen(prefix)) == 0;
+}
+
+static bool ends_with(const char *path, const char *suffix)
+{
+    const size_t size = strlen(path);
+    return size > strlen(suffix) && strcmp(path + size - strlen(suffix), suffix) == 0;
+}
+
+static int gated_create(void *context, const char *path, int *handle)
+{
+    if (ends_with(path, ".seg.tmp")) {
+        if (atomic_load(&gate_fails)) return -EIO;
+        while (atomic_load(&gate_shut) && thread_is("mir-tlog-back")) {
+            atomic_store(&gate_waiting, 1);
+            sim_pause_us(200);
+        }
+    }
+    return sim_create(context, path, handle);
+}
+
+static int gated_rename(void *context, const char *from, const char *to)
+{
+    if (ends_with(to, ".seg") && thread_is("mir-seal-")) atomic_fetch_add(&sealed_by_sealers, 1);
+    return sim_rename(context, from, to);
+}
+
+static void gated_init(fixture *x)
+{
+    atomic_store(&gate_shut, false);
+    atomic_store(&gate_fails, false);
+    atomic_store(&gate_waiting, 0);
+    atomic_store(&sealed_by_sealers, 0);
+    x->disk = sim_disk_new(7);
+    x->disk->files.create = gated_create;
+    x->disk->files.rename = gated_rename;
+    x->tlog = open_on(&x->disk->files, 1, MIR_TLOG_LOG_BYTES_MIN);
+    x->writer = mir_tlog_writer_of(x->tlog, 0);
+    assert_int_equal(mir_row_init(&x->row, 16, 16, 1024), MIR_OK);
+}
+
+#define WAIT_UNTIL(condition)                                                                      \
+    for (const int64_t until = mir_clock_mono_ns() + 20 * MIR_NS_PER_S; !(condition);) {           \
+        assert_true(mir_clock_mono_ns() < until);                                                  \
+        sim_pause_us(200);                                                                         \
+    }
+
+/* One frozen log, with rows of all devices, and an open one that is more than half full. */
+static void press(fixture *x, int64_t *time_ns)
+{
+    for (uint32_t i = 0; i < DEVICES; i++) assert_int_equal(put_int(x, i, (*time_ns)++, 1), MIR_OK);
+    wait_spare(x->tlog);
+    assert_int_equal(mir_tlog_freeze(x->writer), MIR_OK);
+    while (x->writer->position * 2 <= x->tlog->file_bytes) {
+        assert_int_equal(put_int(x, 0, (*time_ns)++, 1), MIR_OK);
+        assert_int_equal(mir_tlog_commit_turn(x->writer, NULL), MIR_OK);
+    }
+}
+
+static void check_count(fixture *x, uint64_t rows)
+{
+    const mir_tlog_query_spec spec = spec_all();
+    oracle_sink sink;
+    query_into(x, &spec, &sink, MIR_OK);
+    assert_int_equal(sink.rows, rows);
+    oracle_free(&sink.answer);
+}
+
+/* The thread at nice 19 gets no further with what it does: what the writer needs is done by others
+ * before the log is full. */
+static void half_full_log_is_sealed_by_others_than_the_background(void **state)
+{
+    (void)state;
+    fixture x;
+    gated_init(&x);
+    int64_t time_ns = 0;
+    assert_int_equal(put_int(&x, 0, time_ns++, 1), MIR_OK);
+    assert_int_equal(mir_tlog_commit_turn(x.writer, NULL), MIR_OK);
+    mir_tlog_close(x.tlog);
+    atomic_store(&gate_shut, true);
+    x.tlog = open_on(&x.disk->files, 1, MIR_TLOG_LOG_BYTES_MIN);
+    x.writer = mir_tlog_writer_of(x.tlog, 0);
+    WAIT_UNTIL(atomic_load(&gate_waiting) != 0);
+    press(&x, &time_ns);
+    WAIT_UNTIL(atomic_load(&x.writer->frozen_count) == 0);
+    assert_true(atomic_load(&sealed_by_sealers) > 0);
+    atomic_store(&gate_shut, false);
+    check_count(&x, (uint64_t)time_ns);
+    fixture_fini(&x);
+}
+
+/* What it has begun itself is finished by them, too, and no row is lost or twice on the way. */
+static void sealing_that_has_begun_changes_hands(void **state)
+{
+    (void)state;
+    fixture x;
+    gated_init(&x);
+    int64_t time_ns = 0;
+    atomic_store(&gate_shut, true);
+    press(&x, &time_ns);
+    WAIT_UNTIL(atomic_load(&x.writer->frozen_count) == 0 || atomic_load(&gate_waiting) != 0);
+    const bool begun = atomic_load(&gate_waiting) != 0;
+    atomic_store(&gate_shut, false);
+    WAIT_UNTIL(atomic_load(&x.writer->frozen_count) == 0);
+    assert_true(atomic_load(&sealed_by_sealers) > 0);
+    check_count(&x, (uint64_t)time_ns);
+    settle(x.tlog);
+    check_count(&x, (uint64_t)time_ns);
+    mir_tlog_stats stats;
+    mir_tlog_stats_read(x.tlog, &stats, NULL);
+    assert_int_equal(stats.segment_rows, (uint64_t)time_ns);
+    assert_true(begun || stats.seals > 0);
+    fixture_fini(&x);
+}
+
+/* Appends a row, and waits when there is only no new file for it yet. */
+static mir_status put_patiently(fixture *x, uint32_t device, int64_t time_ns)
+{
+    mir_status status;
+    const int64_t until = mir_clock_mono_ns() + 20 * MIR_NS_PER_S;
+    while ((status = put_int(x, device, time_ns, time_ns)) == MIR_E_FULL &&
+           atomic_load(&x->writer->frozen_count) < MIR_TLOG_FROZEN_MAX) {
+        assert_true(mir_clock_mono_ns() < until);
+        sim_pause_us(200);
+    }
+    if (status == MIR_OK && time_ns % 16 == 0) {
+        assert_int_equal(mir_tlog_commit_turn(x->writer, NULL), MIR_OK);
+    }
+    return status;
+}
+
+static void a_flooding_device_leaves_room_for_its_neighbours(void **state)
+{
+    (void)state;
+    fixture x;
+    gated_init(&x);
+    atomic_store(&gate_fails, true);
+    int64_t time_ns = 0;
+    uint64_t stored = 0;
+    /* One that sends ten rows of a hundred, and one that sends the others. */
+    for (; time_ns < 100000; time_ns++) {
+        const uint32_t device = time_ns % 10 == 0 ? 1 : 0;
+        const mir_status status = put_patiently(&x, device, time_ns);
+        if (status != MIR_OK) {
+            assert_int_equal(device, 0);
+            break;
+        }
+        stored++;
+    }
+    assert_int_equal(mir_tlog_commit_turn(x.writer, NULL), MIR_OK);
+    mir_tlog_stats stats;
+    mir_tlog_stats_read(x.tlog, &stats, NULL);
+    assert_true(stats.refused_share > 0);
+    const uint64_t capacity = x.tlog->file_bytes * MIR_TLOG_LOGS_PER_WRITER;
+    assert_in_range(stats.log_bytes, capacity / 2, capacity * 4 / 5);
+    /* The neighbour goes on, and a third one comes; the first one stays refused. */
+    const uint64_t more = stored / 16;
+    const uint64_t other_before = stats.refused_full - stats.refused_share;
+    for (uint64_t i = 0; i < more; i++, time_ns++) {
+        assert_int_equal(put_patiently(&x, i % 4 == 0 ? 2 : 1, time_ns), MIR_OK);
+        stored++;
+        if (i % 16 == 0) assert_int_equal(put_int(&x, 0, time_ns, 0), MIR_E_FULL);
+    }
+    assert_int_equal(mir_tlog_commit_turn(x.writer, NULL), MIR_OK);
+    mir_tlog_stats_read(x.tlog, &stats, NULL);
+    assert_int_equal(stats.rows_accepted, stored);
+    assert_int_equal(stats.refused_full - stats.refused_share, other_before);
+    /* It is known for as long as it lasts, with all that was refused. */
+    WAIT_UNTIL((mir_tlog_stats_read(x.tlog, &stats, NULL), stats.full_ns > 0));
+    assert_int_equal(stats.full_rows, stats.refused_full);
+    assert_int_equal(stats.full_share, stats.refused_share);
+    /* Segments can be made again: so is there room for all. */
+    atomic_store(&gate_fails, false);
+    WAIT_UNTIL(atomic_load(&x.writer->frozen_count) == 0);
+    assert_int_equal(put_int(&x, 0, time_ns, 0), MIR_OK);
+    assert_int_equal(mir_tlog_commit_turn(x.writer, NULL), MIR_OK);
+    check_count(&x, stored + 1);
+    fixture_fini(&x);
+}
+
+/* Devices that send the same are all served until nothing fits any more. */
+static void equal_devices_fill_the_whole_log(void **state)
+{
+    (void)state;
+    fixture x;
+    gated_init(&x);
+    atomic_store(&gate_fails, true);
+    int64_t time_ns = 0;
+    while (put_patiently(&x, (uint32_t)(time_ns % DEVICES), time_ns) == MIR_OK) time_ns++;
+    assert_int_equal(mir_tlog_commit_turn(x.writer, NULL), MIR_OK);
+    mir_tlog_stats stats;
+    mir_tlog_stats_read(x.tlog, &stats, NULL);
+    const uint64_t capacity = x.tlog->file_bytes * MIR_TLOG_LOGS_PER_WRITER;
+    /* But for the room of one turn in each file. */
+    assert_true(stats.log_bytes + 3 * (uint64_t)x.writer->staging_capacity + 4096 >= capacity);
+    check_count(&x, (uint64_t)time_ns);
+    fixture_fini(&x);
+}
+
 static void retention_drops_by_size_and_age(void **state)
 {
     (void)state;
@@ -734,6 +943,10 @@ int main(void)
         cmocka_unit_test(malformed_rows_are_refused_and_counted),
         cmocka_unit_test(columns_of_a_series_are_bounded_until_its_log_is_sealed),
         cmocka_unit_test(full_log_refuses_and_recovers),
+        cmocka_unit_test(half_full_log_is_sealed_by_others_than_the_background),
+        cmocka_unit_test(sealing_that_has_begun_changes_hands),
+        cmocka_unit_test(a_flooding_device_leaves_room_for_its_neighbours),
+        cmocka_unit_test(equal_devices_fill_the_whole_log),
         cmocka_unit_test(retention_drops_by_size_and_age),
         cmocka_unit_test(closed_series_keep_their_rows),
         cmocka_unit_test(property_answers_match_oracle),

@@ -24,6 +24,7 @@ struct mir_tlog_series {
     mir_tlog_series *all_previous;
     uint64_t hash;
     uint64_t shape_hash;
+    uint32_t holder; /* the device's place in what is counted of it */
     mir_view device;
     mir_view measurement;
     mir_column *columns;
@@ -50,8 +51,11 @@ mir_status mir_tlog_writer_init(mir_tlog *tlog, uint32_t shard)
     writer->extra_numbers = malloc(sizeof(uint32_t) * 2 * MIR_TLOG_COLUMNS_MAX);
     writer->handles.bucket_count = HANDLE_BUCKETS_MIN;
     writer->handles.buckets = calloc(HANDLE_BUCKETS_MIN + 1, sizeof(mir_tlog_series *));
+    writer->held_open = calloc(MIR_TLOG_HOLDERS, sizeof *writer->held_open);
+    writer->held_before = calloc(MIR_TLOG_HOLDERS, sizeof *writer->held_before);
     writer->turn = 1;
-    if (writer->staging == NULL || writer->scratch == NULL || writer->extra_numbers == NULL ||
+    if (writer->held_open == NULL || writer->held_before == NULL || writer->staging == NULL ||
+        writer->scratch == NULL || writer->extra_numbers == NULL ||
         writer->handles.buckets == NULL) {
         return MIR_E_NO_MEMORY;
     }
@@ -77,6 +81,8 @@ void mir_tlog_writer_fini(mir_tlog_writer *writer)
     free(writer->staging);
     free(writer->scratch);
     free(writer->extra_numbers);
+    free(writer->held_open);
+    free(writer->held_before);
     mir_tlog_live *frozen = atomic_load_explicit(&writer->frozen, memory_order_acquire);
     while (frozen != NULL) {
         mir_tlog_live *next = frozen->next;
@@ -167,8 +173,8 @@ mir_status mir_tlog_series_open(mir_tlog_writer *writer, mir_view device_id, mir
     const mir_status status = columns_check(columns, column_count, &name_bytes);
     if (status != MIR_OK) return status;
     mir_tlog_handle_table *table = &writer->handles;
-    const uint64_t hash =
-        mir_hash_view(device_id) + mir_hash_view(measurement) * UINT64_C(0x9e3779b97f4a7c15);
+    const uint64_t device_hash = mir_hash_view(device_id);
+    const uint64_t hash = device_hash + mir_hash_view(measurement) * UINT64_C(0x9e3779b97f4a7c15);
     mir_tlog_series *known = table->buckets[hash & (table->bucket_count - 1)];
     while (known != NULL && !(known->hash == hash && mir_view_eq(known->device, device_id) &&
                               mir_view_eq(known->measurement, measurement))) {
@@ -188,6 +194,7 @@ mir_status mir_tlog_series_open(mir_tlog_writer *writer, mir_view device_id, mir
     made->types = (uint8_t *)(made->columns + column_count);
     uint8_t *text = made->types + column_count;
     made->hash = hash;
+    made->holder = (uint32_t)(device_hash >> 32) % MIR_TLOG_HOLDERS;
     made->column_count = column_count;
     made->fixed_bytes_max = MIR_TLOG_VARINT_BYTES_MAX * (2 + column_count) + (column_count + 7) / 8;
     for (uint32_t i = 0; i < column_count; i++) {
@@ -266,6 +273,42 @@ static mir_status series_mem(mir_tlog_writer *writer, mir_tlog_series *series)
     return MIR_OK;
 }
 
+/* ---- Shares ---- */
+
+static void hold(mir_tlog_writer *writer, uint32_t holder, uint32_t bytes)
+{
+    if (writer->held_open[holder] == 0) {
+        writer->holders_open++;
+        if (writer->held_before[holder] == 0) writer->holders++;
+    }
+    writer->held_open[holder] += bytes;
+}
+
+/* What was held in the log before the one that is full now is sealed, or will be next. */
+static void holders_rotate(mir_tlog_writer *writer)
+{
+    uint32_t *sealed = writer->held_before;
+    writer->held_before = writer->held_open;
+    writer->held_open = sealed;
+    memset(sealed, 0, MIR_TLOG_HOLDERS * sizeof *sealed);
+    writer->holders = writer->holders_open;
+    writer->holders_open = 0;
+}
+
+/* Whether the row has to be refused for the sake of other devices: the log is nearly full, and this
+ * one has more of it than if all had the same. */
+static bool over_share(const mir_tlog_writer *writer, const mir_tlog_series *series)
+{
+    const uint64_t file_bytes = writer->tlog->file_bytes;
+    const uint64_t unsealed =
+        atomic_load_explicit(&writer->frozen_count, memory_order_relaxed) * file_bytes +
+        writer->position + writer->staged;
+    if (unsealed * 4 <= file_bytes * MIR_TLOG_LOGS_PER_WRITER * 3) return false;
+    const uint64_t held =
+        (uint64_t)writer->held_open[series->holder] + writer->held_before[series->holder];
+    return held * writer->holders > 2 * file_bytes;
+}
+
 /* ---- Rotation ---- */
 
 static uint64_t frame_bytes_max(const mir_tlog_writer *writer)
@@ -285,7 +328,7 @@ static mir_status rotate(mir_tlog_writer *writer)
     if (atomic_load_explicit(&writer->frozen_count, memory_order_acquire) >= MIR_TLOG_FROZEN_MAX) {
         return MIR_E_FULL;
     }
-    /* Pairs with the release of the helper that made it. */
+    /* Pairs with the release of the thread that made it. */
     mir_tlog_live *spare = atomic_exchange_explicit(&writer->spare, NULL, memory_order_acquire);
     if (spare == NULL) {
         const int why = atomic_load_explicit(&writer->spare_status, memory_order_relaxed);
@@ -295,6 +338,8 @@ static mir_status rotate(mir_tlog_writer *writer)
     writer->open = spare;
     writer->position = MIR_TLOG_LOG_HEADER_BYTES;
     writer->sequence = 0;
+    holders_rotate(writer);
+    atomic_store_explicit(&writer->open_bytes, writer->position, memory_order_relaxed);
     (void)atomic_fetch_add_explicit(&writer->frozen_count, 1, memory_order_relaxed);
     full->next = atomic_load_explicit(&writer->frozen, memory_order_relaxed);
     /* Pairs with the acquire in jobs_collect: the log is complete. */
@@ -302,8 +347,9 @@ static mir_status rotate(mir_tlog_writer *writer)
                                                   memory_order_release, memory_order_relaxed)) {
     }
     atomic_store_explicit(&writer->rotate_wanted, false, memory_order_relaxed);
-    (void)sem_post(&writer->tlog->helper_wake);
-    (void)sem_post(&writer->tlog->background_wake);
+    (void)sem_post(&writer->tlog->files_wake);
+    writer->pressed = mir_tlog_pressed(writer);
+    mir_tlog_seal_wanted(writer->tlog, writer->pressed);
     return MIR_OK;
 }
 
@@ -339,6 +385,10 @@ static mir_status stage_write(mir_tlog_writer *writer, mir_error *error)
     writer->position += size;
     writer->sequence++;
     atomic_store_explicit(&live->bytes, writer->position, memory_order_relaxed);
+    atomic_store_explicit(&writer->open_bytes, writer->position, memory_order_relaxed);
+    const bool pressed = mir_tlog_pressed(writer);
+    if (pressed && !writer->pressed) mir_tlog_seal_wanted(tlog, true);
+    writer->pressed = pressed;
     mir_tlog_count_own(&writer->bytes_appended, size);
     mir_tlog_count_own(&writer->commits, 1);
     return MIR_OK;
@@ -584,6 +634,10 @@ static mir_status append(mir_tlog_writer *writer, mir_tlog_series *series, const
         if (mir_clock_mono_ns() < writer->refuse_until_ns) return writer->refuse_status;
         writer->refuse_until_ns = 0;
     }
+    if (over_share(writer, series)) {
+        mir_tlog_count_own(&writer->refused_share, 1);
+        return MIR_E_FULL;
+    }
     mir_tlog_mem_series *mem;
     naming names;
     for (;;) {
@@ -619,7 +673,9 @@ static mir_status append(mir_tlog_writer *writer, mir_tlog_series *series, const
     }
     to = mir_tlog_put_varint(to, (uint64_t)mem->id << 1);
     memcpy(to, bytes, size);
-    writer->staged = (uint32_t)(to + size - start);
+    const uint32_t staged = (uint32_t)(to + size - start);
+    hold(writer, series->holder, staged - writer->staged);
+    writer->staged = staged;
     writer->staged_rows++;
     return MIR_OK;
 }
@@ -627,6 +683,11 @@ static mir_status append(mir_tlog_writer *writer, mir_tlog_series *series, const
 mir_status mir_tlog_append(mir_tlog_writer *writer, mir_tlog_series *series, const mir_row *row)
 {
     const mir_status status = append(writer, series, row);
-    if (status != MIR_OK) refused(writer, status, 1);
+    if (__builtin_expect(status == MIR_OK, 1)) return MIR_OK;
+    refused(writer, status, 1);
+    if (status == MIR_E_FULL && !atomic_load_explicit(&writer->full_told, memory_order_relaxed)) {
+        atomic_store_explicit(&writer->full_told, true, memory_order_relaxed);
+        (void)sem_post(&writer->tlog->files_wake);
+    }
     return status;
 }

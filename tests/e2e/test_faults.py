@@ -217,6 +217,62 @@ def test_a_full_disk(wrap, disk, loop, name):
     check_disk_full(server, loop, name, take_room)
 
 
+def test_a_full_log(wrap, loop, name):
+    """While segments cannot be written the log fills: who sends most is refused first, it is said when that begins and
+    when it is over, each device's refusals are counted on it, and nothing that was taken is lost."""
+    settings = {"telemetry.log_bytes_max": "1MiB", "limits.max_payload": "1MiB", "limits.device_rate": "0"}
+    server = wrap(settings, shards=1)
+    server.start()
+    server.stop()
+    # A segment is made under a temporary name. Where a directory has it, it cannot be.
+    telemetry = server.folder / "data" / "telemetry"
+    taken = [telemetry / f"{number:016x}.seg.tmp" for number in range(2000)]
+    for path in taken:
+        path.mkdir()
+    server.start()
+    kind = readings_kind(name)
+    loud, quiet = f"{name}-loud", f"{name}-quiet"
+    with heard_by(loop, server) as bus:
+        for device in (loud, quiet):
+            launch_device(bus, device, kind)
+        many, few = Rows(server, kind, loud), Rows(server, kind, quiet)
+        refused = 0
+        while refused == 0:
+            assert few.send(10) == (10, 0)
+            refused = many.send(200)[1]
+            assert many.sent < 100_000
+        for _ in range(10):
+            assert few.send(50) == (50, 0), "the neighbour's share"
+            refused += many.send(50)[1]
+        status = status_of(server)
+        assert status["telemetry"]["refused_share"] > 0
+        full, = [one for one in status["problems"] if one["kind"] == "log full"]
+        assert full["device"] == "" and full["count"] > 0 and "telemetry.log_bytes_max" in full["text"]
+        own, = [one for one in status["problems"] if one["device"] == loud]
+        assert (own["kind"], own["count"]) == ("telemetry refused", refused), own
+        assert "faster" in own["text"]
+        assert not [one for one in status["problems"] if one["device"] == quiet]
+        for path in taken:
+            path.rmdir()
+
+        def stored_again():
+            return many.send(10)[0] == 10
+
+        wait_until(stored_again, 2 * DEADLINE_S, "rows are stored again")
+        over = "rows are no longer refused"
+        wait_until(lambda: over in server.log(), 2 * DEADLINE_S, "the log says that it is over")
+        status = status_of(server)
+        assert not [one for one in status["problems"] if one["kind"] == "log full"]
+        log = server.log()
+        assert log.count("are refused: they come faster") == log.count(over) == 1
+        assert f" {status['telemetry']['refused_full']} were within" in log
+        assert len(check_rows(bus, kind, quiet, few.sent, few.sent)) == few.sent
+        there = check_rows(bus, kind, loud, 0, many.sent)
+        assert few.sent + len(there) == status["telemetry"]["rows_accepted"]
+        many.close()
+        few.close()
+
+
 def test_files_that_may_not_grow(wrap, loop, name):
     """A limit on the size of files (`ulimit -f`) is an error like another, not the end."""
     # LMDB's file reaches it; logs of 2 MiB do not.
