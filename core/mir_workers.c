@@ -12,23 +12,31 @@
 #include "mir_assert.h"
 
 typedef struct worker {
+    mir_workers *pool;
     pthread_t thread;
     mir_mpsc jobs;
     sem_t wakes;
     _Atomic uint32_t queued;
-    _Atomic bool stopping;
     int nice_level;
     char name[16];
 } worker;
 
 struct mir_workers {
+    _Atomic uint64_t unfinished; /* jobs of all threads */
+    _Atomic bool stopping;
     unsigned count;
     worker workers[];
 };
 
+static void wake_all(mir_workers *pool)
+{
+    for (unsigned i = 0; i < pool->count; i++) (void)sem_post(&pool->workers[i].wakes);
+}
+
 static void *worker_main(void *argument)
 {
     worker *w = argument;
+    mir_workers *pool = w->pool;
     (void)pthread_setname_np(pthread_self(), w->name);
     if (w->nice_level != 0)
         (void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), w->nice_level);
@@ -40,10 +48,14 @@ static void *worker_main(void *argument)
             mir_job *job = (mir_job *)(void *)node;
             job->run(job);
             atomic_fetch_sub_explicit(&w->queued, 1, memory_order_relaxed);
+            /* Sequentially consistent with destroy: either it sees that nothing is left, or the
+             * thread that finishes the last job sees that the pool stops. A job may submit another
+             * to any thread, so none of them ends before. */
+            if (atomic_fetch_sub(&pool->unfinished, 1) == 1 && atomic_load(&pool->stopping))
+                wake_all(pool);
             node = next;
         }
-        if (atomic_load_explicit(&w->stopping, memory_order_acquire) && mir_mpsc_is_empty(&w->jobs))
-            return NULL;
+        if (atomic_load(&pool->stopping) && atomic_load(&pool->unfinished) == 0) return NULL;
     }
 }
 
@@ -54,6 +66,7 @@ mir_status mir_workers_create(unsigned thread_count, int nice_level, const char 
     if (fresh == NULL) return MIR_E_NO_MEMORY;
     for (unsigned i = 0; i < thread_count; i++) {
         worker *w = &fresh->workers[i];
+        w->pool = fresh;
         w->nice_level = nice_level;
         (void)snprintf(w->name, sizeof w->name, "%s%u", name, i);
         (void)sem_init(&w->wakes, 0, 0);
@@ -82,6 +95,9 @@ void mir_workers_submit(mir_workers *workers, mir_job *job)
         }
     }
     worker *w = &workers->workers[best];
+    uint64_t before = atomic_fetch_add(&workers->unfinished, 1);
+    /* After destroy began only jobs may submit. */
+    MIR_ASSERT(before != 0 || !atomic_load(&workers->stopping));
     atomic_fetch_add_explicit(&w->queued, 1, memory_order_relaxed);
     if (mir_mpsc_push(&w->jobs, &job->node)) (void)sem_post(&w->wakes);
 }
@@ -89,12 +105,10 @@ void mir_workers_submit(mir_workers *workers, mir_job *job)
 void mir_workers_destroy(mir_workers *workers)
 {
     if (workers == NULL) return;
-    for (unsigned i = 0; i < workers->count; i++) {
-        worker *w = &workers->workers[i];
-        atomic_store_explicit(&w->stopping, true, memory_order_release);
-        (void)sem_post(&w->wakes);
-        (void)pthread_join(w->thread, NULL);
-        (void)sem_destroy(&w->wakes);
-    }
+    atomic_store(&workers->stopping, true);
+    wake_all(workers);
+    for (unsigned i = 0; i < workers->count; i++)
+        (void)pthread_join(workers->workers[i].thread, NULL);
+    for (unsigned i = 0; i < workers->count; i++) (void)sem_destroy(&workers->workers[i].wakes);
     free(workers);
 }

@@ -26,7 +26,8 @@ typedef struct mir_job {
 MIR_MUST_CHECK mir_status mir_workers_create(unsigned thread_count, int nice_level,
                                              const char *name, mir_workers **workers);
 void mir_workers_submit(mir_workers *workers, mir_job *job);
-/* Runs what was submitted, then ends the threads. */
+/* Runs what was submitted, and what those jobs submit to this pool themselves; then ends the threads.
+ * Nobody else may submit any more. */
 void mir_workers_destroy(mir_workers *workers);
 
 #endif

@@ -66,11 +66,42 @@ static void a_job_may_submit_another(void **state)
     mir_workers_destroy(pool);
 }
 
+typedef struct chain {
+    mir_job job;
+    mir_workers *pool;
+    unsigned left;
+} chain;
+
+static void submit_next(mir_job *job)
+{
+    chain *c = (chain *)(void *)job;
+    if (--c->left != 0) mir_workers_submit(c->pool, job);
+}
+
+static void what_a_job_submits_while_the_pool_ends_runs_too(void **state)
+{
+    (void)state;
+    for (unsigned threads = 1; threads <= 4; threads++) {
+        for (unsigned round = 0; round < 20; round++) {
+            mir_workers *pool;
+            assert_int_equal(mir_workers_create(threads, 0, "worker", &pool), MIR_OK);
+            chain chains[3];
+            for (unsigned i = 0; i < 3; i++) {
+                chains[i] = (chain){.job.run = submit_next, .pool = pool, .left = 1000};
+                mir_workers_submit(pool, &chains[i].job);
+            }
+            mir_workers_destroy(pool);
+            for (unsigned i = 0; i < 3; i++) assert_int_equal(chains[i].left, 0);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_job_runs_before_the_pool_is_gone),
         cmocka_unit_test(a_job_may_submit_another),
+        cmocka_unit_test(what_a_job_submits_while_the_pool_ends_runs_too),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
