@@ -34,6 +34,17 @@ void mir_events_add(const mir_device_event *event, mir_letters *letters)
                            &message.base);
 }
 
+static bool write_device(mir_hub *hub, MirStore__V1__DeviceRecord *record, mir_arena *arena,
+                         mir_bytes *json, mir_error *error)
+{
+    MirApi__V1__Device *device;
+    /* As the stored event shows it: what was committed, not what was heard since. */
+    if (mir_state_device_as_stored(hub->state, record, arena, &device, error) != MIR_OK)
+        return false;
+    mir_device_json_write(device, MIR_JSON_COMPACT, json);
+    return true;
+}
+
 void mir_events_of_changes(mir_hub *hub, const mir_state_change *changes, size_t count,
                            mir_view request_header, mir_arena *arena, mir_letters *letters)
 {
@@ -44,16 +55,15 @@ void mir_events_of_changes(mir_hub *hub, const mir_state_change *changes, size_t
         const mir_state_change *change = &changes[i];
         const mir_event_wording *kind = mir_event_wording_of(change->kind);
         MirStore__V1__DeviceRecord *record = change->after != NULL ? change->after : change->before;
-        MirApi__V1__Device *device;
+        json.size = 0;
         mir_error error;
-        /* As the stored event shows it: what was committed, not what was heard since. */
-        if (mir_state_device_as_stored(hub->state, record, arena, &device, &error) != MIR_OK) {
+        if (mir_state_change_is_of_property(change->kind)) {
+            if (mir_state_change_json(change->kind, record, &json) != MIR_OK) json.failed = true;
+        } else if (!write_device(hub, record, arena, &json, &error)) {
             mir_log_error("event %s of device %s: %s", kind->reason, record->device_id, error.text);
             letters->failed = true;
             continue;
         }
-        json.size = 0;
-        mir_device_json_write(device, MIR_JSON_COMPACT, &json);
         if (!mir_bytes_ok(&json)) {
             letters->failed = true;
             break;

@@ -37,6 +37,12 @@ static const mir_event_wording kinds[] = {
                           "Device is now online"},
     [MIR_STATE_OFFLINE_NOW] = {"core.v1alpha.deviceoffline", "normal", "DeviceOffline",
                                "Device is now offline"},
+    [MIR_STATE_DESIRED] = {"cfg.v1alpha.desiredproperties", "normal", "DeviceDesiredProps",
+                           "Device desired properties updated successfully"},
+    [MIR_STATE_REPORTED] = {"cfg.v1alpha.reportedproperties", "normal", "DeviceReportedProps",
+                            "Device reported properties updated successfully"},
+    [MIR_STATE_OUT_OF_SYNC] = {"cfg.v1alpha.outofsync", "warning", "DeviceConfigOutOfSync",
+                               "Device reports by an older configuration than the desired one"},
 };
 
 const mir_event_wording *mir_event_wording_of(unsigned change)

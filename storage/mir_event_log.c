@@ -272,16 +272,24 @@ mir_status mir_event_log_change(mir_event_log *log, int64_t now_ns, mir_state_ch
     record.type = (char *)(uintptr_t)kind->type;
     record.reason = (char *)(uintptr_t)kind->reason;
     record.message = (char *)(uintptr_t)kind->message;
-    record.device = device;
+    mir_bytes json = {0};
+    if (mir_state_change_is_of_property(change->kind)) {
+        TRY(mir_state_change_json(change->kind, device, &json));
+        record.has_json = 1;
+        record.json = (ProtobufCBinaryData){json.size, json.data};
+    } else {
+        record.device = device;
+    }
     record.has_change = 1;
     record.change = change->kind;
     fill_audit(context, actor, &audit, &record);
     audit.changes = change->diffs;
     audit.n_changes = change->diff_count;
-    TRY(append_record(log, now_ns, &record));
+    mir_status status = append_record(log, now_ns, &record);
+    mir_bytes_free(&json);
     change->sequence = log->head.sequence;
     change->at_ns = log->head.at_ns;
-    return MIR_OK;
+    return status;
 }
 
 /* ── Removing ────────────────────────────────────────────────────────────────────────────────── */

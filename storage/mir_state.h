@@ -33,6 +33,7 @@
 #include "mir_bytes.h"
 #include "mir_event.h"
 #include "mir_mpsc.h"
+#include "mir_state_props.h"
 #include "mir_status.h"
 #include "mir_store/v1/store.pb-c.h"
 #include "mir_view.h"
@@ -82,6 +83,7 @@ typedef enum mir_state_op {
     MIR_STATE_HEARTBEAT,
     MIR_STATE_OFFLINE,
     MIR_STATE_SET_SCHEMA,
+    MIR_STATE_PROPERTIES,
     MIR_STATE_EVENTS,   /* appends events that are no changes of devices */
     MIR_STATE_INTERNAL, /* the store's own */
 } mir_state_op;
@@ -92,6 +94,9 @@ typedef enum mir_state_change_kind {
     MIR_STATE_DELETED,     /* before */
     MIR_STATE_ONLINE,      /* before, after: was not online */
     MIR_STATE_OFFLINE_NOW, /* before, after: was online */
+    MIR_STATE_DESIRED,     /* before, after: a desired property was set */
+    MIR_STATE_REPORTED,    /* before, after: a reported property was set */
+    MIR_STATE_OUT_OF_SYNC, /* before, after: the device goes by an older desired property */
 } mir_state_change_kind;
 
 typedef struct mir_state_change {
@@ -104,7 +109,7 @@ typedef struct mir_state_change {
      * it will be read back. */
     uint64_t sequence;
     int64_t at_ns;
-    MirApi__V1__EventChange **diffs; /* UPDATED: what changed from what to what */
+    MirApi__V1__EventChange **diffs; /* UPDATED, DESIRED: what changed from what to what */
     size_t diff_count;
 } mir_state_change;
 
@@ -158,6 +163,10 @@ struct mir_state_request {
             mir_state_schema schema;
         } set_schema; /* an update of one device: UPDATED. Unknown: `no device found to update` */
         struct {
+            mir_state_property *list;
+            size_t count;
+        } properties;
+        struct {
             mir_event_item *items; /* from mir_event_make; sequence and at_ns are outputs */
             size_t count;
         } events;
@@ -166,6 +175,10 @@ struct mir_state_request {
             void *ctx;
         } internal;
     };
+    /* UPDATE: desired properties of its devices, in the order of the devices' ids; DESIRED for each
+     * that is set, before UPDATED. One that is refused refuses the update. */
+    mir_state_property *with;
+    size_t with_count;
     /* Who causes the changes, for their events. Null: nobody is named, see mir_event_cause. */
     const mir_event_cause *cause;
     bool without_events; /* changes are not recorded as events */

@@ -159,6 +159,8 @@ static mir_status convert_status(conversion *c, record *from, MirApi__V1__Device
     mir_api__v1__device_status__init(status);
     mir_api__v1__schema__init(schema);
     status->schema = schema;
+    status->has_version = from->has_version;
+    status->version = from->version;
     status->has_online = from->has_online;
     status->online = from->online;
     int64_t live_ns = c->live ? mir_state_live_ns(c->state, from->number) : 0;

@@ -673,8 +673,16 @@ mir_status mir_state_db_store(const mir_state_db *db, MDB_txn *txn,
         mir_status status = mir_state_db_status(mdb_del(txn, db->device, &k, NULL));
         return status == MIR_E_NOT_FOUND ? MIR_E_CORRUPT : status;
     }
+    /* Heartbeats are no changes of a device, only their times are written down with it. */
+    bool is_change = true;
+    if (before != NULL && after->last_heartbeat != before->last_heartbeat) {
+        MirStore__V1__DeviceRecord otherwise = *after;
+        otherwise.last_heartbeat = before->last_heartbeat;
+        TRY(record_is_stored(db, txn, k, &otherwise, &is_change));
+        is_change = !is_change;
+    }
     after->has_version = 1;
-    after->version++;
+    after->version += is_change;
     return store_record(db, txn, before == NULL, after);
 }
 

@@ -80,7 +80,7 @@ MIR_MUST_CHECK mir_status mir_state_db_load(const mir_state_db *db, MDB_txn *txn
 MIR_MUST_CHECK mir_status mir_state_db_take_numbers(const mir_state_db *db, MDB_txn *txn,
                                                     uint64_t count, uint64_t *first);
 /* Writes the change: before null is a creation, after null a deletion. Counts after->version up if
- * anything differs, and writes nothing otherwise. */
+ * anything but the time of the last heartbeat differs, and writes nothing if nothing does. */
 MIR_MUST_CHECK mir_status mir_state_db_store(const mir_state_db *db, MDB_txn *txn,
                                              const MirStore__V1__DeviceRecord *before,
                                              MirStore__V1__DeviceRecord *after, int64_t now_ns);

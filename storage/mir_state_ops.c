@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "mir_state_ops.h"
 
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -100,19 +101,20 @@ static mir_status record_event(mir_state_ops *ops, mir_state_change *change)
     mir_state_request *request = ops->request;
     if (!ops->context.ready)
         TRY(mir_event_context_make(request->cause, &request->arena, &ops->context));
-    TRY(with_live_heartbeat(ops, change->after != NULL ? &change->after : &change->before));
-    if (change->kind == MIR_STATE_UPDATED)
+    bool of_property = mir_state_change_is_of_property(change->kind);
+    if (!of_property)
+        TRY(with_live_heartbeat(ops, change->after != NULL ? &change->after : &change->before));
+    if (change->kind == MIR_STATE_UPDATED || change->kind == MIR_STATE_DESIRED)
         TRY(mir_event_diff(change->before, change->after, &request->arena, &change->diffs,
                            &change->diff_count));
     char actor[MIR_DEVICE_ID_BYTES_MAX + 16] = "server";
-    if (request->op == MIR_STATE_HEARTBEAT)
+    if (request->op == MIR_STATE_HEARTBEAT || (of_property && change->kind != MIR_STATE_DESIRED))
         (void)snprintf(actor, sizeof actor, "device %s", change->after->device_id);
     return mir_event_log_change(ops->events, ops->now_ns, change, &ops->context, actor);
 }
 
-/* Adds a change that is written already, and its event. */
-static mir_status add_change(mir_state_ops *ops, mir_state_change_kind kind, record *before,
-                             record *after)
+mir_status mir_state_ops_add_change(mir_state_ops *ops, mir_state_change_kind kind, record *before,
+                                    record *after)
 {
     MIR_ASSERT(before != NULL || after != NULL);
     mir_state_change *change = &ops->request->changes[ops->request->change_count++];
@@ -404,7 +406,7 @@ static mir_status execute_create(mir_state_ops *ops)
     TRY(create_one(ops, &given, "", &made));
     if (refused(ops)) return MIR_OK;
     TRY(reserve_changes(ops, 1));
-    TRY(add_change(ops, MIR_STATE_CREATED, NULL, made));
+    TRY(mir_state_ops_add_change(ops, MIR_STATE_CREATED, NULL, made));
     return MIR_OK;
 }
 
@@ -520,7 +522,7 @@ static mir_status execute_create_many(mir_state_ops *ops)
     for (size_t i = 0; i < kept; i++) {
         list[i]->number = number++;
         TRY(mir_state_db_store(ops->db, ops->txn, NULL, list[i], ops->now_ns));
-        TRY(add_change(ops, MIR_STATE_CREATED, NULL, list[i]));
+        TRY(mir_state_ops_add_change(ops, MIR_STATE_CREATED, NULL, list[i]));
     }
     return MIR_OK;
 }
@@ -695,7 +697,7 @@ static mir_status execute_set_schema(mir_state_ops *ops)
     TRY(reserve_changes(ops, 1));
     TRY(write_schema(ops, &schema));
     TRY(mir_state_db_store(ops->db, ops->txn, before, after, ops->now_ns));
-    TRY(add_change(ops, MIR_STATE_UPDATED, before, after));
+    TRY(mir_state_ops_add_change(ops, MIR_STATE_UPDATED, before, after));
     return MIR_OK;
 }
 
@@ -950,8 +952,51 @@ static mir_status upsert(mir_state_ops *ops, const update_plan *plan)
     TRY(create_one(ops, &given, "error creating device: ", &made));
     if (refused(ops)) return MIR_OK;
     TRY(reserve_changes(ops, 2));
-    TRY(add_change(ops, MIR_STATE_CREATED, NULL, made));
-    TRY(add_change(ops, MIR_STATE_UPDATED, made, made));
+    TRY(mir_state_ops_add_change(ops, MIR_STATE_CREATED, NULL, made));
+    TRY(mir_state_ops_add_change(ops, MIR_STATE_UPDATED, made, made));
+    return MIR_OK;
+}
+
+static mir_status refuse_version(mir_state_request *request, const char *name,
+                                 const char *name_space, uint64_t version)
+{
+    mir_state_ops_refuse(request, MIR_E_EXISTS,
+                         "error updating device: device %s/%s has version %" PRIu64
+                         ", not %" PRIu64,
+                         name, name_space, version, request->update->if_version);
+    return MIR_OK;
+}
+
+static int compare_property(const void *key, const void *property)
+{
+    const mir_state_property *of = property;
+    mir_view id = mir_view_cstr(key);
+    size_t size = id.size < of->device_id.size ? id.size : of->device_id.size;
+    int order = size == 0 ? 0 : memcmp(id.data, of->device_id.data, size);
+    return order != 0 ? order : (id.size > of->device_id.size) - (id.size < of->device_id.size);
+}
+
+/* The desired properties that come with an update, into what it makes of its devices. */
+static mir_status merge_properties(mir_state_ops *ops, record *const *before, record *const *after,
+                                   size_t count)
+{
+    mir_state_request *request = ops->request;
+    mir_state_property *all = request->with, *end = all + request->with_count;
+    for (size_t i = 0; i < count && all != NULL; i++) {
+        mir_state_property *of =
+            bsearch(before[i]->device_id, all, request->with_count, sizeof *all, compare_property);
+        if (of == NULL) continue; /* did not match yet when the properties were checked */
+        while (of > all && compare_property(before[i]->device_id, of - 1) == 0) of--;
+        for (; of < end && compare_property(before[i]->device_id, of) == 0; of++) {
+            TRY(mir_state_props_apply(ops, after[i], of));
+            if (of->status != MIR_OK) {
+                mir_state_ops_refuse(request, of->status, "error updating device: %s", of->error);
+                return MIR_OK;
+            }
+            of->before = before[i];
+            of->record = after[i];
+        }
+    }
     return MIR_OK;
 }
 
@@ -959,7 +1004,7 @@ static mir_status execute_update(mir_state_ops *ops)
 {
     mir_state_request *request = ops->request;
     const MirApi__V1__UpdateDeviceRequest *update = request->update;
-    if (update->props != NULL && update->props->desired != NULL &&
+    if (request->with == NULL && update->props != NULL && update->props->desired != NULL &&
         update->props->desired->n_fields != 0) {
         mir_state_ops_refuse(request, MIR_E_UNSUPPORTED,
                              "error updating device: desired properties cannot be changed through "
@@ -984,8 +1029,16 @@ static mir_status execute_update(mir_state_ops *ops)
         return MIR_OK;
     }
     TRY(status);
-    if (count == 0)
-        return plan.name != NULL && plan.name_space != NULL ? upsert(ops, &plan) : MIR_OK;
+    for (size_t i = 0; i < count && update->has_if_version; i++) {
+        if (list[i]->version == update->if_version) continue;
+        return refuse_version(request, list[i]->name, list[i]->namespace_, list[i]->version);
+    }
+    if (count == 0) {
+        if (plan.name == NULL || plan.name_space == NULL) return MIR_OK;
+        if (update->has_if_version && update->if_version != 0)
+            return refuse_version(request, plan.name, plan.name_space, 0);
+        return upsert(ops, &plan);
+    }
     TRY(check_uniqueness(ops, &plan, list, count));
     if (refused(ops)) return MIR_OK;
     record **after = alloc(ops, count * sizeof *after);
@@ -998,12 +1051,16 @@ static mir_status execute_update(mir_state_ops *ops)
         }
         TRY(status);
     }
-    TRY(reserve_changes(ops, count));
+    TRY(reserve_changes(ops, count + request->with_count));
+    TRY(merge_properties(ops, list, after, count));
+    if (refused(ops)) return MIR_OK;
     TRY(write_schema(ops, &plan.schema));
     for (size_t i = 0; i < count; i++) {
         TRY(mir_state_db_store(ops->db, ops->txn, list[i], after[i], ops->now_ns));
-        TRY(add_change(ops, MIR_STATE_UPDATED, list[i], after[i]));
     }
+    TRY(mir_state_props_tell(ops, request->with, request->with_count));
+    for (size_t i = 0; i < count; i++)
+        TRY(mir_state_ops_add_change(ops, MIR_STATE_UPDATED, list[i], after[i]));
     return MIR_OK;
 }
 
@@ -1031,7 +1088,7 @@ static mir_status execute_delete(mir_state_ops *ops)
     TRY(reserve_changes(ops, count));
     for (size_t i = 0; i < count; i++) {
         TRY(mir_state_db_store(ops->db, ops->txn, list[i], NULL, ops->now_ns));
-        TRY(add_change(ops, MIR_STATE_DELETED, list[i], NULL));
+        TRY(mir_state_ops_add_change(ops, MIR_STATE_DELETED, list[i], NULL));
     }
     return MIR_OK;
 }
@@ -1122,9 +1179,10 @@ static mir_status one_heartbeat(mir_state_ops *ops, mir_state_heartbeat *beat, b
         }
     }
     TRY(mir_state_db_store(ops->db, ops->txn, before, after, ops->now_ns));
-    if (created != NULL) TRY(add_change(ops, MIR_STATE_CREATED, NULL, created));
-    if (!refresh_only && !was_online) TRY(add_change(ops, MIR_STATE_ONLINE, old, after));
-    if (with_schema) TRY(add_change(ops, MIR_STATE_UPDATED, old, after));
+    if (created != NULL) TRY(mir_state_ops_add_change(ops, MIR_STATE_CREATED, NULL, created));
+    if (!refresh_only && !was_online)
+        TRY(mir_state_ops_add_change(ops, MIR_STATE_ONLINE, old, after));
+    if (with_schema) TRY(mir_state_ops_add_change(ops, MIR_STATE_UPDATED, old, after));
     return MIR_OK;
 }
 
@@ -1156,7 +1214,7 @@ static mir_status execute_offline(mir_state_ops *ops)
         after->online = 0;
         TRY(set_heartbeat(ops, after, ops->live_ns(ops->live_ctx, number)));
         TRY(mir_state_db_store(ops->db, ops->txn, before, after, ops->now_ns));
-        TRY(add_change(ops, MIR_STATE_OFFLINE_NOW, before, after));
+        TRY(mir_state_ops_add_change(ops, MIR_STATE_OFFLINE_NOW, before, after));
     }
     return MIR_OK;
 }
@@ -1186,6 +1244,7 @@ mir_status mir_state_ops_execute(mir_state_ops *ops)
     case MIR_STATE_SET_SCHEMA: return execute_set_schema(ops);
     case MIR_STATE_EVENTS: return execute_events(ops);
     case MIR_STATE_INTERNAL: return ops->request->internal.run(ops, ops->request->internal.ctx);
+    case MIR_STATE_PROPERTIES: return mir_state_props_execute(ops);
     }
     mir_state_ops_refuse(ops->request, MIR_E_UNSUPPORTED, "unknown operation of the state store");
     return MIR_OK;

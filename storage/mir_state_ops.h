@@ -28,6 +28,11 @@ struct mir_state_ops {
 
 MIR_MUST_CHECK mir_status mir_state_ops_execute(mir_state_ops *ops);
 
+/* Adds a change that is written already, and its event. There is room for it. */
+MIR_MUST_CHECK mir_status mir_state_ops_add_change(mir_state_ops *ops, mir_state_change_kind kind,
+                                                   MirStore__V1__DeviceRecord *before,
+                                                   MirStore__V1__DeviceRecord *after);
+
 /* Marks the request as failed with a printf text, which goes into its arena. */
 void mir_state_ops_refuse(mir_state_request *request, mir_status status, const char *format, ...)
     MIR_PRINTF(3, 4);

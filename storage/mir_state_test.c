@@ -727,7 +727,8 @@ static void devices_are_shown_complete(void **state)
         "{\"apiVersion\":\"mir/"
         "v1alpha\",\"kind\":\"device\",\"meta\":{\"name\":\"n\",\"namespace\":"
         "\"ns\"},\"properties\":{},\"spec\":{\"deviceId\":\"d\",\"disabled\":false},\"status\":{"
-        "\"lastHearthbeat\":\"1970-01-01T00:00:02Z\",\"properties\":{},\"schema\":{}}}");
+        "\"lastHearthbeat\":\"1970-01-01T00:00:02Z\",\"properties\":{},\"schema\":{},"
+        "\"version\":1}}");
     mir_bytes_free(&text);
 }
 
