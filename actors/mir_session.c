@@ -823,8 +823,9 @@ static bool settled(const mir_session *session)
     const mir_loop *loop = loop_of(session);
     for (unsigned i = 0; i < loop->count; i++) {
         if ((session->touched >> i & 1) == 0) continue;
-        if (i == loop->id ? session->shard->holding[i] != 0
-                          : mir_loop_settled(loop, i) < session->settle_targets[i])
+        uint64_t target = session->settle_targets[i];
+        if (i == loop->id ? !mir_holding_passed(&session->shard->holding[i], target)
+                          : mir_loop_settled(loop, i) < target)
             return false;
     }
     return true;
@@ -842,7 +843,7 @@ static void handle_ping(mir_session *session)
 {
     mir_shard *shard = session->shard;
     mir_loop *loop = shard->loop;
-    if (loop->count == 1 && shard->holding[0] == 0) {
+    if (loop->count == 1 && mir_holding_is_empty(&shard->holding[0])) {
         send_pong(session);
         return;
     }
@@ -860,7 +861,8 @@ static void handle_ping(mir_session *session)
             return;
         }
         for (unsigned i = 0; i < loop->count; i++)
-            session->settle_targets[i] = i == loop->id ? 0 : mir_loop_sent(loop, i);
+            session->settle_targets[i] =
+                i == loop->id ? mir_holding_mark(&shard->holding[i]) : mir_loop_sent(loop, i);
         if (!settled(session)) {
             for (unsigned i = 0; i < loop->count; i++)
                 if (i != loop->id && (session->touched >> i & 1) != 0) mir_loop_urge(loop, i);

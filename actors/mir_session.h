@@ -62,8 +62,10 @@ struct mir_session {
     mir_buffer *assembling; /* line and body of a message that came in pieces */
     size_t assembled, assembling_need;
     mir_pending *pending, *pending_last;
-    uint64_t *settle_targets; /* one for each shard, while PAUSE_SETTLE */
-    uint64_t touched;         /* shards that were sent something since the last PONG */
+    /* One for each shard, while PAUSE_SETTLE: a position in its ring; for the own shard a mark of
+     * what is held. */
+    uint64_t *settle_targets;
+    uint64_t touched; /* shards that were sent something since the last PONG */
 
     /* output */
     mir_chunk *out, *out_last; /* not yet given to the socket */

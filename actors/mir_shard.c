@@ -621,10 +621,14 @@ static void settle(mir_shard *shard)
     shard->staged_since_ns = 0;
     shard->acknowledges = false;
     loop->wake_by_ns = 0;
-    uint64_t not_yet = 0;
-    for (unsigned i = 0; i < loop->count; i++)
-        if (shard->holding[i] != 0) not_yet |= UINT64_C(1) << i;
-    mir_loop_settle(loop, not_yet);
+    for (unsigned i = 0; i < loop->count; i++) {
+        mir_holding *holding = &shard->holding[i];
+        if (i == shard->id) {
+            (void)mir_holding_settled(holding, 0);
+            continue;
+        }
+        mir_loop_settle(loop, i, mir_holding_settled(holding, mir_loop_handled(loop, i)));
+    }
 }
 
 static void on_turn_end(void *context)

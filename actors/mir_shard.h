@@ -19,6 +19,7 @@
 
 #include "mir_buffer.h"
 #include "mir_config.h"
+#include "mir_holding.h"
 #include "mir_limits.h"
 #include "mir_loop.h"
 #include "mir_map.h"
@@ -117,9 +118,9 @@ struct mir_shard {
     mir_session *dirty;   /* have output to send */
     mir_session *waiting; /* paused: for rings to settle or to have room */
     mir_session *sending; /* a send is in flight */
-    /* Messages from each shard that wait for an activation: until they are stored they have not
-     * taken effect, and no PONG covers them. */
-    uint32_t holding[MIR_SHARDS_MAX];
+    /* What of each shard's messages waits here for an activation: until they are stored they have
+     * not taken effect, and no PONG covers them. */
+    mir_holding holding[MIR_SHARDS_MAX];
     bool only_told;    /* the last turn brought telemetry and nothing that anybody waits for */
     bool acknowledges; /* a PONG was written in this turn */
     uint32_t staged;   /* effects that wait for endpoints->commit */

@@ -38,7 +38,8 @@ typedef struct series {
 typedef struct held {
     struct held *next;
     int64_t received_wall_ns;
-    int source; /* the shard whose PONGs wait for this one's activation; -1: none */
+    int16_t source; /* the shard whose PONGs wait for this one's activation; -1: none */
+    uint8_t tag;    /* of its generation there */
     uint32_t name_size, payload_size;
     uint8_t bytes[]; /* name, payload */
 } held;
@@ -162,8 +163,7 @@ static void release_held(mir_twin *twin)
 {
     for (held *h = twin->held; h != NULL; h = h->next) {
         if (h->source < 0) continue;
-        MIR_ASSERT(twin->shard->holding[h->source] > 0);
-        twin->shard->holding[h->source]--;
+        mir_holding_remove(&twin->shard->holding[h->source], h->tag);
         h->source = -1;
     }
 }
@@ -427,7 +427,7 @@ static void hold(mir_twin *twin, mir_view name, const mir_message *message)
     }
     *fresh = (held){.received_wall_ns = received_wall_ns,
                     .source = activation && message->publisher != 0
-                                  ? (int)mir_ref_shard(message->publisher)
+                                  ? (int16_t)mir_ref_shard(message->publisher)
                                   : -1,
                     .name_size = (uint32_t)name.size,
                     .payload_size = (uint32_t)payload.size};
@@ -438,7 +438,7 @@ static void hold(mir_twin *twin, mir_view name, const mir_message *message)
     else
         twin->held_last->next = fresh;
     twin->held_last = fresh;
-    if (fresh->source >= 0) twin->shard->holding[fresh->source]++;
+    if (fresh->source >= 0) fresh->tag = mir_holding_add(&twin->shard->holding[fresh->source]);
     twin->held_count++;
     twin->held_bytes += (uint32_t)bytes;
     actors->held_bytes += bytes;

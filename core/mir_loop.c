@@ -34,7 +34,8 @@ struct mir_loop_private {
     bool touched[MIR_SHARDS_MAX]; /* sent to in this turn: may need a wake */
     bool told[MIR_SHARDS_MAX];    /* settled something of it: may need a wake if it expects that */
     int64_t lazy_since_ns[MIR_SHARDS_MAX]; /* sent to lazily and not woken since; 0: no */
-    uint64_t settled_seen[MIR_SHARDS_MAX]; /* before this turn looked at what waits */
+    uint64_t settled[MIR_SHARDS_MAX];      /* when the last drain began */
+    uint64_t settled_seen[MIR_SHARDS_MAX]; /* of these, when this turn looked at what waits */
     /* 1 while something here waits for neighbours to settle. Written before `sleeping`. */
     _Atomic uint32_t expecting;
     /* Set by neighbours after their push (release), taken here before the drain (acquire). */
@@ -210,6 +211,9 @@ void mir_loop_drain(mir_loop *loop)
     struct mir_loop_private *own = loop->own;
     if (own->draining) return;
     own->draining = true;
+    /* First: a neighbour's word is not to be heard before what it had sent until then. */
+    for (unsigned i = 0; i < loop->count; i++)
+        if (i != loop->id) own->settled[i] = mir_ring_consumed(own->out[i]);
     for (unsigned i = 0; i < loop->count; i++) {
         if (i == loop->id) continue;
         void *message;
@@ -243,21 +247,28 @@ uint64_t mir_loop_sent(const mir_loop *loop, unsigned to)
     return loop->own->sent[to];
 }
 
-uint64_t mir_loop_settled(const mir_loop *loop, unsigned to)
+uint64_t mir_loop_pushed(const mir_loop *loop, unsigned to)
 {
-    return mir_ring_consumed(loop->own->out[to]);
+    return mir_ring_pushed(loop->own->out[to]);
 }
 
-void mir_loop_settle(mir_loop *loop, uint64_t not_yet)
+uint64_t mir_loop_settled(const mir_loop *loop, unsigned to)
 {
-    for (unsigned i = 0; i < loop->count; i++) {
-        if (i == loop->id || (not_yet >> i & 1) != 0) continue;
-        mir_ring *ring = loop->own->in[i];
-        if (mir_ring_consumed(ring) != mir_ring_popped(ring)) {
-            mir_ring_consumed_set(ring, mir_ring_popped(ring));
-            loop->own->told[i] = true;
-        }
-    }
+    return loop->own->settled[to];
+}
+
+uint64_t mir_loop_handled(const mir_loop *loop, unsigned source)
+{
+    return mir_ring_popped(loop->own->in[source]);
+}
+
+void mir_loop_settle(mir_loop *loop, unsigned source, uint64_t count)
+{
+    mir_ring *ring = loop->own->in[source];
+    MIR_ASSERT(count <= mir_ring_popped(ring));
+    if (mir_ring_consumed(ring) >= count) return;
+    mir_ring_consumed_set(ring, count);
+    loop->own->told[source] = true;
 }
 
 void mir_loop_urge(mir_loop *loop, unsigned to)
@@ -308,7 +319,8 @@ static int64_t lazy_sleep_ns(const mir_loop *loop, int64_t sleep_ns)
 static bool settled_more(const mir_loop *loop)
 {
     for (unsigned i = 0; i < loop->count; i++)
-        if (i != loop->id && mir_loop_settled(loop, i) != loop->own->settled_seen[i]) return true;
+        if (i != loop->id && mir_ring_consumed(loop->own->out[i]) != loop->own->settled_seen[i])
+            return true;
     return false;
 }
 
@@ -370,7 +382,7 @@ void mir_loop_turn(mir_loop *loop, bool may_sleep, int64_t max_sleep_ns)
     }
     work += mir_timer_advance(&loop->timers, loop->now_ns, TIMERS_PER_TURN);
     for (unsigned i = 0; i < loop->count; i++)
-        if (i != loop->id) own->settled_seen[i] = mir_loop_settled(loop, i);
+        if (i != loop->id) own->settled_seen[i] = own->settled[i];
     own->ops->turn_end(own->context);
     flush_overflow(loop);
     wake_sleepers(loop);

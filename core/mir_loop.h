@@ -118,11 +118,16 @@ void mir_loop_urge(mir_loop *loop, unsigned to);
 
 /* Handles what the inbound rings hold now, outside the drain phase (the PONG barrier needs it). */
 void mir_loop_drain(mir_loop *loop);
-/* How many messages were sent to a neighbour, and how many of them have taken full effect there. */
+/* How many messages were sent to a neighbour, and how many of them lie no more in the overflow. */
 uint64_t mir_loop_sent(const mir_loop *loop, unsigned to);
+uint64_t mir_loop_pushed(const mir_loop *loop, unsigned to);
+/* How many of those that were sent had taken full effect there when the last drain here began: so
+ * what the neighbour had pushed before it said so is handled here. */
 uint64_t mir_loop_settled(const mir_loop *loop, unsigned to);
-/* Tells every neighbour that what was handled so far has taken full effect, but for those whose bit
- * is set in `not_yet`. */
-void mir_loop_settle(mir_loop *loop, uint64_t not_yet);
+/* How many messages of a neighbour were handled here. */
+uint64_t mir_loop_handled(const mir_loop *loop, unsigned source);
+/* Tells a neighbour that the first `count` of its messages have taken full effect; not more than
+ * were handled. Less than it was told before changes nothing. */
+void mir_loop_settle(mir_loop *loop, unsigned source, uint64_t count);
 
 #endif

@@ -66,8 +66,9 @@ typedef struct sim_node {
     uint64_t handled[SIM_LOOPS_MAX];  /* by source */
     uint64_t complete[SIM_LOOPS_MAX]; /* by source: effects complete, at a turn's end */
     uint64_t settled_seen[SIM_LOOPS_MAX];
-    bool urgent[SIM_LOOPS_MAX]; /* something was sent to it that must not lie */
-    bool lazy[SIM_LOOPS_MAX];   /* something was sent to it that may lie for a while */
+    uint64_t told[SIM_LOOPS_MAX]; /* by source: how many were said to have settled */
+    bool urgent[SIM_LOOPS_MAX];   /* something was sent to it that must not lie */
+    bool lazy[SIM_LOOPS_MAX];     /* something was sent to it that may lie for a while */
     uint64_t overflowed;
     uint64_t posted, post_handled;
     unsigned phase;
@@ -77,6 +78,9 @@ typedef struct sim_barrier {
     bool open;
     unsigned node;
     uint64_t targets[SIM_LOOPS_MAX];
+    /* What each neighbour had pushed when it said that it is past the target. */
+    uint64_t answers[SIM_LOOPS_MAX];
+    bool told[SIM_LOOPS_MAX];
 } sim_barrier;
 
 typedef struct sim {
@@ -175,6 +179,39 @@ static bool sim_reached(sim *s, const sim_barrier *barrier)
     return true;
 }
 
+/* Whether it would be reached if its node looked now. */
+static bool sim_told(sim *s, const sim_barrier *barrier)
+{
+    for (unsigned j = 0; j < s->count; j++)
+        if (j != barrier->node && s->nodes[j].told[barrier->node] < barrier->targets[j])
+            return false;
+    return true;
+}
+
+/* Node n tells its neighbours; of some only a part. */
+static void sim_settle(sim_node *n)
+{
+    sim *s = n->sim;
+    for (unsigned i = 0; i < s->count; i++) {
+        if (i == n->id) continue;
+        SIM_CHECK(s, mir_loop_handled(n->loop, i) == n->handled[i]);
+        uint64_t count = n->handled[i];
+        if (!s->quiet && chance(s, 3) == 0) count -= chance(s, (unsigned)count + 1);
+        mir_loop_settle(n->loop, i, count);
+        if (count <= n->told[i]) continue;
+        n->told[i] = count;
+        SIM_CHECK(s, mir_loop_pushed(n->loop, i) == n->sent[i] - n->overflow[i]);
+        for (unsigned b = 0; b < BARRIERS_MAX; b++) {
+            sim_barrier *barrier = &s->barriers[b];
+            if (!barrier->open || barrier->node != i || barrier->told[n->id] ||
+                count < barrier->targets[n->id])
+                continue;
+            barrier->told[n->id] = true;
+            barrier->answers[n->id] = mir_loop_pushed(n->loop, i);
+        }
+    }
+}
+
 /* What must hold between any two turns. */
 static void sim_check(sim *s)
 {
@@ -196,7 +233,7 @@ static void sim_check(sim *s)
     }
     for (unsigned i = 0; i < BARRIERS_MAX; i++) {
         const sim_barrier *barrier = &s->barriers[i];
-        if (barrier->open && s->nodes[barrier->node].sleeping && sim_reached(s, barrier))
+        if (barrier->open && s->nodes[barrier->node].sleeping && sim_told(s, barrier))
             SIM_CHECK(s, s->nodes[barrier->node].woken);
     }
 }
@@ -258,6 +295,8 @@ static unsigned sim_poll(void *context, unsigned budget)
             *barrier = (sim_barrier){.open = true, .node = n->id};
             for (unsigned j = 0; j < s->count; j++)
                 if (j != n->id) barrier->targets[j] = mir_loop_sent(n->loop, j);
+            for (unsigned j = 0; j < s->count; j++)
+                barrier->told[j] = s->nodes[j].told[n->id] >= barrier->targets[j];
             break;
         }
         case 1: mir_loop_drain(n->loop); break;
@@ -303,18 +342,21 @@ static void sim_turn_end(void *context)
     SIM_CHECK(s, n->phase == 2);
     n->phase = 0;
     if (!s->quiet && chance(s, 4) == 0) sim_burst(n);
+    /* What neighbours do and say from here on, after the drain, is for the next turn. */
+    if (chance(s, 8) == 0) sim_others(s);
     n->settles = s->quiet || chance(s, 3) != 0;
     if (n->settles) {
         for (unsigned i = 0; i < s->count; i++) n->complete[i] = n->handled[i];
-        mir_loop_settle(n->loop, 0);
-        for (unsigned i = 0; i < s->count; i++)
-            SIM_CHECK(s, i == n->id || mir_loop_settled(s->nodes[i].loop, n->id) == n->handled[i]);
+        sim_settle(n);
     }
     for (unsigned i = 0; i < BARRIERS_MAX; i++) {
         sim_barrier *barrier = &s->barriers[i];
         if (!barrier->open || barrier->node != n->id || !sim_reached(s, barrier)) continue;
         for (unsigned j = 0; j < s->count; j++)
-            if (j != n->id) SIM_CHECK(s, s->nodes[j].complete[n->id] >= barrier->targets[j]);
+            if (j != n->id) {
+                SIM_CHECK(s, s->nodes[j].complete[n->id] >= barrier->targets[j]);
+                SIM_CHECK(s, n->handled[j] >= barrier->answers[j]);
+            }
         barrier->open = false;
     }
     n->busy = !s->quiet && chance(s, 5) == 0;
@@ -503,7 +545,8 @@ static void tape_turn_end(void *context)
 {
     tape *t = context;
     tape_add(t, 'e');
-    mir_loop_settle(t->loop, 0);
+    unsigned other = t->loop->id == 0 ? 1 : 0;
+    if (t->loop->count > 1) mir_loop_settle(t->loop, other, mir_loop_handled(t->loop, other));
 }
 
 static bool tape_busy(void *context)
@@ -859,7 +902,8 @@ static void crowd_turn_end(void *context)
         }
         t = next;
     }
-    mir_loop_settle(m->loop, 0);
+    for (unsigned i = 0; i < THREADS; i++)
+        if (i != m->loop->id) mir_loop_settle(m->loop, i, mir_loop_handled(m->loop, i));
 }
 
 static bool crowd_busy(void *context)
