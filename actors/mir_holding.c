@@ -53,3 +53,32 @@ uint64_t mir_holding_settled_while_held(mir_holding *holding, uint64_t handled)
     close_newest(holding, handled);
     return settled;
 }
+
+void mir_holding_owe(mir_holding *holding, uint64_t position)
+{
+    mir_holding_generation *newest = at(holding, holding->newest);
+    if (newest->owed == 0) {
+        newest->count++;
+        holding->count++;
+    }
+    newest->owed = position;
+    holding->owes = true;
+}
+
+void mir_holding_paid(mir_holding *holding, uint64_t pushed)
+{
+    bool owes = false;
+    for (uint64_t number = holding->oldest; number <= holding->newest; number++) {
+        mir_holding_generation *generation = at(holding, number);
+        if (generation->owed == 0) continue;
+        if (generation->owed > pushed) {
+            owes = true;
+            continue;
+        }
+        generation->owed = 0;
+        generation->count--;
+        holding->count--;
+    }
+    holding->owes = owes;
+    advance(holding);
+}

@@ -17,7 +17,11 @@
  *
  * Two ways to ask, both of which close the open generation if they can:
  *   mark, passed   for sessions of the holding shard itself
- *   settled        for a neighbour, which knows its messages by their position in the ring */
+ *   settled        for a neighbour, which knows its messages by their position in the ring
+ *
+ * A message may also be answered with one that must be on its way to the source before the source
+ * hears of any effect (a queue member's message that goes back, a 503). owe says that the source's
+ * ring must have taken all up to a position; paid, how far it is. */
 #ifndef MIR_HOLDING_H
 #define MIR_HOLDING_H
 
@@ -27,7 +31,8 @@
 enum { MIR_HOLDING_GENERATIONS = 8 };
 
 typedef struct mir_holding_generation {
-    uint32_t count;   /* of messages */
+    uint32_t count;   /* of messages; one more while something is owed */
+    uint64_t owed;    /* position in the ring towards the source; 0: nothing */
     uint64_t handled; /* of the source's messages, when this generation was opened */
 } mir_holding_generation;
 
@@ -35,6 +40,7 @@ typedef struct mir_holding_generation {
 typedef struct mir_holding {
     uint64_t oldest, newest; /* generations are counted from 0; the newest is open */
     uint32_t count;          /* of all */
+    bool owes;
     mir_holding_generation of[MIR_HOLDING_GENERATIONS]; /* by number, modulo */
 } mir_holding;
 
@@ -69,5 +75,10 @@ static inline uint64_t mir_holding_settled(mir_holding *holding, uint64_t handle
 {
     return holding->count == 0 ? handled : mir_holding_settled_while_held(holding, handled);
 }
+
+/* What was handled since the last call of settled is complete when the ring towards the source has
+ * taken all up to `position`. */
+void mir_holding_owe(mir_holding *holding, uint64_t position);
+void mir_holding_paid(mir_holding *holding, uint64_t pushed);
 
 #endif

@@ -91,6 +91,25 @@ static void what_settled_is_what_came_before_the_oldest(void **state)
     assert_int_equal(mir_holding_settled(&holding, 16), 16);
 }
 
+static void what_is_owed_settles_when_it_is_on_its_way(void **state)
+{
+    (void)state;
+    mir_holding holding = {0};
+    assert_int_equal(mir_holding_settled(&holding, 10), 10);
+    mir_holding_owe(&holding, 100);
+    assert_in_range(mir_holding_settled(&holding, 12), 0, 10);
+    mir_holding_owe(&holding, 200);
+    mir_holding_paid(&holding, 99);
+    assert_in_range(mir_holding_settled(&holding, 14), 0, 10);
+    mir_holding_paid(&holding, 100);
+    assert_true(holding.owes);
+    assert_int_equal(mir_holding_settled(&holding, 16), 12);
+    mir_holding_paid(&holding, 300);
+    assert_false(holding.owes);
+    assert_true(mir_holding_is_empty(&holding));
+    assert_int_equal(mir_holding_settled(&holding, 16), 16);
+}
+
 /* --- beside a model ------------------------------------------------------------------------- */
 
 static uint64_t next_random(uint64_t *state)
@@ -105,12 +124,17 @@ enum { MODEL_MAX = 64, MARKS_MAX = 8 };
 
 typedef struct model {
     mir_holding holding;
-    uint64_t handled, told;
+    uint64_t handled, told, pushed, owed_most;
+    uint64_t handled_then; /* when a turn ended last */
     struct {
         uint64_t position;
         uint8_t tag;
     } held[MODEL_MAX];
     unsigned held_count;
+    struct {
+        uint64_t position, owed;
+    } debts[MODEL_MAX];
+    unsigned debt_count;
     struct {
         bool set;
         uint64_t position, mark;
@@ -123,12 +147,15 @@ static uint64_t complete(const model *m)
     uint64_t count = m->handled;
     for (unsigned i = 0; i < m->held_count; i++)
         if (m->held[i].position < count) count = m->held[i].position;
+    for (unsigned i = 0; i < m->debt_count; i++)
+        if (m->debts[i].owed > m->pushed && m->debts[i].position < count)
+            count = m->debts[i].position;
     return count;
 }
 
 static void step(model *m, uint64_t *random, unsigned seed)
 {
-    switch (next_random(random) % 6) {
+    switch (next_random(random) % 7) {
     case 0:
     case 1: /* a message comes */
         if (next_random(random) % 2 == 0 && m->held_count < MODEL_MAX) {
@@ -148,14 +175,25 @@ static void step(model *m, uint64_t *random, unsigned seed)
         break;
     }
     case 4: { /* a turn ends */
+        if (next_random(random) % 8 == 0 && m->debt_count < MODEL_MAX) {
+            m->owed_most += next_random(random) % 4;
+            if (m->owed_most > m->pushed) {
+                m->debts[m->debt_count].position = m->handled_then;
+                m->debts[m->debt_count++].owed = m->owed_most;
+                mir_holding_owe(&m->holding, m->owed_most);
+            }
+        }
+        if (m->holding.owes) mir_holding_paid(&m->holding, m->pushed);
         uint64_t settled = mir_holding_settled(&m->holding, m->handled);
         if (settled > complete(m))
             fail_msg("seed %u: %" PRIu64 " settled of %" PRIu64, seed, settled, complete(m));
-        if (m->held_count == 0) assert_int_equal(settled, m->handled);
+        if (m->held_count == 0 && !m->holding.owes) assert_int_equal(settled, m->handled);
         if (settled > m->told) m->told = settled;
+        m->handled_then = m->handled;
         break;
     }
-    case 5: { /* a PING here, and a look at those before */
+    case 5: m->pushed += next_random(random) % 4; break;
+    case 6: { /* a PING here, and a look at those before */
         unsigned i = (unsigned)(next_random(random) % MARKS_MAX);
         if (!m->marks[i].set) {
             m->marks[i].set = true;
@@ -181,6 +219,8 @@ static void nothing_settles_before_its_time_and_all_in_the_end(void **state)
         model m = {0};
         for (unsigned i = 0; i < 2000; i++) step(&m, &random, seed);
         while (m.held_count != 0) mir_holding_remove(&m.holding, m.held[--m.held_count].tag);
+        m.pushed = UINT64_MAX;
+        mir_holding_paid(&m.holding, m.pushed);
         assert_true(mir_holding_is_empty(&m.holding));
         assert_int_equal(mir_holding_settled(&m.holding, m.handled), m.handled);
         for (unsigned i = 0; i < MARKS_MAX; i++)
@@ -214,6 +254,7 @@ int main(void)
         cmocka_unit_test(a_mark_with_nothing_new_is_that_of_the_one_before),
         cmocka_unit_test(a_mark_that_has_passed_stays_so),
         cmocka_unit_test(what_settled_is_what_came_before_the_oldest),
+        cmocka_unit_test(what_is_owed_settles_when_it_is_on_its_way),
         cmocka_unit_test(nothing_settles_before_its_time_and_all_in_the_end),
         cmocka_unit_test(a_stream_that_never_ends_settles_in_time),
     };

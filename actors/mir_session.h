@@ -122,4 +122,14 @@ static inline mir_ref mir_session_ref(const mir_session *session)
 }
 mir_session *mir_session_find(mir_shard *shard, mir_ref ref);
 
+/* Something that this session published goes to a neighbour with the next parcel: its next PONG
+ * waits for that. True when it is a PONG that waits already. */
+static inline bool mir_session_touch(mir_session *session, unsigned to)
+{
+    session->touched |= UINT64_C(1) << to;
+    if (session->pause != MIR_PAUSE_SETTLE) return false;
+    session->settle_targets[to] = mir_loop_sent(session->shard->loop, to) + 1;
+    return true;
+}
+
 #endif

@@ -37,6 +37,7 @@ typedef enum item_kind {
     ITEM_ENDPOINT,  /* for the endpoint */
     ITEM_NOBODY,    /* to the publisher's shard: 503 if it asked for that */
     ITEM_CONGESTED, /* to the publisher's shard: park it */
+    ITEM_RETURNED,  /* to the publisher's shard: for a member of the queue elsewhere */
 } item_kind;
 
 typedef struct item {
@@ -263,6 +264,7 @@ static void nobody(mir_shard *shard, const mir_message *message)
         return;
     }
     (void)parcel_item(shard, to, message, ITEM_NOBODY, 0, (mir_view){0});
+    shard->answered |= UINT64_C(1) << to;
 }
 
 /* Gives a message to one member of a queue, beginning at a random one. */
@@ -286,14 +288,16 @@ static bool deliver_queue(mir_shard *shard, const mir_message *message, const mi
         if (it == NULL) continue;
         it->tried = tried;
         item_refs(it)[0] = ref;
-        if (from != NULL) from->touched |= UINT64_C(1) << to;
+        if (from != NULL && mir_session_touch(from, to)) shard->urging |= UINT64_C(1) << to;
         return true;
     }
     return false;
 }
 
 /* The member that was chosen elsewhere cannot take it: choose again from what is there now. Members
- * of this shard come first, so that every shard is asked once at most. */
+ * of this shard come first, so that every shard is asked once at most. For another shard it goes by
+ * way of the publisher's, whose PONG then waits for that shard too; were it sent from here, nobody
+ * could say when it arrives without waiting for shards that may wait for this one. */
 static void requeue(mir_shard *shard, const mir_message *message, mir_view queue, uint64_t tried)
 {
     mir_match match = {0};
@@ -308,9 +312,22 @@ static void requeue(mir_shard *shard, const mir_message *message, mir_view queue
             if (mir_ref_shard(members[m]) != shard->id) continue;
             done = mir_session_deliver(shard, members[m], message) != MIR_NOT_DELIVERED;
         }
-        if (!done)
+        unsigned home = message->publisher == 0 ? shard->id : mir_ref_shard(message->publisher);
+        item *it = NULL;
+        if (!done && home != shard->id)
+            it = parcel_item(shard, home, message, ITEM_RETURNED, 0, queue);
+        if (it != NULL) {
+            it->tried = tried | UINT64_C(1) << shard->id;
+            shard->answered |= UINT64_C(1) << home;
+            done = true;
+        }
+        if (!done) {
+            mir_session *from = message->publisher == 0 || home != shard->id
+                                    ? NULL
+                                    : mir_session_find(shard, message->publisher);
             done = deliver_queue(shard, message, members, group->count, queue,
-                                 tried | UINT64_C(1) << shard->id, NULL);
+                                 tried | UINT64_C(1) << shard->id, from);
+        }
     }
     mir_match_free(&match);
     if (!done) nobody(shard, message);
@@ -344,6 +361,11 @@ static void item_handle(mir_shard *shard, item *it, mir_buffer *buffer)
         mir_delivery result = mir_session_deliver(shard, item_refs(it)[0], &message);
         if (result == MIR_DELIVERED_CONGESTED) mir_shard_tell_congested(shard, message.publisher);
         if (result == MIR_NOT_DELIVERED) requeue(shard, &message, queue, it->tried);
+        break;
+    }
+    case ITEM_RETURNED: {
+        mir_view queue = {(const uint8_t *)item_refs(it), it->queue_size};
+        requeue(shard, &message, queue, it->tried);
         break;
     }
     case ITEM_ENDPOINT: shard->endpoints->deliver(shard, &message); break;
@@ -627,8 +649,12 @@ static void settle(mir_shard *shard)
             (void)mir_holding_settled(holding, 0);
             continue;
         }
+        if ((shard->answered >> i & 1) != 0 && mir_loop_pushed(loop, i) != mir_loop_sent(loop, i))
+            mir_holding_owe(holding, mir_loop_sent(loop, i));
+        if (holding->owes) mir_holding_paid(holding, mir_loop_pushed(loop, i));
         mir_loop_settle(loop, i, mir_holding_settled(holding, mir_loop_handled(loop, i)));
     }
+    shard->answered = 0;
 }
 
 static void on_turn_end(void *context)
@@ -650,6 +676,8 @@ static void on_turn_end(void *context)
         session = next;
     }
     mir_shard_flush_parcels(shard);
+    for (unsigned i = 0; shard->urging != 0; i++, shard->urging >>= 1)
+        if ((shard->urging & 1) != 0) mir_loop_urge(shard->loop, i);
     shard->only_told = shard->staged != 0 && shard->dirty == NULL && shard->waiting == NULL;
     settle(shard);
     while (shard->dirty != NULL) {

@@ -121,6 +121,8 @@ struct mir_shard {
     /* What of each shard's messages waits here for an activation: until they are stored they have
      * not taken effect, and no PONG covers them. */
     mir_holding holding[MIR_SHARDS_MAX];
+    uint64_t answered; /* shards that are sent something which their PONGs follow */
+    uint64_t urging;   /* shards that a PONG waits for, since their parcels of this turn */
     bool only_told;    /* the last turn brought telemetry and nothing that anybody waits for */
     bool acknowledges; /* a PONG was written in this turn */
     uint32_t staged;   /* effects that wait for endpoints->commit */

@@ -22,6 +22,7 @@ enum {
     WIRES_MAX = 16,
     EVENTS_MAX = 64,
     HELD_MAX = 4096,
+    OVERFLOWING = MIR_RING_SLOTS + 100,
 };
 
 /* One connection, seen from the peer. */
@@ -310,6 +311,14 @@ static wire *dial(unsigned shard)
     return fresh;
 }
 
+static wire *subscriber(unsigned shard, const char *commands)
+{
+    wire *fresh = dial(shard);
+    say(fresh, commands);
+    turns(1);
+    return fresh;
+}
+
 /* --- what is held -------------------------------------------------------------------------- */
 
 static void a_pong_waits_for_what_is_held(unsigned from, unsigned at)
@@ -398,12 +407,181 @@ static void a_pong_comes_while_others_are_held_without_end(void **state)
     a_pong_comes_within_twice_the_time(0, 0);
 }
 
+/* --- members of a queue that go -------------------------------------------------------------- */
+
+enum { WORK = 64 };
+
+static void work(wire *publisher, const char *reply)
+{
+    char text[8192];
+    size_t size = 0;
+    for (unsigned i = 0; i < WORK; i++)
+        size += (size_t)snprintf(text + size, sizeof text - size, "PUB work%s 1\r\nx\r\n", reply);
+    (void)snprintf(text + size, sizeof text - size, "PING\r\n");
+    say(publisher, text);
+}
+
+/* So many parcels that the ring from one shard to the other, whose subscriber hears this subject,
+ * has them lie in the overflow. */
+static void fill_ring(unsigned from, const char *subject)
+{
+    for (unsigned i = 0; i < OVERFLOWING; i++)
+        assert_int_equal(mir_shard_emit(w->shards[from], mir_view_cstr(subject), (mir_view){0},
+                                        (mir_view){0}, MIR_VIEW_LITERAL("x")),
+                         1);
+    mir_shard_flush_parcels(w->shards[from]);
+    assert_true(w->shards[from]->loop->stats.overflowed != 0);
+}
+
+/* The publisher has its PONG: whoever sends a PING from now on has heard before the PONG what is
+ * for it. */
+static unsigned heard(wire *member)
+{
+    say(member, "PING\r\n");
+    for (unsigned i = 0; i < 10 && count_of(member, "PONG\r\n") == 0; i++) turn(member->shard);
+    assert_int_equal(count_of(member, "PONG\r\n"), 1);
+    const char *pong = strstr(member->out, "PONG\r\n");
+    unsigned count = 0;
+    for (const char *at = member->out; (at = strstr(at, "MSG work")) != NULL && at < pong; at++)
+        count++;
+    return count;
+}
+
+/* Turns of some shards until the publisher has its PONG. */
+static void await_pong(wire *publisher, uint64_t running)
+{
+    for (unsigned i = 0; i < 100 && count_of(publisher, "PONG\r\n") == 0; i++)
+        for (unsigned shard = 0; shard < w->count; shard++)
+            if ((running >> shard & 1) != 0) turn(shard);
+}
+
+static void a_member_that_goes_passes_its_messages_on_before_the_pong(void **state)
+{
+    (void)state;
+    open_world(3);
+    wire *publisher = dial(0);
+    wire *goes = subscriber(1, "SUB work q 1\r\n");
+    wire *stays = subscriber(2, "SUB fill 2\r\n");
+    work(publisher, "");
+    turn(0);
+    say(stays, "SUB work q 1\r\n");
+    turn(2);
+    fill_ring(1, "fill");
+    say(goes, "UNSUB 1\r\n");
+    await_pong(publisher, 1 << 0 | 1 << 1);
+    /* What it is to hear lies in the overflow yet, or the PONG waits for it. */
+    if (count_of(publisher, "PONG\r\n") == 0) await_pong(publisher, ~UINT64_C(0));
+    assert_int_equal(count_of(publisher, "PONG\r\n"), 1);
+    assert_int_equal(heard(stays), WORK);
+    assert_int_equal(heard(goes), 0);
+    close_world();
+}
+
+static void the_way_back_to_the_publisher_may_overflow_too(void **state)
+{
+    (void)state;
+    open_world(3);
+    wire *publisher = dial(0);
+    wire *goes = subscriber(1, "SUB work q 1\r\n");
+    wire *stays = dial(2);
+    wire *listener = subscriber(0, "SUB fill 2\r\n");
+    work(publisher, "");
+    turn(0);
+    say(stays, "SUB work q 1\r\n");
+    turn(2);
+    fill_ring(1, "fill");
+    say(goes, "UNSUB 1\r\n");
+    turn(1);
+    await_pong(publisher, 1 << 0);
+    await_pong(publisher, 1 << 0 | 1 << 1);
+    await_pong(publisher, ~UINT64_C(0));
+    assert_int_equal(count_of(publisher, "PONG\r\n"), 1);
+    assert_int_equal(heard(stays), WORK);
+    turns(5);
+    assert_int_equal(count_of(listener, "MSG fill"), OVERFLOWING);
+    close_world();
+}
+
+/* Two go one after the other: each is asked once. */
+static void members_that_go_one_after_the_other(void **state)
+{
+    (void)state;
+    open_world(4);
+    wire *publisher = dial(0);
+    wire *first = subscriber(1, "SUB work q 1\r\n");
+    wire *second = dial(2);
+    wire *stays = subscriber(3, "SUB fill 2\r\n");
+    work(publisher, "");
+    turn(0);
+    say(second, "SUB work q 1\r\n");
+    turn(2);
+    say(first, "UNSUB 1\r\n");
+    turn(1);
+    turn(0);
+    say(stays, "SUB work q 1\r\n");
+    turn(3);
+    fill_ring(2, "fill");
+    say(second, "UNSUB 1\r\n");
+    await_pong(publisher, 1 << 0 | 1 << 1 | 1 << 2);
+    if (count_of(publisher, "PONG\r\n") == 0) await_pong(publisher, ~UINT64_C(0));
+    assert_int_equal(count_of(publisher, "PONG\r\n"), 1);
+    assert_int_equal(heard(stays), WORK);
+    close_world();
+}
+
+static void nobody_is_left_and_the_publisher_hears_so_before_its_pong(void **state)
+{
+    (void)state;
+    open_world(3);
+    wire *publisher = subscriber(0, "SUB back 1\r\nSUB fill 2\r\n");
+    wire *first = subscriber(1, "SUB work q 1\r\n");
+    work(publisher, " back");
+    turn(0);
+    fill_ring(1, "fill");
+    say(first, "UNSUB 1\r\n");
+    turn(1);
+    await_pong(publisher, 1 << 0);
+    await_pong(publisher, ~UINT64_C(0));
+    const char *pong = strstr(publisher->out, "PONG\r\n");
+    assert_non_null(pong);
+    unsigned count = 0;
+    for (const char *at = publisher->out; (at = strstr(at, " 503")) != NULL && at < pong; at++)
+        count++;
+    assert_int_equal(count, WORK);
+    close_world();
+}
+
+/* The publisher is gone when its message comes back: it is delivered all the same. */
+static void a_publisher_that_went_loses_nothing(void **state)
+{
+    (void)state;
+    open_world(3);
+    wire *publisher = dial(0);
+    wire *goes = subscriber(1, "SUB work q 1\r\n");
+    wire *stays = dial(2);
+    work(publisher, "");
+    turn(0);
+    say(stays, "SUB work q 1\r\n");
+    turn(2);
+    mir_session_drop(publisher->session, "the test drops it");
+    turn(0);
+    say(goes, "UNSUB 1\r\n");
+    turns(5);
+    assert_int_equal(heard(stays), WORK);
+    close_world();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_pong_waits_for_what_its_connection_has_held),
         cmocka_unit_test(a_pong_does_not_wait_for_what_was_held_after_its_ping),
         cmocka_unit_test(a_pong_comes_while_others_are_held_without_end),
+        cmocka_unit_test(a_member_that_goes_passes_its_messages_on_before_the_pong),
+        cmocka_unit_test(the_way_back_to_the_publisher_may_overflow_too),
+        cmocka_unit_test(members_that_go_one_after_the_other),
+        cmocka_unit_test(nobody_is_left_and_the_publisher_hears_so_before_its_pong),
+        cmocka_unit_test(a_publisher_that_went_loses_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
