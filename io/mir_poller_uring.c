@@ -22,14 +22,12 @@
 #include "mir_assert.h"
 #include "mir_clock.h"
 #include "mir_limits.h"
+#include "mir_sockets.h"
 
 enum {
     SQ_ENTRIES = 2048,
     CQ_ENTRIES = 32768,
     BUFFER_GROUP = 1,
-    SLOTS_PER_PAGE = 1024,
-    PAGES_MAX = 1024,
-    LISTENERS_MAX = 8,
     RING_BUFFERS = 128, /* known to the kernel at a time */
     GATHER_EVENTS = 64, /* so many end a gathering wait early */
     DIRECT_SENDS_PER_TURN = 4,
@@ -53,35 +51,6 @@ typedef enum op_kind {
     OP_WAKE_SENT,
 } op_kind;
 
-typedef struct send_block {
-    struct send_block *next;
-    struct msghdr header;
-    struct iovec vectors[MIR_SEND_VECTORS_MAX];
-    size_t total_bytes;
-} send_block;
-
-typedef struct slot {
-    int fd;
-    uint32_t generation;
-    void *user;
-    send_block *sending;
-    uint32_t next_free;
-    bool used;
-    bool armed; /* a multishot receive is in the kernel */
-    bool paused;
-    bool closing;
-    bool starved; /* ended for want of buffers: on the starved list */
-    bool ended;   /* end of stream or error was reported */
-} slot;
-
-typedef struct listener {
-    int fd;
-    void *user;
-    bool used;
-    bool armed;
-    int64_t rest_until_ns; /* after a failure; 0: none */
-} listener;
-
 struct mir_poller {
     struct io_uring ring;
     struct io_uring_buf_ring *buffer_ring;
@@ -93,15 +62,8 @@ struct mir_poller {
      * The others lie here, last in, first out. */
     uint32_t *reserve;
     uint32_t reserve_count;
-    slot *pages[PAGES_MAX];
-    uint32_t page_count;
-    uint32_t free_head; /* index + 1; 0: none */
-    send_block *send_free;
-    listener listeners[LISTENERS_MAX];
-    uint32_t *starved;
-    uint32_t starved_count, starved_capacity;
-    uint32_t *closed; /* ids whose CLOSED is still to be reported */
-    uint32_t closed_count, closed_capacity;
+    mir_sockets sockets;
+    mir_ids closed; /* those whose CLOSED is still to be reported */
     int wake_fd;
     uint64_t wake_value;
     bool ring_wakes_refused;
@@ -114,12 +76,6 @@ static uint64_t op_pack(op_kind kind, uint32_t index, uint32_t generation)
     return (uint64_t)kind << 56 | (uint64_t)(index & 0xffffff) << 32 | generation;
 }
 
-static slot *slot_at(mir_poller *poller, uint32_t id)
-{
-    MIR_ASSERT(id / SLOTS_PER_PAGE < poller->page_count);
-    return &poller->pages[id / SLOTS_PER_PAGE][id % SLOTS_PER_PAGE];
-}
-
 static struct io_uring_sqe *next_sqe(mir_poller *poller)
 {
     struct io_uring_sqe *sqe = io_uring_get_sqe(&poller->ring);
@@ -128,19 +84,6 @@ static struct io_uring_sqe *next_sqe(mir_poller *poller)
         sqe = io_uring_get_sqe(&poller->ring);
     }
     return sqe;
-}
-
-static bool list_add(uint32_t **list, uint32_t *count, uint32_t *capacity, uint32_t id)
-{
-    if (*count == *capacity) {
-        uint32_t want = *capacity == 0 ? 64 : *capacity * 2;
-        uint32_t *grown = realloc(*list, want * sizeof *grown);
-        if (grown == NULL) return false;
-        *list = grown;
-        *capacity = want;
-    }
-    (*list)[(*count)++] = id;
-    return true;
 }
 
 static void ring_put(mir_poller *poller, mir_buffer *buffer)
@@ -174,9 +117,7 @@ static void ring_refill(mir_poller *poller)
 
 static void wake(mir_poller *poller)
 {
-    uint64_t one = 1;
-    ssize_t ignored = write(poller->wake_fd, &one, sizeof one);
-    (void)ignored; /* Only a counter at its limit refuses, and then the wake is pending anyway. */
+    mir_sockets_wake(poller->wake_fd);
 }
 
 static void wake_from_release(void *context)
@@ -191,7 +132,7 @@ static void arm_wake(mir_poller *poller)
     io_uring_sqe_set_data64(sqe, op_pack(OP_WAKE_READ, 0, 0));
 }
 
-static void arm_receive(mir_poller *poller, uint32_t id, slot *s)
+static void arm_receive(mir_poller *poller, uint32_t id, mir_socket *s)
 {
     MIR_ASSERT(!s->armed);
     struct io_uring_sqe *sqe = next_sqe(poller);
@@ -202,38 +143,28 @@ static void arm_receive(mir_poller *poller, uint32_t id, slot *s)
     s->armed = true;
 }
 
-static void arm_accept(mir_poller *poller, uint32_t index)
+/* Always true: a failure comes as a completion. */
+static bool arm_accept(mir_poller *poller, uint32_t index)
 {
-    listener *l = &poller->listeners[index];
+    mir_listener *l = &poller->sockets.listeners[index];
     struct io_uring_sqe *sqe = next_sqe(poller);
     io_uring_prep_multishot_accept(sqe, l->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     io_uring_sqe_set_data64(sqe, op_pack(OP_ACCEPT, index, 0));
     l->armed = true;
+    return true;
 }
 
 static void destroy(mir_poller *poller)
 {
     if (poller == NULL) return;
-    for (uint32_t i = 0; i < poller->page_count * SLOTS_PER_PAGE; i++) {
-        slot *s = slot_at(poller, i);
-        if (s->used) (void)close(s->fd);
-    }
+    mir_sockets_close_all(&poller->sockets);
     if (poller->ring.ring_fd > 0) io_uring_queue_exit(&poller->ring);
     if (poller->buffer_ring != NULL) (void)munmap(poller->buffer_ring, poller->buffer_ring_bytes);
     mir_buffer_pool_destroy(poller->pool);
-    for (uint32_t i = 0; i < poller->page_count; i++) {
-        for (uint32_t j = 0; j < SLOTS_PER_PAGE; j++) free(poller->pages[i][j].sending);
-        free(poller->pages[i]);
-    }
-    while (poller->send_free != NULL) {
-        send_block *next = poller->send_free->next;
-        free(poller->send_free);
-        poller->send_free = next;
-    }
+    mir_sockets_free(&poller->sockets);
     if (poller->wake_fd >= 0) (void)close(poller->wake_fd);
     free(poller->reserve);
-    free(poller->starved);
-    free(poller->closed);
+    free(poller->closed.items);
     free(poller);
 }
 
@@ -307,51 +238,31 @@ out:
 
 static mir_status listen_on(mir_poller *poller, int fd, void *user)
 {
-    for (uint32_t i = 0; i < LISTENERS_MAX; i++) {
-        listener *l = &poller->listeners[i];
-        if (l->used || l->armed) continue;
-        *l = (listener){.fd = fd, .user = user, .used = true};
-        arm_accept(poller, i);
-        return MIR_OK;
-    }
-    return MIR_E_FULL;
+    uint32_t i = mir_sockets_listener_place(&poller->sockets);
+    if (i == MIR_LISTENERS_MAX) return MIR_E_FULL;
+    poller->sockets.listeners[i] = (mir_listener){.fd = fd, .user = user, .used = true};
+    (void)arm_accept(poller, i);
+    return MIR_OK;
 }
 
 static void unlisten(mir_poller *poller, int fd)
 {
-    for (uint32_t i = 0; i < LISTENERS_MAX; i++) {
-        listener *l = &poller->listeners[i];
-        if (!l->used || l->fd != fd) continue;
-        l->used = false;
-        struct io_uring_sqe *sqe = next_sqe(poller);
-        io_uring_prep_cancel64(sqe, op_pack(OP_ACCEPT, i, 0), 0);
-        io_uring_sqe_set_data64(sqe, op_pack(OP_CANCEL, 0, 0));
-    }
+    uint32_t i = mir_sockets_listener_find(&poller->sockets, fd);
+    if (i == MIR_LISTENERS_MAX) return;
+    poller->sockets.listeners[i].used = false;
+    struct io_uring_sqe *sqe = next_sqe(poller);
+    io_uring_prep_cancel64(sqe, op_pack(OP_ACCEPT, i, 0), 0);
+    io_uring_sqe_set_data64(sqe, op_pack(OP_CANCEL, 0, 0));
 }
 
 static mir_status add(mir_poller *poller, int fd, void *user, uint32_t *id)
 {
-    if (poller->free_head == 0) {
-        if (poller->page_count == PAGES_MAX) return MIR_E_FULL;
-        slot *page = calloc(SLOTS_PER_PAGE, sizeof *page);
-        if (page == NULL) return MIR_E_NO_MEMORY;
-        uint32_t base = poller->page_count * SLOTS_PER_PAGE;
-        poller->pages[poller->page_count++] = page;
-        for (uint32_t i = SLOTS_PER_PAGE; i-- > 0;) {
-            page[i].next_free = poller->free_head;
-            poller->free_head = base + i + 1;
-        }
-    }
-    uint32_t index = poller->free_head - 1;
-    slot *s = slot_at(poller, index);
-    poller->free_head = s->next_free;
-    *s = (slot){.fd = fd, .generation = s->generation + 1, .user = user, .used = true};
-    arm_receive(poller, index, s);
-    *id = index;
-    return MIR_OK;
+    mir_status status = mir_sockets_take(&poller->sockets, fd, user, id);
+    if (status == MIR_OK) arm_receive(poller, *id, mir_sockets_at(&poller->sockets, *id));
+    return status;
 }
 
-static void cancel_receive(mir_poller *poller, uint32_t id, slot *s)
+static void cancel_receive(mir_poller *poller, uint32_t id, mir_socket *s)
 {
     struct io_uring_sqe *sqe = next_sqe(poller);
     io_uring_prep_cancel64(sqe, op_pack(OP_RECV, id, s->generation), 0);
@@ -360,7 +271,7 @@ static void cancel_receive(mir_poller *poller, uint32_t id, slot *s)
 
 static void receive_pause(mir_poller *poller, uint32_t id)
 {
-    slot *s = slot_at(poller, id);
+    mir_socket *s = mir_sockets_at(&poller->sockets, id);
     MIR_ASSERT(s->used);
     if (s->paused) return;
     s->paused = true;
@@ -369,7 +280,7 @@ static void receive_pause(mir_poller *poller, uint32_t id)
 
 static void receive_resume(mir_poller *poller, uint32_t id)
 {
-    slot *s = slot_at(poller, id);
+    mir_socket *s = mir_sockets_at(&poller->sockets, id);
     MIR_ASSERT(s->used);
     if (!s->paused) return;
     s->paused = false;
@@ -377,31 +288,17 @@ static void receive_resume(mir_poller *poller, uint32_t id)
     if (!s->armed && !s->closing && !s->starved && !s->ended) arm_receive(poller, id, s);
 }
 
-static void submit_send(mir_poller *poller, uint32_t id, slot *s)
+static void submit_send(mir_poller *poller, uint32_t id, mir_socket *s)
 {
     struct io_uring_sqe *sqe = next_sqe(poller);
     io_uring_prep_sendmsg(sqe, s->fd, &s->sending->header, MSG_NOSIGNAL | MSG_WAITALL);
     io_uring_sqe_set_data64(sqe, op_pack(OP_SEND, id, s->generation));
 }
 
-/* Takes what was sent off the front. */
-static void consume(struct msghdr *header, size_t sent)
-{
-    while (header->msg_iovlen > 0 && sent >= header->msg_iov->iov_len) {
-        sent -= header->msg_iov->iov_len;
-        header->msg_iov++;
-        header->msg_iovlen--;
-    }
-    if (header->msg_iovlen > 0) {
-        header->msg_iov->iov_base = (uint8_t *)header->msg_iov->iov_base + sent;
-        header->msg_iov->iov_len -= sent;
-    }
-}
-
 /* The first few sends of a turn are made at once: a completion would cost a turn of its own, which
  * a quiet round trip has to wait for. The rest goes into the ring, where one system call carries
  * them all. */
-static bool send_at_once(mir_poller *poller, const slot *s, const struct iovec *vectors,
+static bool send_at_once(mir_poller *poller, const mir_socket *s, const struct iovec *vectors,
                          unsigned count)
 {
     if (poller->direct_sends >= DIRECT_SENDS_PER_TURN) return false;
@@ -418,65 +315,41 @@ static bool send_at_once(mir_poller *poller, const slot *s, const struct iovec *
 static bool send_vectors(mir_poller *poller, uint32_t id, const struct iovec *vectors,
                          unsigned count)
 {
-    slot *s = slot_at(poller, id);
+    mir_socket *s = mir_sockets_at(&poller->sockets, id);
     MIR_ASSERT(s->used && !s->closing && s->sending == NULL);
-    MIR_ASSERT(count >= 1 && count <= MIR_SEND_VECTORS_MAX);
     poller->direct_sent_bytes = 0;
     if (send_at_once(poller, s, vectors, count)) return true;
-    send_block *block = poller->send_free;
-    if (block != NULL) {
-        poller->send_free = block->next;
-    } else {
-        block = malloc(sizeof *block);
-        MIR_ASSERT(block != NULL); /* one block for each send in flight, reused */
-    }
-    memset(&block->header, 0, sizeof block->header);
-    memcpy(block->vectors, vectors, count * sizeof *vectors);
-    block->header.msg_iov = block->vectors;
-    block->header.msg_iovlen = count;
-    block->total_bytes = 0;
-    for (unsigned i = 0; i < count; i++) block->total_bytes += vectors[i].iov_len;
-    s->sending = block;
-    consume(&block->header, poller->direct_sent_bytes);
+    mir_sockets_send_begin(&poller->sockets, s, vectors, count, poller->direct_sent_bytes);
     submit_send(poller, id, s);
     return false;
 }
 
 static void shutdown_write(mir_poller *poller, uint32_t id)
 {
-    slot *s = slot_at(poller, id);
+    mir_socket *s = mir_sockets_at(&poller->sockets, id);
     MIR_ASSERT(s->used);
     if (!s->closing) (void)shutdown(s->fd, SHUT_WR);
 }
 
-static void maybe_closed(mir_poller *poller, uint32_t id, slot *s)
+static void maybe_closed(mir_poller *poller, uint32_t id, mir_socket *s)
 {
     if (!s->closing || s->armed || s->sending != NULL) return;
     if (s->fd >= 0) {
         (void)close(s->fd);
         s->fd = -1;
-        bool kept = list_add(&poller->closed, &poller->closed_count, &poller->closed_capacity, id);
+        bool kept = mir_ids_add(&poller->closed, id);
         MIR_ASSERT(kept);
     }
 }
 
 static void close_slot(mir_poller *poller, uint32_t id)
 {
-    slot *s = slot_at(poller, id);
+    mir_socket *s = mir_sockets_at(&poller->sockets, id);
     MIR_ASSERT(s->used);
     if (s->closing) return;
     s->closing = true;
-    if (s->starved) {
-        /* Whoever holds the buffers may wait for this socket's end. */
-        for (uint32_t i = 0; i < poller->starved_count; i++) {
-            if (poller->starved[i] != id) continue;
-            poller->starved_count--;
-            memmove(poller->starved + i, poller->starved + i + 1,
-                    (poller->starved_count - i) * sizeof *poller->starved);
-            break;
-        }
-        s->starved = false;
-    }
+    /* Whoever holds the buffers may wait for this socket's end. */
+    mir_sockets_unstarve(&poller->sockets, id);
     if (s->armed || s->sending != NULL) {
         /* Ends what is in the kernel: a receive reports the end, a send fails. */
         (void)shutdown(s->fd, SHUT_RDWR);
@@ -487,52 +360,23 @@ static void close_slot(mir_poller *poller, uint32_t id)
     maybe_closed(poller, id, s);
 }
 
-/* As many sockets as there are buffers, oldest first: more would only fail again. */
-static void rearm_starved(mir_poller *poller)
+static void feed(mir_poller *poller, uint32_t id, mir_socket *s)
 {
-    uint32_t count =
-        poller->starved_count < poller->buffers_free ? poller->starved_count : poller->buffers_free;
-    for (uint32_t i = 0; i < count; i++) {
-        uint32_t id = poller->starved[i];
-        slot *s = slot_at(poller, id);
-        s->starved = false;
-        if (!s->paused && !s->armed && !s->ended) arm_receive(poller, id, s);
-    }
-    if (count == 0) return;
-    poller->starved_count -= count;
-    memmove(poller->starved, poller->starved + count,
-            poller->starved_count * sizeof *poller->starved);
-}
-
-/* Returns how long until the first of those that still rest. */
-static int64_t rearm_listeners(mir_poller *poller, int64_t timeout_ns)
-{
-    for (uint32_t i = 0; i < LISTENERS_MAX; i++) {
-        listener *l = &poller->listeners[i];
-        if (!l->used || l->rest_until_ns == 0) continue;
-        int64_t left_ns = l->rest_until_ns - mir_clock_mono_ns();
-        if (left_ns > 0) {
-            if (left_ns < timeout_ns) timeout_ns = left_ns;
-            continue;
-        }
-        l->rest_until_ns = 0;
-        arm_accept(poller, i);
-    }
-    return timeout_ns;
+    if (!s->paused && !s->armed && !s->ended) arm_receive(poller, id, s);
 }
 
 static void wait_for_work(mir_poller *poller, int64_t timeout_ns)
 {
-    timeout_ns = rearm_listeners(poller, timeout_ns);
+    timeout_ns = mir_sockets_watch_rested(&poller->sockets, timeout_ns, poller, arm_accept);
     poller->direct_sends = 0;
     (void)mir_buffer_pool_reap(poller->pool);
-    rearm_starved(poller);
-    if (poller->closed_count != 0 || io_uring_cq_ready(&poller->ring) != 0) timeout_ns = 0;
+    mir_sockets_feed(&poller->sockets, poller->buffers_free, poller, feed);
+    if (poller->closed.count != 0 || io_uring_cq_ready(&poller->ring) != 0) timeout_ns = 0;
     if (timeout_ns == 0) {
         (void)io_uring_submit_and_get_events(&poller->ring);
         return;
     }
-    if (poller->starved_count != 0 &&
+    if (poller->sockets.starved.count != 0 &&
         (poller->buffers_free != 0 || !mir_buffer_pool_hungry(poller->pool))) {
         mir_buffer_pool_sated(poller->pool);
         (void)io_uring_submit_and_get_events(&poller->ring);
@@ -578,14 +422,14 @@ static bool complete(mir_poller *poller, const struct io_uring_cqe *cqe, mir_eve
         }
         return false;
     case OP_ACCEPT: {
-        listener *l = &poller->listeners[index];
+        mir_listener *l = &poller->sockets.listeners[index];
         if (!more) {
             l->armed = false;
             /* For want of files the next attempt would fail like this one: not at once again. */
             if (cqe->res < 0)
-                l->rest_until_ns = mir_clock_mono_ns() + MIR_POLLER_ACCEPT_REST_MS * MIR_NS_PER_MS;
+                mir_listener_rest(l);
             else if (l->used)
-                arm_accept(poller, index);
+                (void)arm_accept(poller, index);
         }
         if (!l->used) {
             if (cqe->res >= 0) (void)close(cqe->res);
@@ -595,7 +439,7 @@ static bool complete(mir_poller *poller, const struct io_uring_cqe *cqe, mir_eve
         return true;
     }
     case OP_RECV: {
-        slot *s = slot_at(poller, index);
+        mir_socket *s = mir_sockets_at(&poller->sockets, index);
         mir_buffer *buffer = NULL;
         if (cqe->flags & IORING_CQE_F_BUFFER) {
             buffer = mir_buffer_pool_at(poller->pool, cqe->flags >> IORING_CQE_BUFFER_SHIFT);
@@ -622,9 +466,8 @@ static bool complete(mir_poller *poller, const struct io_uring_cqe *cqe, mir_eve
         }
         if (buffer != NULL) mir_buffer_release(buffer);
         if (cqe->res == -ENOBUFS) {
-            s->starved = list_add(&poller->starved, &poller->starved_count,
-                                  &poller->starved_capacity, index);
-            MIR_ASSERT(s->starved);
+            bool kept = mir_sockets_starve(&poller->sockets, index);
+            MIR_ASSERT(kept);
             return false;
         }
         if (cqe->res == -ECANCELED) {
@@ -637,23 +480,17 @@ static bool complete(mir_poller *poller, const struct io_uring_cqe *cqe, mir_eve
         return true;
     }
     case OP_SEND: {
-        slot *s = slot_at(poller, index);
+        mir_socket *s = mir_sockets_at(&poller->sockets, index);
         MIR_ASSERT(s->used && s->generation == generation && s->sending != NULL);
-        send_block *block = s->sending;
-        if (cqe->res > 0 && !s->closing) {
-            consume(&block->header, (size_t)cqe->res);
-            if (block->header.msg_iovlen > 0) {
-                submit_send(poller, index, s);
-                return false;
-            }
+        if (cqe->res > 0 && !s->closing && !mir_send_block_take(s->sending, (size_t)cqe->res)) {
+            submit_send(poller, index, s);
+            return false;
         }
         *event = (mir_event){.kind = MIR_EVENT_SENT,
-                             .result = cqe->res < 0 ? cqe->res : (int32_t)block->total_bytes,
+                             .result = cqe->res < 0 ? cqe->res : (int32_t)s->sending->total_bytes,
                              .id = index,
                              .user = s->user};
-        s->sending = NULL;
-        block->next = poller->send_free;
-        poller->send_free = block;
+        mir_sockets_send_end(&poller->sockets, s);
         if (s->closing) {
             maybe_closed(poller, index, s);
             return false;
@@ -676,13 +513,11 @@ static unsigned poll_events(mir_poller *poller, mir_event *events, unsigned coun
         io_uring_cqe_seen(&poller->ring, cqe);
         if (complete(poller, &copy, &events[count])) count++;
     }
-    while (count < count_max && poller->closed_count > 0) {
-        uint32_t id = poller->closed[--poller->closed_count];
-        slot *s = slot_at(poller, id);
+    while (count < count_max && poller->closed.count > 0) {
+        uint32_t id = poller->closed.items[--poller->closed.count];
+        mir_socket *s = mir_sockets_at(&poller->sockets, id);
         events[count++] = (mir_event){.kind = MIR_EVENT_CLOSED, .id = id, .user = s->user};
-        s->used = false;
-        s->next_free = poller->free_head;
-        poller->free_head = id + 1;
+        mir_sockets_give(&poller->sockets, id);
     }
     return count;
 }
@@ -706,7 +541,7 @@ static void linger(mir_poller *poller, int64_t linger_ns)
 
 static bool starved(const mir_poller *poller)
 {
-    return poller->starved_count != 0;
+    return poller->sockets.starved.count != 0;
 }
 
 const mir_poller_backend mir_poller_uring = {
