@@ -63,13 +63,8 @@ void mir_ask_answer(mir_shard *shard, const mir_message *message)
 void mir_ask_cancel_all(mir_shard *shard)
 {
     mir_actors *actors = mir_actors_of(shard);
-    uint32_t buckets = actors->asks.bucket_count == 0 ? 1 : actors->asks.bucket_count;
-    for (uint32_t i = 0; i < buckets; i++) {
-        for (;;) {
-            mir_map_node *node =
-                actors->asks.bucket_count == 0 ? actors->asks.single : actors->asks.buckets[i];
-            if (node == NULL) break;
-            finish(MIR_CONTAINER(node, mir_ask, by_token), MIR_E_CANCELLED, NULL);
-        }
-    }
+    uint32_t from = 0;
+    mir_map_node *node;
+    while ((node = mir_map_any(&actors->asks, &from)) != NULL)
+        finish(MIR_CONTAINER(node, mir_ask, by_token), MIR_E_CANCELLED, NULL);
 }

@@ -252,21 +252,17 @@ static void free_twin(mir_twin *twin)
 void mir_twin_free_all(mir_shard *shard)
 {
     mir_actors *actors = mir_actors_of(shard);
-    uint32_t buckets = actors->twins.bucket_count == 0 ? 1 : actors->twins.bucket_count;
-    for (uint32_t i = 0; i < buckets; i++) {
-        for (;;) {
-            mir_map_node *node =
-                actors->twins.bucket_count == 0 ? actors->twins.single : actors->twins.buckets[i];
-            if (node == NULL) break;
-            mir_twin *twin = MIR_CONTAINER(node, mir_twin, by_id);
-            tell_waiters(twin, "the server is stopping");
-            /* Those who wait for an activation that never ends now count as operations that a stop
-             * waits for. */
-            twin->waiters = twin->pull_waiters;
-            twin->pull_waiters = NULL;
-            tell_waiters(twin, "the server is stopping");
-            free_twin(twin);
-        }
+    uint32_t from = 0;
+    mir_map_node *node;
+    while ((node = mir_map_any(&actors->twins, &from)) != NULL) {
+        mir_twin *twin = MIR_CONTAINER(node, mir_twin, by_id);
+        tell_waiters(twin, "the server is stopping");
+        /* Those who wait for an activation that never ends now count as operations that a stop
+         * waits for. */
+        twin->waiters = twin->pull_waiters;
+        twin->pull_waiters = NULL;
+        tell_waiters(twin, "the server is stopping");
+        free_twin(twin);
     }
 }
 
@@ -304,17 +300,14 @@ static mir_status find_plan(mir_actors *actors, mir_schema *schema,
 
 void mir_twin_free_plans(mir_actors *actors)
 {
-    uint32_t buckets = actors->plans.bucket_count == 0 ? 1 : actors->plans.bucket_count;
-    for (uint32_t i = 0; i < buckets; i++) {
-        mir_map_node *node =
-            actors->plans.bucket_count == 0 ? actors->plans.single : actors->plans.buckets[i];
-        while (node != NULL) {
-            shared_plan *shared = MIR_CONTAINER(node, shared_plan, by_message);
-            node = node->next;
-            mir_plan_unref(shared->plan);
-            mir_schema_unref(shared->schema);
-            free(shared);
-        }
+    uint32_t from = 0;
+    mir_map_node *node;
+    while ((node = mir_map_any(&actors->plans, &from)) != NULL) {
+        shared_plan *shared = MIR_CONTAINER(node, shared_plan, by_message);
+        mir_map_remove(&actors->plans, node);
+        mir_plan_unref(shared->plan);
+        mir_schema_unref(shared->schema);
+        free(shared);
     }
 }
 

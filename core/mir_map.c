@@ -56,6 +56,17 @@ void mir_map_remove(mir_map *map, mir_map_node *node)
     map->count--;
 }
 
+mir_map_node *mir_map_any(const mir_map *map, uint32_t *from)
+{
+    if (map->count == 0) return NULL;
+    if (map->bucket_count == 0) return map->single;
+    /* What is not behind came while the map was emptied. */
+    for (;; *from = *from + 1 < map->bucket_count ? *from + 1 : 0) {
+        if (*from >= map->bucket_count) *from = 0;
+        if (map->buckets[*from] != NULL) return map->buckets[*from];
+    }
+}
+
 void mir_map_free(mir_map *map)
 {
     free(map->buckets);

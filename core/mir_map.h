@@ -5,7 +5,8 @@
  *            embedded in their owners, so that finding one costs no allocation.
  * Ownership  The map owns its bucket array only. An owner removes its node before it dies.
  * Affinity   One thread.
- * Bounds     find, remove: the length of a chain, 1 on average. add doubles the array when the load
+ * Bounds     find, remove: the length of a chain, 1 on average. any: all calls for an emptied map
+ *            together look once at each bucket and node. add doubles the array when the load
  *            passes 1; when memory for that is missing the chains grow longer instead.
  * Errors     None. */
 #ifndef MIR_MAP_H
@@ -30,6 +31,10 @@ typedef struct mir_map {
 void mir_map_add(mir_map *map, mir_map_node *node, uint64_t hash);
 void mir_map_remove(mir_map *map, mir_map_node *node);
 void mir_map_free(mir_map *map);
+/* Some node, null when there is none, for `while ((n = mir_map_any(map, &from)) != NULL)` with a body
+ * that removes it; others may go meanwhile too, and come. `*from` is 0 first and spares looking
+ * again where nothing was left. */
+mir_map_node *mir_map_any(const mir_map *map, uint32_t *from);
 
 /* The first node with this hash, for `for (n = first; n; n = mir_map_next(n))`. */
 static inline mir_map_node *mir_map_first(const mir_map *map, uint64_t hash)

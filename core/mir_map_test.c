@@ -77,11 +77,47 @@ static void an_empty_map_finds_nothing_and_can_be_freed_and_used_again(void **st
     }
 }
 
+static void any_empties_a_map_whatever_goes_and_comes_meanwhile(void **state)
+{
+    (void)state;
+    static mir_map_node nodes[COUNT], late[COUNT];
+    for (unsigned count = 0; count <= COUNT; count = count * 3 + 1) {
+        mir_map map = {0};
+        bool in[COUNT] = {false};
+        for (unsigned i = 0; i < count; i++) {
+            mir_map_add(&map, &nodes[i], hash_of(i));
+            in[i] = true;
+        }
+        uint32_t from = 0;
+        unsigned taken = 0, came = 0;
+        mir_map_node *n;
+        while ((n = mir_map_any(&map, &from)) != NULL) {
+            mir_map_remove(&map, n);
+            taken++;
+            if (n >= late && n < late + COUNT) continue;
+            unsigned i = (unsigned)(n - nodes);
+            assert_true(in[i]);
+            in[i] = false;
+            /* The neighbour goes with it, and a stranger comes. */
+            if (i + 1 < count && in[i + 1]) {
+                mir_map_remove(&map, &nodes[i + 1]);
+                in[i + 1] = false;
+                taken++;
+            }
+            if (i % 7 == 0) mir_map_add(&map, &late[came++], hash_of(i * 31));
+        }
+        assert_int_equal(taken, count + came);
+        assert_int_equal(map.count, 0);
+        mir_map_free(&map);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_node_that_is_in_is_found_once_while_the_map_grows_and_shrinks),
         cmocka_unit_test(an_empty_map_finds_nothing_and_can_be_freed_and_used_again),
+        cmocka_unit_test(any_empties_a_map_whatever_goes_and_comes_meanwhile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
