@@ -39,6 +39,7 @@ typedef enum mir_function {
     MIR_TLM_LIST,
     MIR_TLM_QUERY,
     MIR_SYS_STATUS,
+    MIR_EVENT_PUBLISHED,
     MIR_FUNCTION_COUNT,
 } mir_function;
 
@@ -52,12 +53,15 @@ struct mir_hub {
     mir_tlog *tlog;
     mir_schemas *schemas;
     const char *io_name;
-    char instance[32]; /* in trigger chains */
-    char inbox[48];    /* prefix of the subjects of our own replies, with its last dot */
+    char instance[32];         /* in trigger chains */
+    char inbox[48];            /* prefix of the subjects of our own replies, with its last dot */
+    mir_event_cause own_cause; /* of what no request caused */
     int64_t started_mono_ns;
     _Atomic bool stopping;      /* what workers have yet to read is of no use any more */
     _Atomic uint32_t in_flight; /* operations away from their shard */
     _Atomic uint32_t client_requests;
+    _Atomic uint64_t events_lost; /* were to be stored, and are not */
+    _Atomic int64_t events_lost_said_ns;
 };
 
 /* What goes wrong with devices, for the status: a fixed number of places, the one that was longest ago makes room. */
@@ -70,6 +74,8 @@ typedef struct mir_problem {
     char text[MIR_PROBLEM_TEXT_BYTES];
 } mir_problem;
 
+typedef struct mir_event_intake mir_event_intake;
+
 typedef struct mir_actors {
     mir_hub *hub;
     mir_shard *shard;
@@ -80,6 +86,7 @@ typedef struct mir_actors {
     uint32_t absent;          /* twins of devices that the store does not know */
     size_t reading_bytes;     /* of schemas of devices that workers read */
     uint32_t desired_waiting; /* requests for desired properties that are not answered yet */
+    mir_event_intake *intake; /* null before the first event */
     mir_tlog_writer *log;
     mir_row row;
     size_t held_bytes;          /* of messages that wait in twins */

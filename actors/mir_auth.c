@@ -169,9 +169,11 @@ bool mir_auth_required(const mir_auth *auth)
     return auth->mode != MIR_CONFIG_AUTH_NONE && auth->no_auth_user == NULL;
 }
 
-const mir_permissions *mir_auth_unnamed(const mir_auth *auth)
+mir_login mir_auth_unnamed(const mir_auth *auth)
 {
-    return auth->no_auth_user == NULL ? NULL : auth->no_auth_user->permissions;
+    if (auth->no_auth_user != NULL)
+        return (mir_login){auth->no_auth_user->permissions, auth->no_auth_user->name};
+    return (mir_login){NULL, MIR_VIEW_LITERAL("anonymous")};
 }
 
 /* In time that depends on the length given alone, not on where the first difference is. */
@@ -243,13 +245,13 @@ bool mir_auth_is_slow(const mir_auth *auth, const mir_credentials *credentials)
     return auth->cost_max != 0 && !is_nothing(credentials);
 }
 
-bool mir_auth_check(const mir_auth *auth, const mir_credentials *credentials,
-                    const mir_permissions **permissions)
+bool mir_auth_check(const mir_auth *auth, const mir_credentials *credentials, mir_login *login)
 {
-    *permissions = NULL;
+    *login = (mir_login){NULL, MIR_VIEW_LITERAL("anonymous")};
     switch (auth->mode) {
     case MIR_CONFIG_AUTH_NONE: return true;
     case MIR_CONFIG_AUTH_TOKEN:
+        login->name = MIR_VIEW_LITERAL("token");
         return secret_matches(auth->token, auth->token_hashed, credentials->token);
     case MIR_CONFIG_AUTH_USERS: {
         const user *u;
@@ -260,7 +262,7 @@ bool mir_auth_check(const mir_auth *auth, const mir_credentials *credentials,
             u = find_user(auth, credentials->user);
             if (!password_matches(auth, u, credentials->password)) return false;
         }
-        *permissions = u->permissions;
+        *login = (mir_login){u->permissions, u->name};
         return true;
     }
     }

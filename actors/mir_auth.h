@@ -2,7 +2,7 @@
 /* mir_auth: who may log in, and what a connection may publish and subscribe to.
  *
  * Why        The gateway asks; this decides, from configuration alone.
- * Ownership  mir_auth owns users and permissions; sessions borrow a mir_permissions until the end.
+ * Ownership  mir_auth owns users and permissions; sessions borrow a mir_login until the end.
  * Affinity   Immutable after create: any thread. mir_auth_check may take tens of
  *            milliseconds (bcrypt): on a worker.
  * Bounds     Lists as long as the configuration's.
@@ -23,17 +23,22 @@ typedef struct mir_credentials {
     mir_view user, password, token; /* empty when absent */
 } mir_credentials;
 
+/* What a connection is after its login. */
+typedef struct mir_login {
+    const mir_permissions *permissions; /* null: everything is allowed */
+    mir_view name;                      /* of the user; "token" or "anonymous" without users */
+} mir_login;
+
 MIR_MUST_CHECK mir_status mir_auth_create(const mir_config *config, mir_auth **auth,
                                           mir_error *error);
 void mir_auth_destroy(mir_auth *auth);
 bool mir_auth_required(const mir_auth *auth);
-/* What a connection may before its CONNECT where none is required; null: everything. */
-const mir_permissions *mir_auth_unnamed(const mir_auth *auth);
+/* What a connection is before its CONNECT where none is required. */
+mir_login mir_auth_unnamed(const mir_auth *auth);
 /* Whether checking these credentials costs enough to need a worker. Says nothing about users. */
 bool mir_auth_is_slow(const mir_auth *auth, const mir_credentials *credentials);
-/* True when they are right; *permissions is null when everything is allowed. */
-bool mir_auth_check(const mir_auth *auth, const mir_credentials *credentials,
-                    const mir_permissions **permissions);
+/* True when they are right. */
+bool mir_auth_check(const mir_auth *auth, const mir_credentials *credentials, mir_login *login);
 
 bool mir_permissions_publish(const mir_permissions *permissions, mir_view subject);
 bool mir_permissions_subscribe(const mir_permissions *permissions, mir_view pattern,

@@ -73,10 +73,11 @@ static mir_config_strings list(const char *entries)
 
 static const mir_permissions *log_in(const char *user, const char *password)
 {
-    const mir_permissions *permissions = NULL;
+    mir_login login;
     mir_credentials credentials = {.user = text(user), .password = text(password)};
-    assert_true(mir_auth_check(auth, &credentials, &permissions));
-    return permissions;
+    assert_true(mir_auth_check(auth, &credentials, &login));
+    assert_true(mir_view_eq_cstr(login.name, user));
+    return login.permissions;
 }
 
 /* One user with these lists. */
@@ -249,10 +250,10 @@ static void an_entry_that_is_no_subject_is_refused_by_name(void **state)
 
 static bool passes(const char *user, const char *password, const char *token)
 {
-    const mir_permissions *permissions;
+    mir_login login;
     mir_credentials credentials = {
         .user = text(user), .password = text(password), .token = text(token)};
-    return mir_auth_check(auth, &credentials, &permissions);
+    return mir_auth_check(auth, &credentials, &login);
 }
 
 static void a_token_must_be_the_token(void **state)
@@ -303,11 +304,12 @@ static void users_pass_with_their_own_password_alone(void **state)
     assert_false(passes("", "x", NULL));
     assert_false(passes("guest", "", NULL));
     assert_false(passes(NULL, NULL, "x"));
-    const mir_permissions *guest = NULL;
+    mir_login guest;
     mir_credentials nothing = {{NULL, 0}, {NULL, 0}, {NULL, 0}};
     assert_false(mir_auth_is_slow(auth, &nothing));
     assert_true(mir_auth_check(auth, &nothing, &guest));
-    assert_false(mir_permissions_publish(guest, text("a")));
+    assert_true(mir_view_eq_cstr(guest.name, "guest"));
+    assert_false(mir_permissions_publish(guest.permissions, text("a")));
     assert_null(log_in("a", "x"));
 }
 

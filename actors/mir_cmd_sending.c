@@ -676,8 +676,7 @@ static void write_entry_json(const entry_message *entry, mir_bytes *json)
 static void add_events(sending *all)
 {
     mir_request *request = all->request;
-    char chain[MIR_CHAIN_BLOCK_BYTES_MAX];
-    size_t chain_size = mir_chain_block(request->header, mir_hub_instance(request->hub), chain);
+    mir_event_batch *stored = mir_event_batch_new(request->hub);
     mir_bytes json = {0};
     for (size_t i = 0; i < all->count; i++) {
         const target *t = &all->targets[i];
@@ -693,7 +692,9 @@ static void add_events(sending *all)
             request->letters.failed = true;
             break;
         }
+        const char *error = t->entry.error == NULL ? "out of memory" : t->entry.error;
         mir_events_add(
+            request->hub,
             &(mir_device_event){.device_id = t->record->device_id,
                                 .name = t->record->name,
                                 .name_space = t->record->namespace_,
@@ -702,9 +703,14 @@ static void add_events(sending *all)
                                 .reason = "DeviceCommand",
                                 .text = failed ? text : "Device command executed successfully",
                                 .json = mir_bytes_as_view(&json),
-                                .chain = mir_view_of(chain, chain_size)},
-            &request->letters);
+                                .cause = &request->cause,
+                                .actor = "server",
+                                .failed = failed,
+                                .error = failed ? error : NULL,
+                                .header = request->header},
+            &request->letters, stored);
     }
+    mir_event_batch_submit(request->hub, stored, NULL, NULL);
     mir_bytes_free(&json);
 }
 

@@ -17,8 +17,7 @@ static bool report(mir_request *request, mir_state_change_kind kind, MirApi__V1_
         mir_request_fail(request, "%s", state->error);
         return false;
     }
-    mir_events_of_changes(request->hub, state->changes, state->change_count, request->header,
-                          &request->arena, &request->letters);
+    mir_events_of_changes(request->hub, state, request->header, &request->arena, &request->letters);
     mir_events_notify_twins(request->hub, state->changes, state->change_count);
     MirStore__V1__DeviceRecord **records =
         mir_arena_alloc(&request->arena, (state->change_count + 1) * sizeof *records);

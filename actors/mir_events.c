@@ -7,10 +7,32 @@
 #include "mir_api/v1/event.pb-c.h"
 #include "mir_device_json.h"
 #include "mir_log.h"
+#include "mir_origin.h"
 #include "mir_twin.h"
 
-void mir_events_add(const mir_device_event *event, mir_letters *letters)
+enum { HEADER_BYTES_MAX = MIR_CHAIN_BLOCK_BYTES_MAX + 64 };
+
+static char *text_of(mir_view view, char *to, size_t size)
 {
+    (void)snprintf(to, size, "%.*s", (int)view.size, view.size == 0 ? "" : (const char *)view.data);
+    return to;
+}
+
+static size_t write_header(mir_hub *hub, const mir_device_event *event, char *block)
+{
+    size_t size = mir_chain_block(event->header, mir_hub_instance(hub), block);
+    if (event->sequence == 0) return size;
+    char sequence[24];
+    int digits = snprintf(sequence, sizeof sequence, "%llu", (unsigned long long)event->sequence);
+    return mir_block_add(block, size, HEADER_BYTES_MAX, "mir-event-sequence",
+                         mir_view_of(sequence, (size_t)digits));
+}
+
+void mir_events_add(mir_hub *hub, const mir_device_event *event, mir_letters *letters,
+                    mir_event_batch *batch)
+{
+    static const mir_event_cause no_cause;
+    const mir_event_cause *cause = event->cause == NULL ? &no_cause : event->cause;
     MirApi__V1__Meta meta = MIR_API__V1__META__INIT;
     meta.name = (char *)(uintptr_t)event->name;
     meta.namespace_ = (char *)(uintptr_t)event->name_space;
@@ -18,6 +40,16 @@ void mir_events_add(const mir_device_event *event, mir_letters *letters)
     object.api_version = (char *)(uintptr_t) "mir/v1alpha";
     object.kind = (char *)(uintptr_t) "device";
     object.meta = &meta;
+    char actor[256], address[64], id[MIR_REQUEST_ID_BYTES_MAX + 1];
+    MirApi__V1__EventAudit audit = MIR_API__V1__EVENT_AUDIT__INIT;
+    audit.actor = cause->actor.size != 0 ? text_of(cause->actor, actor, sizeof actor)
+                                         : (char *)(uintptr_t)event->actor;
+    if (cause->address.size != 0) audit.address = text_of(cause->address, address, sizeof address);
+    if (cause->request_id.size != 0) audit.request_id = text_of(cause->request_id, id, sizeof id);
+    audit.outcome = (char *)(uintptr_t)(event->failed ? "failed" : "ok");
+    audit.error = (char *)(uintptr_t)event->error;
+    audit.changes = event->changes;
+    audit.n_changes = event->change_count;
     MirApi__V1__EventSpec spec = MIR_API__V1__EVENT_SPEC__INIT;
     spec.type = (char *)(uintptr_t)event->type;
     spec.reason = (char *)(uintptr_t)event->reason;
@@ -26,12 +58,24 @@ void mir_events_add(const mir_device_event *event, mir_letters *letters)
     spec.json_payload =
         (ProtobufCBinaryData){event->json.size, (uint8_t *)(uintptr_t)event->json.data};
     spec.related_object = &object;
+    spec.audit = &audit;
     MirApi__V1__CreateEventRequest message = MIR_API__V1__CREATE_EVENT_REQUEST__INIT;
     message.spec = &spec;
-    char subject[256];
+    char subject[256], header[HEADER_BYTES_MAX];
     int size = snprintf(subject, sizeof subject, "event.%s.%s", event->device_id, event->route);
-    mir_letters_add_packed(letters, mir_view_of(subject, (size_t)size), event->chain,
+    mir_view route = mir_view_of(subject, (size_t)size);
+    mir_letters_add_packed(letters, route, mir_view_of(header, write_header(hub, event, header)),
                            &message.base);
+    if (batch == NULL) return;
+    mir_error error = {{0}};
+    mir_event_input input = {.route = route,
+                             .spec = &spec,
+                             .cause = cause,
+                             .failed = event->failed,
+                             .error = event->error == NULL ? (mir_view){0}
+                                                           : mir_view_cstr(event->error)};
+    if (mir_event_batch_add(batch, &input, &error) != MIR_OK)
+        mir_event_batch_lost(hub, 1, error.text);
 }
 
 static bool write_device(mir_hub *hub, MirStore__V1__DeviceRecord *record, mir_arena *arena,
@@ -45,14 +89,12 @@ static bool write_device(mir_hub *hub, MirStore__V1__DeviceRecord *record, mir_a
     return true;
 }
 
-void mir_events_of_changes(mir_hub *hub, const mir_state_change *changes, size_t count,
-                           mir_view request_header, mir_arena *arena, mir_letters *letters)
+void mir_events_of_changes(mir_hub *hub, const mir_state_request *state, mir_view header,
+                           mir_arena *arena, mir_letters *letters)
 {
-    char chain[MIR_CHAIN_BLOCK_BYTES_MAX];
-    size_t chain_size = mir_chain_block(request_header, mir_hub_instance(hub), chain);
     mir_bytes json = {0};
-    for (size_t i = 0; i < count; i++) {
-        const mir_state_change *change = &changes[i];
+    for (size_t i = 0; i < state->change_count; i++) {
+        const mir_state_change *change = &state->changes[i];
         const mir_event_wording *kind = mir_event_wording_of(change->kind);
         MirStore__V1__DeviceRecord *record = change->after != NULL ? change->after : change->before;
         json.size = 0;
@@ -68,7 +110,11 @@ void mir_events_of_changes(mir_hub *hub, const mir_state_change *changes, size_t
             letters->failed = true;
             break;
         }
-        mir_events_add(&(mir_device_event){.device_id = record->device_id,
+        char actor[MIR_DEVICE_ID_BYTES_MAX + 16] = "server";
+        if (state->op == MIR_STATE_HEARTBEAT)
+            (void)snprintf(actor, sizeof actor, "device %s", record->device_id);
+        mir_events_add(hub,
+                       &(mir_device_event){.device_id = record->device_id,
                                            .name = record->name,
                                            .name_space = record->namespace_,
                                            .route = kind->route,
@@ -76,8 +122,13 @@ void mir_events_of_changes(mir_hub *hub, const mir_state_change *changes, size_t
                                            .reason = kind->reason,
                                            .text = kind->message,
                                            .json = mir_bytes_as_view(&json),
-                                           .chain = mir_view_of(chain, chain_size)},
-                       letters);
+                                           .cause = state->cause,
+                                           .actor = actor,
+                                           .changes = change->diffs,
+                                           .change_count = change->diff_count,
+                                           .sequence = change->sequence,
+                                           .header = header},
+                       letters, NULL);
     }
     mir_bytes_free(&json);
 }

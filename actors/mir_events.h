@@ -10,6 +10,7 @@
 #define MIR_EVENTS_H
 
 #include "mir_actors.h"
+#include "mir_event_batch.h"
 
 /* An event about a device, as it is published. */
 typedef struct mir_device_event {
@@ -18,15 +19,25 @@ typedef struct mir_device_event {
     const char *route;             /* behind the id: "cmd.v1alpha.devicecommand" */
     const char *type, *reason, *text;
     mir_view json;
-    mir_view chain; /* of mir_chain_block */
+    const mir_event_cause *cause; /* null: the server's own */
+    const char *actor;            /* where the cause names none */
+    bool failed;
+    const char *error; /* why, if it failed */
+    MirApi__V1__EventChange **changes;
+    size_t change_count;
+    uint64_t sequence; /* of the stored event; 0: it is not stored yet */
+    mir_view header;   /* of the request that caused it; empty: none */
 } mir_device_event;
 
-void mir_events_add(const mir_device_event *event, mir_letters *letters);
+/* Writes the letter, and puts the event into the batch unless that is null. */
+void mir_events_add(mir_hub *hub, const mir_device_event *event, mir_letters *letters,
+                    mir_event_batch *batch);
 
-/* Appends the event of each change. `request_header` is the block of the request that caused it,
- * whose trigger chain goes on; empty for what a timer or a device caused. */
-void mir_events_of_changes(mir_hub *hub, const mir_state_change *changes, size_t count,
-                           mir_view request_header, mir_arena *arena, mir_letters *letters);
+/* Appends the event of each change of what the store has done. `header` is the block of the request
+ * that caused it, whose trigger chain goes on; empty for what a timer or a device caused. The
+ * header mir-event-sequence is the event's place in the store. */
+void mir_events_of_changes(mir_hub *hub, const mir_state_request *state, mir_view header,
+                           mir_arena *arena, mir_letters *letters);
 
 /* Tells the twins of these devices, wherever they are, that the store has something new. */
 void mir_events_notify_twins(mir_hub *hub, const mir_state_change *changes, size_t count);

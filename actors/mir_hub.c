@@ -13,6 +13,7 @@
 #include "mir_clock.h"
 #include "mir_cmd_service.h"
 #include "mir_core_service.h"
+#include "mir_event_intake.h"
 #include "mir_hash.h"
 #include "mir_log.h"
 #include "mir_nats.h"
@@ -210,6 +211,11 @@ static mir_endpoint_kind classify(const mir_shard *shard, mir_message *message, 
             client_services, sizeof client_services / sizeof client_services[0], tokens);
         return message->function == MIR_FUNCTION_NONE ? MIR_ENDPOINT_NONE : MIR_ENDPOINT_SERVICE;
     }
+    if (mir_view_starts(message->subject, MIR_VIEW_LITERAL("event."))) {
+        if (!split5(message->subject, tokens)) return MIR_ENDPOINT_NONE;
+        message->function = MIR_EVENT_PUBLISHED;
+        return MIR_ENDPOINT_SERVICE;
+    }
     mir_view inbox = mir_view_cstr(hub->inbox);
     if (mir_view_starts(message->subject, inbox)) {
         mir_view rest = mir_view_from(message->subject, inbox.size);
@@ -230,7 +236,12 @@ static void deliver(mir_shard *shard, const mir_message *message)
 {
     switch ((mir_endpoint_kind)message->endpoint) {
     case MIR_ENDPOINT_DEVICE: mir_twin_receive(shard, message); break;
-    case MIR_ENDPOINT_SERVICE: mir_request_begin(shard, message); break;
+    case MIR_ENDPOINT_SERVICE:
+        if (message->function == MIR_EVENT_PUBLISHED)
+            mir_event_intake_take(shard, message);
+        else
+            mir_request_begin(shard, message);
+        break;
     case MIR_ENDPOINT_REPLY: mir_ask_answer(shard, message); break;
     case MIR_ENDPOINT_NONE: MIR_ASSERT(false);
     }
@@ -266,6 +277,7 @@ mir_status mir_hub_create(const mir_config *config, mir_shard *const *shards, un
     fresh->started_mono_ns = mir_clock_mono_ns();
     /* "mir-" and seven characters, as clients write their own names. */
     (void)snprintf(fresh->instance, sizeof fresh->instance, "mir-%.7s", server_id + 3);
+    fresh->own_cause.instance = mir_hub_instance(fresh);
     (void)snprintf(fresh->inbox, sizeof fresh->inbox, "_INBOX.%s.", server_id);
 
     char path[4200];
@@ -341,6 +353,7 @@ void mir_hub_shard_fini(mir_hub *hub, mir_shard *shard)
     mir_map_free(&actors->asks);
     mir_map_free(&actors->plans);
     mir_row_fini(&actors->row);
+    mir_event_intake_fini(actors);
     (void)pthread_mutex_destroy(&actors->problems_lock);
     free(actors);
     shard->actors = NULL;

@@ -8,6 +8,7 @@
 #include "mir_assert.h"
 #include "mir_clock.h"
 #include "mir_log.h"
+#include "mir_origin.h"
 #include "mir_pb.h"
 #include "mir_twin.h"
 
@@ -136,8 +137,14 @@ void mir_request_begin(mir_shard *shard, const mir_message *message)
     mir_request_handler handler = mir_request_handlers[message->function];
     MIR_ASSERT(handler != NULL);
     mir_request *request = calloc(1, sizeof *request);
-    uint8_t *copies =
-        malloc(message->reply.size + message->header.size + message->payload.size + 1);
+    char id[MIR_REQUEST_ID_BYTES_MAX];
+    mir_origin origin = mir_origin_of(shard, message);
+    const mir_view texts[] = {message->reply,   message->header,
+                              message->payload, origin.user,
+                              origin.address,   mir_origin_request_id(shard, message, id)};
+    size_t bytes = 0;
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) bytes += texts[i].size;
+    uint8_t *copies = malloc(bytes + 1);
     if (request == NULL || copies == NULL) {
         free(request);
         free(copies);
@@ -145,13 +152,17 @@ void mir_request_begin(mir_shard *shard, const mir_message *message)
         return;
     }
     request->copies = copies;
-    mir_view *into[3] = {&request->reply, &request->header, &request->payload};
-    const mir_view *from[3] = {&message->reply, &message->header, &message->payload};
-    for (int i = 0; i < 3; i++) {
-        *into[i] = (mir_view){copies, from[i]->size};
-        if (from[i]->size != 0) memcpy(copies, from[i]->data, from[i]->size);
-        copies += from[i]->size;
+    mir_view *const into[] = {&request->reply,         &request->header,
+                              &request->payload,       &request->cause.actor,
+                              &request->cause.address, &request->cause.request_id};
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        *into[i] = (mir_view){copies, texts[i].size};
+        if (texts[i].size != 0) memcpy(copies, texts[i].data, texts[i].size);
+        copies += texts[i].size;
     }
+    request->cause.instance = mir_hub_instance(hub);
+    if (mir_origin_chain(request->header, &request->arena, &request->cause) != MIR_OK)
+        mir_log_error("out of memory: the chain of a request is cut");
     request->hub = hub;
     request->shard = shard;
     request->function = (mir_function)message->function;
@@ -177,6 +188,7 @@ static void state_done(mir_state_request *state, void *context)
 void mir_request_write(mir_request *request, mir_request_handler step)
 {
     request->step = step;
+    request->state.cause = &request->cause;
     request->state.done = state_done;
     request->state.ctx = request;
     if (mir_state_submit(request->hub->state, &request->state) != MIR_OK) {

@@ -9,6 +9,8 @@
  * Affinity   begin: the shard. Handlers and everything they call: a worker.
  * Bounds     MIR_HUB_REQUESTS_MAX at a time; a reply holds at most limits.max_payload bytes, beyond
  *            that it is an error that says how to narrow the request.
+ * Audit      The cause names the user and the address of the connection, and the request: by its
+ *            header mir-request-id, or by a number of our own.
  * Errors     mir_request_fail answers with the error arm, which is field 2 of every response. */
 #ifndef MIR_REQUEST_H
 #define MIR_REQUEST_H
@@ -23,8 +25,9 @@ struct mir_request {
     mir_hub *hub;
     mir_shard *shard;
     mir_function function;
-    mir_view reply;  /* empty: nobody waits for an answer; it is carried out all the same */
-    mir_view header; /* of the request: its trigger chain goes on */
+    mir_view reply;        /* empty: nobody waits for an answer; it is carried out all the same */
+    mir_view header;       /* of the request: its trigger chain goes on */
+    mir_event_cause cause; /* who asks, for the events of what changes */
     mir_view payload;
     uint8_t *copies; /* what the views point into */
     mir_arena arena; /* dies with the request */
@@ -33,7 +36,7 @@ struct mir_request {
     int64_t began_ns;
     void *context; /* what a handler keeps between its steps */
     struct mir_gather *gather;
-    struct mir_resolution *resolution; /* of mir_resolve */
+    struct mir_resolution *resolution;  /* of mir_resolve */
     void (*step)(mir_request *request); /* the next one on a worker */
 };
 

@@ -475,7 +475,10 @@ static void accept_socket(mir_shard *shard, int fd, bool local, bool placed)
     }
     session->authenticated = local || !mir_auth_required(shard->gateway->auth);
     /* Who need not name itself may leave CONNECT out, and is no_auth_user until then. */
-    if (!local) session->permissions = mir_auth_unnamed(shard->gateway->auth);
+    mir_login login = {NULL, MIR_VIEW_LITERAL("admin")};
+    if (!local) login = mir_auth_unnamed(shard->gateway->auth);
+    session->permissions = login.permissions;
+    session->user = login.name;
     atomic_fetch_add_explicit(&shard->gateway->shard_connections[shard->id], 1,
                               memory_order_relaxed);
     shard->stats.connections++;
@@ -963,7 +966,7 @@ static void forget_login(mir_session *session)
     session->responses = NULL;
 }
 
-static void login_done(mir_session *session, bool accepted, const mir_permissions *permissions)
+static void login_done(mir_session *session, bool accepted, const mir_login *login)
 {
     mir_shard *shard = session->shard;
     mir_loop *loop = shard->loop;
@@ -977,8 +980,9 @@ static void login_done(mir_session *session, bool accepted, const mir_permission
     session->authenticated = true;
     session->greeted = true;
     /* Who was no_auth_user until this first CONNECT may have become somebody else. */
-    if (session->permissions != permissions) forget_login(session);
-    session->permissions = permissions;
+    if (session->permissions != login->permissions) forget_login(session);
+    session->permissions = login->permissions;
+    session->user = login->name;
     /* A first estimate; the first PING measures it. */
     session->rtt_at_ns = loop->now_ns;
     session->pinged = false;
@@ -997,7 +1001,7 @@ typedef struct login_check {
     const mir_auth *auth;
     json_t *object; /* keeps the credentials' bytes */
     mir_credentials credentials;
-    const mir_permissions *permissions;
+    mir_login login;
     bool accepted;
 } login_check;
 
@@ -1008,7 +1012,7 @@ static void login_checked(mir_shard *shard, mir_post *post)
     json_decref(check->object);
     if (session != NULL && session->pause == MIR_PAUSE_CHECK) {
         session->pause = MIR_PAUSE_NONE;
-        login_done(session, check->accepted, check->permissions);
+        login_done(session, check->accepted, &check->login);
         if (!session->closing && !session->is_waiting) {
             session->is_waiting = true;
             session->next_waiting = shard->waiting;
@@ -1021,7 +1025,7 @@ static void login_checked(mir_shard *shard, mir_post *post)
 static void login_run(mir_job *job)
 {
     login_check *check = MIR_CONTAINER(job, login_check, job);
-    check->accepted = mir_auth_check(check->auth, &check->credentials, &check->permissions);
+    check->accepted = mir_auth_check(check->auth, &check->credentials, &check->login);
     mir_shard_post(check->shard, &check->post);
 }
 
@@ -1062,7 +1066,7 @@ static void handle_connect(mir_session *session, mir_view text)
     session->name = options.name == NULL ? NULL : strdup(name);
     if (session->local) {
         json_decref(object);
-        login_done(session, true, NULL);
+        login_done(session, true, &(mir_login){NULL, MIR_VIEW_LITERAL("admin")});
         return;
     }
     if (!options.obsolete && mir_auth_is_slow(gateway->auth, &options.credentials)) {
@@ -1080,11 +1084,11 @@ static void handle_connect(mir_session *session, mir_view text)
             return;
         }
     }
-    const mir_permissions *permissions = NULL;
+    mir_login login;
     bool accepted =
-        !options.obsolete && mir_auth_check(gateway->auth, &options.credentials, &permissions);
+        !options.obsolete && mir_auth_check(gateway->auth, &options.credentials, &login);
     json_decref(object);
-    login_done(session, accepted, permissions);
+    login_done(session, accepted, &login);
 }
 
 /* --- publishing ---------------------------------------------------------------------------- */

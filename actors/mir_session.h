@@ -79,6 +79,7 @@ struct mir_session {
     mir_timer timer; /* login deadline, then pings; linger at the end; parking */
     int64_t accepted_ns, last_input_ns, rtt_at_ns, parked_until_ns;
     const mir_permissions *permissions;
+    mir_view user;            /* who logged in */
     mir_responses *responses; /* null before the first question */
     char *name;               /* "name/lang/version" for people; may be null */
     const char *close_reason;

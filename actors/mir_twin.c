@@ -816,8 +816,7 @@ static void written(mir_shard *shard, mir_post *post)
 static void write_report(mir_job *job)
 {
     write_op *op = MIR_CONTAINER(job, write_op, job);
-    mir_events_of_changes(op->hub, op->request.changes, op->request.change_count, no_view,
-                          &op->request.arena, &op->letters);
+    mir_events_of_changes(op->hub, &op->request, no_view, &op->request.arena, &op->letters);
     mir_shard_post(op->shard, &op->post);
 }
 
@@ -835,6 +834,7 @@ static void write_done(mir_state_request *request, void *context)
 /* False when the store has no room for requests now. */
 static bool write_submit(mir_twin *twin, write_op *op)
 {
+    op->request.cause = &op->hub->own_cause;
     op->request.done = write_done;
     op->request.ctx = op;
     op->post.run = written;
