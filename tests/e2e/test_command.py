@@ -119,6 +119,7 @@ def obedient(loop, connect, bus, server, valve, valve_schema, name):
             )
         if known:
             made.hello(device, schema)
+            wait_until(lambda: bus.device(device).status.schema.package_names, DEADLINE_S, "the schema is stored")
         return made
 
     yield make
