@@ -109,6 +109,7 @@ typedef struct mir_state_change {
      * it will be read back. */
     uint64_t sequence;
     int64_t at_ns;
+    bool by_device; /* the device itself is the actor, unless the request has a cause with one */
     MirApi__V1__EventChange **diffs; /* UPDATED, DESIRED: what changed from what to what */
     size_t diff_count;
 } mir_state_change;

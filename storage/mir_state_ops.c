@@ -108,7 +108,9 @@ static mir_status record_event(mir_state_ops *ops, mir_state_change *change)
         TRY(mir_event_diff(change->before, change->after, &request->arena, &change->diffs,
                            &change->diff_count));
     char actor[MIR_DEVICE_ID_BYTES_MAX + 16] = "server";
-    if (request->op == MIR_STATE_HEARTBEAT || (of_property && change->kind != MIR_STATE_DESIRED))
+    change->by_device =
+        request->op == MIR_STATE_HEARTBEAT || (of_property && change->kind != MIR_STATE_DESIRED);
+    if (change->by_device)
         (void)snprintf(actor, sizeof actor, "device %s", change->after->device_id);
     return mir_event_log_change(ops->events, ops->now_ns, change, &ops->context, actor);
 }
