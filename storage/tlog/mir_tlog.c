@@ -14,6 +14,7 @@ enum {
     LOG_AGE_MS_DEFAULT = 600 * 1000,
     SERIES_MAX_DEFAULT = 1000 * 1000,
     LOG_FILE_ALIGN = 4096,
+    REPLAY_THREADS_MAX = 16, /* each has a log in memory, as a file and as rows */
 };
 
 void mir_tlog_path(const mir_tlog *tlog, char *path, uint64_t number, const char *suffix)
@@ -349,42 +350,85 @@ static void log_report(const char *path, const mir_tlog_replay *replay)
                  path, replay->rows, replay->torn_bytes, replay->corrupt_frames, replay->rows_lost);
 }
 
-static mir_status log_load(mir_tlog *tlog, uint64_t generation, mir_error *error)
-{
-    char path[MIR_TLOG_PATH_BYTES_MAX];
-    mir_tlog_path(tlog, path, generation, "log");
+typedef struct log_load {
+    uint64_t generation;
+    mir_status status;
     mir_tlog_mem *mem;
     mir_tlog_replay replay;
-    mir_status status = mir_tlog_log_replay(tlog->files, path, generation, &mem, &replay, error);
-    if (status == MIR_E_EMPTY) {
+    mir_error error;
+} log_load;
+
+typedef struct log_loads {
+    const mir_tlog *tlog;
+    log_load *list;
+    uint32_t count;
+    atomic_uint next;
+} log_loads;
+
+static void *loads_main(void *context)
+{
+    log_loads *loads = context;
+    for (;;) {
+        const uint32_t at = atomic_fetch_add_explicit(&loads->next, 1, memory_order_relaxed);
+        if (at >= loads->count) return NULL;
+        log_load *load = &loads->list[at];
+        char path[MIR_TLOG_PATH_BYTES_MAX];
+        mir_tlog_path(loads->tlog, path, load->generation, "log");
+        load->status = mir_tlog_log_replay(loads->tlog->files, path, load->generation, &load->mem,
+                                           &load->replay, &load->error);
+    }
+}
+
+/* Reads all logs, on as many threads as there are writers; where none can be started, on this one. */
+static void logs_load(log_loads *loads)
+{
+    pthread_t threads[REPLAY_THREADS_MAX];
+    uint32_t wanted = loads->tlog->options.writer_count;
+    if (wanted > REPLAY_THREADS_MAX) wanted = REPLAY_THREADS_MAX;
+    if (wanted > loads->count) wanted = loads->count;
+    uint32_t started = 0;
+    while (started + 1 < wanted &&
+           pthread_create(&threads[started], NULL, loads_main, loads) == 0) {
+        started++;
+    }
+    (void)loads_main(loads);
+    for (uint32_t i = 0; i < started; i++) (void)pthread_join(threads[i], NULL);
+}
+
+/* Takes over the rows of a log that was read: they are live, and to be sealed. */
+static mir_status log_take(mir_tlog *tlog, log_load *load, mir_error *error)
+{
+    char path[MIR_TLOG_PATH_BYTES_MAX];
+    mir_tlog_path(tlog, path, load->generation, "log");
+    if (load->status == MIR_E_EMPTY) {
         (void)tlog->files->unlink(tlog->files->context, path);
         return MIR_OK;
     }
-    if (status == MIR_E_CORRUPT) {
-        set_aside(tlog, generation, "log", error->text);
+    if (load->status == MIR_E_CORRUPT) {
+        set_aside(tlog, load->generation, "log", load->error.text);
         return MIR_OK;
     }
-    if (status != MIR_OK) return status;
-    log_report(path, &replay);
-    mir_tlog_count(&tlog->replayed_rows, replay.rows);
-    mir_tlog_count(&tlog->torn_bytes_cut, replay.torn_bytes);
-    mir_tlog_count(&tlog->corrupt_frames, replay.corrupt_frames);
-    if (replay.rows == 0) {
-        mir_tlog_mem_free(mem);
+    if (load->status != MIR_OK) {
+        *error = load->error;
+        return load->status;
+    }
+    log_report(path, &load->replay);
+    mir_tlog_count(&tlog->replayed_rows, load->replay.rows);
+    mir_tlog_count(&tlog->torn_bytes_cut, load->replay.torn_bytes);
+    mir_tlog_count(&tlog->corrupt_frames, load->replay.corrupt_frames);
+    if (load->replay.rows == 0) {
         /* Whatever it held was never whole, or is lost: no use for it at the next start. */
         (void)tlog->files->unlink(tlog->files->context, path);
         return MIR_OK;
     }
     mir_tlog_live *live = calloc(1, sizeof *live);
-    if (live == NULL) {
-        mir_tlog_mem_free(mem);
-        return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
-    }
+    if (live == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
     live->tlog = tlog;
-    live->mem = mem;
+    live->mem = load->mem;
+    load->mem = NULL;
     live->handle = -1;
     atomic_init(&live->references, 2); /* of the version, and of the job */
-    atomic_init(&live->bytes, replay.bytes);
+    atomic_init(&live->bytes, load->replay.bytes);
     memcpy(live->path, path, sizeof live->path);
     tlog->version->lives[tlog->version->live_count++] = live;
     mir_tlog_live **link = &tlog->jobs;
@@ -396,6 +440,7 @@ static mir_status log_load(mir_tlog *tlog, uint64_t generation, mir_error *error
 static mir_status directory_load(mir_tlog *tlog, mir_error *error)
 {
     found_files found = {.tlog = tlog};
+    log_loads loads = {.tlog = tlog};
     mir_tlog_manifest manifest = {0};
     mir_status status;
     int result = tlog->files->list(tlog->files->context, tlog->directory, found_name, &found);
@@ -433,18 +478,23 @@ static mir_status directory_load(mir_tlog *tlog, mir_error *error)
         qsort(found.logs, found.log_count, sizeof *found.logs, number_compare);
     }
     tlog->version->lives = malloc((found.log_count + 1) * sizeof(mir_tlog_live *));
-    if (tlog->version->lives == NULL) {
+    loads.list = calloc(found.log_count + 1, sizeof *loads.list);
+    if (tlog->version->lives == NULL || loads.list == NULL) {
         status = mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
         goto out;
     }
-    for (uint32_t i = 0; i < found.log_count && status == MIR_OK; i++) {
+    for (uint32_t i = 0; i < found.log_count; i++) {
         if (number_in(manifest.sealed, manifest.sealed_count, found.logs[i])) {
             char path[MIR_TLOG_PATH_BYTES_MAX];
             mir_tlog_path(tlog, path, found.logs[i], "log");
             (void)tlog->files->unlink(tlog->files->context, path);
             continue;
         }
-        status = log_load(tlog, found.logs[i], error);
+        loads.list[loads.count++].generation = found.logs[i];
+    }
+    logs_load(&loads);
+    for (uint32_t i = 0; i < loads.count && status == MIR_OK; i++) {
+        status = log_take(tlog, &loads.list[i], error);
     }
     if (status != MIR_OK) goto out;
     /* Unlinked files stay so before the manifest forgets that they were sealed. */
@@ -456,6 +506,8 @@ static mir_status directory_load(mir_tlog *tlog, mir_error *error)
     bool in_doubt;
     status = manifest_write(tlog, tlog->version, &in_doubt, error);
 out:
+    for (uint32_t i = 0; i < loads.count; i++) mir_tlog_mem_free(loads.list[i].mem);
+    free(loads.list);
     free(found.logs);
     free(found.segments);
     mir_tlog_manifest_fini(&manifest);

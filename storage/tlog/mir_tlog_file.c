@@ -91,6 +91,22 @@ static int posix_size(void *context, int handle, uint64_t *size)
     return 0;
 }
 
+static int posix_data(void *context, int handle, uint64_t from, uint64_t *start, uint64_t *end)
+{
+    uint64_t size;
+    const int result = posix_size(context, handle, &size);
+    if (result < 0) return result;
+    if (from >= size) return -ENXIO;
+    *start = from;
+    *end = size;
+    const off_t first = lseek(handle, (off_t)from, SEEK_DATA);
+    if (first < 0) return errno == ENXIO ? -ENXIO : 0; /* perhaps it has no holes to tell of */
+    *start = (uint64_t)first;
+    const off_t hole = lseek(handle, first, SEEK_HOLE);
+    if (hole > first && (uint64_t)hole < size) *end = (uint64_t)hole;
+    return 0;
+}
+
 static int posix_sync(void *context, int handle)
 {
     (void)context;
@@ -151,6 +167,7 @@ const mir_tlog_files mir_tlog_files_posix = {
     .pwrite = posix_pwrite,
     .allocate = posix_allocate,
     .size = posix_size,
+    .data = posix_data,
     .sync = posix_sync,
     .sync_directory = posix_sync_directory,
     .rename = posix_rename,

@@ -27,6 +27,9 @@ typedef struct mir_tlog_files {
     int64_t (*pwrite)(void *context, int handle, const void *data, size_t size, uint64_t offset);
     int (*allocate)(void *context, int handle, uint64_t size);
     int (*size)(void *context, int handle, uint64_t *size);
+    /* The next piece at or behind `from` that is not known to be zeros; -ENXIO when there is none. Who
+     * cannot tell says all of it. */
+    int (*data)(void *context, int handle, uint64_t from, uint64_t *start, uint64_t *end);
     int (*sync)(void *context, int handle);
     int (*sync_directory)(void *context, const char *path);
     int (*rename)(void *context, const char *from, const char *to);

@@ -109,10 +109,12 @@ static bool frame_at(mir_view bytes, size_t start, uint64_t generation, frame_vi
     return true;
 }
 
-/* The next whole frame at or behind `start`; whole frames are in the order of their sequence. */
-static bool frame_find(mir_view bytes, size_t start, uint64_t generation, frame_view *frame)
+/* The next whole frame at or behind `start`; whole frames are in the order of their sequence. From
+ * `written` on there are only zeros, which may still be the end of a frame. */
+static bool frame_find(mir_view bytes, size_t written, size_t start, uint64_t generation,
+                       frame_view *frame)
 {
-    for (; start < bytes.size && bytes.size - start >= MIR_TLOG_FRAME_HEADER_BYTES;
+    for (; start < written && bytes.size - start >= MIR_TLOG_FRAME_HEADER_BYTES;
          start += MIR_TLOG_FRAME_ALIGN) {
         if (frame_at(bytes, start, generation, frame)) return true;
     }
@@ -377,11 +379,11 @@ static mir_status replay_frame(replayer *r, mir_view payload, bool names, bool r
     return status;
 }
 
-static mir_status replay_frames(replayer *r, mir_view bytes, uint64_t generation, bool names,
-                                bool rows, mir_tlog_replay *replay)
+static mir_status replay_frames(replayer *r, mir_view bytes, size_t written, uint64_t generation,
+                                bool names, bool rows, mir_tlog_replay *replay)
 {
     frame_view frame;
-    for (size_t at = MIR_TLOG_LOG_HEADER_BYTES; frame_find(bytes, at, generation, &frame);
+    for (size_t at = MIR_TLOG_LOG_HEADER_BYTES; frame_find(bytes, written, at, generation, &frame);
          at = frame.end) {
         const mir_status status = replay_frame(r, frame.payload, names, rows, replay);
         if (status == MIR_E_NO_MEMORY) return status;
@@ -391,28 +393,28 @@ static mir_status replay_frames(replayer *r, mir_view bytes, uint64_t generation
 }
 
 /* Finds how far whole frames reach and what lies between and behind them. */
-static void survey(mir_view bytes, uint64_t generation, mir_tlog_replay *replay)
+static void survey(mir_view bytes, size_t written, uint64_t generation, mir_tlog_replay *replay)
 {
     size_t at = MIR_TLOG_LOG_HEADER_BYTES;
     frame_view frame;
-    while (frame_find(bytes, at, generation, &frame)) {
+    while (frame_find(bytes, written, at, generation, &frame)) {
         if (frame.start != at) replay->corrupt_frames++;
         at = frame.end;
     }
-    size_t end = bytes.size;
+    size_t end = at > written ? at : written;
     while (end > at && bytes.data[end - 1] == 0) end--;
     replay->bytes = at;
     replay->torn_bytes = end - at;
 }
 
-mir_status mir_tlog_log_replay_bytes(mir_view bytes, uint64_t generation, mir_tlog_mem **mem,
-                                     mir_tlog_replay *replay, mir_error *error)
+static mir_status replay_written(mir_view bytes, size_t written, uint64_t generation,
+                                 mir_tlog_mem **mem, mir_tlog_replay *replay, mir_error *error)
 {
     int64_t base_ns = 0;
     mir_status status = header_read(bytes, generation, &base_ns, error);
     if (status != MIR_OK) return status;
     mir_tlog_replay found = {0};
-    survey(bytes, generation, &found);
+    survey(bytes, written, generation, &found);
     if (found.bytes == MIR_TLOG_LOG_HEADER_BYTES && found.torn_bytes == 0) return MIR_E_EMPTY;
     replayer r = {.number_max = bytes.size / 4};
     r.cells = malloc(sizeof *r.cells * MIR_TLOG_ROW_CELLS_MAX);
@@ -422,11 +424,12 @@ mir_status mir_tlog_log_replay_bytes(mir_view bytes, uint64_t generation, mir_tl
     status = mir_tlog_mem_new(generation, base_ns, (uint32_t)(bytes.size / 1024), &r.mem);
     if (status != MIR_OK) goto out;
     if (found.corrupt_frames == 0) {
-        status = replay_frames(&r, bytes, generation, true, true, &found);
+        status = replay_frames(&r, bytes, written, generation, true, true, &found);
     } else {
         /* The frame that named a series may be a lost one: its name comes again further on. */
-        status = replay_frames(&r, bytes, generation, true, false, &found);
-        if (status == MIR_OK) status = replay_frames(&r, bytes, generation, false, true, &found);
+        status = replay_frames(&r, bytes, written, generation, true, false, &found);
+        if (status == MIR_OK)
+            status = replay_frames(&r, bytes, written, generation, false, true, &found);
     }
     if (status != MIR_OK) goto out;
     for (mir_tlog_mem_series *series = atomic_load_explicit(&r.mem->all, memory_order_relaxed);
@@ -449,6 +452,30 @@ out:
     return status;
 }
 
+mir_status mir_tlog_log_replay_bytes(mir_view bytes, uint64_t generation, mir_tlog_mem **mem,
+                                     mir_tlog_replay *replay, mir_error *error)
+{
+    return replay_written(bytes, bytes.size, generation, mem, replay, error);
+}
+
+/* A log is made as long as it may become, so most of it may never have been written. */
+static int written_read(const mir_tlog_files *files, int handle, uint8_t *bytes, uint64_t size,
+                        size_t *written)
+{
+    uint64_t start;
+    uint64_t end = 0;
+    for (*written = 0; *written < size; *written = (size_t)end) {
+        int result = files->data(files->context, handle, *written, &start, &end);
+        if (result == -ENXIO) return 0;
+        if (result < 0) return result;
+        if (end > size) end = size;
+        if (start >= end) return 0; /* it has grown meanwhile, which no log does */
+        result = mir_tlog_file_read(files, handle, bytes + start, end - start, start);
+        if (result < 0) return result;
+    }
+    return 0;
+}
+
 mir_status mir_tlog_log_replay(const mir_tlog_files *files, const char *path, uint64_t generation,
                                mir_tlog_mem **mem, mir_tlog_replay *replay, mir_error *error)
 {
@@ -467,17 +494,19 @@ mir_status mir_tlog_log_replay(const mir_tlog_files *files, const char *path, ui
         status = mir_error_set(error, MIR_E_CORRUPT, "%s is larger than any log", path);
         goto out;
     }
-    bytes = malloc(size + 1);
+    /* What is not read stays untouched, and costs no memory. */
+    bytes = calloc(1, size + 1);
     if (bytes == NULL) {
         status = mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
         goto out;
     }
-    result = mir_tlog_file_read(files, handle, bytes, size, 0);
+    size_t written;
+    result = written_read(files, handle, bytes, size, &written);
     if (result < 0) {
         status = mir_error_os(error, -result, "read %s", path);
         goto out;
     }
-    status = mir_tlog_log_replay_bytes(mir_view_of(bytes, size), generation, mem, replay, error);
+    status = replay_written(mir_view_of(bytes, size), written, generation, mem, replay, error);
     if (status != MIR_OK && status != MIR_E_EMPTY) mir_error_wrap(error, "%s", path);
 out:
     free(bytes);

@@ -6,7 +6,8 @@
  *            rows only. What names a series stands in the log twice, in different frames.
  * Ownership  Buffers are the caller's; replay makes a memtable that becomes the caller's.
  * Affinity   Any thread.
- * Bounds     A frame's payload is below 4 GiB; a file is read whole, MIR_TLOG_LOG_FILE_BYTES_MAX.
+ * Bounds     A frame's payload is below 4 GiB; what of a file was ever written is read at once,
+ *            MIR_TLOG_LOG_FILE_BYTES_MAX.
  * Errors     Replay: MIR_E_IO, _NO_MEMORY, _UNSUPPORTED (a newer version), _CORRUPT (both headers
  *            damaged), _EMPTY (nothing was ever written to it). Damage further on is counted.
  * Source     Drawn in docs/formats/telemetry-log.md. */

@@ -967,7 +967,8 @@ static void full_watch(mir_tlog *tlog)
     } else if (tlog->full_since_ns != 0 && now - tlog->full_last_ns > FULL_CALM_NS) {
         ends = true;
     }
-    const double seconds = (double)(tlog->full_last_ns - tlog->full_since_ns) / MIR_NS_PER_S;
+    /* It is looked at once a second. */
+    const double seconds = 1 + (double)(tlog->full_last_ns - tlog->full_since_ns) / MIR_NS_PER_S;
     const uint64_t refused = rows - tlog->full_before;
     const uint64_t refused_share = share - tlog->full_share_before;
     if (ends) {
@@ -983,7 +984,7 @@ static void full_watch(mir_tlog *tlog)
                      refused_share >= refused ? "nearly " : "");
     }
     if (!ends) return;
-    mir_log_warn("telemetry: rows are no longer refused: %" PRIu64 " were within %.1f s, %" PRIu64
+    mir_log_warn("telemetry: rows are no longer refused: %" PRIu64 " were within %.0f s, %" PRIu64
                  " of them from devices that held more of the log than their share",
                  refused, seconds, refused_share);
     for (uint32_t i = 0; i < tlog->options.writer_count; i++) {

@@ -236,6 +236,25 @@ static inline int sim_size(void *context, int handle, uint64_t *size)
     SIM_RETURN(disk, 0);
 }
 
+/* By sectors, as a file system does by blocks. */
+static inline int sim_data(void *context, int handle, uint64_t from, uint64_t *start, uint64_t *end)
+{
+    SIM_ENTER(disk);
+    const sim_inode *inode = disk->handles[handle];
+    while (from < inode->size && inode->data[from] == 0) from++;
+    if (from >= inode->size) SIM_RETURN(disk, -ENXIO);
+    *start = from / SIM_SECTOR * SIM_SECTOR;
+    bool zeros = false;
+    for (*end = *start; *end < inode->size && !zeros;) {
+        uint64_t next = *end + SIM_SECTOR;
+        if (next > inode->size) next = inode->size;
+        zeros = true;
+        for (uint64_t i = *end; i < next && zeros; i++) zeros = inode->data[i] == 0;
+        if (!zeros) *end = next;
+    }
+    SIM_RETURN(disk, 0);
+}
+
 static inline void sim_forget_pending(sim_inode *inode)
 {
     for (uint32_t i = 0; i < inode->pending_count; i++) free(inode->pending[i].data);
@@ -334,6 +353,7 @@ static inline sim_disk *sim_disk_new(uint64_t seed)
                                    .pwrite = sim_pwrite,
                                    .allocate = sim_allocate,
                                    .size = sim_size,
+                                   .data = sim_data,
                                    .sync = sim_sync,
                                    .sync_directory = sim_sync_directory,
                                    .rename = sim_rename,
