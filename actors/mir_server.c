@@ -62,7 +62,8 @@ struct mir_server {
     char admin_path[108];
     pthread_barrier_t ready;
     _Atomic int phase;
-    _Atomic unsigned idle_shards; /* without sessions, while stopping */
+    _Atomic unsigned idle_shards; /* without sessions, in lame duck; one may come yet */
+    _Atomic unsigned done_shards; /* without sessions for good, while stopping */
     _Atomic unsigned failed;
 };
 
@@ -260,10 +261,11 @@ static void run_shard(mir_server *server, mir_shard *shard)
 {
     mir_loop *loop = shard->loop;
     int64_t lame_duck_since_ns = 0, next_close_ns = 0, stop_since_ns = 0;
-    bool stopping = false, idle = false;
+    bool idle = false, done = false;
     for (;;) {
-        int64_t sleep_ns =
-            lame_duck_since_ns != 0 || stopping ? 10 * MIR_NS_PER_MS : SLEEP_MAX_MS * MIR_NS_PER_MS;
+        int64_t sleep_ns = lame_duck_since_ns != 0 || shard->refusing
+                               ? 10 * MIR_NS_PER_MS
+                               : SLEEP_MAX_MS * MIR_NS_PER_MS;
         mir_loop_turn(loop, true, sleep_ns);
         int phase = atomic_load_explicit(&server->phase, memory_order_acquire);
         if (phase == RUNNING) continue;
@@ -289,8 +291,9 @@ static void run_shard(mir_server *server, mir_shard *shard)
             }
             continue;
         }
-        if (!stopping) {
-            stopping = true;
+        if (!shard->refusing) {
+            /* Nor is one taken that lies in the mailbox or the poller: nobody would end it. */
+            shard->refusing = true;
             stop_since_ns = loop->now_ns;
             if (lame_duck_since_ns == 0) stop_listening(server, shard);
             if (shard->id == 0) shard->backend->unlisten(shard->poller, server->admin_fd);
@@ -299,12 +302,12 @@ static void run_shard(mir_server *server, mir_shard *shard)
         }
         if (loop->now_ns - stop_since_ns > STOP_GRACE_MS * MIR_NS_PER_MS)
             for_each_session(shard, drop_session);
-        if (!idle && shard->sessions.used == 0) {
-            idle = true;
-            (void)atomic_fetch_add_explicit(&server->idle_shards, 1, memory_order_acq_rel);
+        if (!done && shard->sessions.used == 0) {
+            done = true;
+            (void)atomic_fetch_add_explicit(&server->done_shards, 1, memory_order_acq_rel);
         }
         if (phase == ENDING) return;
-        if (atomic_load_explicit(&server->idle_shards, memory_order_acquire) == server->shard_count)
+        if (atomic_load_explicit(&server->done_shards, memory_order_acquire) == server->shard_count)
             atomic_store_explicit(&server->phase, ENDING, memory_order_release);
     }
 }

@@ -389,10 +389,7 @@ static void take_over(mir_shard *shard, mir_post *post)
     handed_over *h = MIR_CONTAINER(post, handed_over, post);
     atomic_fetch_sub_explicit(&shard->gateway->shard_connections[shard->id], 1,
                               memory_order_relaxed);
-    if (shard->stopping)
-        (void)close(h->fd);
-    else
-        accept_socket(shard, h->fd, false, true);
+    accept_socket(shard, h->fd, false, true);
     free(h);
 }
 
@@ -428,6 +425,10 @@ static void accept_socket(mir_shard *shard, int fd, bool local, bool placed)
                           fd == -EMFILE || fd == -ENFILE
                               ? "; raise the limit of open files (ulimit -n, LimitNOFILE)"
                               : "");
+        return;
+    }
+    if (shard->refusing) {
+        (void)close(fd);
         return;
     }
     if (!placed && !local) {

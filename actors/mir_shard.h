@@ -144,7 +144,8 @@ struct mir_shard {
     mir_shard_stats stats;
     mir_timer sweep;  /* write deadlines */
     mir_timer unpark; /* ends the pause of parked publishers */
-    bool stopping;
+    bool refusing;    /* the server stops: no connection is taken any more */
+    bool stopping;    /* every shard has ended: what comes home reaches nobody */
 };
 
 MIR_MUST_CHECK mir_status mir_shard_init(mir_shard *shard, mir_server *server, mir_loop *loop,

@@ -571,6 +571,35 @@ static void a_publisher_that_went_loses_nothing(void **state)
     close_world();
 }
 
+/* --- stopping --------------------------------------------------------------------------------- */
+
+static void a_socket_that_is_handed_over_during_a_stop_is_closed(void **state)
+{
+    (void)state;
+    open_world(2);
+    /* The first connection stays, the second is on its way to the other shard. */
+    w->config.io.together = 1;
+    mir_session_accept(w->shards[0], socket_of_nobody(), false);
+    int fd = socket_of_nobody();
+    mir_session_accept(w->shards[0], fd, false);
+    assert_int_equal(w->wire_count, 1);
+    assert_int_equal(atomic_load(&w->gateway.shard_connections[1]), 1);
+    w->shards[0]->refusing = w->shards[1]->refusing = true;
+    drop_session(&w->wires[0]);
+    turns(2);
+    assert_int_equal(w->shards[1]->sessions.used, 0);
+    assert_int_equal(atomic_load(&w->gateway.shard_connections[1]), 0);
+    assert_int_equal(fcntl(fd, F_GETFD), -1);
+    /* The poller may have had one, too. */
+    fd = socket_of_nobody();
+    mir_session_accept(w->shards[0], fd, false);
+    turns(2);
+    assert_int_equal(w->shards[0]->sessions.used, 0);
+    assert_int_equal(fcntl(fd, F_GETFD), -1);
+    assert_int_equal(atomic_load(&w->gateway.connections), 0);
+    close_world();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -582,6 +611,7 @@ int main(void)
         cmocka_unit_test(members_that_go_one_after_the_other),
         cmocka_unit_test(nobody_is_left_and_the_publisher_hears_so_before_its_pong),
         cmocka_unit_test(a_publisher_that_went_loses_nothing),
+        cmocka_unit_test(a_socket_that_is_handed_over_during_a_stop_is_closed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
