@@ -150,6 +150,31 @@ static void times_are_written_with_the_shortest_fraction(void **state)
         assert_int_equal(mir_clock_rfc3339(cases[i].wall_ns, text), strlen(cases[i].text));
         assert_string_equal(text, cases[i].text);
     }
+    static const struct {
+        int32_t nanos;
+        const char *trimmed, *threes;
+    } fractions[] = {
+        {0, "", ""},
+        {500000000, ".5", ".500"},
+        {120000, ".00012", ".000120"},
+        {1, ".000000001", ".000000001"},
+        {999999990, ".99999999", ".999999990"},
+    };
+    for (size_t i = 0; i < sizeof fractions / sizeof fractions[0]; i++) {
+        (void)mir_clock_write_fraction(fractions[i].nanos, MIR_CLOCK_TRIMMED, text);
+        assert_string_equal(text, fractions[i].trimmed);
+        (void)mir_clock_write_fraction(fractions[i].nanos, MIR_CLOCK_THREES, text);
+        assert_string_equal(text, fractions[i].threes);
+    }
+    assert_int_equal(mir_clock_write(MIR_CLOCK_SECONDS_MIN, 0, MIR_CLOCK_TRIMMED, text), 20);
+    assert_string_equal(text, "0001-01-01T00:00:00Z");
+    assert_int_equal(mir_clock_write(MIR_CLOCK_SECONDS_MAX, 999999999, MIR_CLOCK_THREES, text), 30);
+    assert_string_equal(text, "9999-12-31T23:59:59.999999999Z");
+    assert_int_equal(mir_clock_write(MIR_CLOCK_SECONDS_MIN - 1, 0, MIR_CLOCK_TRIMMED, text), 0);
+    assert_int_equal(mir_clock_write(MIR_CLOCK_SECONDS_MAX + 1, 0, MIR_CLOCK_TRIMMED, text), 0);
+    assert_int_equal(mir_clock_write(0, -1, MIR_CLOCK_TRIMMED, text), 0);
+    assert_int_equal(mir_clock_write(0, 1000000000, MIR_CLOCK_TRIMMED, text), 0);
+    assert_string_equal(text, "");
     int64_t before_ns = mir_clock_mono_ns();
     assert_true(mir_clock_mono_ns() >= before_ns);
     assert_true(mir_clock_wall_ns() > INT64_C(1700000000) * MIR_NS_PER_S);

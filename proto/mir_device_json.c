@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "mir_device_json.h"
 
-#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "mir_clock.h"
+#include "mir_json_text.h"
 #include "mir_timestamp.h"
 
 /* ── Writing ─────────────────────────────────────────────────────────────────────────────────── */
@@ -61,120 +61,19 @@ static void text_field(writer *w, const char *name, const char *value)
     mir_json_write_string(mir_view_cstr(value), w->out);
 }
 
-/* The length of the well-formed UTF-8 sequence at the start of `text`, 0 if there is none. */
-static size_t utf8_sequence(mir_view text)
-{
-    const uint8_t *p = text.data;
-    if (p[0] >= 0xc2 && p[0] <= 0xdf && text.size >= 2 && (p[1] & 0xc0) == 0x80) return 2;
-    if (p[0] >= 0xe0 && p[0] <= 0xef && text.size >= 3 && (p[1] & 0xc0) == 0x80 &&
-        (p[2] & 0xc0) == 0x80 && !(p[0] == 0xe0 && p[1] < 0xa0) && !(p[0] == 0xed && p[1] >= 0xa0))
-        return 3;
-    if (p[0] >= 0xf0 && p[0] <= 0xf4 && text.size >= 4 && (p[1] & 0xc0) == 0x80 &&
-        (p[2] & 0xc0) == 0x80 && (p[3] & 0xc0) == 0x80 && !(p[0] == 0xf0 && p[1] < 0x90) &&
-        !(p[0] == 0xf4 && p[1] >= 0x90))
-        return 4;
-    return 0;
-}
-
 void mir_json_write_string(mir_view text, mir_bytes *out)
 {
-    mir_bytes_u8(out, '"');
-    size_t plain = 0; /* text[plain, i) needs no escape */
-    size_t i = 0;
-    while (i < text.size) {
-        uint8_t c = text.data[i];
-        if (c >= 0x20 && c < 0x80 && c != '"' && c != '\\' && c != '<' && c != '>' && c != '&') {
-            i++;
-            continue;
-        }
-        size_t size = 1;
-        char escape[8];
-        const char *replace = escape;
-        switch (c) {
-        case '"': replace = "\\\""; break;
-        case '\\': replace = "\\\\"; break;
-        case '\n': replace = "\\n"; break;
-        case '\r': replace = "\\r"; break;
-        case '\t': replace = "\\t"; break;
-        default:
-            if (c < 0x80) {
-                (void)snprintf(escape, sizeof escape, "\\u%04x", c);
-                break;
-            }
-            size = utf8_sequence(mir_view_from(text, i));
-            if (size == 0) {
-                size = 1;
-                replace = "\xef\xbf\xbd";
-            } else if (size == 3 && memcmp(text.data + i, "\xe2\x80\xa8", 3) == 0) {
-                replace = "\\u2028";
-            } else if (size == 3 && memcmp(text.data + i, "\xe2\x80\xa9", 3) == 0) {
-                replace = "\\u2029";
-            } else {
-                i += size;
-                continue;
-            }
-        }
-        mir_bytes_append(out, text.data + plain, i - plain);
-        mir_bytes_text(out, replace);
-        i += size;
-        plain = i;
-    }
-    if (i > plain) mir_bytes_append(out, text.data + plain, i - plain);
-    mir_bytes_u8(out, '"');
+    mir_json_put_string(out, text, MIR_JSON_ESCAPE_LENIENT);
 }
 
 void mir_json_write_number(double number, mir_bytes *out)
 {
-    if (isnan(number)) {
+    if (isnan(number))
         mir_bytes_text(out, "\"NaN\"");
-        return;
-    }
-    if (isinf(number)) {
+    else if (isinf(number))
         mir_bytes_text(out, number > 0 ? "\"Infinity\"" : "\"-Infinity\"");
-        return;
-    }
-    if (number == 0) {
-        mir_bytes_text(out, signbit(number) ? "-0" : "0");
-        return;
-    }
-    /* Every decimal of 15 digits survives a normal double, so fewer need not be tried. */
-    char text[40];
-    for (int precision = fabs(number) < DBL_MIN ? 0 : 14; precision <= 16; precision++) {
-        (void)snprintf(text, sizeof text, "%.*e", precision, number);
-        if (strtod(text, NULL) == number) break;
-    }
-    char digits[24] = "";
-    size_t count = 0;
-    const char *p = text;
-    if (*p == '-') {
-        mir_bytes_u8(out, '-');
-        p++;
-    }
-    for (; *p != 'e'; p++)
-        if (*p != '.') digits[count++] = *p;
-    int exponent = (int)strtol(p + 1, NULL, 10);
-    while (count > 1 && digits[count - 1] == '0') count--;
-    double magnitude = fabs(number);
-    if (magnitude < 1e-6 || magnitude >= 1e21) {
-        mir_bytes_u8(out, (uint8_t)digits[0]);
-        if (count > 1) {
-            mir_bytes_u8(out, '.');
-            mir_bytes_append(out, digits + 1, count - 1);
-        }
-        mir_bytes_printf(out, "e%c%d", exponent < 0 ? '-' : '+', abs(exponent));
-    } else if (exponent < 0) {
-        mir_bytes_text(out, "0.");
-        for (int i = -1; i > exponent; i--) mir_bytes_u8(out, '0');
-        mir_bytes_append(out, digits, count);
-    } else {
-        size_t whole = (size_t)exponent + 1;
-        mir_bytes_append(out, digits, count < whole ? count : whole);
-        for (size_t i = count; i < whole; i++) mir_bytes_u8(out, '0');
-        if (count > whole) {
-            mir_bytes_u8(out, '.');
-            mir_bytes_append(out, digits + whole, count - whole);
-        }
-    }
+    else
+        mir_json_put_number(out, number, false);
 }
 
 /* Every map entry that protobuf-c generates has this shape. */

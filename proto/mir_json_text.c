@@ -7,55 +7,77 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define TIME_SECONDS_MIN     INT64_C(-62135596800) /* 0001-01-01T00:00:00Z */
-#define TIME_SECONDS_MAX     INT64_C(253402300799) /* 9999-12-31T23:59:59Z */
+#include "mir_clock.h"
+#include "mir_timestamp.h"
+
 #define DURATION_SECONDS_MAX INT64_C(315576000000)
 
 enum { NANOS_MAX = 999999999 };
 
+/* The length of the well-formed UTF-8 sequence at the start of `text`, 0 if there is none. */
+static size_t utf8_sequence(mir_view text)
+{
+    const uint8_t *p = text.data;
+    if (p[0] < 0x80) return 1;
+    if (p[0] >= 0xc2 && p[0] <= 0xdf && text.size >= 2 && (p[1] & 0xc0) == 0x80) return 2;
+    if (p[0] >= 0xe0 && p[0] <= 0xef && text.size >= 3 && (p[1] & 0xc0) == 0x80 &&
+        (p[2] & 0xc0) == 0x80 && !(p[0] == 0xe0 && p[1] < 0xa0) && !(p[0] == 0xed && p[1] >= 0xa0))
+        return 3;
+    if (p[0] >= 0xf0 && p[0] <= 0xf4 && text.size >= 4 && (p[1] & 0xc0) == 0x80 &&
+        (p[2] & 0xc0) == 0x80 && (p[3] & 0xc0) == 0x80 && !(p[0] == 0xf0 && p[1] < 0x90) &&
+        !(p[0] == 0xf4 && p[1] >= 0x90))
+        return 4;
+    return 0;
+}
+
+/* What stands for the character at the start of `rest`, whose length comes back in *size; null when
+ * it stands for itself. `form` has room for an escape. */
+static const char *escaped(mir_view rest, mir_json_escape escape, size_t *size, char form[8])
+{
+    uint8_t byte = rest.data[0];
+    *size = 1;
+    switch (byte) {
+    case '"': return "\\\"";
+    case '\\': return "\\\\";
+    case '\n': return "\\n";
+    case '\r': return "\\r";
+    case '\t': return "\\t";
+    case '\b':
+        if (escape != MIR_JSON_ESCAPE_LENIENT) return "\\b";
+        break;
+    case '\f':
+        if (escape != MIR_JSON_ESCAPE_LENIENT) return "\\f";
+        break;
+    case '<':
+    case '>':
+    case '&':
+        if (escape == MIR_JSON_ESCAPE_NEEDED) return NULL;
+        break;
+    default:
+        if (byte < 0x20) break;
+        if (byte < 0x80 || escape == MIR_JSON_ESCAPE_NEEDED) return NULL;
+        size_t sequence = utf8_sequence(rest);
+        if (sequence == 0) return escape == MIR_JSON_ESCAPE_LENIENT ? "\xef\xbf\xbd" : NULL;
+        *size = sequence;
+        if (sequence != 3 || byte != 0xe2 || rest.data[1] != 0x80) return NULL;
+        return rest.data[2] == 0xa8 ? "\\u2028" : rest.data[2] == 0xa9 ? "\\u2029" : NULL;
+    }
+    (void)snprintf(form, 8, "\\u%04x", byte);
+    return form;
+}
+
 void mir_json_put_string(mir_bytes *text, mir_view value, mir_json_escape escape)
 {
-    static const char hex[] = "0123456789abcdef";
     mir_bytes_u8(text, '"');
     size_t plain = 0; /* where what needs no escape began */
-    for (size_t i = 0; i < value.size; i++) {
-        uint8_t byte = value.data[i];
-        char short_form = 0;
-        bool is_separator = false;
-        switch (byte) {
-        case '"':
-        case '\\': short_form = (char)byte; break;
-        case '\b': short_form = 'b'; break;
-        case '\f': short_form = 'f'; break;
-        case '\n': short_form = 'n'; break;
-        case '\r': short_form = 'r'; break;
-        case '\t': short_form = 't'; break;
-        case '<':
-        case '>':
-        case '&':
-            if (escape != MIR_JSON_ESCAPE_HTML) continue;
-            break;
-        case 0xe2:
-            is_separator = escape == MIR_JSON_ESCAPE_HTML && value.size - i > 2 &&
-                           value.data[i + 1] == 0x80 && (value.data[i + 2] & 0xfe) == 0xa8;
-            if (!is_separator) continue;
-            break;
-        default:
-            if (byte >= 0x20) continue;
-        }
+    size_t size;
+    for (size_t i = 0; i < value.size; i += size) {
+        char form[8];
+        const char *stands = escaped(mir_view_from(value, i), escape, &size, form);
+        if (stands == NULL) continue;
         mir_bytes_append(text, value.data + plain, i - plain);
-        if (short_form != 0) {
-            mir_bytes_u8(text, '\\');
-            mir_bytes_u8(text, (uint8_t)short_form);
-        } else if (is_separator) {
-            mir_bytes_text(text, (value.data[i + 2] & 1) != 0 ? "\\u2029" : "\\u2028");
-            i += 2;
-        } else {
-            mir_bytes_text(text, "\\u00");
-            mir_bytes_u8(text, (uint8_t)hex[byte >> 4]);
-            mir_bytes_u8(text, (uint8_t)hex[byte & 15]);
-        }
-        plain = i + 1;
+        mir_bytes_text(text, stands);
+        plain = i + size;
     }
     if (plain < value.size) mir_bytes_append(text, value.data + plain, value.size - plain);
     mir_bytes_u8(text, '"');
@@ -147,72 +169,11 @@ bool mir_json_parse_base64(mir_view text, mir_bytes *value)
     return true;
 }
 
-/* Proleptic Gregorian calendar, after Howard Hinnant's public algorithms for civil dates. */
-static int64_t days_of_date(int64_t year, unsigned month, unsigned day)
-{
-    year -= month <= 2;
-    int64_t era = (year >= 0 ? year : year - 399) / 400;
-    unsigned year_of_era = (unsigned)(year - era * 400);
-    unsigned day_of_year = (153 * (month > 2 ? month - 3 : month + 9) + 2) / 5 + day - 1;
-    unsigned day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    return era * 146097 + (int64_t)day_of_era - 719468;
-}
-
-static void date_of_days(int64_t days, int64_t *year, unsigned *month, unsigned *day)
-{
-    days += 719468;
-    int64_t era = (days >= 0 ? days : days - 146096) / 146097;
-    unsigned day_of_era = (unsigned)(days - era * 146097);
-    unsigned year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146096) / 365;
-    unsigned day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    unsigned shifted = (5 * day_of_year + 2) / 153;
-    *day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    *month = shifted < 10 ? shifted + 3 : shifted - 9;
-    *year = (int64_t)year_of_era + era * 400 + (*month <= 2);
-}
-
-static void put_fraction(mir_bytes *text, int32_t nanos)
-{
-    if (nanos == 0) return;
-    if (nanos % 1000000 == 0) {
-        mir_bytes_printf(text, ".%03d", nanos / 1000000);
-    } else if (nanos % 1000 == 0) {
-        mir_bytes_printf(text, ".%06d", nanos / 1000);
-    } else {
-        mir_bytes_printf(text, ".%09d", nanos);
-    }
-}
-
 bool mir_json_put_time(mir_bytes *text, int64_t seconds, int32_t nanos)
 {
-    if (seconds < TIME_SECONDS_MIN || seconds > TIME_SECONDS_MAX || nanos < 0 ||
-        nanos > NANOS_MAX) {
-        return false;
-    }
-    int64_t days = seconds / 86400 - (seconds % 86400 < 0);
-    unsigned rest = (unsigned)(seconds - days * 86400);
-    int64_t year;
-    unsigned month, day;
-    date_of_days(days, &year, &month, &day);
-    mir_bytes_printf(text, "\"%04" PRId64 "-%02u-%02uT%02u:%02u:%02u", year, month, day,
-                     rest / 3600, rest / 60 % 60, rest % 60);
-    put_fraction(text, nanos);
-    mir_bytes_text(text, "Z\"");
-    return true;
-}
-
-/* Exactly `count` digits. */
-static bool take_digits(mir_view *text, size_t count, unsigned *value)
-{
-    if (text->size < count) return false;
-    *value = 0;
-    for (size_t i = 0; i < count; i++) {
-        uint8_t byte = text->data[i];
-        if (byte < '0' || byte > '9') return false;
-        *value = *value * 10 + (byte - '0');
-    }
-    *text = mir_view_from(*text, count);
+    char time[MIR_CLOCK_TEXT_BYTES];
+    if (mir_clock_write(seconds, nanos, MIR_CLOCK_THREES, time) == 0) return false;
+    mir_bytes_printf(text, "\"%s\"", time);
     return true;
 }
 
@@ -241,38 +202,11 @@ static bool take_fraction(mir_view *text, int32_t *nanos)
     return true;
 }
 
-static unsigned days_in_month(unsigned year, unsigned month)
-{
-    static const uint8_t days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
-    bool is_leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
-    return days[month - 1] + (month == 2 && is_leap);
-}
-
 bool mir_json_parse_time(mir_view text, int64_t *seconds, int32_t *nanos)
 {
-    unsigned year, month, day, hour, minute, second, zone_hour = 0, zone_minute = 0;
-    bool sound =
-        take_digits(&text, 4, &year) && take_byte(&text, "-") && take_digits(&text, 2, &month) &&
-        take_byte(&text, "-") && take_digits(&text, 2, &day) && take_byte(&text, "T") &&
-        take_digits(&text, 2, &hour) && take_byte(&text, ":") && take_digits(&text, 2, &minute) &&
-        take_byte(&text, ":") && take_digits(&text, 2, &second) && take_fraction(&text, nanos);
-    if (!sound || month < 1 || month > 12 || day < 1 || day > days_in_month(year, month) ||
-        hour > 23 || minute > 59 || second > 59 || text.size == 0) {
-        return false;
-    }
-    bool is_east = text.data[0] == '+';
-    if (!take_byte(&text, "Z")) {
-        if (!take_byte(&text, "+-") || !take_digits(&text, 2, &zone_hour) ||
-            !take_byte(&text, ":") || !take_digits(&text, 2, &zone_minute) || zone_hour > 23 ||
-            zone_minute > 59) {
-            return false;
-        }
-    }
-    if (text.size != 0) return false;
-    int64_t offset = (int64_t)zone_hour * 3600 + zone_minute * 60;
-    *seconds = days_of_date(year, month, day) * 86400 + (int64_t)hour * 3600 + minute * 60 +
-               second - (is_east ? offset : -offset);
-    return *seconds >= TIME_SECONDS_MIN && *seconds <= TIME_SECONDS_MAX;
+    /* People may write what this form may not. */
+    if (text.size < 11 || text.data[10] != 'T' || text.data[text.size - 1] == 'z') return false;
+    return mir_timestamp_parse(text, seconds, nanos) == MIR_OK;
 }
 
 bool mir_json_put_duration(mir_bytes *text, int64_t seconds, int32_t nanos)
@@ -284,8 +218,9 @@ bool mir_json_put_duration(mir_bytes *text, int64_t seconds, int32_t nanos)
     bool is_negative = seconds < 0 || nanos < 0;
     mir_bytes_printf(text, "\"%s%" PRId64, is_negative ? "-" : "",
                      seconds < 0 ? -seconds : seconds);
-    put_fraction(text, nanos < 0 ? -nanos : nanos);
-    mir_bytes_text(text, "s\"");
+    char fraction[MIR_CLOCK_TEXT_BYTES];
+    (void)mir_clock_write_fraction(nanos < 0 ? -nanos : nanos, MIR_CLOCK_THREES, fraction);
+    mir_bytes_printf(text, "%ss\"", fraction);
     return true;
 }
 

@@ -13,9 +13,11 @@
 typedef enum mir_json_escape {
     MIR_JSON_ESCAPE_NEEDED = 0,
     MIR_JSON_ESCAPE_HTML, /* also `<`, `>`, `&`, U+2028, U+2029 */
+    /* Also these, \b and \f by their numbers, and U+FFFD for each byte that is not UTF-8. */
+    MIR_JSON_ESCAPE_LENIENT,
 } mir_json_escape;
 
-/* With quotes around it. The text is UTF-8. */
+/* With quotes around it. The text is UTF-8, or may be anything where the escape is lenient. */
 void mir_json_put_string(mir_bytes *text, mir_view value, mir_json_escape escape);
 /* The shortest digits that read back as the same number; finite only. */
 void mir_json_put_number(mir_bytes *text, double value, bool is_float);

@@ -1,13 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "mir_timestamp.h"
 
-#include <stdio.h>
 #include <time.h>
 
 #include "mir_clock.h"
-
-static const int64_t SECONDS_MIN = INT64_C(-62135596800); /* 0001-01-01T00:00:00Z */
-static const int64_t SECONDS_MAX = INT64_C(253402300799); /* 9999-12-31T23:59:59Z */
 
 MirApi__V1__Timestamp *mir_timestamp_new(mir_arena *arena, int64_t wall_ns)
 {
@@ -28,7 +24,8 @@ MirApi__V1__Timestamp *mir_timestamp_new(mir_arena *arena, int64_t wall_ns)
 
 static bool in_range(int64_t seconds, int32_t nanos)
 {
-    return seconds >= SECONDS_MIN && seconds <= SECONDS_MAX && nanos >= 0 && nanos < MIR_NS_PER_S;
+    return seconds >= MIR_CLOCK_SECONDS_MIN && seconds <= MIR_CLOCK_SECONDS_MAX && nanos >= 0 &&
+           nanos < MIR_NS_PER_S;
 }
 
 bool mir_timestamp_valid(const MirApi__V1__Timestamp *timestamp)
@@ -47,21 +44,7 @@ int64_t mir_timestamp_ns(const MirApi__V1__Timestamp *timestamp)
 
 int mir_timestamp_format(int64_t seconds, int32_t nanos, char *text)
 {
-    text[0] = '\0';
-    if (!in_range(seconds, nanos)) return 0;
-    time_t clock = (time_t)seconds;
-    struct tm utc;
-    if (gmtime_r(&clock, &utc) == NULL) return 0;
-    int size = snprintf(text, MIR_CLOCK_TEXT_BYTES, "%04d-%02d-%02dT%02d:%02d:%02d",
-                        (utc.tm_year + 1900) % 10000, (utc.tm_mon + 1) % 100, utc.tm_mday % 100,
-                        utc.tm_hour % 100, utc.tm_min % 100, utc.tm_sec % 100);
-    if (nanos != 0) {
-        size += snprintf(text + size, MIR_CLOCK_TEXT_BYTES - (size_t)size, ".%09d", nanos);
-        while (text[size - 1] == '0') size--;
-    }
-    text[size++] = 'Z';
-    text[size] = '\0';
-    return size;
+    return mir_clock_write(seconds, nanos, MIR_CLOCK_TRIMMED, text);
 }
 
 /* Exactly `count` digits. */
