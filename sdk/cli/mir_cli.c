@@ -6,6 +6,7 @@
 #include "mir_cli_text.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <getopt.h>
 #include <locale.h>
 #include <stdarg.h>
@@ -67,6 +68,17 @@ void mir_cli_note(const char *format, ...)
     (void)fflush(stdout);
     mir_cli_text_print_visible(stderr, text);
     (void)fputc('\n', stderr);
+}
+
+bool mir_cli_number(const char *text, bool zero, uint64_t *value)
+{
+    char *end = NULL;
+    if (text[0] < '0' || text[0] > '9') return false;
+    errno = 0;
+    unsigned long long number = strtoull(text, &end, 10);
+    if (*end != '\0' || errno != 0 || (number == 0 && !zero)) return false;
+    *value = number;
+    return true;
 }
 
 int mir_cli_exit_code(mir_status status)
@@ -141,6 +153,23 @@ const mir_cli_command *mir_cli_find(const mir_cli_command *among, const char *wo
     return NULL;
 }
 
+bool mir_cli_shadows(const mir_cli_command *command, const mir_cli_option *global)
+{
+    for (size_t g = 0; g < MIR_CLI_GROUPS_MAX && command->groups[g] != NULL; g++)
+        for (const mir_cli_option *each = command->groups[g]->options; each->id != MIR_OPT_NONE;
+             each++)
+            if (strcmp(each->name, global->name) == 0) return true;
+    return false;
+}
+
+const mir_cli_command *mir_cli_same_as(const mir_cli_command *command)
+{
+    if (command->children == NULL) return NULL;
+    for (const mir_cli_command *each = mir_cli_root.children; each->name != NULL; each++)
+        if (each->children == command->children && each != command) return each;
+    return NULL;
+}
+
 /* Every option that a command takes; its own come before those that are taken everywhere. */
 typedef struct known_options {
     const mir_cli_option *options[KNOWN_MAX];
@@ -160,7 +189,8 @@ static void collect(const mir_cli_command *command, known_options *known)
     if (own_help) return;
     for (const mir_cli_option *each = mir_cli_global_group.options; each->id != MIR_OPT_NONE;
          each++)
-        if (known->count < KNOWN_MAX) known->options[known->count++] = each;
+        if (known->count < KNOWN_MAX && !mir_cli_shadows(command, each))
+            known->options[known->count++] = each;
 }
 
 static int unknown_command(const mir_cli *cli, const mir_cli_command *parent, const char *word)

@@ -68,6 +68,30 @@ typedef enum mir_cli_option_id {
     MIR_OPT_LOG_LEVEL,
     MIR_OPT_SET,
     MIR_OPT_DISPLAY_CFG,
+    MIR_OPT_MESSAGE,
+    MIR_OPT_PAYLOAD,
+    MIR_OPT_EDIT,
+    MIR_OPT_SHOW_TEMPLATE,
+    MIR_OPT_SHOW_VALUES,
+    MIR_OPT_NO_VALIDATION,
+    MIR_OPT_FORCE_PUSH,
+    MIR_OPT_STREAM,
+    MIR_OPT_QUEUE,
+    MIR_OPT_TTL,
+    MIR_OPT_STATE,
+    MIR_OPT_ONLY_DIFFERENT,
+    MIR_OPT_IF_VERSION,
+    MIR_OPT_DESIRED,
+    MIR_OPT_SET_DISABLED,
+    MIR_OPT_REASON,
+    MIR_OPT_TYPE,
+    MIR_OPT_ACTOR,
+    MIR_OPT_OUTCOME,
+    MIR_OPT_TEXT,
+    MIR_OPT_BEFORE,
+    MIR_OPT_AFTER,
+    MIR_OPT_HEAD,
+    MIR_OPT_AT,
 } mir_cli_option_id;
 
 typedef struct mir_cli_option {
@@ -110,7 +134,7 @@ struct mir_cli_command {
     const char *name;
     const char *aliases;   /* "dev devices", or null */
     const char *arguments; /* "[TARGET...]", or null when it takes none */
-    const char *completes; /* what its words are: "device", "context", a "a|b|c" choice, or null */
+    const char *completes; /* what its words are: "device", "context", "a|b|c", or null */
     const char *summary;
     const char *text; /* the long description, or null */
     size_t words_min;
@@ -142,6 +166,12 @@ typedef struct mir_cli_line {
 } mir_cli_line;
 int mir_cli_parse(int argc, char **argv, mir_cli_line *line);
 
+/* Whether the command has an option of its own by that name: then it is not the global one. */
+bool mir_cli_shadows(const mir_cli_command *command, const mir_cli_option *global);
+/* The command of the first level whose children these are, when it is another one: `mir device
+ * command` is `mir command`. Null when there is none. */
+const mir_cli_command *mir_cli_same_as(const mir_cli_command *command);
+
 const mir_cli_command *mir_cli_find(const mir_cli_command *among, const char *word);
 bool mir_cli_flag(const mir_cli_args *args, mir_cli_option_id id);
 /* The last value given, or null. */
@@ -151,6 +181,8 @@ int mir_cli_usage(const mir_cli *cli, const char *format, ...) MIR_PRINTF(2, 3);
 /* Says "mir: <text>" on stderr with control characters made visible; returns MIR_EXIT_FAILED. */
 int mir_cli_fail(const char *format, ...) MIR_PRINTF(1, 2);
 void mir_cli_note(const char *format, ...) MIR_PRINTF(1, 2);
+/* A decimal number from 1, or from 0 when `zero`. */
+MIR_MUST_CHECK bool mir_cli_number(const char *text, bool zero, uint64_t *value);
 /* The exit code for an outcome of the client. */
 int mir_cli_exit_code(mir_status status);
 
@@ -170,6 +202,20 @@ int mir_cli_device_update(mir_cli *, const mir_cli_command *, const mir_cli_args
 int mir_cli_device_apply(mir_cli *, const mir_cli_command *, const mir_cli_args *);
 int mir_cli_device_delete(mir_cli *, const mir_cli_command *, const mir_cli_args *);
 int mir_cli_device_schema(mir_cli *, const mir_cli_command *, const mir_cli_args *);
+int mir_cli_device_history(mir_cli *, const mir_cli_command *, const mir_cli_args *);
+int mir_cli_command_list(mir_cli *, const mir_cli_command *, const mir_cli_args *);
+int mir_cli_command_send(mir_cli *, const mir_cli_command *, const mir_cli_args *);
+int mir_cli_queue_list(mir_cli *, const mir_cli_command *, const mir_cli_args *);
+int mir_cli_queue_show(mir_cli *, const mir_cli_command *, const mir_cli_args *);
+int mir_cli_queue_cancel(mir_cli *, const mir_cli_command *, const mir_cli_args *);
+int mir_cli_config_list(mir_cli *, const mir_cli_command *, const mir_cli_args *);
+int mir_cli_config_send(mir_cli *, const mir_cli_command *, const mir_cli_args *);
+int mir_cli_event_list(mir_cli *, const mir_cli_command *, const mir_cli_args *);
+int mir_cli_event_show(mir_cli *, const mir_cli_command *, const mir_cli_args *);
+int mir_cli_event_delete(mir_cli *, const mir_cli_command *, const mir_cli_args *);
+int mir_cli_event_watch(mir_cli *, const mir_cli_command *, const mir_cli_args *);
+int mir_cli_event_verify(mir_cli *, const mir_cli_command *, const mir_cli_args *);
+int mir_cli_event_retention(mir_cli *, const mir_cli_command *, const mir_cli_args *);
 int mir_cli_telemetry_list(mir_cli *, const mir_cli_command *, const mir_cli_args *);
 int mir_cli_telemetry_query(mir_cli *, const mir_cli_command *, const mir_cli_args *);
 int mir_cli_status(mir_cli *, const mir_cli_command *, const mir_cli_args *);

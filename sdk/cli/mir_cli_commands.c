@@ -25,7 +25,7 @@ const mir_cli_group mir_cli_global_group = {"Everywhere", global_options};
 
 static const mir_cli_option target_options[] = {
     {MIR_OPT_LABEL, "label", 0, false, "KEY=VALUE", NULL,
-     "devices with these labels, a,b: all of them"},
+     "devices with all these labels; status=online, =offline, =disabled"},
     {MIR_OPT_LABEL, "target.labels", 0, true, "KEY=VALUE", NULL, NULL},
     {MIR_OPT_NAMESPACE, "namespace", 0, false, "NAMESPACE", NULL,
      "devices of one of these namespaces"},
@@ -41,6 +41,187 @@ static const mir_cli_option target_options[] = {
 };
 static const mir_cli_group target_group = {
     "Which devices (values may be lists a,b and may contain *)", target_options};
+
+/* Where --name is something else. */
+static const mir_cli_option send_target_options[] = {
+    {MIR_OPT_LABEL, "label", 0, false, "KEY=VALUE", NULL,
+     "devices with all these labels; status=online, =offline, =disabled"},
+    {MIR_OPT_LABEL, "target.labels", 0, true, "KEY=VALUE", NULL, NULL},
+    {MIR_OPT_NAMESPACE, "namespace", 0, false, "NAMESPACE", NULL,
+     "devices of one of these namespaces"},
+    {MIR_OPT_NAMESPACE, "target.namespaces", 0, true, "NAMESPACE", NULL, NULL},
+    {MIR_OPT_NAME, "target.names", 0, false, "NAME", NULL, "devices with one of these names"},
+    {MIR_OPT_ID, "id", 0, false, "ID", NULL, "devices with one of these ids"},
+    {MIR_OPT_ID, "target.ids", 0, true, "ID", NULL, NULL},
+    {MIR_OPT_SCHEMA, "schema", 0, false, "PACKAGE", NULL,
+     "devices whose schema has all these packages"},
+    {MIR_OPT_SCHEMA, "target.schemas", 0, true, "PACKAGE", NULL, NULL},
+    END_OPTIONS,
+};
+static const mir_cli_group send_target_group = {
+    "Which devices (values may be lists a,b and may contain *)", send_target_options};
+
+static const mir_cli_option message_list_options[] = {
+    {MIR_OPT_FILTER, "filter-labels", 0, false, "KEY=VALUE", NULL,
+     "only messages with all these tags"},
+    {MIR_OPT_FILTER, "filter", 0, true, "KEY=VALUE", NULL, NULL},
+    {MIR_OPT_REFRESH, "refresh-schema", 0, false, NULL, NULL,
+     "ask the devices for their schemas first"},
+    {MIR_OPT_REFRESH, "refresh", 0, true, NULL, NULL, NULL},
+    {MIR_OPT_OUTPUT, "output", 'o', false, "FORMAT", "table|wide|json|yaml|name",
+     "table, wide, json, yaml or name"},
+    END_OPTIONS,
+};
+static const mir_cli_group message_list_group = {"Options", message_list_options};
+
+static const mir_cli_option command_send_options[] = {
+    {MIR_OPT_MESSAGE, "name", 'n', false, "NAME", NULL,
+     "the command: pkg.v1.StartBootup, or start_bootup"},
+    {MIR_OPT_PAYLOAD, "payload", 'p', false, "JSON", NULL,
+     "its fields as JSON; @FILE reads a file, - standard input"},
+    {MIR_OPT_EDIT, "edit", 'e', false, NULL, NULL, "write the payload in $VISUAL or $EDITOR"},
+    {MIR_OPT_SHOW_TEMPLATE, "show-template", 'j', false, NULL, NULL,
+     "print what the payload looks like, and send nothing"},
+    {MIR_OPT_DRY_RUN, "dry-run", 0, false, NULL, NULL, "only check, and send nothing"},
+    {MIR_OPT_FORCE_PUSH, "force-push", 0, false, NULL, NULL,
+     "send to those that can have it, if others cannot"},
+    {MIR_OPT_NO_VALIDATION, "no-validation", 0, false, NULL, NULL,
+     "do not hold what devices answer against their schema"},
+    {MIR_OPT_REFRESH, "refresh-schema", 0, false, NULL, NULL,
+     "ask the devices for their schemas first"},
+    {MIR_OPT_REFRESH, "refresh", 0, true, NULL, NULL, NULL},
+    {MIR_OPT_TIMEOUT, "timeout", 0, false, "DURATION", NULL,
+     "how long each device has to answer, in whole seconds (10s)"},
+    {MIR_OPT_STREAM, "stream", 0, false, NULL, NULL, "print each result as soon as it comes"},
+    {MIR_OPT_QUEUE, "queue", 0, false, NULL, NULL,
+     "for devices that are away, keep it until they return"},
+    {MIR_OPT_TTL, "ttl", 0, false, "DURATION", NULL, "how long to keep it so (1d)"},
+    {MIR_OPT_OUTPUT, "output", 'o', false, "FORMAT", "table|wide|json|yaml",
+     "table, wide, json or yaml"},
+    END_OPTIONS,
+};
+static const mir_cli_group command_send_group = {"Options", command_send_options};
+
+static const mir_cli_option config_send_options[] = {
+    {MIR_OPT_MESSAGE, "name", 'n', false, "NAME", NULL,
+     "the property: pkg.v1.DataRate, or datarate"},
+    {MIR_OPT_PAYLOAD, "payload", 'p', false, "JSON", NULL,
+     "its value as JSON; @FILE reads a file, - standard input"},
+    {MIR_OPT_EDIT, "edit", 'e', false, NULL, NULL, "edit the present value in $VISUAL or $EDITOR"},
+    {MIR_OPT_SHOW_TEMPLATE, "show-template", 'j', false, NULL, NULL,
+     "print what the value looks like, and send nothing"},
+    {MIR_OPT_SHOW_VALUES, "show-values", 0, false, NULL, NULL,
+     "print what is set now, and send nothing"},
+    {MIR_OPT_ONLY_DIFFERENT, "send-only-different", 0, false, NULL, NULL,
+     "leave devices alone that have this value already"},
+    {MIR_OPT_ONLY_DIFFERENT, "only-different", 0, true, NULL, NULL, NULL},
+    {MIR_OPT_IF_VERSION, "if-version", 0, false, "N", NULL,
+     "refuse if a device is not at this version (status.version)"},
+    {MIR_OPT_DRY_RUN, "dry-run", 0, false, NULL, NULL, "only check, and send nothing"},
+    {MIR_OPT_FORCE_PUSH, "force-push", 0, false, NULL, NULL,
+     "send to those that can have it, if others cannot"},
+    {MIR_OPT_REFRESH, "refresh-schema", 0, false, NULL, NULL,
+     "ask the devices for their schemas first"},
+    {MIR_OPT_REFRESH, "refresh", 0, true, NULL, NULL, NULL},
+    {MIR_OPT_OUTPUT, "output", 'o', false, "FORMAT", "table|wide|json|yaml",
+     "table, wide, json or yaml"},
+    END_OPTIONS,
+};
+static const mir_cli_group config_send_group = {"Options", config_send_options};
+
+static const mir_cli_option queue_list_options[] = {
+    {MIR_OPT_STATE, "state", 0, false, "STATE", NULL,
+     "queued, sent, done, failed, expired, cancelled; a list a,b"},
+    {MIR_OPT_LIMIT, "limit", 0, false, "N", NULL, "only the newest"},
+    {MIR_OPT_OUTPUT, "output", 'o', false, "FORMAT", "table|wide|json|yaml",
+     "table, wide, json or yaml"},
+    END_OPTIONS,
+};
+static const mir_cli_group queue_list_group = {"Options", queue_list_options};
+
+#define EVENT_FILTERS                                                                              \
+    {MIR_OPT_REASON, "reason", 0, false, "REASON", NULL, "such as DeviceCommand; a list a,b"},     \
+        {MIR_OPT_TYPE, "type", 0, false, "TYPE", NULL, "normal or warning"},                       \
+        {MIR_OPT_ACTOR, "actor", 0, false, "WHO", NULL, "who caused it; a list a,b"},              \
+        {MIR_OPT_OUTCOME, "outcome", 0, false, "OUTCOME", NULL, "ok or failed"},                   \
+    {                                                                                              \
+        MIR_OPT_TEXT, "text", 0, false, "TEXT", NULL,                                              \
+            "somewhere in the reason, message, payload or error"                                   \
+    }
+#define EVENT_TIMES                                                                                \
+    {MIR_OPT_SINCE, "since", 's', false, "DURATION", NULL, "from so long ago"},                    \
+        {MIR_OPT_FROM,                                                                             \
+         "from",                                                                                   \
+         0,                                                                                        \
+         false,                                                                                    \
+         "TIME",                                                                                   \
+         NULL,                                                                                     \
+         "from this time: RFC 3339, or seconds since 1970"},                                       \
+        {MIR_OPT_TO, "to", 0, false, "TIME", NULL, "until this time"},                             \
+    {                                                                                              \
+        MIR_OPT_TO, "until", 0, true, "TIME", NULL, NULL                                           \
+    }
+#define UTC_OPTION                                                                                 \
+    {                                                                                              \
+        MIR_OPT_UTC, "utc", 0, false, NULL, NULL, "times in UTC instead of local time"             \
+    }
+
+static const mir_cli_option event_list_options[] = {
+    EVENT_FILTERS,
+    EVENT_TIMES,
+    {MIR_OPT_LIMIT, "limit", 0, false, "N", NULL,
+     "at most so many (what the terminal shows, or 100); 0: all"},
+    {MIR_OPT_BEFORE, "before", 0, false, "SEQ", NULL, "only older ones than this: the next page"},
+    UTC_OPTION,
+    {MIR_OPT_OUTPUT, "output", 'o', false, "FORMAT", "table|wide|json|yaml",
+     "table, wide, json or yaml"},
+    END_OPTIONS,
+};
+static const mir_cli_group event_list_group = {"Options", event_list_options};
+
+static const mir_cli_option event_watch_options[] = {
+    EVENT_FILTERS,
+    {MIR_OPT_AFTER, "after", 0, false, "SEQ", NULL,
+     "go on behind this event; 0 begins with the first"},
+    UTC_OPTION,
+    {MIR_OPT_OUTPUT, "output", 'o', false, "FORMAT", "table|wide|json|yaml",
+     "table, wide, json (a line each) or yaml"},
+    END_OPTIONS,
+};
+static const mir_cli_group event_watch_group = {"Options", event_watch_options};
+
+static const mir_cli_option event_delete_options[] = {
+    EVENT_FILTERS,
+    EVENT_TIMES,
+    {MIR_OPT_YES, "yes", 'y', false, NULL, NULL, "do not ask"},
+    END_OPTIONS,
+};
+static const mir_cli_group event_delete_group = {"Options", event_delete_options};
+
+static const mir_cli_option event_show_options[] = {
+    {MIR_OPT_OUTPUT, "output", 'o', false, "FORMAT", "yaml|json", "yaml or json"},
+    END_OPTIONS,
+};
+static const mir_cli_group event_show_group = {"Options", event_show_options};
+
+static const mir_cli_option event_verify_options[] = {
+    {MIR_OPT_HEAD, "head", 0, false, "HASH", NULL,
+     "a head that was noted before: must be in the chain"},
+    {MIR_OPT_OUTPUT, "output", 'o', false, "FORMAT", "table|json|yaml", "table, json or yaml"},
+    END_OPTIONS,
+};
+static const mir_cli_group event_verify_group = {"Options", event_verify_options};
+
+static const mir_cli_option history_options[] = {
+    {MIR_OPT_AT, "at", 0, false, "TIME", NULL, "the twin as it was then, instead of the changes"},
+    {MIR_OPT_LIMIT, "limit", 0, false, "N", NULL, "at most so many events"},
+    {MIR_OPT_ID, "id", 0, false, "ID", NULL, "the device by its id"},
+    UTC_OPTION,
+    {MIR_OPT_OUTPUT, "output", 'o', false, "FORMAT", "table|wide|json|yaml",
+     "table, wide, json or yaml"},
+    END_OPTIONS,
+};
+static const mir_cli_group history_group = {"Options", history_options};
 
 static const mir_cli_option list_options[] = {
     {MIR_OPT_OUTPUT, "output", 'o', false, "FORMAT", "table|wide|json|yaml|name",
@@ -78,8 +259,15 @@ static const mir_cli_option update_options[] = {
     {MIR_OPT_SET_NAME, "set-name", 0, false, "NAME", NULL, "new name"},
     {MIR_OPT_SET_NAMESPACE, "set-namespace", 0, false, "NAMESPACE", NULL, "new namespace"},
     {MIR_OPT_SET_ID, "set-id", 0, false, "ID", NULL, "new device id"},
-    {MIR_OPT_DISABLE, "disable", 0, false, NULL, NULL, "disable the devices"},
+    {MIR_OPT_DISABLE, "disable", 0, false, NULL, NULL, "disable the devices: they are cut off"},
     {MIR_OPT_ENABLE, "enable", 0, false, NULL, NULL, "enable the devices"},
+    {MIR_OPT_SET_DISABLED, "disabled", 0, false, "BOOL", "true|false", "true or false"},
+    {MIR_OPT_DESIRED, "desired", 0, false, "NAME=JSON", NULL,
+     "a desired property, as 'pkg.v1.Msg={\"a\": 1}'; may repeat"},
+    {MIR_OPT_PAYLOAD, "properties", 'p', false, "JSON", NULL,
+     "desired properties by name; @FILE reads a file, - standard input"},
+    {MIR_OPT_IF_VERSION, "if-version", 0, false, "N", NULL,
+     "refuse if a device is not at this version (status.version)"},
     {MIR_OPT_OUTPUT, "output", 'o', false, "FORMAT", "table|json|yaml", "table, json or yaml"},
     END_OPTIONS,
 };
@@ -178,7 +366,8 @@ static const mir_cli_example serve_examples[] = {
 static const mir_cli_example list_examples[] = {
     {"mir device list", "All devices."},
     {"mir device list host -o yaml", "The twin of one device."},
-    {"mir device list --namespace factory --label type=pump,floor=2", "By namespace and labels."},
+    {"mir device list --namespace=factory --label=\"location=floor-2,status=online\"",
+     "Those of a namespace and a label that are online."},
     {"mir device list 'pump-*/plant' -o name", "By pattern, names only, one a line."},
     END_EXAMPLES,
 };
@@ -191,6 +380,8 @@ static const mir_cli_example update_examples[] = {
     {"mir device update pump-7/plant --labels floor=3", "Set a label."},
     {"mir device update '*/plant' --labels floor=null", "Remove a label from all of a namespace."},
     {"mir device update pump-7/plant --set-name pump-8", "Rename a device."},
+    {"mir device update pump-7/plant --desired 'pump.v1.Speed={\"rpm\": 900}' --if-version 12",
+     "Set a property, unless somebody else changed the device in between."},
     END_EXAMPLES,
 };
 static const mir_cli_example apply_examples[] = {
@@ -220,6 +411,62 @@ static const mir_cli_example query_examples[] = {
     {"mir tlm query '*/plant' -m pump.v1.Flow --from 2026-01-02T15:00:00Z --to "
      "2026-01-02T16:00:00Z -o csv",
      "An hour of all devices of a namespace, for a spreadsheet."},
+    END_EXAMPLES,
+};
+static const mir_cli_example history_examples[] = {
+    {"mir device history pump-7/plant", "Everything that was changed, and by whom."},
+    {"mir device history pump-7/plant --at 2026-01-02T15:00:00Z", "The twin as it was then."},
+    END_EXAMPLES,
+};
+static const mir_cli_example command_list_examples[] = {
+    {"mir command list pump-7/plant", "What the device can be told to do."},
+    {"mir command list '*/plant' -o name", "The names, one a line."},
+    END_EXAMPLES,
+};
+static const mir_cli_example command_send_examples[] = {
+    {"mir command send '*/production' -n start_bootup", "A command without fields."},
+    {"mir command send pump-7/plant -n pump.v1.Stop -p '{\"afterMs\": 500}'", "With a payload."},
+    {"mir command send pump-7/plant -n stop -j > stop.json", "What the payload looks like."},
+    {"mir command send --label type=pump -n stop -p @stop.json --stream",
+     "To many devices; each result is shown as soon as it comes."},
+    {"mir command send pump-7/plant -n pkg.Reboot --queue --ttl 1h",
+     "Wait for the device if it is away, an hour at most."},
+    END_EXAMPLES,
+};
+static const mir_cli_example queue_examples[] = {
+    {"mir command queue list --state queued", "What waits for its device."},
+    {"mir command queue cancel 0198c0de", "Take one back that was not sent yet."},
+    END_EXAMPLES,
+};
+static const mir_cli_example config_list_examples[] = {
+    {"mir config list pump-7/plant", "What is wanted, and what the device says."},
+    END_EXAMPLES,
+};
+static const mir_cli_example config_send_examples[] = {
+    {"mir config send --label=\"type=temp-sensor\" -n datarate -p '{\"interval\": 60}'",
+     "Set a property of many devices."},
+    {"mir config send pump-7/plant -n pump.v1.Speed -e", "Edit what is set now."},
+    {"mir config send pump-7/plant -n speed --show-values", "See what is set now."},
+    END_EXAMPLES,
+};
+static const mir_cli_example event_list_examples[] = {
+    {"mir event list", "The newest events."},
+    {"mir event list pump-7/plant --since 1d --type warning", "What went wrong with a device."},
+    {"mir event list --reason DeviceUpdated --actor ada -o json", "What somebody changed."},
+    END_EXAMPLES,
+};
+static const mir_cli_example event_watch_examples[] = {
+    {"mir event watch --namespace factory", "What happens in a namespace."},
+    {"mir event watch --after 1200 -o json", "Everything since an event, for a program."},
+    END_EXAMPLES,
+};
+static const mir_cli_example event_delete_examples[] = {
+    {"mir event delete --namespace factory --to 2026-01-01", "What is old, after asking."},
+    END_EXAMPLES,
+};
+static const mir_cli_example event_verify_examples[] = {
+    {"mir event verify", "Check the chain, and show its head, to be noted elsewhere."},
+    {"mir event verify --head 9f86d081...", "Check that what was there then is still there."},
     END_EXAMPLES,
 };
 static const mir_cli_example status_examples[] = {
@@ -272,6 +519,201 @@ static const mir_cli_command telemetry_children[] = {
      query_examples,
      NULL,
      mir_cli_telemetry_query},
+    {0},
+};
+
+static const mir_cli_command queue_children[] = {
+    {"list",
+     "ls",
+     "[TARGET...]",
+     "device",
+     "Show commands that wait or waited for a device",
+     "Newest first. One that was sent is never sent a second time.\n\n" TARGET_TEXT,
+     0,
+     MIR_CLI_WORDS_MAX,
+     {&queue_list_group, &target_group, NULL},
+     queue_examples,
+     NULL,
+     mir_cli_queue_list},
+    {"show",
+     NULL,
+     "ID...",
+     NULL,
+     "Show all of a queued command, with its states and their times",
+     NULL,
+     1,
+     MIR_CLI_WORDS_MAX,
+     {&format_group, NULL},
+     NULL,
+     NULL,
+     mir_cli_queue_show},
+    {"cancel",
+     NULL,
+     "[ID...]",
+     NULL,
+     "Take back commands that were not sent yet",
+     "By their ids, or those of devices that the flags say.",
+     0,
+     MIR_CLI_WORDS_MAX,
+     {&format_group, &target_group, NULL},
+     queue_examples,
+     NULL,
+     mir_cli_queue_cancel},
+    {0},
+};
+
+static const mir_cli_command command_children[] = {
+    {"list",
+     "ls",
+     "[TARGET...]",
+     "device",
+     "Show the commands that devices understand",
+     "From the schemas that the devices sent, once for devices with the same one.\n"
+     "A template shows every field with a sample.\n\n" TARGET_TEXT,
+     0,
+     MIR_CLI_WORDS_MAX,
+     {&message_list_group, &target_group, NULL},
+     command_list_examples,
+     NULL,
+     mir_cli_command_list},
+    {"send",
+     NULL,
+     "[TARGET...]",
+     "device",
+     "Send a command to devices",
+     "NAME may leave out the package when only one command is called so; case and _\n"
+     "do not matter. Without a payload the command goes with its fields unset. It\n"
+     "comes from -p, or from a pipe or a file on standard input.\n\n"
+     "Nothing is sent when one of the devices cannot have it, unless --force-push.\n"
+     "The exit code is 1 when a device failed.\n\n" TARGET_TEXT,
+     0,
+     MIR_CLI_WORDS_MAX,
+     {&command_send_group, &send_target_group, NULL},
+     command_send_examples,
+     NULL,
+     mir_cli_command_send},
+    {"queue",
+     NULL,
+     NULL,
+     NULL,
+     "Commands that wait for their device",
+     NULL,
+     0,
+     0,
+     {NULL},
+     NULL,
+     queue_children,
+     NULL},
+    {0},
+};
+
+static const mir_cli_command config_children[] = {
+    {"list",
+     "ls",
+     "[TARGET...]",
+     "device",
+     "Show what is configured, and what devices report of it",
+     "A property is in sync when the device reports every field as it is desired.\n\n" TARGET_TEXT,
+     0,
+     MIR_CLI_WORDS_MAX,
+     {&message_list_group, &target_group, NULL},
+     config_list_examples,
+     NULL,
+     mir_cli_config_list},
+    {"send",
+     NULL,
+     "[TARGET...]",
+     "device",
+     "Set a property of devices",
+     "Stored durably, and sent to the devices that are there; the others get it when\n"
+     "they return. NAME may leave out the package when only one property is called\n"
+     "so; case and _ do not matter. The value comes from -p, from a pipe or a file on\n"
+     "standard input, or out of an editor.\n\n" TARGET_TEXT,
+     0,
+     MIR_CLI_WORDS_MAX,
+     {&config_send_group, &send_target_group, NULL},
+     config_send_examples,
+     NULL,
+     mir_cli_config_send},
+    {0},
+};
+
+static const mir_cli_command event_children[] = {
+    {"list",
+     "ls",
+     "[TARGET...]",
+     "device",
+     "Show what happened, newest first",
+     "Events of a device that was renamed or is gone are found as well.\n\n" TARGET_TEXT,
+     0,
+     MIR_CLI_WORDS_MAX,
+     {&event_list_group, &target_group, NULL},
+     event_list_examples,
+     NULL,
+     mir_cli_event_list},
+    {"show",
+     NULL,
+     "SEQ...",
+     NULL,
+     "Show all of an event: payload, who caused it, what changed",
+     NULL,
+     1,
+     MIR_CLI_WORDS_MAX,
+     {&event_show_group, NULL},
+     NULL,
+     NULL,
+     mir_cli_event_show},
+    {"watch",
+     NULL,
+     "[TARGET...]",
+     "device",
+     "Show events as they happen",
+     "Without a gap and without a double, also over a lost connection. Ctrl-C ends\n"
+     "it and says from where --after goes on.\n\n" TARGET_TEXT,
+     0,
+     MIR_CLI_WORDS_MAX,
+     {&event_watch_group, &target_group, NULL},
+     event_watch_examples,
+     NULL,
+     mir_cli_event_watch},
+    {"delete",
+     "rm",
+     "[TARGET...]",
+     "device",
+     "Delete events",
+     "Asks first when run on a terminal; elsewhere it needs --yes. The chain of\n"
+     "`mir event verify` keeps their hashes, and who deleted them.\n\n" TARGET_TEXT,
+     0,
+     MIR_CLI_WORDS_MAX,
+     {&event_delete_group, &target_group, NULL},
+     event_delete_examples,
+     NULL,
+     mir_cli_event_delete},
+    {"verify",
+     NULL,
+     NULL,
+     NULL,
+     "Check that no stored event was altered or taken away",
+     "The exit code is 1 when a link of the chain is broken, or the given head is\n"
+     "not in it.",
+     0,
+     0,
+     {&event_verify_group, NULL},
+     event_verify_examples,
+     NULL,
+     mir_cli_event_verify},
+    {"retention",
+     NULL,
+     NULL,
+     NULL,
+     "Show how long events are kept",
+     "The rules are `events.retention` in the configuration of the server.",
+     0,
+     0,
+     {&format_group, NULL},
+     NULL,
+     NULL,
+     mir_cli_event_retention},
     {0},
 };
 
@@ -355,6 +797,66 @@ const mir_cli_command mir_cli_device_children[] = {
      schema_examples,
      NULL,
      mir_cli_device_schema},
+    {"history",
+     NULL,
+     "[NAME/NAMESPACE]",
+     "device",
+     "Show a device from its creation on",
+     "What was changed, by whom, from what to what; also of a device that is gone.",
+     0,
+     1,
+     {&history_group, NULL},
+     history_examples,
+     NULL,
+     mir_cli_device_history},
+    {"command",
+     "cmd",
+     NULL,
+     NULL,
+     "Commands of devices (the same as `mir command`)",
+     NULL,
+     0,
+     0,
+     {NULL},
+     NULL,
+     command_children,
+     NULL},
+    {"config",
+     "cfg",
+     NULL,
+     NULL,
+     "Configuration of devices (the same as `mir config`)",
+     NULL,
+     0,
+     0,
+     {NULL},
+     NULL,
+     config_children,
+     NULL},
+    {"event",
+     "evt events",
+     NULL,
+     NULL,
+     "What happened (the same as `mir event`)",
+     NULL,
+     0,
+     0,
+     {NULL},
+     NULL,
+     event_children,
+     NULL},
+    {"telemetry",
+     "tlm",
+     NULL,
+     NULL,
+     "What devices measured (the same as `mir telemetry`)",
+     NULL,
+     0,
+     0,
+     {NULL},
+     NULL,
+     telemetry_children,
+     NULL},
     {0},
 };
 
@@ -449,6 +951,42 @@ static const mir_cli_command root_children[] = {
      NULL,
      telemetry_children,
      NULL},
+    {"command",
+     "cmd commands",
+     NULL,
+     NULL,
+     "Commands: send them, see what waits",
+     NULL,
+     0,
+     0,
+     {NULL},
+     NULL,
+     command_children,
+     NULL},
+    {"config",
+     "cfg",
+     NULL,
+     NULL,
+     "Configuration: what is wanted, what is reported",
+     NULL,
+     0,
+     0,
+     {NULL},
+     NULL,
+     config_children,
+     NULL},
+    {"event",
+     "evt events",
+     NULL,
+     NULL,
+     "What happened, who did it, and how it went",
+     NULL,
+     0,
+     0,
+     {NULL},
+     NULL,
+     event_children,
+     NULL},
     {"status",
      NULL,
      NULL,
@@ -516,6 +1054,8 @@ static const mir_cli_example root_examples[] = {
     {"mir serve", "Start a server."},
     {"mir device list", "Show the devices."},
     {"mir telemetry query host -m host.v1.Cpu --since 1m", "Show what a device measured."},
+    {"mir command send '*/production' -n start_bootup", "Tell devices what to do."},
+    {"mir event watch", "Watch what happens."},
     {"mir status", "See how the server does."},
     END_EXAMPLES,
 };

@@ -5,6 +5,7 @@
 
 #include "mir_cli_connect.h"
 #include "mir_cli_devices.h"
+#include "mir_cli_message.h"
 
 typedef struct completer {
     const char *start;
@@ -64,7 +65,8 @@ static void offer_options(const completer *to, const mir_cli_command *command)
     if (own_help) return;
     for (const mir_cli_option *each = mir_cli_global_group.options; each->id != MIR_OPT_NONE;
          each++)
-        offer(to, "--", each->name, strlen(each->name), each->help);
+        if (!mir_cli_shadows(command, each))
+            offer(to, "--", each->name, strlen(each->name), each->help);
 }
 
 static void offer_text(void *context, const char *word, const char *text)
@@ -108,6 +110,10 @@ int mir_cli_complete(const mir_cli_args *args)
         if (strcmp(last, "=") == 0) to = (completer){"", 0};
         if (pending->id == MIR_OPT_CONTEXT)
             mir_cli_connect_each_context(offer_text, &to);
+        else if (pending->id == MIR_OPT_MESSAGE)
+            mir_cli_message_each_name(command->run == mir_cli_config_send ? MIR_MESSAGE_CONFIG
+                                                                          : MIR_MESSAGE_COMMAND,
+                                      offer_text, &to);
         else
             offer_choices(&to, pending->choices);
         return MIR_EXIT_OK;

@@ -188,13 +188,15 @@ int mir_cli_connect_open(const mir_cli *cli, const mir_cli_args *args, mir_cli_s
     return code;
 }
 
-mir_status mir_cli_connect_quietly(int64_t timeout_ns, mir_cli_session *session)
+mir_status mir_cli_connect_quietly(const mir_cli_args *args, int64_t timeout_ns,
+                                   mir_cli_session *session, mir_error *error)
 {
     static const mir_cli_args none = {0};
-    mir_error error;
+    mir_error unused;
     places from;
-    mir_status status = find_places(&none, &from, &error);
-    return status != MIR_OK ? status : reach(&from, timeout_ns, session, NULL, &error);
+    if (error == NULL) error = &unused;
+    mir_status status = find_places(args != NULL ? args : &none, &from, error);
+    return status != MIR_OK ? status : reach(&from, timeout_ns, session, NULL, error);
 }
 
 void mir_cli_connect_close(mir_cli_session *session)
@@ -204,20 +206,97 @@ void mir_cli_connect_close(mir_cli_session *session)
     mir_arena_free(&session->arena);
 }
 
+MIR_MUST_CHECK static mir_status request_bytes(mir_cli_session *session, const char *function,
+                                               mir_view request, const mir_client_parts *parts,
+                                               mir_bytes *reply, mir_error *error)
+{
+    char subject[160];
+    (void)snprintf(subject, sizeof subject, "client.%s.%s", mir_client_instance(session->client),
+                   function);
+    mir_status status =
+        mir_client_request_parts(session->client, subject, request, parts, reply, error);
+    char text[sizeof error->text];
+    (void)snprintf(text, sizeof text, "%s", error->text);
+    if (status == MIR_E_UNREACHABLE)
+        return mir_error_set(error, status, "%s answers, but is no Mir server that serves %s",
+                             session->where, function);
+    if (status != MIR_OK) return mir_error_set(error, status, "%s: %s", session->where, text);
+    return MIR_OK;
+}
+
 int mir_cli_connect_ask_bytes(mir_cli_session *session, const char *function, mir_view request,
                               mir_bytes *reply)
 {
-    char subject[160];
     mir_error error = {0};
-    (void)snprintf(subject, sizeof subject, "client.%s.%s", mir_client_instance(session->client),
-                   function);
-    mir_status status = mir_client_request(session->client, subject, request, reply, &error);
-    if (status == MIR_OK) return MIR_EXIT_OK;
-    if (status == MIR_E_UNREACHABLE)
-        (void)mir_cli_fail("%s answers, but is no Mir server that serves %s", session->where,
-                           function);
-    else
-        (void)mir_cli_fail("%s: %s", session->where, error.text);
+    mir_status status = request_bytes(session, function, request, NULL, reply, &error);
+    if (status != MIR_OK) (void)mir_cli_fail("%s", error.text);
+    return mir_cli_exit_code(status);
+}
+
+/* Every response is a oneof of `ok` (number 1) and `error` (number 2). */
+static uint32_t arm_of(const ProtobufCMessageDescriptor *response, const void *message, void **arm)
+{
+    const ProtobufCFieldDescriptor *field = protobuf_c_message_descriptor_get_field(response, 1);
+    uint32_t which = 0;
+    memcpy(&which, (const uint8_t *)message + field->quantifier_offset, sizeof which);
+    memcpy(arm, (const uint8_t *)message + field->offset, sizeof *arm);
+    return *arm != NULL ? which : 0;
+}
+
+void *mir_cli_connect_ok_arm(const ProtobufCMessageDescriptor *response, mir_view bytes,
+                             mir_arena *arena)
+{
+    void *message = NULL;
+    void *arm = NULL;
+    if (mir_pb_unpack(response, bytes, arena, &message, NULL) != MIR_OK) return NULL;
+    return arm_of(response, message, &arm) == 1 ? arm : NULL;
+}
+
+mir_status mir_cli_connect_try(mir_cli_session *session, const char *function,
+                               const ProtobufCMessage *request,
+                               const ProtobufCMessageDescriptor *response,
+                               const mir_client_parts *parts, void *ok, const char **refusal,
+                               mir_error *error)
+{
+    mir_bytes out = {0};
+    mir_bytes in = {0};
+    void *message = NULL;
+    void *arm = NULL;
+    mir_error why = {0};
+    *refusal = NULL;
+    mir_pb_pack(request, &out);
+    mir_status status =
+        mir_bytes_ok(&out)
+            ? request_bytes(session, function, mir_bytes_as_view(&out), parts, &in, error)
+            : mir_error_set(error, MIR_E_NO_MEMORY, "no memory for the request");
+    mir_bytes_free(&out);
+    if (status == MIR_OK) {
+        status = mir_pb_unpack(response, mir_bytes_as_view(&in), &session->arena, &message, &why);
+        if (status != MIR_OK)
+            (void)mir_error_set(error, status, "the answer of %s cannot be read: %s",
+                                session->where, why.text);
+    }
+    mir_bytes_free(&in);
+    if (status != MIR_OK) return status;
+    uint32_t which = arm_of(response, message, &arm);
+    if (which == 2) *refusal = arm;
+    if (which == 2) return mir_error_set(error, MIR_E_INVALID, "%s", *refusal);
+    if (which != 1)
+        return mir_error_set(error, MIR_E_CORRUPT, "the answer of %s is empty", session->where);
+    memcpy(ok, &arm, sizeof arm);
+    return MIR_OK;
+}
+
+int mir_cli_connect_ask_parts(mir_cli_session *session, const char *function,
+                              const ProtobufCMessage *request,
+                              const ProtobufCMessageDescriptor *response,
+                              const mir_client_parts *parts, void *ok)
+{
+    mir_error error = {0};
+    const char *refusal = NULL;
+    mir_status status =
+        mir_cli_connect_try(session, function, request, response, parts, ok, &refusal, &error);
+    if (status != MIR_OK) (void)mir_cli_fail("%s", refusal != NULL ? refusal : error.text);
     return mir_cli_exit_code(status);
 }
 
@@ -225,34 +304,7 @@ int mir_cli_connect_ask(mir_cli_session *session, const char *function,
                         const ProtobufCMessage *request, const ProtobufCMessageDescriptor *response,
                         void *ok)
 {
-    mir_bytes out = {0};
-    mir_bytes in = {0};
-    mir_error error = {0};
-    mir_pb_pack(request, &out);
-    if (!mir_bytes_ok(&out)) {
-        mir_bytes_free(&out);
-        return mir_cli_fail("no memory for the request");
-    }
-    int code = mir_cli_connect_ask_bytes(session, function, mir_bytes_as_view(&out), &in);
-    mir_bytes_free(&out);
-    void *message = NULL;
-    if (code == MIR_EXIT_OK && mir_pb_unpack(response, mir_bytes_as_view(&in), &session->arena,
-                                             &message, &error) != MIR_OK)
-        code = mir_cli_fail("the answer of %s cannot be read: %s", session->where, error.text);
-    mir_bytes_free(&in);
-    if (code != MIR_EXIT_OK) return code;
-
-    /* Every response is a oneof of `ok` (number 1) and `error` (number 2). */
-    const ProtobufCFieldDescriptor *arm = protobuf_c_message_descriptor_get_field(response, 1);
-    uint32_t which = 0;
-    void *value = NULL;
-    memcpy(&which, (const uint8_t *)message + arm->quantifier_offset, sizeof which);
-    memcpy(&value, (const uint8_t *)message + arm->offset, sizeof value);
-    if (which == 2 && value != NULL) return mir_cli_fail("%s", (const char *)value);
-    if (which != 1 || value == NULL)
-        return mir_cli_fail("the answer of %s is empty", session->where);
-    memcpy(ok, &value, sizeof value);
-    return MIR_EXIT_OK;
+    return mir_cli_connect_ask_parts(session, function, request, response, NULL, ok);
 }
 
 void mir_cli_connect_each_context(mir_cli_connect_name_fn each, void *context)

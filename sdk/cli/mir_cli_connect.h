@@ -29,8 +29,9 @@ typedef struct mir_cli_session {
 #define MIR_CLI_SESSION_INIT ((mir_cli_session){.arena.bytes_max = MIR_CONNECT_ARENA_BYTES_MAX})
 
 int mir_cli_connect_open(const mir_cli *cli, const mir_cli_args *args, mir_cli_session *session);
-/* Without a word to the user, for completion. */
-MIR_MUST_CHECK mir_status mir_cli_connect_quietly(int64_t timeout_ns, mir_cli_session *session);
+/* Without a word to the user. `args` may be null: then no flag says where. */
+MIR_MUST_CHECK mir_status mir_cli_connect_quietly(const mir_cli_args *args, int64_t timeout_ns,
+                                                  mir_cli_session *session, mir_error *error);
 void mir_cli_connect_close(mir_cli_session *session);
 
 /* Asks `client.<instance>.<function>`. On MIR_EXIT_OK `*ok` is the ok arm of the response; its
@@ -38,6 +39,21 @@ void mir_cli_connect_close(mir_cli_session *session);
 int mir_cli_connect_ask(mir_cli_session *session, const char *function,
                         const ProtobufCMessage *request, const ProtobufCMessageDescriptor *response,
                         void *ok);
+/* The same, with the parts of the answer as they come. */
+int mir_cli_connect_ask_parts(mir_cli_session *session, const char *function,
+                              const ProtobufCMessage *request,
+                              const ProtobufCMessageDescriptor *response,
+                              const mir_client_parts *parts, void *ok);
+/* The same without a word to the user. When the server refuses, `*refusal` is its text and the
+ * outcome MIR_E_INVALID; else `*refusal` is null, and `error` says what is wrong. */
+MIR_MUST_CHECK mir_status mir_cli_connect_try(mir_cli_session *session, const char *function,
+                                              const ProtobufCMessage *request,
+                                              const ProtobufCMessageDescriptor *response,
+                                              const mir_client_parts *parts, void *ok,
+                                              const char **refusal, mir_error *error);
+/* The ok arm of a response in bytes, for the parts of an answer; null when it is something else. */
+void *mir_cli_connect_ok_arm(const ProtobufCMessageDescriptor *response, mir_view bytes,
+                             mir_arena *arena);
 /* The same without protobuf: bytes in, bytes out. */
 int mir_cli_connect_ask_bytes(mir_cli_session *session, const char *function, mir_view request,
                               mir_bytes *reply);

@@ -2,7 +2,10 @@
 /* mir device list, create, update, delete. */
 #include "mir_cli_devices.h"
 
+#include "mir_cli_message.h"
+#include "mir_cli_payload.h"
 #include "mir_cli_text.h"
+#include "mir_device_json.h"
 
 #include <strings.h>
 #include <unistd.h>
@@ -172,8 +175,9 @@ MIR_MUST_CHECK static mir_status read_changes(const mir_cli_args *args, mir_aren
     if (name != NULL) meta->name = mir_arena_strdup(arena, mir_view_cstr(name));
     if (name_space != NULL) meta->namespace_ = mir_arena_strdup(arena, mir_view_cstr(name_space));
     if (id != NULL) spec->device_id = mir_arena_strdup(arena, mir_view_cstr(id));
-    bool disable = mir_cli_flag(args, MIR_OPT_DISABLE);
-    bool enable = mir_cli_flag(args, MIR_OPT_ENABLE);
+    const char *set = mir_cli_value(args, MIR_OPT_SET_DISABLED);
+    bool disable = mir_cli_flag(args, MIR_OPT_DISABLE) || (set != NULL && set[0] == 't');
+    bool enable = mir_cli_flag(args, MIR_OPT_ENABLE) || (set != NULL && set[0] == 'f');
     if (disable && enable)
         return mir_error_set(error, MIR_E_INVALID, "--disable and --enable exclude each other");
     spec->has_disabled = disable || enable;
@@ -183,19 +187,75 @@ MIR_MUST_CHECK static mir_status read_changes(const mir_cli_args *args, mir_aren
     return MIR_OK;
 }
 
-/* An empty target is refused by the server: a star means that everything is meant. */
-static char star[] = "*";
-static char *star_list[] = {star};
-
-static void state_everything(const mir_cli_targets *targets)
+/* The desired properties of the line: --desired NAME=JSON, and -p with several by name. */
+static int read_desired(const mir_cli *cli, const mir_cli_args *args, json_t **desired)
 {
-    for (size_t i = 0; i < targets->count; i++) {
-        MirApi__V1__DeviceTarget *each = targets->items[i];
-        if (each->n_ids + each->n_names + each->n_namespaces + each->n_labels + each->n_schemas > 0)
-            continue;
-        each->names = star_list;
-        each->n_names = 1;
+    mir_error error = {0};
+    mir_cli_payload payload = {0};
+    int code = MIR_EXIT_OK;
+    json_t *all = NULL;
+    if (mir_cli_flag(args, MIR_OPT_PAYLOAD)) {
+        code = mir_cli_payload_read(cli, args, &payload);
+        if (code == MIR_EXIT_OK &&
+            mir_json_parse(mir_bytes_as_view(&payload.text), &all, &error) != MIR_OK)
+            code = mir_cli_usage(cli, "--properties: %s", error.text);
+        mir_cli_payload_free(&payload);
     }
+    for (size_t i = 0; code == MIR_EXIT_OK && i < args->options_count; i++) {
+        if (args->options[i].id != MIR_OPT_DESIRED) continue;
+        const char *text = args->options[i].value;
+        size_t name_size = strcspn(text, "=");
+        json_t *value = NULL;
+        if (all == NULL) all = json_object();
+        if (name_size == 0 || text[name_size] != '=')
+            code =
+                mir_cli_usage(cli, "'%s' is not NAME=JSON, such as 'pkg.v1.Msg={\"a\": 1}'", text);
+        else if (mir_json_parse(mir_view_cstr(text + name_size + 1), &value, &error) != MIR_OK)
+            code = mir_cli_usage(cli, "--desired %.*s: %s", (int)name_size, text, error.text);
+        else if (json_object_setn_new(all, text, name_size, value) != 0)
+            code = mir_cli_usage(cli, "the name in '%s' is no text", text);
+    }
+    const char *key;
+    json_t *value;
+    json_object_foreach(all, key, value)
+    {
+        if (code == MIR_EXIT_OK && !json_is_object(value))
+            code = mir_cli_usage(cli, "the value of %s is no JSON object, such as '{\"field\": 1}'",
+                                 key);
+    }
+    if (code == MIR_EXIT_OK)
+        *desired = all;
+    else
+        json_decref(all);
+    return code;
+}
+
+/* Full names in place of those that leave out their package. */
+static int resolve_desired(mir_cli_session *session, const mir_cli_targets *targets,
+                           json_t **desired)
+{
+    bool any = false;
+    const char *key;
+    json_t *value;
+    json_object_foreach(*desired, key, value)
+    {
+        any |= mir_cli_message_is_short(key);
+    }
+    if (!any) return MIR_EXIT_OK;
+    mir_cli_message_list list = {0};
+    json_t *full = json_object();
+    int code = mir_cli_message_fetch(session, MIR_MESSAGE_CONFIG, targets, NULL, 0, false, &list);
+    json_object_foreach(*desired, key, value)
+    {
+        const char *name = key;
+        if (code == MIR_EXIT_OK && mir_cli_message_is_short(key))
+            code = mir_cli_message_resolve(MIR_MESSAGE_CONFIG, &list, key, &name);
+        (void)json_object_set(full, name, value);
+    }
+    mir_cli_message_free(&list);
+    json_decref(*desired);
+    *desired = full;
+    return code;
 }
 
 int mir_cli_device_update(mir_cli *cli, const mir_cli_command *command, const mir_cli_args *args)
@@ -207,20 +267,35 @@ int mir_cli_device_update(mir_cli *cli, const mir_cli_command *command, const mi
     int code = MIR_EXIT_OK;
     MirApi__V1__UpdateDeviceRequest__Meta meta = MIR_API__V1__UPDATE_DEVICE_REQUEST__META__INIT;
     MirApi__V1__UpdateDeviceRequest__Spec spec = MIR_API__V1__UPDATE_DEVICE_REQUEST__SPEC__INIT;
+    MirApi__V1__UpdateDeviceRequest__Properties properties =
+        MIR_API__V1__UPDATE_DEVICE_REQUEST__PROPERTIES__INIT;
+    json_t *desired = NULL;
     size_t changes = 0;
+    uint64_t version = 0;
+    const char *version_text = mir_cli_value(args, MIR_OPT_IF_VERSION);
     mir_status status = mir_cli_target_parse(args, &session.arena, &targets, &error);
     if (status == MIR_OK)
         status = read_changes(args, &session.arena, &meta, &spec, &changes, &error);
     if (status != MIR_OK)
         code = mir_cli_usage(cli, "%s", error.text);
-    else if (!targets.stated)
+    else
+        code = read_desired(cli, args, &desired);
+    changes += json_object_size(desired);
+    if (code == MIR_EXIT_OK && !targets.stated)
         code = mir_cli_usage(cli, "which devices? '*/*' means all");
-    else if (changes == 0)
+    else if (code == MIR_EXIT_OK && changes == 0)
         code = mir_cli_usage(cli, "nothing to change; for example --labels floor=2");
+    else if (code == MIR_EXIT_OK && version_text != NULL &&
+             !mir_cli_number(version_text, true, &version))
+        code = mir_cli_usage(cli, "--if-version is a number: status.version of the device");
     if (code == MIR_EXIT_OK) {
-        state_everything(&targets);
+        mir_cli_target_state_everything(&targets);
         code = mir_cli_connect_open(cli, args, &session);
     }
+    if (code == MIR_EXIT_OK) code = resolve_desired(&session, &targets, &desired);
+    if (code == MIR_EXIT_OK && desired != NULL &&
+        mir_struct_from_json(desired, &session.arena, &properties.desired) != MIR_OK)
+        code = mir_cli_fail("the properties are too large");
     mir_cli_devices devices = {0};
     for (size_t i = 0; code == MIR_EXIT_OK && i < targets.count; i++) {
         MirApi__V1__UpdateDeviceRequest request = MIR_API__V1__UPDATE_DEVICE_REQUEST__INIT;
@@ -228,6 +303,9 @@ int mir_cli_device_update(mir_cli *cli, const mir_cli_command *command, const mi
         request.targets = targets.items[i];
         request.meta = &meta;
         request.spec = &spec;
+        if (desired != NULL) request.props = &properties;
+        request.has_if_version = version_text != NULL;
+        request.if_version = version;
         code = mir_cli_connect_ask(&session, "core.v1alpha.update", &request.base,
                                    &mir_api__v1__update_device_response__descriptor, &answer);
         if (code == MIR_EXIT_OK &&
@@ -239,6 +317,7 @@ int mir_cli_device_update(mir_cli *cli, const mir_cli_command *command, const mi
         code = devices.count == 0 ? nothing_found()
                                   : mir_cli_devices_report(&devices, "updated", format_of(args));
     }
+    json_decref(desired);
     mir_cli_connect_close(&session);
     return code;
 }
@@ -278,7 +357,7 @@ int mir_cli_device_delete(mir_cli *cli, const mir_cli_command *command, const mi
     else if (!targets.stated)
         code = mir_cli_usage(cli, "which devices? '*/*' means all");
     else
-        state_everything(&targets);
+        mir_cli_target_state_everything(&targets);
     if (code == MIR_EXIT_OK) code = mir_cli_connect_open(cli, args, &session);
 
     if (code == MIR_EXIT_OK && !yes) {

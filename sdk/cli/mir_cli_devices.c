@@ -10,6 +10,7 @@
 #include "mir_pb.h"
 #include "mir_timestamp.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 
 #define COMPLETION_TIMEOUT_NS (700 * MIR_NS_PER_MS)
@@ -137,6 +138,15 @@ int mir_cli_devices_print_value(const json_t *value, const char *format)
     return MIR_EXIT_OK;
 }
 
+int mir_cli_devices_print_twin(const json_t *twin, const char *format)
+{
+    if (strcmp(format, "json") == 0) return mir_cli_devices_print_value(twin, format);
+    json_t *readable = to_readable(twin);
+    int code = mir_cli_devices_print_value(readable, "yaml");
+    json_decref(readable);
+    return code;
+}
+
 static int print_json(const mir_cli_devices *devices)
 {
     json_t *all = json_array();
@@ -218,6 +228,10 @@ static void add_row(mir_cli_table *table, const MirApi__V1__Device *device, bool
     labels_text(device, &text);
     mir_cli_table_cell(table, MIR_TONE_PLAIN, mir_bytes_ok(&text) ? (const char *)text.data : "");
     if (wide) {
+        char version[24] = "";
+        if (status != NULL && status->has_version)
+            (void)snprintf(version, sizeof version, "%" PRIu64, status->version);
+        mir_cli_table_cell(table, MIR_TONE_PLAIN, version);
         text.size = 0;
         packages_text(device, &text);
         mir_cli_table_cell(table, MIR_TONE_PLAIN,
@@ -234,6 +248,7 @@ static int print_table(const mir_cli_devices *devices, bool wide)
     mir_cli_table_column(table, "STATUS", NULL, MIR_TABLE_FIXED);
     mir_cli_table_column(table, "SEEN", NULL, MIR_TABLE_FIXED);
     mir_cli_table_column(table, "LABELS", NULL, MIR_TABLE_TEXT);
+    if (wide) mir_cli_table_column(table, "VERSION", NULL, MIR_TABLE_NUMBER);
     if (wide) mir_cli_table_column(table, "SCHEMA", NULL, MIR_TABLE_TEXT);
     int64_t now_ns = mir_clock_wall_ns();
     for (size_t i = 0; i < devices->count; i++) add_row(table, devices->items[i], wide, now_ns);
@@ -282,7 +297,7 @@ int mir_cli_devices_report(const mir_cli_devices *devices, const char *verb, con
 void mir_cli_devices_each_name(mir_cli_connect_name_fn each, void *context)
 {
     mir_cli_session session = MIR_CLI_SESSION_INIT;
-    if (mir_cli_connect_quietly(COMPLETION_TIMEOUT_NS, &session) != MIR_OK) {
+    if (mir_cli_connect_quietly(NULL, COMPLETION_TIMEOUT_NS, &session, NULL) != MIR_OK) {
         mir_cli_connect_close(&session);
         return;
     }

@@ -35,6 +35,8 @@ int mir_cli_devices_print(const mir_cli_devices *devices, const char *format);
 /* What a change did: "<verb> NAME/NAMESPACE" for each, or json or yaml. */
 int mir_cli_devices_report(const mir_cli_devices *devices, const char *verb, const char *format);
 
+/* A twin as JSON, or as YAML without the bytes of the schema. */
+int mir_cli_devices_print_twin(const json_t *twin, const char *format);
 /* JSON and YAML of anything to standard output. */
 int mir_cli_devices_print_value(const json_t *value, const char *format);
 

@@ -16,11 +16,13 @@ static void option_name(const mir_cli_option *option, char *text, size_t size)
                    option->value != NULL ? option->value : "");
 }
 
-static void help_group(FILE *out, const mir_cli_group *group, bool bold)
+/* `shadowing` may be null: a command whose own options take the place of those of the group. */
+static void help_group(FILE *out, const mir_cli_group *group, const mir_cli_command *shadowing,
+                       bool bold)
 {
     (void)fprintf(out, "\n%s%s:%s\n", bold ? "\033[1m" : "", group->title, bold ? "\033[0m" : "");
     for (const mir_cli_option *each = group->options; each->id != MIR_OPT_NONE; each++) {
-        if (each->synonym) continue;
+        if (each->synonym || (shadowing != NULL && mir_cli_shadows(shadowing, each))) continue;
         char name[96];
         option_name(each, name, sizeof name);
         int pad = OPTION_COLUMNS > (int)strlen(name) ? OPTION_COLUMNS : (int)strlen(name);
@@ -54,8 +56,8 @@ void mir_cli_help(FILE *out, const mir_cli_command *command, const char *path)
             (void)fprintf(out, "  %-12s %s\n", each->name, each->summary);
     }
     for (size_t g = 0; g < MIR_CLI_GROUPS_MAX && command->groups[g] != NULL; g++)
-        help_group(out, command->groups[g], colour);
-    if (!has_own_help(command)) help_group(out, &mir_cli_global_group, colour);
+        help_group(out, command->groups[g], NULL, colour);
+    if (!has_own_help(command)) help_group(out, &mir_cli_global_group, command, colour);
     if (command->examples != NULL) {
         (void)fprintf(out, "\n%sExamples:%s\n", bold, plain);
         for (const mir_cli_example *each = command->examples; each->line != NULL; each++)
@@ -117,6 +119,15 @@ static void man_examples(FILE *out, const mir_cli_example *examples)
 static void man_command(FILE *out, const mir_cli_command *command, const char *path, int depth)
 {
     if (depth > MIR_CLI_DEPTH_MAX) return;
+    const mir_cli_command *same = mir_cli_same_as(command);
+    if (same != NULL) {
+        (void)fputs(".SS ", out);
+        roff(out, path);
+        (void)fputs("\nThe same as mir ", out);
+        roff(out, same->name);
+        (void)fputs(".\n", out);
+        return;
+    }
     if (command->children != NULL) {
         for (const mir_cli_command *each = command->children; each->name != NULL; each++) {
             char below[128];

@@ -49,16 +49,11 @@ mir_status mir_cli_target_list(const mir_cli_args *args, mir_cli_option_id id, m
     return MIR_OK;
 }
 
-mir_status mir_cli_target_pairs(const mir_cli_args *args, mir_cli_option_id id, mir_arena *arena,
-                                mir_cli_target_pair **pairs, size_t *count, mir_error *error)
+MIR_MUST_CHECK static mir_status split_pairs(char **list, size_t elements, mir_arena *arena,
+                                             mir_cli_target_pair **pairs, size_t *count,
+                                             mir_error *error)
 {
-    char **list = NULL;
-    size_t elements = 0;
-    *count = 0;
-    *pairs = NULL;
-    mir_status status = mir_cli_target_list(args, id, arena, &list, &elements, error);
-    if (status != MIR_OK || elements == 0) return status;
-    *pairs = mir_arena_alloc(arena, elements * sizeof **pairs);
+    *pairs = mir_arena_alloc(arena, (elements + 1) * sizeof **pairs);
     if (*pairs == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, no_memory);
     for (size_t i = 0; i < elements; i++) {
         char *equals = strchr(list[i], '=');
@@ -71,6 +66,18 @@ mir_status mir_cli_target_pairs(const mir_cli_args *args, mir_cli_option_id id, 
         if (at == *count) (*count)++;
     }
     return MIR_OK;
+}
+
+mir_status mir_cli_target_pairs(const mir_cli_args *args, mir_cli_option_id id, mir_arena *arena,
+                                mir_cli_target_pair **pairs, size_t *count, mir_error *error)
+{
+    char **list = NULL;
+    size_t elements = 0;
+    *count = 0;
+    *pairs = NULL;
+    mir_status status = mir_cli_target_list(args, id, arena, &list, &elements, error);
+    if (status != MIR_OK || elements == 0) return status;
+    return split_pairs(list, elements, arena, pairs, count, error);
 }
 
 mir_status mir_cli_target_split(const char *word, mir_arena *arena, char **name, char **name_space,
@@ -95,6 +102,58 @@ mir_status mir_cli_target_split(const char *word, mir_arena *arena, char **name,
     return MIR_OK;
 }
 
+static const char liveness_key[] = "status";
+static const char liveness_label_key[] = "labels.status";
+
+static bool is_liveness(const char *value)
+{
+    return strcmp(value, "online") == 0 || strcmp(value, "offline") == 0 ||
+           strcmp(value, "disabled") == 0;
+}
+
+/* `status=online` and the like are taken out of the elements and put into `out->liveness`. */
+MIR_MUST_CHECK static mir_status take_liveness(char **elements, size_t *count, mir_arena *arena,
+                                               MirApi__V1__DeviceTarget *out, mir_error *error)
+{
+    size_t kept = 0;
+    out->liveness = mir_arena_alloc(arena, (*count + 1) * sizeof(*out->liveness));
+    if (out->liveness == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, no_memory);
+    for (size_t i = 0; i < *count; i++) {
+        size_t key_size = strcspn(elements[i], "=");
+        bool is_status =
+            key_size == sizeof liveness_key - 1 && memcmp(elements[i], liveness_key, key_size) == 0;
+        if (!is_status || elements[i][key_size] != '=') {
+            bool is_label = key_size == sizeof liveness_label_key - 1 &&
+                            memcmp(elements[i], liveness_label_key, key_size) == 0;
+            elements[kept++] = is_label
+                                   ? elements[i] + (sizeof liveness_label_key - sizeof liveness_key)
+                                   : elements[i];
+            continue;
+        }
+        if (!is_liveness(elements[i] + key_size + 1))
+            return mir_error_set(error, MIR_E_INVALID,
+                                 "status is online, offline or disabled, not '%s'; a label of that "
+                                 "name is labels.status=%s",
+                                 elements[i] + key_size + 1, elements[i] + key_size + 1);
+        out->liveness[out->n_liveness++] = elements[i] + key_size + 1;
+    }
+    *count = kept;
+    return MIR_OK;
+}
+
+static char star[] = "*";
+static char *star_list[] = {star};
+
+void mir_cli_target_state_everything(const mir_cli_targets *targets)
+{
+    for (size_t i = 0; i < targets->count; i++) {
+        MirApi__V1__DeviceTarget *each = targets->items[i];
+        if (each->n_ids + each->n_names + each->n_namespaces + each->n_labels > 0) continue;
+        each->names = star_list;
+        each->n_names = 1;
+    }
+}
+
 /* What the flags say; words are added to copies of it. */
 MIR_MUST_CHECK static mir_status from_flags(const mir_cli_args *args, mir_arena *arena,
                                             MirApi__V1__DeviceTarget *out, mir_error *error)
@@ -110,8 +169,14 @@ MIR_MUST_CHECK static mir_status from_flags(const mir_cli_args *args, mir_arena 
     if (status == MIR_OK)
         status =
             mir_cli_target_list(args, MIR_OPT_SCHEMA, arena, &out->schemas, &out->n_schemas, error);
+    char **elements = NULL;
+    size_t elements_count = 0;
     if (status == MIR_OK)
-        status = mir_cli_target_pairs(args, MIR_OPT_LABEL, arena, &labels, &labels_count, error);
+        status = mir_cli_target_list(args, MIR_OPT_LABEL, arena, &elements, &elements_count, error);
+    if (status == MIR_OK && elements_count > 0)
+        status = take_liveness(elements, &elements_count, arena, out, error);
+    if (status == MIR_OK && elements_count > 0)
+        status = split_pairs(elements, elements_count, arena, &labels, &labels_count, error);
     if (status != MIR_OK || labels_count == 0) return status;
     out->labels = mir_arena_alloc(arena, labels_count * sizeof(*out->labels));
     MirApi__V1__DeviceTarget__LabelsEntry *entries =
@@ -155,8 +220,9 @@ mir_status mir_cli_target_parse(const mir_cli_args *args, mir_arena *arena,
     word *words = mir_arena_alloc(arena, groups_max * sizeof *words);
     mir_cli_targets out = {.items = mir_arena_alloc(arena, groups_max * sizeof(*out.items))};
     if (words == NULL || out.items == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, no_memory);
-    bool narrowed =
-        flags.n_ids + flags.n_names + flags.n_namespaces + flags.n_labels + flags.n_schemas > 0;
+    bool narrowed = flags.n_ids + flags.n_names + flags.n_namespaces + flags.n_labels +
+                        flags.n_schemas + flags.n_liveness >
+                    0;
     out.stated = narrowed || words_count > 0;
     out.literal = words_count > 0;
     out.everything = !narrowed && words_count == 0;

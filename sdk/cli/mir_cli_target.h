@@ -3,7 +3,8 @@
  *
  * Why        People write `pump-7/plant`; the API has lists of names, namespaces, ids, labels and
  *            schemas that are all to match. Names and namespaces are not paired there, so words
- *            become one target for each namespace among them.
+ *            become one target for each namespace among them. Whether a device is there is asked
+ *            for like a label: status=online; a real label of that name is labels.status.
  * Ownership  Targets live in the arena and point into the command line.
  * Affinity   Any thread.
  * Bounds     MIR_TARGET_VALUES_MAX values in all lists together.
@@ -27,6 +28,10 @@ typedef struct mir_cli_targets {
 
 MIR_MUST_CHECK mir_status mir_cli_target_parse(const mir_cli_args *args, mir_arena *arena,
                                                mir_cli_targets *targets, mir_error *error);
+
+/* A target that narrows nothing is refused where something is changed or sent: there a star says
+ * that everything is meant. */
+void mir_cli_target_state_everything(const mir_cli_targets *targets);
 
 typedef struct mir_cli_target_pair {
     char *key;

@@ -2,11 +2,13 @@
 #include "mir_client.h"
 
 #include "mir_clock.h"
+#include "mir_nats.h"
 
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <limits.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -21,6 +23,7 @@
 #include <unistd.h>
 
 enum { INBOX_BYTES = 48, READ_BYTES = 64 * 1024, ARGUMENTS_MAX = 5 };
+#define TICK_NS (200 * MIR_NS_PER_MS)
 
 struct mir_client {
     int fd;
@@ -31,6 +34,10 @@ struct mir_client {
     char inbox[INBOX_BYTES];
     mir_bytes in; /* bytes read; those before `taken` are done with */
     size_t taken;
+    int stop_fd;
+    mir_client_message_fn heard; /* null: nothing is subscribed */
+    void *heard_context;
+    uint64_t heard_count;
 };
 
 /* Random letters and digits. 62 does not divide 256; an inbox name needs no exact evenness. */
@@ -50,15 +57,18 @@ static void random_text(char *text, size_t size)
     text[size] = '\0';
 }
 
-/* Waits until the socket is ready for `events`. */
-MIR_MUST_CHECK static mir_status await(int fd, short events, int64_t deadline_ns, mir_error *error)
+/* Waits until the socket is ready for `events`. A `stop_fd` of -1 is none. */
+MIR_MUST_CHECK static mir_status await(int fd, int stop_fd, short events, int64_t deadline_ns,
+                                       mir_error *error)
 {
     for (;;) {
         int64_t left_ns = deadline_ns - mir_clock_mono_ns();
         if (left_ns <= 0) return mir_error_set(error, MIR_E_TIMEOUT, "no answer in time");
-        struct pollfd wait = {.fd = fd, .events = events};
-        int left_ms = (int)(left_ns / MIR_NS_PER_MS) + 1;
-        int ready = poll(&wait, 1, left_ms);
+        struct pollfd wait[] = {{.fd = fd, .events = events}, {.fd = stop_fd, .events = POLLIN}};
+        int64_t left_ms = left_ns / MIR_NS_PER_MS + 1;
+        int ready = poll(wait, 2, left_ms < INT_MAX ? (int)left_ms : INT_MAX);
+        if (ready > 0 && wait[1].revents != 0)
+            return mir_error_set(error, MIR_E_CANCELLED, "stopped");
         if (ready > 0) return MIR_OK;
         if (ready < 0 && errno != EINTR) return mir_error_os(error, errno, "cannot wait");
     }
@@ -76,7 +86,7 @@ MIR_MUST_CHECK static mir_status write_all(mir_client *client, mir_view bytes, i
         if (errno == EINTR) continue;
         if (errno != EAGAIN && errno != EWOULDBLOCK)
             return mir_error_os(error, errno, "the connection broke");
-        mir_status status = await(client->fd, POLLOUT, deadline_ns, error);
+        mir_status status = await(client->fd, client->stop_fd, POLLOUT, deadline_ns, error);
         if (status != MIR_OK) return status;
     }
     return MIR_OK;
@@ -104,7 +114,7 @@ MIR_MUST_CHECK static mir_status read_more(mir_client *client, int64_t deadline_
         if (errno == EINTR) continue;
         if (errno != EAGAIN && errno != EWOULDBLOCK)
             return mir_error_os(error, errno, "the connection broke");
-        mir_status status = await(client->fd, POLLIN, deadline_ns, error);
+        mir_status status = await(client->fd, client->stop_fd, POLLIN, deadline_ns, error);
         if (status != MIR_OK) return status;
     }
 }
@@ -203,18 +213,29 @@ static bool parse_size(mir_view text, size_t *value)
 }
 
 typedef struct message {
-    char subject[256]; /* cut when longer: then it is none of ours */
+    char subject[256]; /* cut when longer: then it is none of ours; empty: no message came */
     int code;          /* of the status line, 0 when there is none */
+    mir_view headers;
     mir_view payload;
 } message;
 
-/* Reads the next MSG or HMSG, answering pings and skipping what does not matter on the way. With
- * `until_pong` the PONG ends the wait instead, and `out` is not filled. */
-MIR_MUST_CHECK static mir_status next_message(mir_client *client, bool until_pong, message *out,
+typedef enum wait_for {
+    FOR_PONG,
+    FOR_ANYTHING, /* one line and what belongs to it, whatever it is */
+} wait_for;
+
+/* The ids of the two subscriptions that a client can have. */
+#define INBOX_SID "1"
+#define HEARD_SID "2"
+
+/* Reads and answers pings, hands out what is subscribed, and leaves an answer in `out`. */
+MIR_MUST_CHECK static mir_status next_message(mir_client *client, wait_for what, message *out,
                                               int64_t deadline_ns, mir_error *error)
 {
-    for (;;) {
+    for (bool first = true;; first = false) {
         mir_view line;
+        out->subject[0] = '\0';
+        if (!first && what == FOR_ANYTHING) return MIR_OK;
         mir_status status = read_line(client, &line, deadline_ns, error);
         if (status != MIR_OK) return status;
         if (line_is(line, "-ERR")) return refused(line, error);
@@ -224,7 +245,7 @@ MIR_MUST_CHECK static mir_status next_message(mir_client *client, bool until_pon
             continue;
         }
         if (line_is(line, "PONG")) {
-            if (until_pong) return MIR_OK;
+            if (what == FOR_PONG) return MIR_OK;
             continue;
         }
         if (line_is(line, "+OK") || line_is(line, "INFO")) continue;
@@ -244,6 +265,7 @@ MIR_MUST_CHECK static mir_status next_message(mir_client *client, bool until_pon
             return mir_error_set(error, MIR_E_TOO_LARGE, "an answer of %zu bytes is too large",
                                  total_size);
         (void)snprintf(out->subject, sizeof out->subject, "%.*s", MIR_VIEW_ARGS(words[0]));
+        bool heard = mir_view_eq_cstr(words[1], HEARD_SID);
         mir_view body = {0};
         status = read_body(client, total_size, &body, deadline_ns, error);
         if (status != MIR_OK) return status;
@@ -254,8 +276,15 @@ MIR_MUST_CHECK static mir_status next_message(mir_client *client, bool until_pon
                 out->code = out->code * 10 + (body.data[i] - '0');
             }
         }
+        out->headers = mir_view_of(body.data, header_size);
         out->payload = mir_view_from(body, header_size);
-        return MIR_OK;
+        if (!heard) {
+            if (what == FOR_ANYTHING) return MIR_OK;
+            continue;
+        }
+        client->heard_count++;
+        if (client->heard != NULL)
+            client->heard(client->heard_context, out->subject, out->headers, out->payload);
     }
 }
 
@@ -267,7 +296,7 @@ MIR_MUST_CHECK static mir_status start_connect(const struct sockaddr *address, s
     if (connect(fd, address, size) != 0) {
         int failure = errno;
         if (failure == EINPROGRESS) {
-            mir_status status = await(fd, POLLOUT, deadline_ns, error);
+            mir_status status = await(fd, -1, POLLOUT, deadline_ns, error);
             socklen_t failure_size = sizeof failure;
             failure = 0;
             if (status != MIR_OK) {
@@ -474,7 +503,7 @@ MIR_MUST_CHECK static mir_status log_in(mir_client *client, const mir_client_opt
     json_decref(login);
     if (text == NULL) return mir_error_set(error, MIR_E_INVALID, "the login is not valid UTF-8");
     mir_bytes out = {0};
-    mir_bytes_printf(&out, "CONNECT %s\r\nSUB %s.* 1\r\nPING\r\n", text, client->inbox);
+    mir_bytes_printf(&out, "CONNECT %s\r\nSUB %s.* " INBOX_SID "\r\nPING\r\n", text, client->inbox);
     free(text);
     mir_status status = MIR_E_NO_MEMORY;
     if (mir_bytes_ok(&out)) status = write_all(client, mir_bytes_as_view(&out), deadline_ns, error);
@@ -482,7 +511,7 @@ MIR_MUST_CHECK static mir_status log_in(mir_client *client, const mir_client_opt
     mir_bytes_free(&out);
     if (status != MIR_OK) return status;
     message unused;
-    status = next_message(client, true, &unused, deadline_ns, error);
+    status = next_message(client, FOR_PONG, &unused, deadline_ns, error);
     if (status == MIR_E_CLOSED) mir_error_wrap(error, "the login failed");
     return status;
 }
@@ -495,7 +524,7 @@ mir_status mir_client_connect(const mir_client_options *options, mir_client **cl
     if (status != MIR_OK) return status;
     mir_client *made = calloc(1, sizeof *made);
     if (made == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "no memory");
-    made->fd = -1;
+    made->fd = made->stop_fd = -1;
     made->timeout_ns = options->timeout_ns;
     made->in.size_max = (size_t)MIR_CLIENT_REPLY_BYTES_MAX + 2 * (size_t)MIR_CLIENT_LINE_BYTES_MAX +
                         2 * (size_t)READ_BYTES;
@@ -524,8 +553,9 @@ const char *mir_client_instance(const mir_client *client)
     return client->instance;
 }
 
-mir_status mir_client_request(mir_client *client, const char *subject, mir_view request,
-                              mir_bytes *reply, mir_error *error)
+mir_status mir_client_request_parts(mir_client *client, const char *subject, mir_view request,
+                                    const mir_client_parts *parts, mir_bytes *reply,
+                                    mir_error *error)
 {
     char headers[128];
     int headers_size = snprintf(headers, sizeof headers,
@@ -550,18 +580,87 @@ mir_status mir_client_request(mir_client *client, const char *subject, mir_view 
     mir_bytes_free(&out);
     if (status != MIR_OK) return status;
     message answer = {0};
-    do { /* the answers of requests that were given up, and second answers, pass by */
-        status = next_message(client, false, &answer, deadline_ns, error);
+    for (;;) {
+        status = MIR_OK;
+        if (client->in.size == client->taken && parts != NULL) {
+            int64_t now_ns = mir_clock_mono_ns();
+            bool rest = deadline_ns - now_ns < TICK_NS;
+            status = await(client->fd, client->stop_fd, POLLIN,
+                           rest ? deadline_ns : now_ns + TICK_NS, error);
+            if (status == MIR_E_TIMEOUT && !rest) {
+                if (parts->tick != NULL) parts->tick(parts->context);
+                continue;
+            }
+        }
+        if (status == MIR_OK)
+            status = next_message(client, FOR_ANYTHING, &answer, deadline_ns, error);
         if (status == MIR_E_TIMEOUT)
             return mir_error_set(error, status, "the server did not answer within %lld s",
                                  (long long)(client->timeout_ns / MIR_NS_PER_S));
         if (status != MIR_OK) return status;
-    } while (strcmp(answer.subject, inbox) != 0);
+        /* The answers of requests that were given up, and second answers, pass by. */
+        if (strcmp(answer.subject, inbox) != 0) continue;
+        mir_view stream = mir_nats_header(answer.headers, MIR_VIEW_LITERAL("mir-stream"));
+        if (!mir_view_eq_cstr(stream, "partial")) break;
+        if (parts != NULL && parts->part != NULL)
+            parts->part(parts->context, answer.subject, answer.headers, answer.payload);
+        deadline_ns = mir_clock_mono_ns() + client->timeout_ns;
+    }
     if (answer.code == 503 && answer.payload.size == 0)
         return mir_error_set(error, MIR_E_UNREACHABLE, "nobody there serves %s", subject);
     mir_bytes_view(reply, answer.payload);
     return mir_bytes_ok(reply) ? MIR_OK
                                : mir_error_set(error, MIR_E_NO_MEMORY, "no memory for the answer");
+}
+
+mir_status mir_client_request(mir_client *client, const char *subject, mir_view request,
+                              mir_bytes *reply, mir_error *error)
+{
+    return mir_client_request_parts(client, subject, request, NULL, reply, error);
+}
+
+void mir_client_set_timeout(mir_client *client, int64_t timeout_ns)
+{
+    client->timeout_ns = timeout_ns;
+}
+
+void mir_client_stop_on(mir_client *client, int fd)
+{
+    client->stop_fd = fd;
+}
+
+mir_status mir_client_subscribe(mir_client *client, const char *pattern,
+                                mir_client_message_fn heard, void *context, mir_error *error)
+{
+    mir_bytes out = {0};
+    message unused;
+    client->heard = heard;
+    client->heard_context = context;
+    int64_t deadline_ns = mir_clock_mono_ns() + client->timeout_ns;
+    mir_bytes_printf(&out, "SUB %s " HEARD_SID "\r\nPING\r\n", pattern);
+    mir_status status = mir_bytes_ok(&out)
+                            ? write_all(client, mir_bytes_as_view(&out), deadline_ns, error)
+                            : mir_error_set(error, MIR_E_NO_MEMORY, "no memory");
+    mir_bytes_free(&out);
+    return status == MIR_OK ? next_message(client, FOR_PONG, &unused, deadline_ns, error) : status;
+}
+
+mir_status mir_client_listen(mir_client *client, int64_t timeout_ns, mir_error *error)
+{
+    int64_t until_ns = mir_clock_mono_ns() + timeout_ns;
+    uint64_t before = client->heard_count;
+    message unused;
+    while (client->heard_count == before) {
+        mir_status status = MIR_OK;
+        if (client->in.size == client->taken)
+            status = await(client->fd, client->stop_fd, POLLIN, until_ns, error);
+        /* What has begun to arrive is read to its end. */
+        if (status == MIR_OK)
+            status = next_message(client, FOR_ANYTHING, &unused,
+                                  mir_clock_mono_ns() + client->timeout_ns, error);
+        if (status != MIR_OK) return status;
+    }
+    return MIR_OK;
 }
 
 void mir_client_close(mir_client *client)

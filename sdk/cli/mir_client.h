@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* mir_client: requests to a Mir server over the NATS client protocol, one at a time.
  *
- * Why        A command line asks a question and waits. It needs no callbacks, no threads and no
- *            reconnect, but exact words about what went wrong.
+ * Why        A command line asks a question and waits. It needs no threads and no reconnect, but
+ *            exact words about what went wrong. An answer may come in parts, and one subscription
+ *            tells that something happened.
  * Ownership  mir_client_connect gives the caller a client, mir_client_close takes it back. A reply
  *            is appended to the caller's buffer.
  * Affinity   One thread at a time. Calls block, each no longer than its timeout.
@@ -12,7 +13,8 @@
  * Errors     MIR_E_UNREACHABLE: nothing listens there, or nobody serves the subject (503).
  *            MIR_E_PERMISSION: the login or the subject was refused. MIR_E_TIMEOUT. MIR_E_INVALID:
  *            the peer does not speak the protocol. MIR_E_TOO_LARGE, MIR_E_CLOSED, MIR_E_UNSUPPORTED.
- *            After any error but 503 the client is of no more use than to be closed. */
+ *            MIR_E_CANCELLED when the stop descriptor was readable.
+ *            After any error but 503 and a timeout of mir_client_listen the client is of no more use than to be closed. */
 #ifndef MIR_CLIENT_H
 #define MIR_CLIENT_H
 
@@ -45,5 +47,35 @@ const char *mir_client_instance(const mir_client *client);
 MIR_MUST_CHECK mir_status mir_client_request(mir_client *client, const char *subject,
                                              mir_view request, mir_bytes *reply, mir_error *error);
 void mir_client_close(mir_client *client);
+
+/* The views are valid during the call. `headers` is the whole block, or empty. */
+typedef void (*mir_client_message_fn)(void *context, const char *subject, mir_view headers,
+                                      mir_view payload);
+
+/* What happens while an answer is on its way. */
+typedef struct mir_client_parts {
+    mir_client_message_fn part;  /* each message with the header `mir-stream: partial` */
+    void (*tick)(void *context); /* now and then while nothing comes */
+    void *context;
+} mir_client_parts;
+
+/* As mir_client_request, for an answer that may come in parts before the whole one; each part
+ * starts the timeout anew. */
+MIR_MUST_CHECK mir_status mir_client_request_parts(mir_client *client, const char *subject,
+                                                   mir_view request, const mir_client_parts *parts,
+                                                   mir_bytes *reply, mir_error *error);
+/* Of the requests that follow. */
+void mir_client_set_timeout(mir_client *client, int64_t timeout_ns);
+/* Ends every wait as soon as the descriptor is readable. */
+void mir_client_stop_on(mir_client *client, int fd);
+
+/* From now on what is published there goes to `heard`, out of any call that waits. Once for each
+ * client. Returns when the server has taken it. */
+MIR_MUST_CHECK mir_status mir_client_subscribe(mir_client *client, const char *pattern,
+                                               mir_client_message_fn heard, void *context,
+                                               mir_error *error);
+/* Waits until something was heard; MIR_E_TIMEOUT when nothing was. */
+MIR_MUST_CHECK mir_status mir_client_listen(mir_client *client, int64_t timeout_ns,
+                                            mir_error *error);
 
 #endif

@@ -6,82 +6,13 @@ import io
 import json
 import os
 import pathlib
-import pty
-import select
 import socket
 import subprocess
 import threading
 
 import pytest
-from fake_hub import PATIENCE, ROOT, Hub, Tunnel, zstd
-
-BINARY = os.path.abspath(os.environ.get("MIR_BIN", ROOT / "build" / "dev" / "bin" / "mir"))
-
-
-@pytest.fixture(scope="module")
-def shared_hub():
-    hub = Hub().serve()
-    yield hub
-    hub.stop()
-
-
-@pytest.fixture
-def hub(shared_hub):
-    shared_hub.devices.clear()
-    shared_hub.requests.clear()
-    shared_hub.override.clear()
-    shared_hub.status = {"version": "9.9.9", "uptime_seconds": 4000, "problems": []}
-    return shared_hub
-
-
-@pytest.fixture
-def home(tmp_path):
-    """An environment without anything of the person who runs the tests."""
-    return {
-        "PATH": os.environ["PATH"],
-        "HOME": str(tmp_path),
-        "XDG_CONFIG_HOME": str(tmp_path / "config"),
-        "MIR_DATA": str(tmp_path / "data"),
-        "ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", ""),
-    }
-
-
-@pytest.fixture
-def mir(hub, home):
-    def run(*args, stdin="", target=hub.url, env=None):
-        environment = {**home, "MIR_TARGET": target, **(env or {})}
-        return subprocess.run(
-            [BINARY, *args], input=stdin, text=True, capture_output=True, timeout=20 * PATIENCE, env=environment
-        )
-
-    return run
-
-
-def terminal(args, env, answer=b"", columns=60):
-    """Runs on a terminal of that width; returns what was shown and the exit code."""
-    import fcntl
-    import struct
-    import termios
-
-    near, far = pty.openpty()
-    fcntl.ioctl(far, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    process = subprocess.Popen([BINARY, *args], stdin=far, stdout=far, stderr=far, env={**env, "TERM": "xterm"})
-    os.close(far)
-    if answer:
-        os.write(near, answer)
-    shown = b""
-    while True:
-        try:
-            ready, _, _ = select.select([near], [], [], 20 * PATIENCE)
-            assert ready, f"silent after {shown!r}"
-            data = os.read(near, 65536)
-        except OSError:
-            break
-        if not data:
-            break
-        shown += data
-    os.close(near)
-    return shown.decode().replace("\r\n", "\n"), process.wait(20 * PATIENCE)
+from fake_hub import ROOT, Hub, Tunnel, zstd
+from terminal import BINARY, terminal
 
 
 # Usage
