@@ -167,6 +167,12 @@ bool mir_event_peek_name(mir_view record, mir_view *name)
     return true;
 }
 
+bool mir_event_peek_reason(mir_view record, mir_view *reason)
+{
+    enum { REASON = 5 };
+    return peek_field(record, REASON, reason);
+}
+
 /* ── Hashes ──────────────────────────────────────────────────────────────────────────────────── */
 
 void mir_event_leaf(mir_view record, uint8_t leaf[MIR_EVENT_HASH_BYTES])

@@ -202,6 +202,7 @@ static mir_status seal(mir_event_log *log, int64_t now_ns, uint8_t *place)
     memcpy(place + CHECK_AT, head->link, CHECK_BYTES);
     if ((place[0] & MIR_EVENT_IS_REMOVAL) == 0) head->open_live++;
     if (head->sequence % MIR_EVENT_BLOCK != 0) return MIR_OK;
+    log->completed = true;
     mir_event_block block = {.live = head->open_live};
     memcpy(block.link, head->link, sizeof block.link);
     head->open_live = 0;

@@ -80,6 +80,7 @@ mir_view mir_event_name_space(const MirStore__V1__EventRecord *record);
 mir_view mir_event_subject_id(const MirStore__V1__EventRecord *record);
 /* The base name without unpacking; false: not the shape of a record. */
 bool mir_event_peek_name(mir_view record, mir_view *name);
+bool mir_event_peek_reason(mir_view record, mir_view *reason);
 
 void mir_event_leaf(mir_view record, uint8_t leaf[MIR_EVENT_HASH_BYTES]);
 void mir_event_link(uint8_t link[MIR_EVENT_HASH_BYTES], int64_t at_ns,
@@ -122,6 +123,7 @@ typedef struct mir_event_log {
     MDB_txn *txn;
     mir_event_head head;
     bool loaded, changed;
+    bool completed; /* a block */
 } mir_event_log;
 
 /* A cause, prepared once for all changes of a request. */

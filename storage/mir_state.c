@@ -10,6 +10,7 @@
 
 #include "mir_assert.h"
 #include "mir_clock.h"
+#include "mir_event_keeper.h"
 #include "mir_log.h"
 #include "mir_state_internal.h"
 #include "mir_state_ops.h"
@@ -110,6 +111,7 @@ static mir_status commit_group(mir_state *state, mir_state_request *first, size_
     int64_t start_ns = mir_clock_mono_ns();
     status = mir_state_db_status(mdb_txn_commit(txn));
     if (status != MIR_OK) return status;
+    if (events.completed) mir_event_keeper_wake(state->events);
     state->failing = MIR_OK;
     int64_t took_ns = mir_clock_mono_ns() - start_ns;
     atomic_store_explicit(&state->commit_last_ns, took_ns, memory_order_relaxed);
@@ -266,6 +268,11 @@ mir_status mir_state_open(const mir_state_options *options, mir_state **state, m
         status = mir_error_os(error, rc, "cannot start the state writer");
         goto failed;
     }
+    status = mir_event_keeper_start(opened, &options->retention, &opened->events, error);
+    if (status != MIR_OK) {
+        mir_state_close(opened);
+        return status;
+    }
     *state = opened;
     return MIR_OK;
 failed:
@@ -278,9 +285,11 @@ failed:
 void mir_state_close(mir_state *state)
 {
     if (state == NULL) return;
+    mir_event_keeper_stop(state->events);
     atomic_store_explicit(&state->closing, true, memory_order_seq_cst);
     wake(state);
     (void)pthread_join(state->writer, NULL);
+    mir_event_keeper_free(state->events);
     for (size_t i = 0; i < MIR_STATE_READERS_KEPT; i++) {
         MDB_txn *txn = atomic_load_explicit(&state->readers[i], memory_order_relaxed);
         if (txn != NULL) mdb_txn_abort(txn);
@@ -527,6 +536,8 @@ void mir_state_stats_get(mir_state *state, mir_state_stats *stats)
         .group_max = atomic_load_explicit(&state->group_max, memory_order_relaxed),
         .commit_last_ns = atomic_load_explicit(&state->commit_last_ns, memory_order_relaxed),
         .commit_max_ns = atomic_load_explicit(&state->commit_max_ns, memory_order_relaxed),
+        .event_keeper_failures =
+            atomic_load_explicit(&state->event_keeper_failures, memory_order_relaxed),
     };
     MDB_txn *txn = NULL;
     if (mir_state_read_begin(state, &txn, NULL) == MIR_OK) {

@@ -272,8 +272,8 @@ typedef struct mir_state_stats {
     uint64_t events;         /* that are stored, without removed ones */
     uint64_t event_sequence; /* of the newest */
     uint64_t events_removed;
-    uint64_t event_index_lag;      /* events behind the last one that is in an index */
-    uint64_t event_index_failures; /* of the background thread since the start */
+    uint64_t event_index_lag;       /* events behind the last one that is in an index */
+    uint64_t event_keeper_failures; /* of indexing and retention since the start */
 } mir_state_stats;
 
 void mir_state_stats_get(mir_state *state, mir_state_stats *stats);

@@ -26,6 +26,8 @@ typedef struct mir_state_cells {
     _Atomic int64_t at_ns[MIR_STATE_CELLS_PER_PAGE];
 } mir_state_cells;
 
+struct mir_event_keeper;
+
 struct mir_state {
     mir_state_db db;
     mir_state_sync sync;
@@ -45,6 +47,10 @@ struct mir_state {
      * fail with. */
     int64_t dirty_since_ns;
     mir_status failing;
+
+    struct mir_event_keeper *events;
+    _Atomic uint64_t event_keeper_failures;
+    _Atomic int64_t retained_ns; /* when retention last ran */
 
     _Atomic uint64_t requests, requests_failed, commits, commits_failed, group_last, group_max;
     _Atomic int64_t commit_last_ns, commit_max_ns;
