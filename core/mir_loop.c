@@ -344,7 +344,8 @@ static void wait_phase(mir_loop *loop, bool may_sleep, int64_t max_sleep_ns)
     atomic_store_explicit(&own->expecting, expects ? 1 : 0, memory_order_relaxed);
     /* Announce first, then look again; see wake_sleepers. */
     (void)atomic_exchange_explicit(&own->sleeping, 1, memory_order_seq_cst);
-    if (inbound_waits(loop) || (expects && settled_more(loop))) {
+    if (inbound_waits(loop) || atomic_load_explicit(&own->asked, memory_order_relaxed) != 0 ||
+        (expects && settled_more(loop))) {
         own->ops->wait(own->context, 0);
     } else {
         mir_epoch_leave(loop->epoch);

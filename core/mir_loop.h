@@ -112,8 +112,8 @@ MIR_MUST_CHECK mir_status mir_loop_send(mir_loop *loop, unsigned to, void *messa
 bool mir_loop_has_room(const mir_loop *loop);
 void mir_loop_post(mir_loop *loop, mir_mpsc_node *node);
 
-/* Something waits for what a neighbour was sent: it is to settle soon, and is woken at the end of this
- * turn if it sleeps. */
+/* Something waits for what a neighbour was sent: it is to settle in its next turn, before which it
+ * does not fall asleep; if it sleeps, it is woken at the end of this turn. */
 void mir_loop_urge(mir_loop *loop, unsigned to);
 
 /* Handles what the inbound rings hold now, outside the drain phase (the PONG barrier needs it). */

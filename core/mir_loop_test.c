@@ -69,6 +69,7 @@ typedef struct sim_node {
     uint64_t told[SIM_LOOPS_MAX]; /* by source: how many were said to have settled */
     bool urgent[SIM_LOOPS_MAX];   /* something was sent to it that must not lie */
     bool lazy[SIM_LOOPS_MAX];     /* something was sent to it that may lie for a while */
+    bool urged[SIM_LOOPS_MAX];    /* by a neighbour, since its last turn that was asked */
     uint64_t overflowed;
     uint64_t posted, post_handled;
     unsigned phase;
@@ -230,6 +231,8 @@ static void sim_check(sim *s)
             SIM_CHECK(s, from->sent[b] == to->handled[a] + from->ring[b] + from->overflow[b]);
         }
         if (from->sleeping && from->posted != from->post_handled) SIM_CHECK(s, from->woken);
+        for (unsigned b = 0; b < s->count; b++)
+            if (from->sleeping && from->urged[b] && !s->nodes[b].running) SIM_CHECK(s, from->woken);
     }
     for (unsigned i = 0; i < BARRIERS_MAX; i++) {
         const sim_barrier *barrier = &s->barriers[i];
@@ -267,6 +270,7 @@ static void sim_wait(void *context, int64_t timeout_ns)
     if (timeout_ns == 0) return;
     SIM_CHECK(s, !n->busy);
     SIM_CHECK(s, n->posted == n->post_handled);
+    for (unsigned i = 0; i < s->count; i++) SIM_CHECK(s, !n->urged[i]);
     for (unsigned i = 0; i < s->count; i++)
         SIM_CHECK(s, i == n->id || (s->nodes[i].ring[n->id] == 0 && n->overflow[i] == 0));
     for (unsigned i = 0; i < s->count; i++)
@@ -295,6 +299,11 @@ static unsigned sim_poll(void *context, unsigned budget)
             *barrier = (sim_barrier){.open = true, .node = n->id};
             for (unsigned j = 0; j < s->count; j++)
                 if (j != n->id) barrier->targets[j] = mir_loop_sent(n->loop, j);
+            for (unsigned j = 0; j < s->count; j++) {
+                if (j == n->id || chance(s, 2) == 0) continue;
+                mir_loop_urge(n->loop, j);
+                s->nodes[j].urged[n->id] = true;
+            }
             for (unsigned j = 0; j < s->count; j++)
                 barrier->told[j] = s->nodes[j].told[n->id] >= barrier->targets[j];
             break;
@@ -341,6 +350,10 @@ static void sim_turn_end(void *context)
     sim *s = n->sim;
     SIM_CHECK(s, n->phase == 2);
     n->phase = 0;
+    for (unsigned i = 0; i < s->count; i++) {
+        SIM_CHECK(s, n->loop->asked || !n->urged[i]);
+        n->urged[i] = false;
+    }
     if (!s->quiet && chance(s, 4) == 0) sim_burst(n);
     /* What neighbours do and say from here on, after the drain, is for the next turn. */
     if (chance(s, 8) == 0) sim_others(s);
@@ -500,6 +513,8 @@ typedef struct tape {
     size_t size;
     int64_t waited_ns;
     bool busy, expects, counts_only;
+    bool urges; /* its neighbour, when it polls */
+    bool asked; /* when its last turn ended */
     unsigned poll_work;
     mir_loop *runs_meanwhile; /* has a turn while this one sleeps */
 } tape;
@@ -525,6 +540,7 @@ static unsigned tape_poll(void *context, unsigned budget)
     (void)budget;
     tape *t = context;
     tape_add(t, 'p');
+    if (t->urges) mir_loop_urge(t->loop, t->loop->id == 0 ? 1 : 0);
     return t->poll_work;
 }
 
@@ -545,6 +561,7 @@ static void tape_turn_end(void *context)
 {
     tape *t = context;
     tape_add(t, 'e');
+    t->asked = t->loop->asked;
     unsigned other = t->loop->id == 0 ? 1 : 0;
     if (t->loop->count > 1) mir_loop_settle(t->loop, other, mir_loop_handled(t->loop, other));
 }
@@ -741,12 +758,37 @@ static void a_lazy_message_wakes_its_receiver_when_it_is_urged(void **state)
     tape *from = &p.tapes[0], *to = &p.tapes[1];
     mir_mpsc_node message;
     assert_int_equal(mir_loop_send(from->loop, 1, &message, MIR_TRAFFIC_LAZY), MIR_OK);
-    mir_loop_urge(from->loop, 1);
-    /* The receiver looked before this reached it: it sleeps while the sender ends its turn. */
     mir_loop_drain(to->loop);
+    /* The receiver sleeps already when the sender urges it. */
+    from->urges = true;
     to->runs_meanwhile = from->loop;
     mir_loop_turn(to->loop, true, long_sleep_ns);
+    assert_int_equal(to->loop->stats.sleeps, 1);
     assert_string_equal(from->text, "wpek");
+    assert_true(to->asked);
+    pair_close(&p);
+}
+
+/* It has drained the message, and would sleep until what it staged for it is due. */
+static void a_loop_that_is_asked_to_settle_does_not_sleep(void **state)
+{
+    (void)state;
+    pair p;
+    pair_open(&p, 0);
+    tape *from = &p.tapes[0], *to = &p.tapes[1];
+    mir_mpsc_node message;
+    assert_int_equal(mir_loop_send(from->loop, 1, &message, MIR_TRAFFIC_LAZY), MIR_OK);
+    mir_loop_turn(to->loop, false, 0);
+    assert_false(to->asked);
+    mir_loop_urge(from->loop, 1);
+    mir_loop_turn(to->loop, true, long_sleep_ns);
+    assert_int_equal(to->waited_ns, 0);
+    assert_int_equal(to->loop->stats.sleeps, 0);
+    assert_true(to->asked);
+    /* Once. */
+    mir_loop_turn(to->loop, true, long_sleep_ns);
+    assert_int_equal(to->waited_ns, long_sleep_ns);
+    assert_false(to->asked);
     pair_close(&p);
 }
 
@@ -1015,6 +1057,7 @@ int main(void)
         cmocka_unit_test(a_loop_with_overflow_does_not_sleep),
         cmocka_unit_test(a_sleeper_is_woken_for_what_comes_out_of_the_overflow),
         cmocka_unit_test(a_lazy_message_wakes_its_receiver_when_it_is_urged),
+        cmocka_unit_test(a_loop_that_is_asked_to_settle_does_not_sleep),
         cmocka_unit_test(an_awake_loop_is_not_woken),
         cmocka_unit_test(a_mesh_of_one_needs_no_neighbours),
         cmocka_unit_test(every_message_arrives_once_in_order_and_settles_after_its_effect),
