@@ -142,7 +142,7 @@ static void check_command(const mir_cli_command *command)
     if (!own_help)
         for (const mir_cli_option *each = mir_cli_global_group.options; each->id != MIR_OPT_NONE;
              each++)
-            seen[count++] = each;
+            if (!mir_cli_shadows(command, each)) seen[count++] = each;
     for (size_t i = 0; i < count; i++) {
         assert_true(seen[i]->synonym || seen[i]->help != NULL);
         assert_true(seen[i]->choices == NULL || seen[i]->value != NULL);
@@ -158,6 +158,36 @@ static void check_command(const mir_cli_command *command)
         assert_ptr_equal(mir_cli_find(command->children, each->name), each);
         check_command(each);
     }
+}
+
+/* `mir command send --timeout` is of the devices, not of the request. */
+static void an_option_of_a_command_takes_the_place_of_a_global_one(void **state)
+{
+    (void)state;
+    char *words[] = {(char[]){"mir"}, (char[]){"command"}, (char[]){"send"}, (char[]){"--timeo=3s"},
+                     NULL};
+    assert_int_equal(mir_cli_parse(4, words, &line), MIR_EXIT_OK);
+    assert_string_equal(mir_cli_value(&line.args, MIR_OPT_TIMEOUT), "3s");
+    size_t global = 0;
+    for (const mir_cli_option *each = mir_cli_global_group.options; each->id != MIR_OPT_NONE;
+         each++)
+        if (mir_cli_shadows(line.command, each)) {
+            assert_int_equal(each->id, MIR_OPT_TIMEOUT);
+            global++;
+        }
+    assert_int_equal(global, 1);
+}
+
+/* The commands of a device are listed once in the man page. */
+static void commands_below_device_are_those_of_the_first_level(void **state)
+{
+    (void)state;
+    const mir_cli_command *device = mir_cli_find(mir_cli_root.children, "dev");
+    const mir_cli_command *below = mir_cli_find(device->children, "cmd");
+    assert_ptr_equal(mir_cli_same_as(below), mir_cli_find(mir_cli_root.children, "command"));
+    assert_ptr_equal(mir_cli_find(below->children, "send")->run, mir_cli_command_send);
+    assert_null(mir_cli_same_as(mir_cli_same_as(below)));
+    assert_null(mir_cli_same_as(device));
 }
 
 static void the_table_is_sound(void **state)
@@ -205,6 +235,8 @@ int main(void)
         cmocka_unit_test(targets_pair_names_with_their_namespaces),
         cmocka_unit_test(a_star_is_everything_but_was_said),
         cmocka_unit_test(pairs_keep_the_last_of_a_key_and_commas_can_be_escaped),
+        cmocka_unit_test(an_option_of_a_command_takes_the_place_of_a_global_one),
+        cmocka_unit_test(commands_below_device_are_those_of_the_first_level),
         cmocka_unit_test(the_table_is_sound),
         cmocka_unit_test(the_examples_parse),
     };

@@ -361,12 +361,12 @@ static int print_retention(const MirApi__V1__EventRetention *from)
                                             mir_cli_text_colours(stdout), NULL);
     mir_cli_table_free(table);
     if (status != MIR_OK) return mir_cli_fail("no memory for the table");
-    (void)printf("\n%" PRIu64 " events are stored", from->events);
+    (void)printf("\n%" PRIu64 " event%s stored", from->events, from->events == 1 ? " is" : "s are");
     if (from->oldest != NULL) {
         mir_cli_when_age(mir_timestamp_ns(from->oldest), now_ns, text, sizeof text);
         (void)printf(", the oldest from %s", text);
     }
-    (void)printf("; %" PRIu64 " were removed", from->removed);
+    (void)printf("; %" PRIu64 " %s removed", from->removed, from->removed == 1 ? "was" : "were");
     if (from->last_run != NULL) {
         mir_cli_when_age(mir_timestamp_ns(from->last_run), now_ns, text, sizeof text);
         (void)printf(", last looked %s", text);

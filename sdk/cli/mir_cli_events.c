@@ -161,22 +161,25 @@ MIR_MUST_CHECK static mir_status make_targets(const MirApi__V1__EventTarget *fil
 mir_status mir_cli_events_query(const mir_cli_args *args, mir_arena *arena,
                                 mir_cli_event_query *query, mir_error *error)
 {
-    MirApi__V1__EventTarget filters = MIR_API__V1__EVENT_TARGET__INIT;
+    MirApi__V1__EventTarget *filters = mir_arena_alloc(arena, sizeof *filters);
     mir_cli_targets *devices = mir_arena_alloc(arena, sizeof *devices);
-    if (devices == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, no_memory);
+    if (filters == NULL || devices == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, no_memory);
+    mir_api__v1__event_target__init(filters);
     mir_status status = mir_cli_target_parse(args, arena, devices, error);
-    if (status == MIR_OK) status = read_filters(args, arena, &filters, error);
+    if (status == MIR_OK) status = read_filters(args, arena, filters, error);
     if (status != MIR_OK) return status;
     mir_cli_event_query out = {
-        .stated = devices->stated ||
-                  filters.n_reasons + filters.n_types + filters.n_actors + filters.n_outcomes > 0 ||
-                  filters.text != NULL || filters.filter_date != NULL,
+        .stated =
+            devices->stated ||
+            filters->n_reasons + filters->n_types + filters->n_actors + filters->n_outcomes > 0 ||
+            filters->text != NULL || filters->filter_date != NULL,
         .devices = devices,
+        .filters = filters,
     };
     for (size_t i = 0; i < devices->count; i++)
         out.by_name |= devices->items[i]->n_names > 0 &&
                        !has_star(devices->items[i]->names, devices->items[i]->n_names);
-    status = make_targets(&filters, devices, false, arena, &out, error);
+    status = make_targets(filters, devices, false, arena, &out, error);
     if (status == MIR_OK) *query = out;
     return status;
 }
@@ -311,7 +314,7 @@ int mir_cli_events_newest(mir_cli_session *session, const mir_cli_event_query *q
         status = ask_pages(session, query->items[i], before, want, &out, &error);
     if (status == MIR_OK && out.count == 0 && query->by_name && query->count > 0) {
         mir_cli_event_query gone = *query;
-        status = make_targets(query->items[0], query->devices, true, arena, &gone, &error);
+        status = make_targets(query->filters, query->devices, true, arena, &gone, &error);
         for (size_t i = 0; status == MIR_OK && i < gone.count; i++)
             status = ask_pages(session, gone.items[i], before, want, &out, &error);
         keep_named(&out, query->devices);

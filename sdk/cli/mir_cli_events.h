@@ -27,6 +27,7 @@ typedef struct mir_cli_event_query {
     bool stated;  /* something narrows it, be it only a star */
     bool by_name; /* devices were named, and may be gone */
     const mir_cli_targets *devices;
+    const MirApi__V1__EventTarget *filters; /* what is the same for every target */
 } mir_cli_event_query;
 
 typedef struct mir_cli_events {
