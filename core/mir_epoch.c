@@ -5,15 +5,7 @@
 #include <stdlib.h>
 
 #include "mir_assert.h"
-
-#ifdef MIR_TSAN
-#include <sanitizer/tsan_interface.h>
-#define ANNOTATE_RELEASE(address) __tsan_release((void *)(address))
-#define ANNOTATE_ACQUIRE(address) __tsan_acquire((void *)(address))
-#else
-#define ANNOTATE_RELEASE(address) ((void)(address))
-#define ANNOTATE_ACQUIRE(address) ((void)(address))
-#endif
+#include "mir_tsan.h"
 
 enum { RECORDS_MAX = 128 };
 
@@ -74,7 +66,7 @@ void mir_epoch_enter(mir_epoch_record *record)
 
 void mir_epoch_leave(mir_epoch_record *record)
 {
-    ANNOTATE_RELEASE(&reads_ended);
+    MIR_TSAN_RELEASE(&reads_ended);
     (void)ck_epoch_end(&record->record, NULL);
 }
 
@@ -83,7 +75,7 @@ static void dispatch(ck_epoch_entry_t *entry)
     mir_epoch_entry *ours = (mir_epoch_entry *)(void *)entry;
     /* Every reader's leave happened before; it may have been as late as during the poll, so an
      * annotation in front of that would miss it. */
-    ANNOTATE_ACQUIRE(&reads_ended);
+    MIR_TSAN_ACQUIRE(&reads_ended);
     ours->free_fn(ours);
 }
 

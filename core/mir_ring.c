@@ -6,15 +6,7 @@
 #include <stdlib.h>
 
 #include "mir_assert.h"
-
-#ifdef MIR_TSAN
-#include <sanitizer/tsan_interface.h>
-#define ANNOTATE_RELEASE(address) __tsan_release((void *)(address))
-#define ANNOTATE_ACQUIRE(address) __tsan_acquire((void *)(address))
-#else
-#define ANNOTATE_RELEASE(address) ((void)(address))
-#define ANNOTATE_ACQUIRE(address) ((void)(address))
-#endif
+#include "mir_tsan.h"
 
 struct mir_ring {
     struct ck_ring ring;
@@ -54,7 +46,7 @@ void mir_ring_destroy(mir_ring *ring)
 mir_status mir_ring_push(mir_ring *ring, void *message)
 {
     MIR_ASSERT(message != NULL);
-    ANNOTATE_RELEASE(ring);
+    MIR_TSAN_RELEASE(ring);
     if (!ck_ring_enqueue_spsc(&ring->ring, ring->slots, message)) return MIR_E_FULL;
     ring->pushed++;
     return MIR_OK;
@@ -63,7 +55,7 @@ mir_status mir_ring_push(mir_ring *ring, void *message)
 mir_status mir_ring_pop(mir_ring *ring, void **message)
 {
     if (!ck_ring_dequeue_spsc(&ring->ring, ring->slots, message)) return MIR_E_EMPTY;
-    ANNOTATE_ACQUIRE(ring);
+    MIR_TSAN_ACQUIRE(ring);
     MIR_ASSERT(*message != NULL);
     ring->popped++;
     return MIR_OK;
@@ -86,7 +78,7 @@ uint64_t mir_ring_popped(const mir_ring *ring)
 
 void mir_ring_consumed_set(mir_ring *ring, uint64_t count)
 {
-    ANNOTATE_RELEASE(&ring->consumed);
+    MIR_TSAN_RELEASE(&ring->consumed);
     /* Release pairs with the acquire in mir_ring_consumed. */
     atomic_store_explicit(&ring->consumed, count, memory_order_release);
 }
@@ -94,6 +86,6 @@ void mir_ring_consumed_set(mir_ring *ring, uint64_t count)
 uint64_t mir_ring_consumed(const mir_ring *ring)
 {
     uint64_t count = atomic_load_explicit(&ring->consumed, memory_order_acquire);
-    ANNOTATE_ACQUIRE(&ring->consumed);
+    MIR_TSAN_ACQUIRE(&ring->consumed);
     return count;
 }
