@@ -7,6 +7,7 @@
 #include "mir_api/v1/tlm.pb-c.h"
 #include "mir_clock.h"
 #include "mir_pbwire.h"
+#include "mir_utf8.h"
 
 /* The tags that are written, (number << 3 | wire type); see tlm.proto. */
 enum {
@@ -60,7 +61,7 @@ static bool is_plain(mir_view text)
 {
     for (size_t i = 0; i < text.size; i++)
         if (text.data[i] == 0 || text.data[i] >= 0x80)
-            return memchr(text.data, 0, text.size) == NULL && mir_pbwire_is_utf8(text);
+            return memchr(text.data, 0, text.size) == NULL && mir_utf8_valid(text);
     return true;
 }
 
@@ -71,7 +72,7 @@ static size_t sequence_bytes(mir_view text, size_t at)
     if (lead < 0x80) return lead == 0 ? 0 : 1;
     size_t size = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
     if (size > text.size - at) return 0;
-    return mir_pbwire_is_utf8(mir_view_of(text.data + at, size)) ? size : 0;
+    return mir_utf8_valid(mir_view_of(text.data + at, size)) ? size : 0;
 }
 
 static size_t clean_bytes(mir_view text)

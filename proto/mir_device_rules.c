@@ -8,38 +8,6 @@ enum { SHOWN_BYTES_MAX = 100 };
 #define SHOWN(view)                                                                                \
     (int)((view).size > SHOWN_BYTES_MAX ? SHOWN_BYTES_MAX : (view).size), (const char *)(view).data
 
-bool mir_utf8_valid(mir_view text)
-{
-    size_t i = 0;
-    while (i < text.size) {
-        uint8_t c = text.data[i];
-        if (c < 0x80) {
-            i++;
-            continue;
-        }
-        size_t more;
-        uint32_t least, code;
-        if (c >= 0xc2 && c <= 0xdf) {
-            more = 1, least = 0x80, code = c & 0x1f;
-        } else if (c >= 0xe0 && c <= 0xef) {
-            more = 2, least = 0x800, code = c & 0x0f;
-        } else if (c >= 0xf0 && c <= 0xf4) {
-            more = 3, least = 0x10000, code = c & 0x07;
-        } else {
-            return false;
-        }
-        if (text.size - i <= more) return false;
-        for (size_t k = 1; k <= more; k++) {
-            uint8_t next = text.data[i + k];
-            if ((next & 0xc0) != 0x80) return false;
-            code = code << 6 | (next & 0x3f);
-        }
-        if (code < least || code > 0x10ffff || (code >= 0xd800 && code <= 0xdfff)) return false;
-        i += more + 1;
-    }
-    return true;
-}
-
 /* C0, DEL and C1 (U+0080 to U+009F, in valid UTF-8 always c2 80 to c2 9f). */
 static bool has_control(mir_view text)
 {

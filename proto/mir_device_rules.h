@@ -13,6 +13,7 @@
 
 #include "mir_limits.h"
 #include "mir_status.h"
+#include "mir_utf8.h"
 #include "mir_view.h"
 
 enum {
@@ -42,9 +43,6 @@ MIR_MUST_CHECK mir_status mir_device_label_check(mir_view key, mir_view value, m
 MIR_MUST_CHECK mir_status mir_device_annotation_check(mir_view key, mir_view value,
                                                       mir_error *error);
 MIR_MUST_CHECK mir_status mir_device_package_check(mir_view package, mir_error *error);
-
-/* Well-formed UTF-8 without surrogates and overlong forms. */
-bool mir_utf8_valid(mir_view text);
 
 /* The pattern language of targets: no `*` is exact, otherwise an anchored glob in which `*` is any
  * run of bytes. Time is bounded by the product of both lengths. */

@@ -12,6 +12,7 @@
 #include "mir_json_known.h"
 #include "mir_json_text.h"
 #include "mir_pbwire.h"
+#include "mir_utf8.h"
 
 typedef struct reader {
     const uint8_t *start;
@@ -739,23 +740,6 @@ static mir_status read_field_mask(reader *in)
 
 /* Fields */
 
-static uint32_t wire_type(mir_schema_kind kind)
-{
-    switch (kind) {
-    case MIR_KIND_DOUBLE:
-    case MIR_KIND_FIXED64:
-    case MIR_KIND_SFIXED64: return MIR_PBWIRE_FIXED64;
-    case MIR_KIND_FLOAT:
-    case MIR_KIND_FIXED32:
-    case MIR_KIND_SFIXED32: return MIR_PBWIRE_FIXED32;
-    case MIR_KIND_STRING:
-    case MIR_KIND_BYTES:
-    case MIR_KIND_GROUP:
-    case MIR_KIND_MESSAGE: return MIR_PBWIRE_BYTES;
-    default: return MIR_PBWIRE_VARINT;
-    }
-}
-
 static bool takes_null(const mir_schema_field *field)
 {
     if (field->message != NULL) return mir_json_known_of(field->message) == MIR_KNOWN_VALUE;
@@ -773,7 +757,7 @@ static mir_status read_value(reader *in, const mir_schema_message *message,
                              bool keep_default) // NOLINT(misc-no-recursion)
 {
     const size_t before = in->out->size;
-    put_tag(in, field, wire_type(field->kind));
+    put_tag(in, field, mir_schema_wire_type(field->kind));
     const size_t start = in->out->size;
     if (field->message != NULL) {
         TRY(read_message(in, field->message));
@@ -820,7 +804,7 @@ static mir_status read_list(reader *in, const mir_schema_message *message,
 static mir_status put_key(reader *in, const uint8_t *place, const mir_schema_message *message,
                           const mir_schema_field *field, const mir_schema_field *key, mir_view text)
 {
-    put_tag(in, key, wire_type(key->kind));
+    put_tag(in, key, mir_schema_wire_type(key->kind));
     if (key->kind == MIR_KIND_STRING) {
         mir_pbwire_put_varint(in->out, text.size);
         mir_bytes_view(in->out, text);
@@ -1023,7 +1007,7 @@ mir_status mir_json_to_proto(const mir_schema_message *message, mir_view text, m
         return mir_error_set(error, MIR_E_TOO_LARGE, "more than %d bytes of JSON",
                              MIR_JSON_TEXT_BYTES_MAX);
     }
-    if (!mir_pbwire_is_utf8(text)) {
+    if (!mir_utf8_valid(text)) {
         return mir_error_set(error, MIR_E_INVALID, "syntax error: the text is not UTF-8");
     }
     mir_pbwire all = mir_pbwire_of(text);

@@ -10,6 +10,7 @@
 #include "mir_json_known.h"
 #include "mir_json_text.h"
 #include "mir_pbwire.h"
+#include "mir_utf8.h"
 
 enum {
     PIECES_MAX = 1 << 20,
@@ -76,23 +77,6 @@ static mir_status check_size(writer *out)
     return MIR_OK;
 }
 
-static uint32_t wire_type(mir_schema_kind kind)
-{
-    switch (kind) {
-    case MIR_KIND_DOUBLE:
-    case MIR_KIND_FIXED64:
-    case MIR_KIND_SFIXED64: return MIR_PBWIRE_FIXED64;
-    case MIR_KIND_FLOAT:
-    case MIR_KIND_FIXED32:
-    case MIR_KIND_SFIXED32: return MIR_PBWIRE_FIXED32;
-    case MIR_KIND_STRING:
-    case MIR_KIND_BYTES:
-    case MIR_KIND_MESSAGE: return MIR_PBWIRE_BYTES;
-    case MIR_KIND_GROUP: return MIR_PBWIRE_GROUP;
-    default: return MIR_PBWIRE_VARINT;
-    }
-}
-
 /* Checking */
 
 typedef struct checker {
@@ -102,7 +86,7 @@ typedef struct checker {
 
 static bool packed_is_sound(mir_schema_kind kind, mir_view bytes)
 {
-    uint32_t type = wire_type(kind);
+    uint32_t type = mir_schema_wire_type(kind);
     if (type == MIR_PBWIRE_FIXED32) return bytes.size % 4 == 0;
     if (type == MIR_PBWIRE_FIXED64) return bytes.size % 8 == 0;
     mir_pbwire wire = mir_pbwire_of(bytes);
@@ -138,7 +122,7 @@ static mir_status check_fields(checker *with, const mir_schema_message *message,
         if (!mir_pbwire_next(&wire, &tag, &value, &bytes)) return malformed(with->error, message);
         const mir_schema_field *field = mir_schema_field_by_number(message, tag >> 3);
         if (field == NULL) continue;
-        const uint32_t type = wire_type(field->kind);
+        const uint32_t type = mir_schema_wire_type(field->kind);
         if ((tag & 7) == type && seen != NULL) seen[field - message->fields] = 1;
         if ((tag & 7) != MIR_PBWIRE_BYTES) continue;
         if (type != MIR_PBWIRE_BYTES) {
@@ -147,7 +131,7 @@ static mir_status check_fields(checker *with, const mir_schema_message *message,
             }
         } else if (field->kind == MIR_KIND_MESSAGE) {
             TRY(check_message(with, field->message, bytes, depth + 1));
-        } else if (field->kind == MIR_KIND_STRING && !mir_pbwire_is_utf8(bytes)) {
+        } else if (field->kind == MIR_KIND_STRING && !mir_utf8_valid(bytes)) {
             return mir_error_set(with->error, MIR_E_INVALID,
                                  "proto: field %s.%s contains invalid UTF-8", message->name,
                                  field->name);
@@ -433,7 +417,7 @@ static mir_status put_wrapper(writer *out, const mir_schema_message *message, mi
         uint64_t value;
         mir_view bytes;
         if (!mir_pbwire_next(&wire, &tag, &value, &bytes)) return malformed(out->error, message);
-        if (tag != mir_pbwire_make_tag(1, wire_type(field->kind))) continue;
+        if (tag != mir_pbwire_make_tag(1, mir_schema_wire_type(field->kind))) continue;
         kept = value;
         kept_bytes = bytes;
     }
@@ -484,7 +468,7 @@ static mir_status take_apart(writer *out, const mir_schema_message *message, mir
         }
         const mir_schema_field *field = mir_schema_field_by_number(message, tag >> 3);
         if (field == NULL || field->kind == MIR_KIND_GROUP) continue;
-        uint32_t type = wire_type(field->kind);
+        uint32_t type = mir_schema_wire_type(field->kind);
         found.is_packed =
             field->is_repeated && type != MIR_PBWIRE_BYTES && (tag & 7) == MIR_PBWIRE_BYTES;
         if ((tag & 7) != type && !found.is_packed) continue;
@@ -555,7 +539,7 @@ static mir_status put_packed(writer *out, const mir_schema_message *message,
         uint64_t value = 0;
         uint32_t narrow = 0;
         bool is_sound;
-        switch (wire_type(field->kind)) {
+        switch (mir_schema_wire_type(field->kind)) {
         case MIR_PBWIRE_FIXED32:
             is_sound = mir_pbwire_fixed32(&wire, &narrow);
             value = narrow;
@@ -810,8 +794,7 @@ mir_status mir_json_from_proto(const mir_schema_message *message, mir_view paylo
     mir_status status = put_message(&out, message, payload);
     if (status == MIR_OK) status = check_size(&out);
     /* A schema with a google.protobuf.Value of its own may have let other bytes through. */
-    if (status == MIR_OK &&
-        !mir_pbwire_is_utf8(mir_view_from(mir_bytes_as_view(text), out.start))) {
+    if (status == MIR_OK && !mir_utf8_valid(mir_view_from(mir_bytes_as_view(text), out.start))) {
         status = malformed(error, message);
     }
     if (status != MIR_OK) {

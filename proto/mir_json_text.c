@@ -9,26 +9,11 @@
 
 #include "mir_clock.h"
 #include "mir_timestamp.h"
+#include "mir_utf8.h"
 
 #define DURATION_SECONDS_MAX INT64_C(315576000000)
 
 enum { NANOS_MAX = 999999999 };
-
-/* The length of the well-formed UTF-8 sequence at the start of `text`, 0 if there is none. */
-static size_t utf8_sequence(mir_view text)
-{
-    const uint8_t *p = text.data;
-    if (p[0] < 0x80) return 1;
-    if (p[0] >= 0xc2 && p[0] <= 0xdf && text.size >= 2 && (p[1] & 0xc0) == 0x80) return 2;
-    if (p[0] >= 0xe0 && p[0] <= 0xef && text.size >= 3 && (p[1] & 0xc0) == 0x80 &&
-        (p[2] & 0xc0) == 0x80 && !(p[0] == 0xe0 && p[1] < 0xa0) && !(p[0] == 0xed && p[1] >= 0xa0))
-        return 3;
-    if (p[0] >= 0xf0 && p[0] <= 0xf4 && text.size >= 4 && (p[1] & 0xc0) == 0x80 &&
-        (p[2] & 0xc0) == 0x80 && (p[3] & 0xc0) == 0x80 && !(p[0] == 0xf0 && p[1] < 0x90) &&
-        !(p[0] == 0xf4 && p[1] >= 0x90))
-        return 4;
-    return 0;
-}
 
 /* What stands for the character at the start of `rest`, whose length comes back in *size; null when
  * it stands for itself. `form` has room for an escape. */
@@ -56,7 +41,7 @@ static const char *escaped(mir_view rest, mir_json_escape escape, size_t *size, 
     default:
         if (byte < 0x20) break;
         if (byte < 0x80 || escape == MIR_JSON_ESCAPE_NEEDED) return NULL;
-        size_t sequence = utf8_sequence(rest);
+        size_t sequence = mir_utf8_sequence(rest);
         if (sequence == 0) return escape == MIR_JSON_ESCAPE_LENIENT ? "\xef\xbf\xbd" : NULL;
         *size = sequence;
         if (sequence != 3 || byte != 0xe2 || rest.data[1] != 0x80) return NULL;

@@ -118,29 +118,3 @@ void mir_pbwire_put_length(mir_bytes *bytes, size_t start)
     memmove(bytes->data + start + head, bytes->data + start, size);
     memcpy(bytes->data + start, length, head);
 }
-
-bool mir_pbwire_is_utf8(mir_view text)
-{
-    size_t i = 0;
-    while (i < text.size) {
-        uint8_t lead = text.data[i];
-        if (lead < 0x80) {
-            i++;
-            continue;
-        }
-        size_t more = lead >= 0xf0 ? 3 : lead >= 0xe0 ? 2 : 1;
-        if (lead < 0xc2 || lead > 0xf4 || more > text.size - i - 1) return false;
-        uint32_t point = lead & (0x3fu >> more);
-        for (size_t k = 1; k <= more; k++) {
-            uint8_t byte = text.data[i + k];
-            if ((byte & 0xc0) != 0x80) return false;
-            point = point << 6 | (byte & 0x3f);
-        }
-        if ((more == 2 && (point < 0x800 || (point >= 0xd800 && point <= 0xdfff))) ||
-            (more == 3 && (point < 0x10000 || point > 0x10ffff))) {
-            return false;
-        }
-        i += more + 1;
-    }
-    return true;
-}

@@ -120,7 +120,4 @@ void mir_pbwire_put_bytes(mir_bytes *bytes, uint32_t number, mir_view value);
 /* Puts the length of what was appended since `start` before it. */
 void mir_pbwire_put_length(mir_bytes *bytes, size_t start);
 
-/* Whether the bytes are UTF-8 without surrogates and overlong forms. */
-bool mir_pbwire_is_utf8(mir_view text);
-
 #endif

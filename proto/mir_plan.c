@@ -81,23 +81,6 @@ static mir_plan_code scalar_code(mir_schema_kind kind)
     return MIR_OP_MESSAGE;
 }
 
-static uint32_t wire_type(mir_schema_kind kind)
-{
-    switch (kind) {
-    case MIR_KIND_DOUBLE:
-    case MIR_KIND_FIXED64:
-    case MIR_KIND_SFIXED64: return MIR_PBWIRE_FIXED64;
-    case MIR_KIND_FLOAT:
-    case MIR_KIND_FIXED32:
-    case MIR_KIND_SFIXED32: return MIR_PBWIRE_FIXED32;
-    case MIR_KIND_STRING:
-    case MIR_KIND_BYTES:
-    case MIR_KIND_MESSAGE: return MIR_PBWIRE_BYTES;
-    case MIR_KIND_GROUP: return MIR_PBWIRE_GROUP;
-    default: return MIR_PBWIRE_VARINT;
-    }
-}
-
 static mir_column_type column_type(mir_schema_kind kind)
 {
     switch (kind) {
@@ -212,8 +195,8 @@ static mir_status compile_map(compiler *with, const mir_schema_field *field, mir
     mir_plan_pair *pair = mir_arena_alloc(&with->plan->arena, sizeof *pair);
     if (pair == NULL) return no_memory(with);
     *pair = (mir_plan_pair){
-        .tags = {mir_pbwire_make_tag(1, wire_type(key->kind)),
-                 mir_pbwire_make_tag(2, wire_type(value->kind))},
+        .tags = {mir_pbwire_make_tag(1, mir_schema_wire_type(key->kind)),
+                 mir_pbwire_make_tag(2, mir_schema_wire_type(value->kind))},
         .codes = {scalar_code(key->kind), scalar_code(value->kind)},
         .key_is_unsigned = column_type(key->kind) == MIR_COLUMN_U64,
     };
@@ -278,10 +261,10 @@ static mir_status compile_time(compiler *with, const mir_schema_field *field, mi
     mir_plan_op *ops = mir_arena_alloc(&plan->arena, 2 * sizeof *ops);
     if (node == NULL || ops == NULL) return no_memory(with);
     for (uint32_t i = 0; i < 2; i++) {
-        ops[i] =
-            (mir_plan_op){.tag = mir_pbwire_make_tag(parts[i]->number, wire_type(parts[i]->kind)),
-                          .code = (uint8_t)scalar_code(parts[i]->kind),
-                          .slot = i};
+        ops[i] = (mir_plan_op){
+            .tag = mir_pbwire_make_tag(parts[i]->number, mir_schema_wire_type(parts[i]->kind)),
+            .code = (uint8_t)scalar_code(parts[i]->kind),
+            .slot = i};
     }
     node->op_count = 2;
     index_ops(node, ops);
@@ -349,7 +332,7 @@ static mir_status compile_list(compiler *with, frame_builder *frame, node_builde
     op.element = scalar_code(field->kind);
     op.type = column_type(field->kind);
     status = put_op(with, to, op);
-    if (status != MIR_OK || wire_type(field->kind) == MIR_PBWIRE_BYTES) return status;
+    if (status != MIR_OK || mir_schema_wire_type(field->kind) == MIR_PBWIRE_BYTES) return status;
     op.code = MIR_OP_LIST_PACKED;
     op.tag = mir_pbwire_make_tag(field->number, MIR_PBWIRE_BYTES);
     return put_op(with, to, op);
@@ -360,7 +343,7 @@ static mir_status compile_field(compiler *with, frame_builder *frame, node_build
                                 const mir_schema_field *time) // NOLINT(misc-no-recursion)
 {
     if (field->kind == MIR_KIND_GROUP) return MIR_OK;
-    mir_plan_op op = {.tag = mir_pbwire_make_tag(field->number, wire_type(field->kind))};
+    mir_plan_op op = {.tag = mir_pbwire_make_tag(field->number, mir_schema_wire_type(field->kind))};
     if (field == time) {
         bool is_time = false;
         mir_status status = compile_time(with, field, &op, &is_time);

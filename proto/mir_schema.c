@@ -5,7 +5,25 @@
 
 #include "mir_assert.h"
 #include "mir_hash.h"
+#include "mir_pbwire.h"
 #include "mir_schema_internal.h"
+
+uint32_t mir_schema_wire_type(mir_schema_kind kind)
+{
+    switch (kind) {
+    case MIR_KIND_DOUBLE:
+    case MIR_KIND_FIXED64:
+    case MIR_KIND_SFIXED64: return MIR_PBWIRE_FIXED64;
+    case MIR_KIND_FLOAT:
+    case MIR_KIND_FIXED32:
+    case MIR_KIND_SFIXED32: return MIR_PBWIRE_FIXED32;
+    case MIR_KIND_STRING:
+    case MIR_KIND_BYTES:
+    case MIR_KIND_MESSAGE: return MIR_PBWIRE_BYTES;
+    case MIR_KIND_GROUP: return MIR_PBWIRE_GROUP;
+    default: return MIR_PBWIRE_VARINT;
+    }
+}
 
 const mir_schema_symbol *mir_schema_lookup(const mir_schema_table *table, mir_view name)
 {

@@ -46,6 +46,9 @@ typedef enum mir_schema_kind {
     MIR_KIND_SINT64,
 } mir_schema_kind;
 
+/* How values of a kind lie on the wire when they are not packed: MIR_PBWIRE_… */
+uint32_t mir_schema_wire_type(mir_schema_kind kind);
+
 /* mir.device.v1.MessageType */
 typedef enum mir_schema_message_type {
     MIR_MESSAGE_UNSPECIFIED = 0,

@@ -9,6 +9,7 @@
 #include "mir_hash.h"
 #include "mir_pbwire.h"
 #include "mir_schema_internal.h"
+#include "mir_utf8.h"
 
 #define BYTES(number)  ((uint32_t)(number) << 3 | MIR_PBWIRE_BYTES)
 #define VARINT(number) ((uint32_t)(number) << 3 | MIR_PBWIRE_VARINT)
@@ -100,7 +101,7 @@ static mir_status copy_text(loader *load, mir_view text, const char *what, const
         return mir_error_set(load->error, MIR_E_TOO_LARGE, "\"%s\": %s is longer than %zu bytes",
                              where, what, size_max);
     }
-    if (!mir_pbwire_is_utf8(text) || (text.size > 0 && memchr(text.data, 0, text.size) != NULL)) {
+    if (!mir_utf8_valid(text) || (text.size > 0 && memchr(text.data, 0, text.size) != NULL)) {
         return mir_error_set(load->error, MIR_E_INVALID, "\"%s\": %s is not text", where, what);
     }
     *copy = mir_arena_strdup(&load->schema->arena, text);

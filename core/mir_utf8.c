@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "mir_utf8.h"
+
+size_t mir_utf8_sequence(mir_view text)
+{
+    uint8_t lead = text.data[0];
+    if (lead < 0x80) return 1;
+    size_t more = lead >= 0xf0 ? 3 : lead >= 0xe0 ? 2 : 1;
+    if (lead < 0xc2 || lead > 0xf4 || more >= text.size) return 0;
+    uint32_t point = lead & (0x3fu >> more);
+    for (size_t k = 1; k <= more; k++) {
+        uint8_t byte = text.data[k];
+        if ((byte & 0xc0) != 0x80) return 0;
+        point = point << 6 | (byte & 0x3f);
+    }
+    if ((more == 2 && (point < 0x800 || (point >= 0xd800 && point <= 0xdfff))) ||
+        (more == 3 && (point < 0x10000 || point > 0x10ffff)))
+        return 0;
+    return more + 1;
+}
+
+bool mir_utf8_valid(mir_view text)
+{
+    size_t i = 0;
+    while (i < text.size) {
+        if (text.data[i] < 0x80) {
+            i++;
+            continue;
+        }
+        size_t size = mir_utf8_sequence(mir_view_from(text, i));
+        if (size == 0) return false;
+        i += size;
+    }
+    return true;
+}
