@@ -20,6 +20,8 @@
 #define SYSTEM_FILE     "/etc/mir/mir.yaml"
 #define VARIABLE_PREFIX "MIR__"
 
+static const int64_t EVENTS_KEPT_NS = INT64_C(90) * 24 * 3600 * 1000000000;
+
 enum {
     ARENA_BYTES_MAX = 64 * 1024 * 1024, /* aliases can make a small file large */
     SPIN_US_MANY_CORES = 50,
@@ -319,6 +321,49 @@ MIR_MUST_CHECK static mir_status read_users(const struct origin *source, const y
     return MIR_OK;
 }
 
+MIR_MUST_CHECK static mir_status read_retention(const struct origin *source,
+                                                const yaml_node_t *node)
+{
+    char accepted[256];
+    mir_config_key_accepted(mir_config_key_find("events.retention"), accepted, sizeof accepted);
+    if (!is_mapping(node)) return refuse(source, node, "events.retention: expected %s", accepted);
+    yaml_node_pair_t *pairs = node->data.mapping.pairs.start;
+    size_t count = (size_t)(node->data.mapping.pairs.top - pairs);
+    if (count > MIR_CONFIG_KEEP_MAX)
+        return refuse(source, node, "events.retention: more than %d reasons", MIR_CONFIG_KEEP_MAX);
+    mir_config_keep *list = mir_arena_alloc(&source->config->arena, (count + 1) * sizeof *list);
+    if (list == NULL) return no_memory(source);
+    int64_t default_ns = source->config->events.default_keep_ns;
+    size_t used = 0;
+    for (size_t i = 0; i < count; i++) {
+        const yaml_node_t *key = node_at(source, pairs[i].key);
+        const yaml_node_t *value = node_at(source, pairs[i].value);
+        const char *name = scalar_text(key), *text = scalar_text(value);
+        if (name == NULL || name[0] == '\0')
+            return refuse(source, node, "events.retention: expected %s", accepted);
+        mir_error reason = {.text = "expected a duration such as 90d, or 0 for ever"};
+        int64_t keep_ns = 0;
+        bool for_ever = text != NULL && strcmp(text, "0") == 0;
+        if (!for_ever && (text == NULL || is_null(value) ||
+                          mir_config_parse_duration(text, &keep_ns, &reason) != MIR_OK))
+            return refuse(source, value, "events.retention: %s: %s", name, reason.text);
+        if (strcmp(name, "default") == 0) {
+            default_ns = keep_ns;
+            continue;
+        }
+        for (size_t other = 0; other < used; other++)
+            if (strcmp(list[other].name, name) == 0)
+                return refuse(source, key, "events.retention: %s is given twice", name);
+        list[used].keep_ns = keep_ns;
+        list[used].name = mir_arena_strdup(&source->config->arena, mir_view_cstr(name));
+        if (list[used++].name == NULL) return no_memory(source);
+    }
+    source->config->events.retention = list;
+    source->config->events.retention_count = used;
+    source->config->events.default_keep_ns = default_ns;
+    return MIR_OK;
+}
+
 MIR_MUST_CHECK static mir_status read_scalar(const struct origin *source, const mir_config_key *key,
                                              const yaml_node_t *node, const char *text)
 {
@@ -332,6 +377,7 @@ MIR_MUST_CHECK static mir_status read_value(const struct origin *source, const m
                                             const yaml_node_t *node)
 {
     if (key->kind == MIR_CONFIG_USERS) return read_users(source, node);
+    if (key->kind == MIR_CONFIG_RETENTION) return read_retention(source, node);
     if (key->kind == MIR_CONFIG_PERMISSIONS)
         return read_permissions(source, node, &source->config->auth.default_permissions);
     return read_scalar(source, key, node, is_null(node) ? NULL : scalar_text(node));
@@ -577,7 +623,8 @@ MIR_MUST_CHECK static mir_status set_from_variable(mir_config *config, const cha
 
 mir_status mir_config_init_defaults(mir_config *config, mir_error *error)
 {
-    mir_config result = {.arena = {.bytes_max = ARENA_BYTES_MAX}};
+    mir_config result = {.arena = {.bytes_max = ARENA_BYTES_MAX},
+                         .events = {.default_keep_ns = EVENTS_KEPT_NS}};
     for (size_t i = 0; i < mir_config_key_count; i++) {
         const mir_config_key *key = &mir_config_keys[i];
         if (key->fallback == NULL) continue;

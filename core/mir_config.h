@@ -29,6 +29,7 @@
 enum {
     MIR_CONFIG_FILE_BYTES_MAX = 4 * 1024 * 1024,
     MIR_CONFIG_LIST_MAX = 65536,
+    MIR_CONFIG_KEEP_MAX = 63,
     MIR_CONFIG_HOST_BYTES = 48, /* a numeric IPv6 address with its terminator */
 };
 
@@ -83,6 +84,12 @@ typedef struct mir_config_listen {
     bool ipv6;
     bool loopback;
 } mir_config_listen;
+
+/* How long something is kept, by a name of its kind. */
+typedef struct mir_config_keep {
+    char *name;
+    int64_t keep_ns; /* 0: for ever */
+} mir_config_keep;
 
 typedef struct mir_config {
     mir_arena arena; /* owns every string and list below */
@@ -140,6 +147,11 @@ typedef struct mir_config {
         int64_t retention_age_ns;     /* 0: keep for ever */
         int64_t retention_size_bytes; /* 0: no bound */
     } telemetry;
+    struct {
+        mir_config_keep *retention; /* by reason; without `default` */
+        size_t retention_count;
+        int64_t default_keep_ns;
+    } events;
     struct {
         mir_config_sync sync;
         int64_t map_size_bytes;

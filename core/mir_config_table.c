@@ -113,6 +113,10 @@ const mir_config_key mir_config_keys[] = {
      36500 * DAY, NULL, NULL, "Telemetry older than this is deleted; 0 keeps it for ever."},
     {"telemetry.retention.size", MIR_CONFIG_SIZE, AT(telemetry.retention_size_bytes), "0", 0,
      1024 * TIB, NULL, NULL, "The oldest telemetry is deleted beyond this size; 0 is no bound."},
+    {"events.retention", MIR_CONFIG_RETENTION, AT(events), NULL, 0, 0, NULL, NULL,
+     "How long events are kept, by their reason; `default` is that of all others: 90d unless it is\n"
+     "given. 0 is for ever. Example:\n"
+     "  retention: {default: 30d, DeviceOnline: 7d, DeviceOffline: 7d, DeviceDeleted: 0}"},
     {"state.sync", MIR_CONFIG_CHOICE, AT(state.sync), "commit", 0, 0, sync_modes, NULL,
      "commit: whatever was answered with ok survives a power cut. interval and off are for\n"
      "benchmarks: a power cut may then lose changes that were answered with ok."},
@@ -144,7 +148,8 @@ bool mir_config_is_section(const char *name)
 
 bool mir_config_key_is_scalar(const mir_config_key *key)
 {
-    return key->kind != MIR_CONFIG_PERMISSIONS && key->kind != MIR_CONFIG_USERS;
+    return key->kind != MIR_CONFIG_PERMISSIONS && key->kind != MIR_CONFIG_USERS &&
+           key->kind != MIR_CONFIG_RETENTION;
 }
 
 /* The shortest exact spelling: a whole number of the largest unit that divides it. */
@@ -209,6 +214,11 @@ void mir_config_key_accepted(const mir_config_key *key, char *text, size_t size)
         break;
     case MIR_CONFIG_USERS:
         (void)snprintf(text, size, "a list of {user: .., password: .., permissions: {..}}");
+        break;
+    case MIR_CONFIG_RETENTION:
+        (void)snprintf(text, size,
+                       "a time for each reason, such as {default: 90d, DeviceOnline: "
+                       "7d}; 0 is for ever");
         break;
     }
 }
@@ -360,7 +370,8 @@ MIR_MUST_CHECK static mir_status set_scalar(const mir_config_key *key, mir_confi
         return MIR_OK;
     }
     case MIR_CONFIG_PERMISSIONS:
-    case MIR_CONFIG_USERS: break;
+    case MIR_CONFIG_USERS:
+    case MIR_CONFIG_RETENTION: break;
     }
     return mir_error_set(error, MIR_E_INVALID, "\"%.64s\" is a single value", text);
 }

@@ -24,6 +24,7 @@ typedef enum mir_config_kind {
     MIR_CONFIG_LISTEN,   /* mir_config_listen */
     MIR_CONFIG_PERMISSIONS,
     MIR_CONFIG_USERS,
+    MIR_CONFIG_RETENTION, /* mir_config_retention */
 } mir_config_kind;
 
 typedef struct mir_config_key {

@@ -407,6 +407,34 @@ static void broken_users_are_refused_where_they_stand(void **state)
     refused_at("auth:\n  default_permissions: {allow_responses: maybe}\n", 2, "true, false or");
 }
 
+static void retention_is_a_time_for_each_reason(void **state)
+{
+    (void)state;
+    static const int64_t day_ns = INT64_C(24) * 3600 * 1000000000;
+    mir_config config = loaded("ping: {max: 3}\n");
+    assert_int_equal(config.events.default_keep_ns, 90 * day_ns);
+    assert_int_equal(config.events.retention_count, 0);
+    mir_config_free(&config);
+    config = loaded("events:\n  retention: {default: 30d, DeviceOnline: 36h, DeviceDeleted: 0}\n");
+    assert_int_equal(config.events.default_keep_ns, 30 * day_ns);
+    assert_int_equal(config.events.retention_count, 2);
+    assert_string_equal(config.events.retention[0].name, "DeviceOnline");
+    assert_int_equal(config.events.retention[0].keep_ns, day_ns + day_ns / 2);
+    assert_string_equal(config.events.retention[1].name, "DeviceDeleted");
+    assert_int_equal(config.events.retention[1].keep_ns, 0);
+    mir_error error = {.text = ""};
+    /* The later one replaces the reasons; a default that it does not give stays. */
+    assert_int_equal(mir_config_set(&config, "events.retention", "{A: 1d}", &error), MIR_OK);
+    assert_int_equal(config.events.retention_count, 1);
+    assert_int_equal(config.events.default_keep_ns, 30 * day_ns);
+    mir_config_free(&config);
+    refused_at("events:\n  retention: 90d\n", 2, "such as {default: 90d");
+    refused_at("events:\n  retention: {default: soon}\n", 2, "default: ");
+    refused_at("events:\n  retention: {default: }\n", 2, "expected a duration");
+    refused_at("events:\n  retention: {default: 5}\n", 2, "has no unit");
+    refused_at("events:\n  retention: {A: 1d, A: 2d}\n", 2, "A");
+}
+
 static void settings_take_flow_values_and_plain_text(void **state)
 {
     (void)state;
@@ -628,6 +656,7 @@ int main(void)
         cmocka_unit_test(aliases_cannot_make_a_config_of_any_size),
         cmocka_unit_test(users_are_read_with_their_permissions),
         cmocka_unit_test(broken_users_are_refused_where_they_stand),
+        cmocka_unit_test(retention_is_a_time_for_each_reason),
         cmocka_unit_test(settings_take_flow_values_and_plain_text),
         cmocka_unit_test(a_broken_variable_is_named_and_one_for_devices_ignored),
         cmocka_unit_test(everybody_may_connect_only_when_that_was_written_out),
