@@ -61,7 +61,7 @@ static uint32_t hash_part(uint64_t hash)
 
 uint32_t mir_event_hash(mir_view text)
 {
-    return text.size == 0 ? 0 : hash_part(mir_hash_view(text));
+    return text.size == 0 ? 0 : hash_part(mir_hash_fixed(text.data, text.size));
 }
 
 uint32_t mir_event_hash_device(mir_view name_space, mir_view name)
@@ -73,7 +73,7 @@ uint32_t mir_event_hash_device(mir_view name_space, mir_view name)
     if (name_space.size != 0) memcpy(pair, name_space.data, name_space.size);
     pair[name_space.size] = 0;
     memcpy(pair + name_space.size + 1, name.data, name.size);
-    return hash_part(mir_hash_bytes(pair, name_space.size + 1 + name.size));
+    return hash_part(mir_hash_fixed(pair, name_space.size + 1 + name.size));
 }
 
 static mir_view second_token(mir_view route)
