@@ -40,6 +40,11 @@ typedef enum mir_function {
     MIR_TLM_QUERY,
     MIR_SYS_STATUS,
     MIR_EVENT_PUBLISHED,
+    MIR_EVT_LIST,
+    MIR_EVT_DELETE,
+    MIR_EVT_VERIFY,
+    MIR_EVT_RETENTION,
+    MIR_EVT_HISTORY,
     MIR_FUNCTION_COUNT,
 } mir_function;
 

@@ -4,7 +4,9 @@
 #include <stdio.h>
 
 #include "mir_api/v1/core.pb-c.h"
+#include "mir_event_store.h"
 #include "mir_events.h"
+#include "mir_log.h"
 
 /* --- changes -------------------------------------------------------------------------------- */
 
@@ -137,6 +139,25 @@ void mir_core_delete(mir_request *request)
 
 /* --- list ----------------------------------------------------------------------------------- */
 
+enum { EVENTS_LISTED = 5 };
+
+/* The newest events of each device; a list without them is better than none. */
+static void attach_events(mir_request *request, MirStore__V1__DeviceRecord **records,
+                          MirApi__V1__Device **devices, size_t count)
+{
+    mir_event_brief *briefs;
+    mir_error error = {{0}};
+    if (mir_event_newest(request->hub->state, records, count, EVENTS_LISTED, &request->arena,
+                         &briefs, &error) != MIR_OK) {
+        mir_log_error("events of devices cannot be listed: %s", error.text);
+        return;
+    }
+    for (size_t i = 0; i < count; i++) {
+        devices[i]->status->events = briefs[i].events;
+        devices[i]->status->n_events = briefs[i].count;
+    }
+}
+
 void mir_core_list(mir_request *request)
 {
     MirApi__V1__ListDeviceRequest *input;
@@ -153,6 +174,7 @@ void mir_core_list(mir_request *request)
         if (status == MIR_OK) {
             list.n_devices = count;
             mir_hub_attach_problems(request->hub, list.devices, count, &request->arena);
+            if (input->include_events) attach_events(request, records, list.devices, count);
             MirApi__V1__ListDeviceResponse response = MIR_API__V1__LIST_DEVICE_RESPONSE__INIT;
             response.response_case = MIR_API__V1__LIST_DEVICE_RESPONSE__RESPONSE_OK;
             response.ok = &list;

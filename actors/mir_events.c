@@ -111,8 +111,7 @@ void mir_events_of_changes(mir_hub *hub, const mir_state_request *state, mir_vie
             break;
         }
         char actor[MIR_DEVICE_ID_BYTES_MAX + 16] = "server";
-        if (change->by_device)
-            (void)snprintf(actor, sizeof actor, "device %s", record->device_id);
+        if (change->by_device) (void)snprintf(actor, sizeof actor, "device %s", record->device_id);
         mir_events_add(hub,
                        &(mir_device_event){.device_id = record->device_id,
                                            .name = record->name,

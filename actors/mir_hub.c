@@ -14,6 +14,7 @@
 #include "mir_cmd_service.h"
 #include "mir_core_service.h"
 #include "mir_event_intake.h"
+#include "mir_evt_service.h"
 #include "mir_hash.h"
 #include "mir_log.h"
 #include "mir_nats.h"
@@ -26,12 +27,14 @@
 enum { QUERY_WORKERS = 2, QUERY_NICE = 19 };
 
 const mir_request_handler mir_request_handlers[MIR_FUNCTION_COUNT] = {
-    [MIR_CORE_CREATE] = mir_core_create,  [MIR_CORE_CREATES] = mir_core_creates,
-    [MIR_CORE_UPDATE] = mir_core_update,  [MIR_CORE_DELETE] = mir_core_delete,
-    [MIR_CORE_LIST] = mir_core_list,      [MIR_CORE_SCHEMA] = mir_core_schema,
-    [MIR_CMD_LIST] = mir_cmd_list,        [MIR_CMD_SEND] = mir_cmd_send,
-    [MIR_TLM_LIST] = mir_tlm_list,        [MIR_TLM_QUERY] = mir_tlm_query,
-    [MIR_SYS_STATUS] = mir_status_report,
+    [MIR_CORE_CREATE] = mir_core_create,     [MIR_CORE_CREATES] = mir_core_creates,
+    [MIR_CORE_UPDATE] = mir_core_update,     [MIR_CORE_DELETE] = mir_core_delete,
+    [MIR_CORE_LIST] = mir_core_list,         [MIR_CORE_SCHEMA] = mir_core_schema,
+    [MIR_CMD_LIST] = mir_cmd_list,           [MIR_CMD_SEND] = mir_cmd_send,
+    [MIR_TLM_LIST] = mir_tlm_list,           [MIR_TLM_QUERY] = mir_tlm_query,
+    [MIR_SYS_STATUS] = mir_status_report,    [MIR_EVT_LIST] = mir_evt_list,
+    [MIR_EVT_DELETE] = mir_evt_delete,       [MIR_EVT_VERIFY] = mir_evt_verify,
+    [MIR_EVT_RETENTION] = mir_evt_retention, [MIR_EVT_HISTORY] = mir_evt_history,
 };
 
 typedef struct service_name {
@@ -40,12 +43,14 @@ typedef struct service_name {
 } service_name;
 
 static const service_name client_services[] = {
-    {"core", "create", MIR_CORE_CREATE}, {"core", "creates", MIR_CORE_CREATES},
-    {"core", "update", MIR_CORE_UPDATE}, {"core", "delete", MIR_CORE_DELETE},
-    {"core", "list", MIR_CORE_LIST},     {"core", "schema", MIR_CORE_SCHEMA},
-    {"cmd", "list", MIR_CMD_LIST},       {"cmd", "send", MIR_CMD_SEND},
-    {"tlm", "list", MIR_TLM_LIST},       {"tlm", "query", MIR_TLM_QUERY},
-    {"sys", "status", MIR_SYS_STATUS},
+    {"core", "create", MIR_CORE_CREATE},     {"core", "creates", MIR_CORE_CREATES},
+    {"core", "update", MIR_CORE_UPDATE},     {"core", "delete", MIR_CORE_DELETE},
+    {"core", "list", MIR_CORE_LIST},         {"core", "schema", MIR_CORE_SCHEMA},
+    {"cmd", "list", MIR_CMD_LIST},           {"cmd", "send", MIR_CMD_SEND},
+    {"tlm", "list", MIR_TLM_LIST},           {"tlm", "query", MIR_TLM_QUERY},
+    {"sys", "status", MIR_SYS_STATUS},       {"evt", "list", MIR_EVT_LIST},
+    {"evt", "delete", MIR_EVT_DELETE},       {"evt", "verify", MIR_EVT_VERIFY},
+    {"evt", "retention", MIR_EVT_RETENTION}, {"evt", "history", MIR_EVT_HISTORY},
 };
 
 static const service_name device_services[] = {
@@ -290,9 +295,15 @@ mir_status mir_hub_create(const mir_config *config, mir_shard *const *shards, un
     if (config->state.sync != MIR_CONFIG_SYNC_COMMIT)
         mir_log_warn("state.sync is not `commit`: what a reply said is done may be lost in a power "
                      "cut");
-    mir_state_options state_options = {.path = path,
-                                       .map_bytes = (uint64_t)config->state.map_size_bytes,
-                                       .sync = syncs[config->state.sync]};
+    mir_event_rule rules[MIR_CONFIG_KEEP_MAX];
+    for (size_t i = 0; i < config->events.retention_count; i++)
+        rules[i] =
+            (mir_event_rule){config->events.retention[i].name, config->events.retention[i].keep_ns};
+    mir_state_options state_options = {
+        .path = path,
+        .map_bytes = (uint64_t)config->state.map_size_bytes,
+        .sync = syncs[config->state.sync],
+        .retention = {rules, config->events.retention_count, config->events.default_keep_ns}};
     mir_status status = mir_state_open(&state_options, &fresh->state, error);
     if (status == MIR_OK) {
         (void)snprintf(path, sizeof path, "%s/telemetry", config->data);

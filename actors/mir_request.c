@@ -175,7 +175,9 @@ void mir_request_begin(mir_shard *shard, const mir_message *message)
         mir_request_finish(request);
         return;
     }
-    mir_request_continue(request, handler, message->function == MIR_TLM_QUERY);
+    bool is_long = message->function == MIR_TLM_QUERY || message->function == MIR_EVT_VERIFY ||
+                   message->function == MIR_EVT_HISTORY;
+    mir_request_continue(request, handler, is_long);
 }
 
 static void state_done(mir_state_request *state, void *context)

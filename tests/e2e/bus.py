@@ -104,6 +104,11 @@ SERVICES = {
     "core.schema": ("RefreshDeviceSchemaRequest", "RefreshDeviceSchemaResponse"),
     "cmd.list": ("SendListCommandsRequest", "SendListCommandsResponse"),
     "cmd.send": ("SendCommandRequest", "SendCommandResponse"),
+    "evt.list": ("ListEventsRequest", "ListEventsResponse"),
+    "evt.delete": ("DeleteEventRequest", "DeleteEventReponse"),
+    "evt.verify": ("VerifyEventsRequest", "VerifyEventsResponse"),
+    "evt.retention": ("EventRetentionRequest", "EventRetentionResponse"),
+    "evt.history": ("DeviceHistoryRequest", "DeviceHistoryResponse"),
 }
 
 
