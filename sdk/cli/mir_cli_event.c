@@ -21,6 +21,7 @@ enum {
     SHOWN_MAX = 5,
     COUNTED_MAX = 10000,
     HASH_BYTES = 32,
+    DAY_S = 24 * 60 * 60,
 };
 
 static const char *format_of(const mir_cli_args *args, const char *usual)
@@ -348,8 +349,11 @@ static int print_retention(const MirApi__V1__EventRetention *from)
     mir_cli_table_column(table, "KEPT", NULL, MIR_TABLE_FIXED);
     for (size_t i = 0; i < from->n_rules; i++) {
         uint64_t seconds = from->rules[i]->keep_seconds;
-        (void)snprintf(text, sizeof text, "for ever");
-        if (seconds > 0)
+        if (seconds == 0)
+            (void)snprintf(text, sizeof text, "for ever");
+        else if (seconds % DAY_S == 0)
+            (void)snprintf(text, sizeof text, "%" PRIu64 "d", seconds / DAY_S);
+        else
             mir_cli_when_span(seconds < INT64_MAX / MIR_NS_PER_S ? (int64_t)seconds * MIR_NS_PER_S
                                                                  : INT64_MAX,
                               text, sizeof text);

@@ -499,12 +499,12 @@ json_t *mir_cli_events_json(const MirApi__V1__Event *event)
     return out;
 }
 
-/* The time of day for today, else the date: short, and never mistaken for one another. */
-static void short_time(int64_t wall_ns, int64_t now_ns, bool utc, char *text, size_t size)
+/* Never mistaken for one another: a time of day is of today. */
+void mir_cli_events_when(const MirApi__V1__Event *event, bool utc, char *text, size_t size)
 {
     struct tm at, now;
-    time_t at_s = (time_t)(wall_ns / MIR_NS_PER_S);
-    time_t now_s = (time_t)(now_ns / MIR_NS_PER_S);
+    time_t at_s = (time_t)(mir_cli_events_time(event) / MIR_NS_PER_S);
+    time_t now_s = (time_t)(mir_clock_wall_ns() / MIR_NS_PER_S);
     (void)(utc ? gmtime_r(&at_s, &at) : localtime_r(&at_s, &at));
     (void)(utc ? gmtime_r(&now_s, &now) : localtime_r(&now_s, &now));
     if (at.tm_year != now.tm_year)
@@ -536,8 +536,7 @@ static mir_cli_table_tone tone_of(const MirApi__V1__Event *event)
     return warning || mir_cli_events_failed(event) ? MIR_TONE_BAD : MIR_TONE_PLAIN;
 }
 
-static void add_row(mir_cli_table *table, const MirApi__V1__Event *event, bool wide, bool utc,
-                    int64_t now_ns)
+static void add_row(mir_cli_table *table, const MirApi__V1__Event *event, bool wide, bool utc)
 {
     char text[512];
     const MirApi__V1__EventSpec *spec = event->spec;
@@ -549,7 +548,7 @@ static void add_row(mir_cli_table *table, const MirApi__V1__Event *event, bool w
     if (wide)
         mir_cli_when_clock(mir_cli_events_time(event), true, 3, utc, text, sizeof text);
     else
-        short_time(mir_cli_events_time(event), now_ns, utc, text, sizeof text);
+        mir_cli_events_when(event, utc, text, sizeof text);
     mir_cli_table_cell(table, MIR_TONE_PLAIN, text);
     mir_cli_table_cell(table, tone_of(event), spec != NULL ? or_empty(spec->reason) : "");
     mir_cli_events_device(event, text, sizeof text);
@@ -578,8 +577,7 @@ static int print_table(const mir_cli_events *events, bool wide, bool utc)
         mir_cli_table_column(table, "ADDRESS", NULL, MIR_TABLE_TEXT);
     }
     mir_cli_table_column(table, "MESSAGE", NULL, MIR_TABLE_TEXT);
-    int64_t now_ns = mir_clock_wall_ns();
-    for (size_t i = 0; i < events->count; i++) add_row(table, events->items[i], wide, utc, now_ns);
+    for (size_t i = 0; i < events->count; i++) add_row(table, events->items[i], wide, utc);
     mir_status status =
         mir_cli_table_print(table, stdout, wide ? 0 : mir_cli_text_terminal_columns(stdout),
                             mir_cli_text_colours(stdout), NULL);
@@ -618,8 +616,7 @@ static void print_columns(const MirApi__V1__Event *event, bool wide, bool utc)
     const char *actor = audit != NULL ? or_empty(audit->actor) : "";
     bool colours = mir_cli_text_colours(stdout);
     size_t columns = wide ? 0 : mir_cli_text_terminal_columns(stdout);
-    int64_t now_ns = mir_clock_wall_ns();
-    short_time(mir_cli_events_time(event), now_ns, utc, time, sizeof time);
+    mir_cli_events_when(event, utc, time, sizeof time);
     mir_cli_events_device(event, device, sizeof device);
     message_text(event, message, sizeof message);
     mir_bytes head = {0};

@@ -55,6 +55,9 @@ int64_t mir_cli_events_time(const MirApi__V1__Event *event);
 bool mir_cli_events_failed(const MirApi__V1__Event *event);
 void mir_cli_events_device(const MirApi__V1__Event *event, char *text, size_t size);
 
+/* When it happened: the time of day for today, else the date, short. */
+void mir_cli_events_when(const MirApi__V1__Event *event, bool utc, char *text, size_t size);
+
 json_t *mir_cli_events_json(const MirApi__V1__Event *event);
 /* The formats table, wide, json and yaml. */
 int mir_cli_events_print(const mir_cli_events *events, const char *format, bool utc);

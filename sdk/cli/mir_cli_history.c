@@ -26,7 +26,12 @@ static void change_text(const MirApi__V1__EventChange *change, mir_bytes *out)
     mir_bytes_u8(out, '\0');
 }
 
-static void add_row(mir_cli_table *table, const MirApi__V1__Event *event, bool first, bool utc,
+typedef struct form {
+    bool wide;
+    bool utc;
+} form;
+
+static void add_row(mir_cli_table *table, const MirApi__V1__Event *event, bool first, form how,
                     const char *what)
 {
     char text[64] = "";
@@ -36,31 +41,34 @@ static void add_row(mir_cli_table *table, const MirApi__V1__Event *event, bool f
     if (first && sequence > 0) (void)snprintf(text, sizeof text, "%" PRIu64, sequence);
     mir_cli_table_cell(table, MIR_TONE_DIM, text);
     text[0] = '\0';
-    if (first) mir_cli_when_clock(mir_cli_events_time(event), true, 0, utc, text, sizeof text);
+    if (first && how.wide)
+        mir_cli_when_clock(mir_cli_events_time(event), true, 3, how.utc, text, sizeof text);
+    else if (first)
+        mir_cli_events_when(event, how.utc, text, sizeof text);
     mir_cli_table_cell(table, MIR_TONE_PLAIN, text);
     mir_cli_table_cell(table, MIR_TONE_STRONG, first && spec != NULL ? or_empty(spec->reason) : "");
     mir_cli_table_cell(table, MIR_TONE_PLAIN, first && audit != NULL ? or_empty(audit->actor) : "");
     mir_cli_table_cell(table, mir_cli_events_failed(event) ? MIR_TONE_BAD : MIR_TONE_PLAIN, what);
 }
 
-static void add_event(mir_cli_table *table, const MirApi__V1__Event *event, bool utc)
+static void add_event(mir_cli_table *table, const MirApi__V1__Event *event, form how)
 {
     const MirApi__V1__EventAudit *audit = event->spec != NULL ? event->spec->audit : NULL;
     size_t changes = audit != NULL ? audit->n_changes : 0;
     if (changes == 0)
-        add_row(table, event, true, utc,
+        add_row(table, event, true, how,
                 audit != NULL && audit->error != NULL && audit->error[0] != '\0'
                     ? audit->error
                     : or_empty(event->spec != NULL ? event->spec->message : NULL));
     for (size_t i = 0; i < changes; i++) {
         mir_bytes text = {0};
         change_text(audit->changes[i], &text);
-        add_row(table, event, i == 0, utc, mir_bytes_ok(&text) ? (const char *)text.data : "");
+        add_row(table, event, i == 0, how, mir_bytes_ok(&text) ? (const char *)text.data : "");
         mir_bytes_free(&text);
     }
 }
 
-static int print_table(const MirApi__V1__DeviceHistory *from, bool wide, bool utc)
+static int print_table(const MirApi__V1__DeviceHistory *from, form how)
 {
     mir_cli_table *table = mir_cli_table_new();
     mir_cli_table_column(table, "SEQ", NULL, MIR_TABLE_NUMBER);
@@ -68,9 +76,9 @@ static int print_table(const MirApi__V1__DeviceHistory *from, bool wide, bool ut
     mir_cli_table_column(table, "REASON", NULL, MIR_TABLE_FIXED);
     mir_cli_table_column(table, "ACTOR", NULL, MIR_TABLE_TEXT);
     mir_cli_table_column(table, "CHANGE", NULL, MIR_TABLE_TEXT);
-    for (size_t i = 0; i < from->n_events; i++) add_event(table, from->events[i], utc);
+    for (size_t i = 0; i < from->n_events; i++) add_event(table, from->events[i], how);
     mir_status status =
-        mir_cli_table_print(table, stdout, wide ? 0 : mir_cli_text_terminal_columns(stdout),
+        mir_cli_table_print(table, stdout, how.wide ? 0 : mir_cli_text_terminal_columns(stdout),
                             mir_cli_text_colours(stdout), NULL);
     mir_cli_table_free(table);
     return status == MIR_OK ? MIR_EXIT_OK : mir_cli_fail("no memory for the table");
@@ -84,8 +92,8 @@ static int print_events(const MirApi__V1__DeviceHistory *from, const mir_cli_arg
         mir_cli_note("Nothing is stored of this device.");
         return MIR_EXIT_OK;
     }
-    if (strcmp(format, "table") == 0 || strcmp(format, "wide") == 0)
-        return print_table(from, strcmp(format, "wide") == 0, mir_cli_flag(args, MIR_OPT_UTC));
+    form how = {strcmp(format, "wide") == 0, mir_cli_flag(args, MIR_OPT_UTC)};
+    if (how.wide || strcmp(format, "table") == 0) return print_table(from, how);
     mir_cli_events events = {from->events, from->n_events, false};
     return mir_cli_events_print(&events, format, false);
 }

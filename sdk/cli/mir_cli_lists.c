@@ -100,9 +100,14 @@ static void add_state(mir_cli_table *table, const config_state *state, int64_t n
     age[0] = '\0';
     if (state->differs_since != NULL)
         mir_cli_when_age(mir_timestamp_ns(state->differs_since), now_ns, age, sizeof age);
-    const char *what = !wanted ? "not set" : !reported ? "not reported" : "differs";
+    char *ago = strstr(age, " ago");
+    if (ago != NULL) *ago = '\0';
+    const char *what = !wanted ? "not set" : !reported ? "unreported" : "differs";
     mir_cli_table_cellf(table, wanted ? MIR_TONE_BAD : MIR_TONE_DIM, "%s%s%s", what,
-                        age[0] != '\0' ? " since " : "", age);
+                        age[0] == '\0' ? ""
+                        : ago != NULL  ? " for "
+                                       : " from ",
+                        age);
 }
 
 static void add_device(mir_cli_table *table, const mir_cli_message_group *group,

@@ -182,7 +182,17 @@ static void explain(const mir_cli_results *results, size_t failed)
         mir_cli_note("%s: %s", first->device, first->error);
 }
 
-int mir_cli_result_conclude(const mir_cli_results *results, const char *format)
+/* Whether one device that cannot have it kept it from all: those that can were only checked. */
+static bool nothing_sent(const mir_cli_results *results, size_t failed)
+{
+    size_t checked = 0;
+    for (size_t i = 0; i < results->count; i++)
+        checked += strcmp(results->items[i].status, "validated") == 0 ||
+                   strcmp(results->items[i].status, "pending") == 0;
+    return failed > 0 && checked > 0 && checked + failed == results->count;
+}
+
+int mir_cli_result_conclude(const mir_cli_results *results, const char *format, bool sends)
 {
     size_t failed = 0;
     for (size_t i = 0; i < results->count; i++) failed += results->items[i].failed;
@@ -194,5 +204,7 @@ int mir_cli_result_conclude(const mir_cli_results *results, const char *format)
         else if (table)
             mir_cli_note("%zu devices.", results->count);
     }
+    if (sends && nothing_sent(results, failed))
+        mir_cli_note("Nothing was sent. --force-push sends to the devices that can have it.");
     return failed > 0 ? MIR_EXIT_FAILED : MIR_EXIT_OK;
 }

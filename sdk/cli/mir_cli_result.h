@@ -48,8 +48,9 @@ void mir_cli_result_stream(mir_cli_results *results, const mir_cli_result *resul
                            const char *format);
 /* Prints all, sorted, in the formats table, wide, json and yaml. */
 int mir_cli_result_print(mir_cli_results *results, const char *name_title, const char *format);
-/* Says on stderr how many failed, when there are several; returns the exit code. */
-int mir_cli_result_conclude(const mir_cli_results *results, const char *format);
+/* Says on stderr how many failed, when there are several, and what that means when it was to be
+ * sent and not only tried; returns the exit code. */
+int mir_cli_result_conclude(const mir_cli_results *results, const char *format, bool sends);
 /* The first error among them, or null. */
 const mir_cli_result *mir_cli_result_first_error(const mir_cli_results *results);
 

@@ -571,7 +571,9 @@ static int send_and_show(sender *from, mir_view payload)
     if (code == MIR_EXIT_OK && !streamed)
         code = mir_cli_result_print(
             &results, from->kind == MIR_MESSAGE_COMMAND ? "REPLY" : "PROPERTY", from->format);
-    if (code == MIR_EXIT_OK) code = mir_cli_result_conclude(&results, from->format);
+    if (code == MIR_EXIT_OK)
+        code = mir_cli_result_conclude(&results, from->format,
+                                       !mir_cli_flag(from->args, MIR_OPT_DRY_RUN));
     mir_cli_result_free(&results);
     return code;
 }
