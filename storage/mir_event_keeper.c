@@ -465,7 +465,7 @@ static mir_status copy_retention(const mir_event_retention *from, mir_event_rete
 }
 
 mir_status mir_event_keeper_start(mir_state *state, const mir_event_retention *retention,
-                                  mir_event_keeper **keeper, mir_error *error)
+                                  mir_error *error)
 {
     mir_event_keeper *started = calloc(1, sizeof *started);
     if (started == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
@@ -488,10 +488,8 @@ mir_status mir_event_keeper_start(mir_state *state, const mir_event_retention *r
     if (status != MIR_OK) {
         state->events = NULL;
         mir_event_keeper_free(started);
-        return status;
     }
-    *keeper = started;
-    return MIR_OK;
+    return status;
 }
 
 void mir_event_keeper_stop(mir_event_keeper *keeper)

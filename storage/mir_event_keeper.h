@@ -4,8 +4,8 @@
  * Why        Indexes and retention touch many pages in no order: in the commits of changes they would
  *            cost ten times the event. Here they run at nice 19, read snapshots, and hand the writer
  *            what is ready to be put, in slices that it is done with in a few milliseconds.
- * Ownership  The store owns its keeper, starts it behind the writer stops it before, and frees it
- *            behind: the writer may wake it to its end.
+ * Ownership  The store owns its keeper, starts it behind the writer and stops it before. It is
+ *            freed when the writer has ended, which may wake it until then.
  * Affinity   start, stop: the thread that opens and closes the store. wake: any thread.
  * Bounds     A slice: MIR_EVENT_INDEX_SLICE keys or MIR_EVENT_SLICE removals. Memory: a block's terms,
  *            about 3 MiB.
@@ -20,9 +20,10 @@ enum { MIR_EVENT_INDEX_SLICE = 2048 };
 
 typedef struct mir_event_keeper mir_event_keeper;
 
+/* Sets state->events before the thread looks for it. */
 MIR_MUST_CHECK mir_status mir_event_keeper_start(mir_state *state,
                                                  const mir_event_retention *retention,
-                                                 mir_event_keeper **keeper, mir_error *error);
+                                                 mir_error *error);
 /* The thread has ended; who completes a block may still wake it. */
 void mir_event_keeper_stop(mir_event_keeper *keeper);
 void mir_event_keeper_free(mir_event_keeper *keeper);

@@ -268,7 +268,7 @@ mir_status mir_state_open(const mir_state_options *options, mir_state **state, m
         status = mir_error_os(error, rc, "cannot start the state writer");
         goto failed;
     }
-    status = mir_event_keeper_start(opened, &options->retention, &opened->events, error);
+    status = mir_event_keeper_start(opened, &options->retention, error);
     if (status != MIR_OK) {
         mir_state_close(opened);
         return status;
