@@ -13,6 +13,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "mir_cfg_device.h"
 #include "mir_histogram.h"
 #include "mir_hub.h"
 #include "mir_letter.h"
@@ -28,6 +29,7 @@ typedef enum mir_function {
     MIR_DEVICE_SCHEMA,
     MIR_DEVICE_TELEMETRY,
     MIR_DEVICE_DESIRED,
+    MIR_DEVICE_REPORT,
     MIR_CORE_CREATE,
     MIR_CORE_CREATES,
     MIR_CORE_UPDATE,
@@ -36,6 +38,8 @@ typedef enum mir_function {
     MIR_CORE_SCHEMA,
     MIR_CMD_LIST,
     MIR_CMD_SEND,
+    MIR_CFG_LIST,
+    MIR_CFG_SEND,
     MIR_TLM_LIST,
     MIR_TLM_QUERY,
     MIR_SYS_STATUS,
@@ -87,11 +91,11 @@ typedef struct mir_actors {
     mir_map twins;
     mir_map asks;
     mir_map plans;
-    uint32_t loading;         /* activations under way */
-    uint32_t absent;          /* twins of devices that the store does not know */
-    size_t reading_bytes;     /* of schemas of devices that workers read */
-    uint32_t desired_waiting; /* requests for desired properties that are not answered yet */
-    mir_event_intake *intake; /* null before the first event */
+    uint32_t loading;          /* activations under way */
+    uint32_t absent;           /* twins of devices that the store does not know */
+    size_t reading_bytes;      /* of schemas of devices that workers read */
+    mir_cfg_intake properties; /* of devices: what they ask for and what they report */
+    mir_event_intake *intake;  /* null before the first event */
     mir_tlog_writer *log;
     mir_row row;
     size_t held_bytes;          /* of messages that wait in twins */

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "mir_api/v1/core.pb-c.h"
+#include "mir_cfg_update.h"
 #include "mir_event_store.h"
 #include "mir_events.h"
 #include "mir_log.h"
@@ -92,13 +93,20 @@ void mir_core_creates(mir_request *request)
 static void update_done(mir_request *request)
 {
     MirApi__V1__DeviceList list = MIR_API__V1__DEVICE_LIST__INIT;
-    if (report(request, MIR_STATE_UPDATED, &list.devices, &list.n_devices)) {
+    bool reported = report(request, MIR_STATE_UPDATED, &list.devices, &list.n_devices);
+    if (request->state.status == MIR_OK) mir_cfg_update_publish(request);
+    if (reported) {
         MirApi__V1__UpdateDeviceResponse response = MIR_API__V1__UPDATE_DEVICE_RESPONSE__INIT;
         response.response_case = MIR_API__V1__UPDATE_DEVICE_RESPONSE__RESPONSE_OK;
         response.ok = &list;
         mir_request_answer(request, &response.base);
     }
     mir_request_finish(request);
+}
+
+static void update_write(mir_request *request)
+{
+    mir_request_write(request, update_done);
 }
 
 void mir_core_update(mir_request *request)
@@ -110,7 +118,10 @@ void mir_core_update(mir_request *request)
     }
     request->state.op = MIR_STATE_UPDATE;
     request->state.update = input;
-    mir_request_write(request, update_done);
+    if (mir_cfg_update_has(input))
+        mir_cfg_update_check(request, input, update_write);
+    else
+        update_write(request);
 }
 
 static void delete_done(mir_request *request)

@@ -10,6 +10,7 @@
 #include "mir_actors.h"
 #include "mir_ask.h"
 #include "mir_assert.h"
+#include "mir_cfg_service.h"
 #include "mir_clock.h"
 #include "mir_cmd_service.h"
 #include "mir_core_service.h"
@@ -31,6 +32,7 @@ const mir_request_handler mir_request_handlers[MIR_FUNCTION_COUNT] = {
     [MIR_CORE_UPDATE] = mir_core_update,     [MIR_CORE_DELETE] = mir_core_delete,
     [MIR_CORE_LIST] = mir_core_list,         [MIR_CORE_SCHEMA] = mir_core_schema,
     [MIR_CMD_LIST] = mir_cmd_list,           [MIR_CMD_SEND] = mir_cmd_send,
+    [MIR_CFG_LIST] = mir_cfg_list,           [MIR_CFG_SEND] = mir_cfg_send,
     [MIR_TLM_LIST] = mir_tlm_list,           [MIR_TLM_QUERY] = mir_tlm_query,
     [MIR_SYS_STATUS] = mir_status_report,    [MIR_EVT_LIST] = mir_evt_list,
     [MIR_EVT_DELETE] = mir_evt_delete,       [MIR_EVT_VERIFY] = mir_evt_verify,
@@ -47,6 +49,7 @@ static const service_name client_services[] = {
     {"core", "update", MIR_CORE_UPDATE},     {"core", "delete", MIR_CORE_DELETE},
     {"core", "list", MIR_CORE_LIST},         {"core", "schema", MIR_CORE_SCHEMA},
     {"cmd", "list", MIR_CMD_LIST},           {"cmd", "send", MIR_CMD_SEND},
+    {"cfg", "list", MIR_CFG_LIST},           {"cfg", "send", MIR_CFG_SEND},
     {"tlm", "list", MIR_TLM_LIST},           {"tlm", "query", MIR_TLM_QUERY},
     {"sys", "status", MIR_SYS_STATUS},       {"evt", "list", MIR_EVT_LIST},
     {"evt", "delete", MIR_EVT_DELETE},       {"evt", "verify", MIR_EVT_VERIFY},
@@ -54,10 +57,9 @@ static const service_name client_services[] = {
 };
 
 static const service_name device_services[] = {
-    {"core", "hearthbeat", MIR_DEVICE_HEARTBEAT},
-    {"core", "schema", MIR_DEVICE_SCHEMA},
-    {"tlm", "proto", MIR_DEVICE_TELEMETRY},
-    {"cfg", "desiredproperties", MIR_DEVICE_DESIRED},
+    {"core", "hearthbeat", MIR_DEVICE_HEARTBEAT}, {"core", "schema", MIR_DEVICE_SCHEMA},
+    {"tlm", "proto", MIR_DEVICE_TELEMETRY},       {"cfg", "desiredproperties", MIR_DEVICE_DESIRED},
+    {"cfg", "proto", MIR_DEVICE_REPORT},
 };
 
 unsigned mir_hub_shard_of(const mir_hub *hub, mir_view device_id)
@@ -240,7 +242,12 @@ static mir_endpoint_kind classify(const mir_shard *shard, mir_message *message, 
 static void deliver(mir_shard *shard, const mir_message *message)
 {
     switch ((mir_endpoint_kind)message->endpoint) {
-    case MIR_ENDPOINT_DEVICE: mir_twin_receive(shard, message); break;
+    case MIR_ENDPOINT_DEVICE:
+        if (message->function == MIR_DEVICE_DESIRED || message->function == MIR_DEVICE_REPORT)
+            mir_cfg_receive(shard, message);
+        else
+            mir_twin_receive(shard, message);
+        break;
     case MIR_ENDPOINT_SERVICE:
         if (message->function == MIR_EVENT_PUBLISHED)
             mir_event_intake_take(shard, message);
@@ -421,6 +428,7 @@ void mir_hub_stop(mir_hub *hub)
         commit(shard);
         mir_ask_cancel_all(shard);
         mir_twin_free_all(shard);
+        mir_cfg_free_all(shard);
     }
     /* What is with workers and the writer comes home through the mailboxes. */
     while (atomic_load_explicit(&hub->in_flight, memory_order_acquire) != 0) {

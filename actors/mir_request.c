@@ -10,6 +10,7 @@
 #include "mir_log.h"
 #include "mir_origin.h"
 #include "mir_pb.h"
+#include "mir_resolve.h"
 #include "mir_twin.h"
 
 static void published(mir_shard *shard, mir_post *post)
@@ -31,6 +32,7 @@ static void published(mir_shard *shard, mir_post *post)
 
 void mir_request_finish(mir_request *request)
 {
+    mir_resolution_free(request->resolution); /* of one that ended early */
     request->post.run = published;
     mir_shard_post(request->shard, &request->post);
 }

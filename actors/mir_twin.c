@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "mir_api/v1/device.pb-c.h"
 #include "mir_ask.h"
 #include "mir_assert.h"
 #include "mir_clock.h"
@@ -44,13 +43,10 @@ typedef struct held {
     uint8_t bytes[]; /* name, payload */
 } held;
 
-/* A desired-properties request that waits for activation. */
-typedef struct desired {
-    struct desired *next;
-    mir_twin_waiter waiter;
-    uint32_t reply_size;
-    char reply[];
-} desired;
+/* In the order in which they came. */
+typedef struct waiters {
+    mir_twin_waiter *first, *last;
+} waiters;
 
 struct mir_twin {
     mir_map_node by_id;
@@ -76,9 +72,9 @@ struct mir_twin {
     series *series;
     held *held, *held_last;
     uint32_t held_count, held_bytes;
-    mir_twin_waiter *waiters;      /* for the schema */
-    desired *desired;              /* for activation */
-    mir_twin_waiter *pull_waiters; /* asked for a pull before activation */
+    waiters waiters;      /* for the schema that the device is asked for */
+    waiters await;        /* for what is under way: then the schema is known, or asked for */
+    waiters pull_waiters; /* asked for a pull before activation */
     uint8_t id_size;
     char id[];
 };
@@ -197,10 +193,26 @@ static void set_schema(mir_twin *twin, mir_known_schema schema)
     twin->schema = schema;
 }
 
+static void add_waiter(waiters *list, mir_twin_waiter *waiter)
+{
+    waiter->next = NULL;
+    if (list->last == NULL)
+        list->first = waiter;
+    else
+        list->last->next = waiter;
+    list->last = waiter;
+}
+
+static mir_twin_waiter *take_waiters(waiters *list)
+{
+    mir_twin_waiter *first = list->first;
+    *list = (waiters){0};
+    return first;
+}
+
 static void tell_waiters(mir_twin *twin, const char *error)
 {
-    mir_twin_waiter *waiter = twin->waiters;
-    twin->waiters = NULL;
+    mir_twin_waiter *waiter = take_waiters(&twin->waiters);
     while (waiter != NULL) {
         mir_twin_waiter *next = waiter->next;
         waiter->done(twin->shard, waiter, error);
@@ -208,18 +220,12 @@ static void tell_waiters(mir_twin *twin, const char *error)
     }
 }
 
-static void desired_free(mir_shard *shard, desired *d)
-{
-    mir_actors_of(shard)->desired_waiting--;
-    free(d);
-}
-
 /* Something is under way that will come back to this twin. */
 static bool is_busy(const mir_twin *twin)
 {
     return twin->state == LOADING || twin->writing || twin->pulling || twin->hello_parses ||
-           twin->beat_waits || twin->waiters != NULL || twin->pull_waiters != NULL ||
-           twin->desired != NULL;
+           twin->beat_waits || twin->waiters.first != NULL || twin->pull_waiters.first != NULL ||
+           twin->await.first != NULL;
 }
 
 static void set_state(mir_twin *twin, twin_state state)
@@ -241,11 +247,6 @@ static void free_twin(mir_twin *twin)
     mir_schema_unref(twin->schema.schema);
     mir_schema_unref(twin->hello.schema);
     mir_schema_unref(twin->taken.schema);
-    while (twin->desired != NULL) {
-        desired *next = twin->desired->next;
-        desired_free(twin->shard, twin->desired);
-        twin->desired = next;
-    }
     free(twin);
 }
 
@@ -260,7 +261,10 @@ void mir_twin_free_all(mir_shard *shard)
         /* Those who wait for an activation that never ends now count as operations that a stop
          * waits for. */
         twin->waiters = twin->pull_waiters;
-        twin->pull_waiters = NULL;
+        twin->pull_waiters = (waiters){0};
+        tell_waiters(twin, "the server is stopping");
+        twin->waiters = twin->await;
+        twin->await = (waiters){0};
         tell_waiters(twin, "the server is stopping");
         free_twin(twin);
     }
@@ -556,7 +560,7 @@ typedef struct loading {
     char id[];
 } loading;
 
-static void answer_desired(mir_twin *twin);
+static void end_await(mir_twin *twin);
 
 static void loaded(mir_shard *shard, mir_post *post)
 {
@@ -596,14 +600,13 @@ static void loaded(mir_shard *shard, mir_post *post)
         else
             twin->beat_waits = false;
     }
-    mir_twin_waiter *waiter = twin->pull_waiters;
-    twin->pull_waiters = NULL;
+    mir_twin_waiter *waiter = take_waiters(&twin->pull_waiters);
     while (waiter != NULL) {
         mir_twin_waiter *next = waiter->next;
         pull(twin, waiter);
         waiter = next;
     }
-    answer_desired(twin);
+    end_await(twin);
     settle_held(twin);
     if (twin->state == READY && twin->schema.schema == NULL && twin->held != NULL) pull(twin, NULL);
     if (twin->state == ABSENT && mir_actors_of(shard)->absent > MIR_TWINS_ABSENT_MAX &&
@@ -749,7 +752,7 @@ static void written(mir_shard *shard, mir_post *post)
     mir_twin *twin = find(shard, op->id_view);
     MIR_ASSERT(twin != NULL && twin->writing);
     /* Who waits for this answers from another shard, and not before the event. */
-    if (twin->waiters != NULL) mir_shard_flush_parcels(shard);
+    if (twin->waiters.first != NULL) mir_shard_flush_parcels(shard);
     twin->writing = false;
     /* What is being read may be from before this write. */
     if (twin->state == LOADING) twin->stale = true;
@@ -811,6 +814,7 @@ static void written(mir_shard *shard, mir_post *post)
         twin->taken = (mir_known_schema){0};
         take_schema(twin, schema);
     }
+    end_await(twin);
 }
 
 static void write_report(mir_job *job)
@@ -1002,6 +1006,7 @@ static void read_done(mir_shard *shard, mir_post *post)
         schema_failed(twin, text);
     }
     free(op);
+    end_await(twin);
 }
 
 static void read_run(mir_job *job)
@@ -1076,8 +1081,7 @@ static void pull(mir_twin *twin, mir_twin_waiter *waiter)
             waiter->done(twin->shard, waiter, "no device found to update");
             return;
         }
-        waiter->next = twin->waiters;
-        twin->waiters = waiter;
+        add_waiter(&twin->waiters, waiter);
     } else if (now_of(twin) < twin->pull_after_ns) {
         return;
     }
@@ -1114,90 +1118,56 @@ void mir_twin_pull(mir_shard *shard, mir_view device_id, mir_twin_waiter *waiter
         pull(twin, waiter);
         return;
     }
-    waiter->next = twin->pull_waiters;
-    twin->pull_waiters = waiter;
+    add_waiter(&twin->pull_waiters, waiter);
     if (twin->state == COLD) load(twin);
 }
 
-/* --- desired properties --------------------------------------------------------------------- */
+/* --- who waits until the device is known ------------------------------------------------------ */
 
-static void reply_desired(mir_shard *shard, mir_view reply, const char *error)
+const char mir_twin_unknown[] = "no device found with current targets criteria";
+
+/* Whether what is under way may yet register the device or bring its schema. */
+static bool is_settling(const mir_twin *twin)
 {
-    MirApi__V1__DeviceEncodedReportedProperties properties =
-        MIR_API__V1__DEVICE_ENCODED_REPORTED_PROPERTIES__INIT;
-    properties.has_encoding = 1;
-    properties.encoding = MIR_API__V1__ENCODING__ENCODING_PROTOBUF;
-    MirApi__V1__DeviceReportedPropertiesResponse response =
-        MIR_API__V1__DEVICE_REPORTED_PROPERTIES_RESPONSE__INIT;
-    if (error != NULL) {
-        response.response_case = MIR_API__V1__DEVICE_REPORTED_PROPERTIES_RESPONSE__RESPONSE_ERROR;
-        response.error = (char *)(uintptr_t)error;
-    } else {
-        response.response_case = MIR_API__V1__DEVICE_REPORTED_PROPERTIES_RESPONSE__RESPONSE_OK;
-        response.ok = &properties;
-    }
-    uint8_t packed[MIR_ERROR_TEXT_BYTES_MAX * 2];
-    if (protobuf_c_message_get_packed_size(&response.base) > sizeof packed) return;
-    size_t size = protobuf_c_message_pack(&response.base, packed);
-    char header[MIR_CHAIN_BLOCK_BYTES_MAX];
-    size_t header_size =
-        mir_chain_block(no_view, mir_hub_instance(mir_actors_of(shard)->hub), header);
-    (void)mir_shard_emit(shard, reply, no_view, mir_view_of(header, header_size),
-                         mir_view_of(packed, size));
+    return twin->state == COLD || twin->state == LOADING || twin->writing || twin->hello_parses ||
+           twin->beat_waits;
 }
 
-static void desired_schema_known(mir_shard *shard, mir_twin_waiter *waiter, const char *error)
+static void end_await(mir_twin *twin)
 {
-    desired *d = MIR_CONTAINER(waiter, desired, waiter);
-    if (!shard->stopping) {
-        char text[MIR_ERROR_TEXT_BYTES_MAX];
-        if (error != NULL)
-            (void)snprintf(text, sizeof text, "cannot reconcile device schema: %s", error);
-        reply_desired(shard, mir_view_of(d->reply, d->reply_size), error == NULL ? NULL : text);
-    }
-    desired_free(shard, d);
-}
-
-static void answer_desired(mir_twin *twin)
-{
-    desired *d = twin->desired;
-    twin->desired = NULL;
-    while (d != NULL) {
-        desired *next = d->next;
-        if (twin->state == ABSENT) {
-            reply_desired(twin->shard, mir_view_of(d->reply, d->reply_size),
-                          "no device found with current targets criteria");
-            desired_free(twin->shard, d);
-        } else if (twin->schema.schema != NULL) {
-            desired_schema_known(twin->shard, &d->waiter, NULL);
-        } else {
-            pull(twin, &d->waiter);
-        }
-        d = next;
+    if (twin->await.first == NULL || is_settling(twin)) return;
+    mir_twin_waiter *waiter = take_waiters(&twin->await);
+    while (waiter != NULL) {
+        mir_twin_waiter *next = waiter->next;
+        if (twin->state == ABSENT)
+            waiter->done(twin->shard, waiter, mir_twin_unknown);
+        else if (twin->schema.schema != NULL)
+            waiter->done(twin->shard, waiter, NULL);
+        else
+            pull(twin, waiter);
+        waiter = next;
     }
 }
 
-static void desired_request(mir_twin *twin, const mir_message *message)
+void mir_twin_await(mir_shard *shard, const mir_message *message, mir_twin_waiter *waiter)
 {
-    if (message->reply.size == 0) return;
-    mir_actors *actors = mir_actors_of(twin->shard);
-    desired *d = NULL;
-    if (actors->desired_waiting < MIR_TWIN_DESIRED_SHARD)
-        d = calloc(1, sizeof *d + message->reply.size);
-    if (d == NULL) {
-        reply_desired(twin->shard, message->reply, "the server is busy: try again");
+    mir_twin *twin = find_or_make(shard, message->key);
+    if (twin == NULL) {
+        waiter->done(shard, waiter, mir_twin_unknown);
         return;
     }
-    actors->desired_waiting++;
-    d->waiter.done = desired_schema_known;
-    d->reply_size = (uint32_t)message->reply.size;
-    memcpy(d->reply, message->reply.data, message->reply.size);
-    d->next = twin->desired;
-    twin->desired = d;
-    if (twin->state == READY || twin->state == ABSENT)
-        answer_desired(twin);
-    else if (twin->state == COLD)
+    twin->last_active_ns = shard->loop->now_ns;
+    if (message->function == MIR_DEVICE_REPORT && floods(twin)) {
+        waiter->done(shard, waiter, "more messages a second than limits.device_rate allows");
+        return;
+    }
+    if (twin->state == COLD && mir_actors_of(shard)->loading >= MIR_TWIN_LOADING_SHARD)
+        mir_shard_tell_congested(shard, message->publisher);
+    add_waiter(&twin->await, waiter);
+    if (twin->state == COLD)
         load(twin);
+    else
+        end_await(twin);
 }
 
 /* --- presence ------------------------------------------------------------------------------- */
@@ -1278,7 +1248,6 @@ void mir_twin_receive(mir_shard *shard, const mir_message *message)
     switch ((mir_function)message->function) {
     case MIR_DEVICE_TELEMETRY: telemetry(twin, message); break;
     case MIR_DEVICE_HEARTBEAT: heartbeat(twin, message); break;
-    case MIR_DEVICE_DESIRED: desired_request(twin, message); break;
     case MIR_DEVICE_SCHEMA:
         if (twin->state == COLD) load(twin);
         (void)read_schema(twin, READ_PUSH, message);

@@ -28,7 +28,6 @@ enum {
     MIR_TWIN_ACTIVATION_BYTES = 4 * 1024 * 1024,
     MIR_TWIN_ACTIVATION_SHARD_BYTES = 64 * 1024 * 1024,
     MIR_TWIN_READING_SHARD_BYTES = 64 * 1024 * 1024, /* one alone may be larger */
-    MIR_TWIN_DESIRED_SHARD = 16384,
     MIR_TWIN_LOADING_SHARD = 1024, /* activations; beyond that their causers are slowed */
     MIR_TWIN_IDLE_S = 60,
     MIR_TWINS_MAX = 1 << 24, /* per shard */
@@ -44,12 +43,18 @@ typedef struct mir_twin_waiter {
     void (*done)(mir_shard *shard, struct mir_twin_waiter *waiter, const char *error);
 } mir_twin_waiter;
 
-/* A message of the device: heartbeat, schema, telemetry, request for desired properties. */
+/* A message of the device: heartbeat, schema, telemetry. */
 void mir_twin_receive(mir_shard *shard, const mir_message *message);
 /* The store has something new about this device; a twin that is not active does not care. */
 void mir_twin_changed(mir_shard *shard, mir_view device_id);
 /* Asks the device for its schema and stores it. */
 void mir_twin_pull(mir_shard *shard, mir_view device_id, mir_twin_waiter *waiter);
+/* Tells the waiter when the sender's device is registered and its schema known. What is under way (an
+ * activation, a heartbeat that is being written) is awaited, and then the device is asked for its
+ * schema if need be. Who waits for one device is told in the order of the calls. The error is
+ * mir_twin_unknown (that pointer) for a device that is not registered. */
+void mir_twin_await(mir_shard *shard, const mir_message *message, mir_twin_waiter *waiter);
+extern const char mir_twin_unknown[];
 /* At the start: the device was online when the server stopped. */
 void mir_twin_resume(mir_shard *shard, mir_view device_id, uint64_t number);
 void mir_twin_free_all(mir_shard *shard);

@@ -1009,8 +1009,7 @@ static mir_status execute_update(mir_state_ops *ops)
     if (request->with == NULL && update->props != NULL && update->props->desired != NULL &&
         update->props->desired->n_fields != 0) {
         mir_state_ops_refuse(request, MIR_E_UNSUPPORTED,
-                             "error updating device: desired properties cannot be changed through "
-                             "this server yet: send the update without \"props.desired\"");
+                             "error updating device: desired properties that nobody has checked");
         return MIR_OK;
     }
     if (mir_state_target_is_empty(update->targets)) {

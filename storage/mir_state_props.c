@@ -229,6 +229,10 @@ static mir_status put(mir_state_ops *ops, record *of, mir_state_property *proper
         return refuse(ops, property, MIR_E_TOO_LARGE,
                       "a device cannot have more than %d %s properties",
                       MIR_STATE_PROPERTY_NAMES_MAX, what);
+    /* Devices refuse a property that is no newer than the one they have: what is stored last has the
+     * latest time, whatever the clock says. */
+    int64_t last_ns = mir_state_property_time_ns(of, false, property->name);
+    if (!reported && property->at_ns <= last_ns) property->at_ns = last_ns + 1;
     json_t *other = NULL;
     TRY(read_all(json_of(of, !reported), &other));
     set_json(of, reported, whole);

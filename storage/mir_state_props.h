@@ -42,7 +42,7 @@ typedef struct mir_state_property {
     mir_view device_id;
     const char *name;    /* full, of the message */
     mir_view object;     /* in the form of mir_json_normalize */
-    int64_t at_ns;       /* of the acceptance */
+    int64_t at_ns;       /* of the acceptance; put after the one that is stored if need be */
     int64_t goes_by_ns;  /* REPORT: the time of the desired property it goes by; 0: not said */
     bool has_if_version; /* refused unless the device has this version */
     uint64_t if_version;

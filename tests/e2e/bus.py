@@ -109,6 +109,8 @@ SERVICES = {
     "evt.verify": ("VerifyEventsRequest", "VerifyEventsResponse"),
     "evt.retention": ("EventRetentionRequest", "EventRetentionResponse"),
     "evt.history": ("DeviceHistoryRequest", "DeviceHistoryResponse"),
+    "cfg.list": ("SendListConfigRequest", "SendListConfigResponse"),
+    "cfg.send": ("SendConfigRequest", "SendConfigResponse"),
 }
 
 
@@ -295,6 +297,71 @@ class Device(Connection):
                 headers["mir-content-encoding"] = "mir-zstd"
                 body = zstd(body)
             await self.client.publish(message.reply, body, headers=headers)
+
+
+class ConfiguredDevice(Device):
+    """A device with properties, as the device SDKs treat them: for each name the newest value counts,
+    a handler is called once at the launch, for each newer value and after a reconnect."""
+
+    def __init__(self, loop, server, device, schema=None, handled=(), hello=True, **how):
+        self.values = {}  # name -> time, payload
+        self.calls = []  # name, payload
+        self.handled = list(handled)
+        self.pushed = []  # messages
+        super().__init__(loop, server, device, schema, **how)
+        self.says_hello = hello
+
+    async def _asked(self, message):
+        if not message.subject.endswith(".v1alpha.config"):
+            await super()._asked(message)
+            return
+        self.pushed.append(message)
+        name = message.headers["mir-msg"]
+        if self.take(name, message.headers["mir-time"], message.data):
+            self.call(name)
+
+    def take(self, name, time_text, payload):
+        if name in self.values and not nanoseconds(time_text) > nanoseconds(self.values[name][0]):
+            return False
+        self.values[name] = (time_text, payload)
+        return True
+
+    def call(self, name):
+        if name in self.handled:
+            self.calls.append((name, self.values[name][1]))
+
+    def ask_desired(self):
+        """The response, as it came."""
+        reply = self.loop.run(
+            self.client.request(f"device.{self.id}.cfg.v1alpha.desiredproperties", b"", timeout=DEADLINE_S)
+        )
+        return api.DeviceReportedPropertiesResponse.FromString(reply.data)
+
+    def launch(self):
+        if self.says_hello:
+            self.hello(self.id, self.schema)
+        else:
+            self.heartbeat(self.id)
+        response = self.ask_desired()
+        assert response.WhichOneof("response") == "ok", response.error
+        for name, property in response.ok.properties.items():
+            self.take(name, property.time, property.property)
+        for name in list(self.values):
+            self.call(name)
+        return response.ok
+
+    def report(self, name, payload, goes_by=None):
+        headers = {"mir-msg": name}
+        if goes_by is not None:
+            headers["mir-time"] = goes_by
+        self.publish(f"device.{self.id}.cfg.v1alpha.proto", payload, headers=headers)
+        self.flush()
+
+
+def nanoseconds(text):
+    """Of an RFC 3339 time in UTC, as a text that sorts."""
+    seconds, _, fraction = text.removesuffix("Z").partition(".")
+    return seconds, fraction.ljust(9, "0")
 
 
 def seconds_ago(timestamp):
