@@ -33,10 +33,11 @@ enum {
 struct mir_event_keeper {
     mir_state *state;
     mir_event_retention retention; /* its own copy */
-    pthread_t thread;
-    int wake_fd;
+    pthread_t thread, helper;
+    int wake_fd, urgent_fd;
     atomic_bool stopping;
-    /* One of them at a time: the thread, or a test. */
+    _Atomic uint64_t indexed; /* blocks, as far as it is known */
+    /* One of them at a time: the thread, its helper, or a test. Held for one block. */
     pthread_mutex_t busy;
     uint64_t *terms; /* kind, hash and place of each, MIR_EVENT_BLOCK * MIR_EVENT_TERMS */
     uint64_t *names; /* hashes of the names that were seen in the block */
@@ -262,14 +263,27 @@ static mir_status lag_of(mir_event_keeper *keeper, uint64_t *indexed, uint64_t *
     return status;
 }
 
-static mir_status index_all(mir_event_keeper *keeper)
+/* Whether that was the last one that is complete. */
+static mir_status index_next(mir_event_keeper *keeper, bool *done)
 {
-    for (;;) {
-        uint64_t indexed = 0, complete = 0;
-        TRY(lag_of(keeper, &indexed, &complete));
-        if (indexed >= complete) return MIR_OK;
-        TRY(index_block(keeper, indexed));
+    uint64_t indexed = 0, complete = 0;
+    TRY(lag_of(keeper, &indexed, &complete));
+    *done = indexed >= complete;
+    if (!*done) TRY(index_block(keeper, indexed++));
+    atomic_store_explicit(&keeper->indexed, indexed, memory_order_relaxed);
+    return MIR_OK;
+}
+
+mir_status mir_event_index_all(mir_event_keeper *keeper)
+{
+    bool done = false;
+    mir_status status = MIR_OK;
+    while (status == MIR_OK && !done) {
+        (void)pthread_mutex_lock(&keeper->busy);
+        status = index_next(keeper, &done);
+        (void)pthread_mutex_unlock(&keeper->busy);
     }
+    return status;
 }
 
 /* ── Indexes of nothing ──────────────────────────────────────────────────────────────────────── */
@@ -327,7 +341,7 @@ static mir_status is_prunable(mir_event_keeper *keeper, uint64_t block, bool *pr
     return status == MIR_E_NOT_FOUND ? MIR_OK : status;
 }
 
-static mir_status prune_all(mir_event_keeper *keeper)
+mir_status mir_event_index_prune(mir_event_keeper *keeper)
 {
     uint64_t indexed = 0, complete = 0;
     TRY(lag_of(keeper, &indexed, &complete));
@@ -339,22 +353,6 @@ static mir_status prune_all(mir_event_keeper *keeper)
         while (!job.done) TRY(run_on_writer(keeper->state, prune_slice, &job, NULL));
     }
     return MIR_OK;
-}
-
-mir_status mir_event_index_all(mir_event_keeper *keeper)
-{
-    (void)pthread_mutex_lock(&keeper->busy);
-    mir_status status = index_all(keeper);
-    (void)pthread_mutex_unlock(&keeper->busy);
-    return status;
-}
-
-mir_status mir_event_index_prune(mir_event_keeper *keeper)
-{
-    (void)pthread_mutex_lock(&keeper->busy);
-    mir_status status = prune_all(keeper);
-    (void)pthread_mutex_unlock(&keeper->busy);
-    return status;
 }
 
 /* ── Removing ────────────────────────────────────────────────────────────────────────────────── */
@@ -425,10 +423,41 @@ static void *keeper_main(void *opaque)
     return NULL;
 }
 
-void mir_event_keeper_wake(mir_event_keeper *keeper)
+/* Where everybody else is busy, nice 19 is never: then this one catches up. */
+static void *helper_main(void *opaque)
+{
+    mir_event_keeper *keeper = opaque;
+    (void)pthread_setname_np(pthread_self(), "mir-events-now");
+    while (!atomic_load_explicit(&keeper->stopping, memory_order_relaxed)) {
+        struct pollfd poll_fd = {.fd = keeper->urgent_fd, .events = POLLIN};
+        if (poll(&poll_fd, 1, -1) <= 0) continue;
+        uint64_t wakes;
+        (void)!read(keeper->urgent_fd, &wakes, sizeof wakes);
+        /* The thread tries again and reports. */
+        if (!atomic_load_explicit(&keeper->stopping, memory_order_relaxed))
+            (void)!mir_event_index_all(keeper);
+    }
+    return NULL;
+}
+
+static void wake_fd(int fd)
 {
     uint64_t one = 1;
-    (void)!write(keeper->wake_fd, &one, sizeof one);
+    (void)!write(fd, &one, sizeof one);
+}
+
+void mir_event_keeper_wake(mir_event_keeper *keeper, uint64_t complete)
+{
+    wake_fd(keeper->wake_fd);
+    uint64_t indexed = atomic_load_explicit(&keeper->indexed, memory_order_relaxed);
+    if (complete > indexed + MIR_EVENT_LAG_BLOCKS) wake_fd(keeper->urgent_fd);
+}
+
+static void stop_thread(mir_event_keeper *keeper, pthread_t thread, int fd)
+{
+    atomic_store_explicit(&keeper->stopping, true, memory_order_relaxed);
+    wake_fd(fd);
+    (void)pthread_join(thread, NULL);
 }
 
 void mir_event_keeper_free(mir_event_keeper *keeper)
@@ -441,6 +470,7 @@ void mir_event_keeper_free(mir_event_keeper *keeper)
     free(keeper->names);
     mir_bytes_free(&keeper->slice);
     if (keeper->wake_fd >= 0) (void)close(keeper->wake_fd);
+    if (keeper->urgent_fd >= 0) (void)close(keeper->urgent_fd);
     (void)pthread_mutex_destroy(&keeper->busy);
     free(keeper);
 }
@@ -472,17 +502,22 @@ mir_status mir_event_keeper_start(mir_state *state, const mir_event_retention *r
     started->state = state;
     (void)pthread_mutex_init(&started->busy, NULL);
     started->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    started->urgent_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     started->terms = malloc((size_t)MIR_EVENT_BLOCK * MIR_EVENT_TERMS * sizeof *started->terms);
     started->names = malloc(NAME_SLOTS * sizeof *started->names);
     mir_status status = copy_retention(retention, &started->retention, error);
     if (status == MIR_OK && (started->terms == NULL || started->names == NULL))
         status = mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
-    if (status == MIR_OK && started->wake_fd < 0)
+    if (status == MIR_OK && (started->wake_fd < 0 || started->urgent_fd < 0))
         status = mir_error_os(error, errno, "cannot start the keeper of events");
     /* It looks for itself through the store. */
     state->events = started;
     if (status == MIR_OK) {
         int rc = pthread_create(&started->thread, NULL, keeper_main, started);
+        if (rc == 0) {
+            rc = pthread_create(&started->helper, NULL, helper_main, started);
+            if (rc != 0) stop_thread(started, started->thread, started->wake_fd);
+        }
         if (rc != 0) status = mir_error_os(error, rc, "cannot start the keeper of events");
     }
     if (status != MIR_OK) {
@@ -495,9 +530,8 @@ mir_status mir_event_keeper_start(mir_state *state, const mir_event_retention *r
 void mir_event_keeper_stop(mir_event_keeper *keeper)
 {
     if (keeper == NULL) return;
-    atomic_store_explicit(&keeper->stopping, true, memory_order_relaxed);
-    mir_event_keeper_wake(keeper);
-    (void)pthread_join(keeper->thread, NULL);
+    stop_thread(keeper, keeper->thread, keeper->wake_fd);
+    stop_thread(keeper, keeper->helper, keeper->urgent_fd);
 }
 
 const mir_event_retention *mir_event_keeper_retention(const mir_event_keeper *keeper)

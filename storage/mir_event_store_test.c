@@ -663,6 +663,13 @@ static void retention_keeps_what_the_rules_say(void **state)
     mir_event_rule rules[] = {{"Short", hour_ns}, {"Forever", 0}, {"Long", 100 * hour_ns}};
     mir_event_retention retention = {rules, 3, 10 * hour_ns};
     reopen_with(f, &retention);
+    /* A schema stays as long as the events that show it: here some stay for ever. */
+    assert_int_equal(f->state->schema_kept_ns, 0);
+    rules[1].keep_ns = 7 * hour_ns;
+    reopen_with(f, &retention);
+    assert_int_equal(f->state->schema_kept_ns, 100 * hour_ns);
+    rules[1].keep_ns = 0;
+    reopen_with(f, &retention);
     (void)tell(f, (told){.reason = "Short"});
     (void)tell(f, (told){.reason = "Forever"});
     (void)tell(f, (told){.reason = "Long"});

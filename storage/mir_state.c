@@ -111,7 +111,8 @@ static mir_status commit_group(mir_state *state, mir_state_request *first, size_
     int64_t start_ns = mir_clock_mono_ns();
     status = mir_state_db_status(mdb_txn_commit(txn));
     if (status != MIR_OK) return status;
-    if (events.completed) mir_event_keeper_wake(state->events);
+    if (events.completed)
+        mir_event_keeper_wake(state->events, events.head.sequence / MIR_EVENT_BLOCK);
     state->failing = MIR_OK;
     int64_t took_ns = mir_clock_mono_ns() - start_ns;
     atomic_store_explicit(&state->commit_last_ns, took_ns, memory_order_relaxed);
