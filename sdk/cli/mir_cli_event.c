@@ -22,6 +22,7 @@ enum {
     COUNTED_MAX = 10000,
     HASH_BYTES = 32,
     DAY_S = 24 * 60 * 60,
+    TEXT_COLUMNS = 76,
 };
 
 static const char *format_of(const mir_cli_args *args, const char *usual)
@@ -284,8 +285,7 @@ static void print_proof(const MirApi__V1__EventsProof *from)
     }
     if (from->text != NULL && from->text[0] != '\0') {
         (void)fputc('\n', stdout);
-        mir_cli_text_print_visible(stdout, from->text);
-        (void)fputc('\n', stdout);
+        mir_cli_text_print_wrapped(stdout, from->text, TEXT_COLUMNS);
     }
 }
 

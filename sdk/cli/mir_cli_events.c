@@ -585,6 +585,16 @@ static int print_table(const mir_cli_events *events, bool wide, bool utc)
     return status == MIR_OK ? MIR_EXIT_OK : mir_cli_fail("no memory for the table");
 }
 
+/* For people: the twin in a payload goes without the bytes of its schema, as any twin in YAML. */
+static json_t *readable_json(const MirApi__V1__Event *event)
+{
+    json_t *out = mir_cli_events_json(event);
+    json_t *payload = json_object_get(json_object_get(out, "spec"), "jsonPayload");
+    json_t *schema = json_object_get(json_object_get(payload, "status"), "schema");
+    if (json_is_object(schema)) (void)json_object_del(schema, "compressedSchema");
+    return out;
+}
+
 int mir_cli_events_print(const mir_cli_events *events, const char *format, bool utc)
 {
     if (strcmp(format, "json") == 0) {
@@ -598,7 +608,7 @@ int mir_cli_events_print(const mir_cli_events *events, const char *format, bool 
     if (strcmp(format, "yaml") == 0) {
         for (size_t i = 0; i < events->count; i++) {
             if (i > 0) (void)fputs("---\n", stdout);
-            json_t *each = mir_cli_events_json(events->items[i]);
+            json_t *each = readable_json(events->items[i]);
             int code = mir_cli_devices_print_value(each, format);
             json_decref(each);
             if (code != MIR_EXIT_OK) return code;
@@ -648,7 +658,7 @@ static void print_columns(const MirApi__V1__Event *event, bool wide, bool utc)
 void mir_cli_events_print_line(const MirApi__V1__Event *event, const char *format, bool utc)
 {
     if (strcmp(format, "json") == 0 || strcmp(format, "yaml") == 0) {
-        json_t *value = mir_cli_events_json(event);
+        json_t *value = format[0] == 'y' ? readable_json(event) : mir_cli_events_json(event);
         mir_bytes text = {0};
         if (format[0] == 'j') {
             mir_json_write(value, MIR_JSON_COMPACT, &text);

@@ -91,6 +91,34 @@ void mir_cli_text_print_visible(FILE *out, const char *text)
     }
 }
 
+void mir_cli_text_print_wrapped(FILE *out, const char *text, size_t columns)
+{
+    size_t used = 0;
+    while (text != NULL && *text != '\0') {
+        size_t size = strcspn(text, " \n");
+        char word[256];
+        /* A longer word is no word of a language; it is shown in pieces. */
+        if (size >= sizeof word) size = sizeof word - 1;
+        memcpy(word, text, size);
+        word[size] = '\0';
+        size_t wide = mir_cli_text_columns(word);
+        bool breaks = used > 0 && used + 1 + wide > columns;
+        if (breaks) used = 0;
+        if (size > 0) {
+            (void)fputs(breaks ? "\n" : used > 0 ? " " : "", out);
+            mir_cli_text_print_visible(out, word);
+            used += wide + (used > 0);
+        }
+        text += size;
+        if (*text == '\n') {
+            (void)fputc('\n', out);
+            used = 0;
+        }
+        if (*text == ' ' || *text == '\n') text++;
+    }
+    if (used > 0) (void)fputc('\n', out);
+}
+
 bool mir_cli_text_colours(FILE *out)
 {
     const char *off = getenv("NO_COLOR");

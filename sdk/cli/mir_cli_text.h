@@ -21,6 +21,9 @@ size_t mir_cli_text_fit(mir_bytes *out, const char *text, size_t columns);
 /* Writes the text with control characters made harmless; line feeds stay. */
 void mir_cli_text_print_visible(FILE *out, const char *text);
 
+/* The same in lines of at most so many columns, broken between words, with a line end. */
+void mir_cli_text_print_wrapped(FILE *out, const char *text, size_t columns);
+
 /* Whether colours are welcome on the stream: a terminal, TERM not dumb, NO_COLOR not set. */
 bool mir_cli_text_colours(FILE *out);
 /* Columns of the terminal that the stream is, or 0 when it is none. */

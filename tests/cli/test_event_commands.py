@@ -75,6 +75,13 @@ def test_an_event_as_json_and_yaml(mir, hub):
     assert "reason: DeviceUpdated" in mir("event", "list", "-o", "yaml").stdout
 
 
+def test_a_twin_in_a_payload_is_shown_without_the_bytes_of_its_schema(mir, hub):
+    hub.event("DeviceUpdated", payload={"status": {"schema": {"compressedSchema": "KLUv", "packageNames": ["a"]}}})
+    assert "compressedSchema" not in mir("event", "show", "1").stdout
+    assert "- a\n" in mir("event", "show", "1").stdout
+    assert "KLUv" in mir("event", "show", "1", "-o", "json").stdout
+
+
 def test_the_filters_reach_the_server(mir, hub):
     mir("event", "list", "--reason", "A,B", "--type", "warning", "--actor", "ada", "--outcome", "failed", "--text", "a, b",
         "--from", "2023-11-14T22:13:20Z", "--to", "1700000010", "--before", "9", "--limit", "3", "--namespace", "plant",
@@ -472,6 +479,13 @@ def test_the_chain_is_verified(mir, hub):
     assert "Every link follows" in result.stdout and not hub.asked("evt.verify")[0].HasField("head")
     found = mir("event", "verify", "--head", HEAD.upper())
     assert found.returncode == 0 and "behind link 1234" in found.stdout
+    response = hub.api.VerifyEventsResponse()
+    response.ok.intact, response.ok.text = True, "a " + "word " * 40 + "\n" + "x" * 90 + " end\x1b"
+    hub.override["evt.verify"] = response.SerializeToString()
+    text = mir("event", "verify").stdout.split("\n\n")[1]
+    assert max(len(line) for line in text.splitlines() if "x" not in line) <= 76
+    assert " ".join(text.split()) == " ".join(response.ok.text.replace("\x1b", "\ufffd").split())
+    hub.override.clear()
     lost = mir("event", "verify", "--head", "ff" * 32)
     assert lost.returncode == 1 and lost.stdout.startswith("BROKEN\n") and "not in the chain" in lost.stdout
     assert json.loads(mir("event", "verify", "-o", "json").stdout)["links"] == 1234
