@@ -60,7 +60,7 @@ static mir_view take(mir_view *entries)
     uint32_t size;
     memcpy(&size, entries->data, sizeof size);
     mir_view piece = mir_view_of(entries->data + sizeof size, size);
-    *entries = mir_view_from(*entries, sizeof size + size);
+    *entries = mir_view_of(piece.data + size, entries->size - sizeof size - size);
     return piece;
 }
 
