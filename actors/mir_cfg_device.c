@@ -10,6 +10,7 @@
 #include "mir_json_normal.h"
 #include "mir_log.h"
 #include "mir_nats.h"
+#include "mir_reply.h"
 #include "mir_timestamp.h"
 #include "mir_twin.h"
 
@@ -24,6 +25,7 @@ struct mir_cfg_message {
     bool reports; /* otherwise it asks */
     int64_t received_ns, goes_by_ns;
     mir_view device_id, reply, name, payload;
+    char *refusal; /* why it gets no properties, known before it is read */
     /* In a batch: */
     MirStore__V1__DeviceRecord *record;
     mir_schema *schema;
@@ -70,6 +72,7 @@ static void message_free(mir_shard *shard, message *m)
     intake->waiting--;
     intake->bytes -= size_of(m);
     mir_schema_unref(m->schema);
+    free(m->refusal);
     free(m);
 }
 
@@ -99,6 +102,7 @@ static void add_reply(const mir_hub *hub, mir_letters *letters, mir_view reply,
 
 static void reply_error(mir_shard *shard, mir_view reply, const char *error)
 {
+    if (!mir_reply_is_inbox(reply)) return;
     mir_letters letters = {0};
     add_reply(mir_actors_of(shard)->hub, &letters, reply, NULL, error);
     mir_letters_publish(shard, &letters);
@@ -219,6 +223,11 @@ static void take_report(batch *b, message *m)
 
 static void read_device(batch *b, message *m)
 {
+    if (!mir_reply_allowed(b->hub, m->reply)) m->reply.size = 0;
+    if (m->refusal != NULL) {
+        m->error = m->refusal;
+        return;
+    }
     mir_error error = {""};
     mir_status status = mir_state_get(b->hub->state, m->device_id, &b->arena, &m->record, &error);
     if (status != MIR_OK) {
@@ -330,7 +339,7 @@ static void batch_answer(mir_job *job)
             else if (of->status == MIR_E_NOT_FOUND || (m->reports && of->status != MIR_OK))
                 fail(b, m, "", of->error);
         }
-        if (!m->reports) answer(b, m);
+        if (!m->reports && m->reply.size != 0) answer(b, m);
     }
     b->post.run = batch_done;
     mir_shard_post(b->shard, &b->post);
@@ -409,29 +418,40 @@ static void batch_done(mir_shard *shard, mir_post *post)
     if (!shard->stopping) batch_begin(shard);
 }
 
+static void enqueue(mir_shard *shard, message *m)
+{
+    mir_cfg_intake *intake = &mir_actors_of(shard)->properties;
+    m->next = NULL;
+    if (intake->last == NULL)
+        intake->first = m;
+    else
+        intake->last->next = m;
+    intake->last = m;
+    batch_begin(shard);
+}
+
 static void device_known(mir_shard *shard, mir_twin_waiter *waiter, const char *error)
 {
     message *m = MIR_CONTAINER(waiter, message, waiter);
-    if (error == NULL && !shard->stopping) {
-        mir_cfg_intake *intake = &mir_actors_of(shard)->properties;
-        m->next = NULL;
-        if (intake->last == NULL)
-            intake->first = m;
-        else
-            intake->last->next = m;
-        intake->last = m;
-        batch_begin(shard);
-        return;
-    }
-    if (!shard->stopping && m->reports) {
+    if (shard->stopping) {
+        message_free(shard, m);
+    } else if (error == NULL) {
+        enqueue(shard, m);
+    } else if (m->reports) {
         refuse_report(shard, m->device_id, error);
-    } else if (!shard->stopping) {
+        message_free(shard, m);
+    } else {
         char text[MIR_ERROR_TEXT_BYTES_MAX + 64];
         (void)snprintf(text, sizeof text, "%s%s",
                        error == mir_twin_unknown ? "" : "cannot reconcile device schema: ", error);
+        if (!mir_reply_is_inbox(m->reply)) m->refusal = strdup(text);
+        if (m->refusal != NULL) {
+            enqueue(shard, m); /* a worker sees whether it may be answered there */
+            return;
+        }
         reply_error(shard, m->reply, text);
+        message_free(shard, m);
     }
-    message_free(shard, m);
 }
 
 static int64_t time_of(mir_view text)

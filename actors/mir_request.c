@@ -10,6 +10,7 @@
 #include "mir_log.h"
 #include "mir_origin.h"
 #include "mir_pb.h"
+#include "mir_reply.h"
 #include "mir_resolve.h"
 #include "mir_twin.h"
 
@@ -133,11 +134,17 @@ bool mir_request_unpack(mir_request *request, const ProtobufCMessageDescriptor *
     return false;
 }
 
+/* The first step: an answer that would go to a device is none. */
+static void admit(mir_request *request)
+{
+    if (!mir_reply_allowed(request->hub, request->reply)) request->reply.size = 0;
+    mir_request_handlers[request->function](request);
+}
+
 void mir_request_begin(mir_shard *shard, const mir_message *message)
 {
     mir_hub *hub = mir_actors_of(shard)->hub;
-    mir_request_handler handler = mir_request_handlers[message->function];
-    MIR_ASSERT(handler != NULL);
+    MIR_ASSERT(mir_request_handlers[message->function] != NULL);
     mir_request *request = calloc(1, sizeof *request);
     char id[MIR_REQUEST_ID_BYTES_MAX];
     mir_origin origin = mir_origin_of(shard, message);
@@ -172,6 +179,7 @@ void mir_request_begin(mir_shard *shard, const mir_message *message)
     mir_hub_begin(hub);
     uint32_t running = atomic_fetch_add_explicit(&hub->client_requests, 1, memory_order_relaxed);
     if (running >= MIR_HUB_REQUESTS_MAX) {
+        if (!mir_reply_is_inbox(request->reply)) request->reply.size = 0;
         mir_request_fail(request, "the server is busy: %u requests are being worked on; try again",
                          running);
         mir_request_finish(request);
@@ -179,7 +187,7 @@ void mir_request_begin(mir_shard *shard, const mir_message *message)
     }
     bool is_long = message->function == MIR_TLM_QUERY || message->function == MIR_EVT_VERIFY ||
                    message->function == MIR_EVT_HISTORY;
-    mir_request_continue(request, handler, is_long);
+    mir_request_continue(request, admit, is_long);
 }
 
 static void state_done(mir_state_request *state, void *context)

@@ -887,6 +887,31 @@ def test_a_report_by_an_older_config_is_out_of_sync(bus, device, heater):
     assert len(cfg_events(bus, made, "outofsync")) == 1
 
 
+# --- what devices never hear
+
+
+def test_no_answer_is_published_to_a_device(bus, device):
+    """Devices end on what they do not know below their id."""
+    victim, other = device("a"), device("b")
+    heard = len(victim.asked)
+    for function in ("cfg.list", "cfg.send", "cmd.send", "core.list", "core.create", "tlm.list"):
+        bus.send(function, b"", f"{victim.id}.v1alpha.boom")
+        bus.send(function, b"\xff", f"{victim.id}.boom")
+    for asker in (victim.id, other.id, "nobody-knows-it"):
+        other.publish(f"device.{asker}.cfg.v1alpha.desiredproperties", reply=f"{victim.id}.v1alpha.boom")
+    request = api.SendConfigRequest(
+        targets=ids_of([other]), name="heater.v1.Rate", payload=b'{"interval":3}', payload_encoding=JSON
+    )
+    bus.send("cfg.send", request.SerializeToString(), f"{victim.id}.v1alpha.config")
+    await_calls(other, 2, "heater.v1.Rate")  # it is carried out all the same
+    bus.settle()
+    other.ask_desired()
+    one(bus, victim)
+    await_calls(victim, 2)
+    assert len(victim.asked) == heard and len(victim.pushed) == 1
+    assert bus.raw("core.list").data  # on a subject that is no device's
+
+
 # --- a server that is killed
 
 
