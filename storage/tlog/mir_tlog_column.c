@@ -33,7 +33,7 @@ mir_status mir_tlog_codec_init(mir_tlog_codec *codec)
     mir_tlog_codec made = {
         .compressor = ZSTD_createCCtx(),
         .decompressor = ZSTD_createDCtx(),
-        .work = malloc(sizeof(uint64_t) * 3 * MIR_TLOG_CHUNK_ROWS_MAX),
+        .work = malloc(sizeof(uint64_t) * 2 * MIR_TLOG_CHUNK_ROWS_MAX),
     };
     if (made.compressor == NULL || made.decompressor == NULL || made.work == NULL) {
         mir_tlog_codec_fini(&made);
@@ -98,17 +98,6 @@ static group group_of(const uint64_t *values, uint32_t count)
     return (group){.low = low, .bits = bits_of((uint64_t)high - (uint64_t)low)};
 }
 
-static uint32_t groups_cost(const uint64_t *values, uint32_t count)
-{
-    uint32_t cost = 0;
-    for (uint32_t at = 0; at < count; at += GROUP_ROWS) {
-        const uint32_t rows = count - at < GROUP_ROWS ? count - at : GROUP_ROWS;
-        const group g = group_of(values + at, rows);
-        cost += 1 + mir_tlog_varint_size(mir_tlog_zigzag(g.low)) + (rows * g.bits + 7) / 8;
-    }
-    return cost;
-}
-
 static void groups_pack(mir_bytes *out, const uint64_t *values, uint32_t count)
 {
     for (uint32_t at = 0; at < count; at += GROUP_ROWS) {
@@ -119,19 +108,20 @@ static void groups_pack(mir_bytes *out, const uint64_t *values, uint32_t count)
         if (start == NULL) return;
         uint8_t *to = mir_tlog_put_varint(start, mir_tlog_zigzag(g.low));
         *to++ = (uint8_t)g.bits;
-        unsigned __int128 pending = 0;
+        uint64_t pending = 0;
         uint32_t pending_bits = 0;
         uint8_t *packed = to;
         for (uint32_t i = 0; i < rows && g.bits > 0; i++) {
-            pending |= (unsigned __int128)(values[at + i] - (uint64_t)g.low) << pending_bits;
+            const uint64_t value = values[at + i] - (uint64_t)g.low;
+            pending |= value << pending_bits;
             pending_bits += g.bits;
             if (pending_bits >= 64) {
-                packed = mir_tlog_put_u64(packed, (uint64_t)pending);
-                pending >>= 64;
+                packed = mir_tlog_put_u64(packed, pending);
                 pending_bits -= 64;
+                pending = pending_bits == 0 ? 0 : value >> (g.bits - pending_bits);
             }
         }
-        (void)mir_tlog_put_u64(packed, (uint64_t)pending);
+        (void)mir_tlog_put_u64(packed, pending);
         out->size += (size_t)(to - start) + size;
     }
 }
@@ -165,31 +155,86 @@ static mir_status groups_unpack(mir_tlog_reader *in, uint64_t *values, uint32_t 
     return MIR_OK;
 }
 
+typedef struct range {
+    int64_t low;
+    int64_t high;
+} range;
+
+static void range_take(range *r, uint64_t value)
+{
+    if ((int64_t)value < r->low) r->low = (int64_t)value;
+    if ((int64_t)value > r->high) r->high = (int64_t)value;
+}
+
+static uint32_t range_cost(const range *r, uint32_t rows)
+{
+    if (rows == 0) return 0;
+    return 1 + mir_tlog_varint_size(mir_tlog_zigzag(r->low)) +
+           (rows * bits_of((uint64_t)r->high - (uint64_t)r->low) + 7) / 8;
+}
+
+/* How often differences should be taken so that the groups are smallest: in one pass, with groups
+ * that begin at the same value whatever the depth, which is close enough. */
+static uint32_t ints_depth(const uint64_t *values, uint32_t count)
+{
+    uint32_t cost[3] = {0};
+    for (uint32_t at = 0; at < count; at += GROUP_ROWS) {
+        const uint32_t end = count - at < GROUP_ROWS ? count : at + GROUP_ROWS;
+        range r[3] = {{INT64_MAX, INT64_MIN}, {INT64_MAX, INT64_MIN}, {INT64_MAX, INT64_MIN}};
+        uint32_t i = at;
+        for (; i < end && i < 2; i++) {
+            range_take(&r[0], values[i]);
+            if (i == 1) range_take(&r[1], values[1] - values[0]);
+        }
+        if (i < end) {
+            uint64_t before = values[i - 1];
+            uint64_t first_before = before - values[i - 2];
+            for (; i < end; i++) {
+                const uint64_t first = values[i] - before;
+                range_take(&r[0], values[i]);
+                range_take(&r[1], first);
+                range_take(&r[2], first - first_before);
+                before = values[i];
+                first_before = first;
+            }
+        }
+        for (uint32_t d = 0; d < 3; d++) {
+            const uint32_t without = at >= d ? 0 : d;
+            cost[d] += range_cost(&r[d], end - at > without ? end - at - without : 0);
+        }
+    }
+    uint32_t depth = 0;
+    if (count >= 2) {
+        cost[1] += mir_tlog_varint_size(mir_tlog_zigzag((int64_t)values[0]));
+        if (cost[1] < cost[0]) depth = 1;
+    }
+    if (count >= 3) {
+        cost[2] += mir_tlog_varint_size(mir_tlog_zigzag((int64_t)values[0])) +
+                   mir_tlog_varint_size(mir_tlog_zigzag((int64_t)(values[1] - values[0])));
+        if (cost[2] < cost[depth]) depth = 2;
+    }
+    return depth;
+}
+
 /* One byte says how often differences were taken: 0, 1 or 2 times; then the values that start them
  * and the groups. */
 static void ints_pack(mir_tlog_codec *codec, mir_bytes *out, const uint64_t *values, uint32_t count)
 {
-    uint64_t *first = codec->work;
-    uint64_t *second = codec->work + MIR_TLOG_CHUNK_ROWS_MAX;
-    for (uint32_t i = 1; i < count; i++) first[i - 1] = values[i] - values[i - 1];
-    for (uint32_t i = 2; i < count; i++) second[i - 2] = first[i - 1] - first[i - 2];
-    uint32_t depth = 0;
-    uint32_t cost = groups_cost(values, count);
-    if (count >= 2) {
-        const uint32_t other = groups_cost(first, count - 1) +
-                               mir_tlog_varint_size(mir_tlog_zigzag((int64_t)values[0]));
-        if (other < cost) depth = 1, cost = other;
-    }
-    if (count >= 3) {
-        const uint32_t other = groups_cost(second, count - 2) +
-                               mir_tlog_varint_size(mir_tlog_zigzag((int64_t)values[0])) +
-                               mir_tlog_varint_size(mir_tlog_zigzag((int64_t)first[0]));
-        if (other < cost) depth = 2;
+    const uint32_t depth = ints_depth(values, count);
+    uint64_t *differences = codec->work;
+    if (depth == 1) {
+        for (uint32_t i = 1; i < count; i++) differences[i - 1] = values[i] - values[i - 1];
+    } else if (depth == 2) {
+        for (uint32_t i = 2; i < count; i++) {
+            differences[i - 2] = values[i] - 2 * values[i - 1] + values[i - 2];
+        }
     }
     mir_bytes_u8(out, (uint8_t)depth);
     if (depth >= 1) mir_tlog_bytes_varint(out, mir_tlog_zigzag((int64_t)values[0]));
-    if (depth >= 2) mir_tlog_bytes_varint(out, mir_tlog_zigzag((int64_t)first[0]));
-    groups_pack(out, depth == 0 ? values : depth == 1 ? first : second, count - depth);
+    if (depth >= 2) {
+        mir_tlog_bytes_varint(out, mir_tlog_zigzag((int64_t)(values[1] - values[0])));
+    }
+    groups_pack(out, depth == 0 ? values : differences, count - depth);
 }
 
 static mir_status ints_unpack(mir_tlog_reader *in, uint64_t *values, uint32_t count)
@@ -258,7 +303,7 @@ static bool doubles_scale(const uint64_t *values, uint32_t count, uint64_t *whol
 static void doubles_pack(mir_tlog_codec *codec, mir_bytes *raw, const uint64_t *values,
                          uint32_t count, uint8_t *encoding)
 {
-    uint64_t *whole = codec->work + (size_t)2 * MIR_TLOG_CHUNK_ROWS_MAX;
+    uint64_t *whole = codec->work + MIR_TLOG_CHUNK_ROWS_MAX;
     uint32_t scale;
     bool constant = true;
     for (uint32_t i = 1; i < count && constant; i++) constant = values[i] == values[0];
@@ -340,7 +385,7 @@ static bool texts_number(const mir_view *texts, uint32_t count, uint64_t *number
 static void texts_pack(mir_tlog_codec *codec, mir_bytes *raw, const mir_view *texts, uint32_t count,
                        uint8_t *encoding)
 {
-    uint64_t *numbers = codec->work + (size_t)2 * MIR_TLOG_CHUNK_ROWS_MAX;
+    uint64_t *numbers = codec->work + MIR_TLOG_CHUNK_ROWS_MAX;
     const mir_view *words[DICTIONARY_MAX];
     uint32_t word_count = 0;
     if (texts_number(texts, count, numbers, words, &word_count)) {

@@ -28,7 +28,7 @@ typedef struct mir_tlog_codec {
     struct ZSTD_DCtx_s *decompressor;
     mir_bytes raw;
     mir_bytes packed;
-    uint64_t *work; /* 3 times MIR_TLOG_CHUNK_ROWS_MAX */
+    uint64_t *work; /* 2 times MIR_TLOG_CHUNK_ROWS_MAX */
 } mir_tlog_codec;
 
 MIR_MUST_CHECK mir_status mir_tlog_codec_init(mir_tlog_codec *codec);
