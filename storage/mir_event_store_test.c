@@ -148,7 +148,7 @@ static void check_mixture(fixture *f)
     assert_string_equal(events(f, "{\"names\":[\"pump-7-*\"]}"), "2");
     assert_string_equal(events(f, "{\"names\":[\"pump-*\"],\"namespaces\":[\"plant\"]}"), "2,1");
     assert_string_equal(events(f, "{\"names\":[\"pump-*\"],\"namespaces\":[\"p*\"]}"), "2,1");
-    assert_string_equal(events(f, "{\"names\":[\"*an-*\",\"pump-7*\"]}"), "4,2");
+    assert_string_equal(events(f, "{\"names\":[\"*an-*\",\"pump-7-*\"]}"), "4,2");
     assert_string_equal(events(f, "{\"names\":[\"pump\"]}"), "");
     assert_string_equal(events(f, "{\"names\":[\"*\"]}"), "5,4,3,2,1");
     assert_string_equal(events(f, "{\"namespaces\":[\"default\"]}"), "5,4");
@@ -213,7 +213,7 @@ static void every_filter_is_applied_with_an_index(void **state)
         {"{\"names\":[\"pump-7-*\"]}", "2"},
         {"{\"names\":[\"pump-*\"],\"namespaces\":[\"plant\"]}", "2,1"},
         {"{\"names\":[\"pump-*\"],\"namespaces\":[\"p*\"]}", "2,1"},
-        {"{\"names\":[\"*an-*\",\"pump-7*\"]}", "4,2"},
+        {"{\"names\":[\"*an-*\",\"pump-7-*\"]}", "4,2"},
         {"{\"names\":[\"pump\"]}", ""},
         {"{\"namespaces\":[\"default\"]}", "5,4"},
         {"{\"labels\":{\"reason\":\"Other\"}}", "3"},
