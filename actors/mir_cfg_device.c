@@ -6,6 +6,7 @@
 
 #include "mir_api/v1/device.pb-c.h"
 #include "mir_clock.h"
+#include "mir_device_json.h"
 #include "mir_events.h"
 #include "mir_json_normal.h"
 #include "mir_log.h"
@@ -25,7 +26,8 @@ struct mir_cfg_message {
     bool reports; /* otherwise it asks */
     int64_t received_ns, goes_by_ns;
     mir_view device_id, reply, name, payload;
-    char *refusal; /* why it gets no properties, known before it is read */
+    json_t *desired; /* all that is stored; of a request */
+    char *refusal;   /* why it gets no properties, known before it is read */
     /* In a batch: */
     MirStore__V1__DeviceRecord *record;
     mir_schema *schema;
@@ -72,6 +74,7 @@ static void message_free(mir_shard *shard, message *m)
     intake->waiting--;
     intake->bytes -= size_of(m);
     mir_schema_unref(m->schema);
+    json_decref(m->desired);
     free(m->refusal);
     free(m);
 }
@@ -170,15 +173,14 @@ static void ask_defaults(batch *b, message *m)
     const mir_schema_message *const *list =
         mir_schema_list(m->schema, MIR_MESSAGE_TELECONFIG, &count);
     if (count > MIR_CFG_PROPERTIES_MAX) count = MIR_CFG_PROPERTIES_MAX;
+    mir_view stored = desired_json(m->record);
+    if (stored.size != 0 && mir_json_parse(stored, &m->desired, NULL) != MIR_OK) {
+        fail(b, m, "", "the stored properties cannot be read");
+        return;
+    }
     m->first_change = b->count;
     for (uint32_t i = 0; i < count && m->error == NULL; i++) {
-        mir_view stored;
-        if (mir_state_property_find(desired_json(m->record), list[i]->name, &b->arena, &stored) !=
-            MIR_OK) {
-            fail(b, m, "", "the stored properties cannot be read");
-            return;
-        }
-        if (stored.size != 0) continue;
+        if (json_object_get(m->desired, list[i]->name) != NULL) continue;
         const default_value *value = default_of(b, list[i]);
         if (value->error != NULL) continue;
         mir_state_property property = {.kind = MIR_STATE_PROPERTY_DEFAULT,
@@ -275,14 +277,15 @@ static bool add_entry(batch *b, const message *m, const mir_schema_message *of,
         object = b->list[i].merged;
         at_ns = b->list[i].merged_ns;
     }
+    mir_bytes text = {0};
     if (object.size == 0) {
-        if (mir_state_property_find(desired_json(m->record), of->name, &b->arena, &object) !=
-                MIR_OK ||
-            object.size == 0)
-            return false;
+        const json_t *stored = json_object_get(m->desired, of->name);
+        if (stored == NULL || mir_json_generic(stored, &text, NULL) != MIR_OK) return false;
+        object = mir_bytes_as_view(&text);
         at_ns = mir_state_property_time_ns(m->record, false, of->name);
     }
     mir_view payload = set_property(b, of, object);
+    mir_bytes_free(&text);
     if (payload.data == NULL) return false;
     char time[64];
     int size = mir_timestamp_format(at_ns / MIR_NS_PER_S, (int32_t)(at_ns % MIR_NS_PER_S), time);

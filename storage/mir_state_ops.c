@@ -989,14 +989,16 @@ static mir_status merge_properties(mir_state_ops *ops, record *const *before, re
             bsearch(before[i]->device_id, all, request->with_count, sizeof *all, compare_property);
         if (of == NULL) continue; /* did not match yet when the properties were checked */
         while (of > all && compare_property(before[i]->device_id, of - 1) == 0) of--;
-        for (; of < end && compare_property(before[i]->device_id, of) == 0; of++) {
-            TRY(mir_state_props_apply(ops, after[i], of));
-            if (of->status != MIR_OK) {
-                mir_state_ops_refuse(request, of->status, "error updating device: %s", of->error);
-                return MIR_OK;
-            }
-            of->before = before[i];
-            of->record = after[i];
+        size_t of_device = 0;
+        while (of + of_device < end && compare_property(before[i]->device_id, of + of_device) == 0)
+            of_device++;
+        TRY(mir_state_props_apply(ops, after[i], of, of_device));
+        for (size_t k = 0; k < of_device; k++) {
+            of[k].before = before[i];
+            of[k].record = after[i];
+            if (of[k].status == MIR_OK) continue;
+            mir_state_ops_refuse(request, of[k].status, "error updating device: %s", of[k].error);
+            return MIR_OK;
         }
     }
     return MIR_OK;

@@ -46,6 +46,22 @@ static MIR_PRINTF(4, 5) mir_status refuse(mir_state_ops *ops, mir_state_property
 
 /* ── Times by name ───────────────────────────────────────────────────────────────────────────── */
 
+typedef enum time_map {
+    DESIRED_TIMES,
+    REPORTED_TIMES,
+    DIFFERS_SINCE,
+    STALE_SINCE,
+    TIME_MAPS
+} time_map;
+
+/* A map of times of a record that is being changed. */
+typedef struct time_list {
+    const ProtobufCMessageDescriptor *descriptor;
+    void ***entries;
+    size_t *count;
+    size_t capacity; /* 0: the list is somebody else's still */
+} time_list;
+
 static const time_entry *find_time(void *const *entries, size_t count, const char *name)
 {
     for (size_t i = 0; i < count; i++) {
@@ -55,37 +71,46 @@ static const time_entry *find_time(void *const *entries, size_t count, const cha
     return NULL;
 }
 
-/* A new list with the time set, or without the name for 0: the old one may be somebody else's. */
-static mir_status set_time(mir_state_ops *ops, void ***entries, size_t *count,
-                           const ProtobufCMessageDescriptor *descriptor, const char *name,
-                           int64_t at_ns)
+/* Room for one more in a list of our own. */
+static mir_status own(mir_arena *arena, time_list *list)
 {
-    mir_arena *arena = &ops->request->arena;
-    if (at_ns == 0 && find_time(*entries, *count, name) == NULL) return MIR_OK;
-    void **list = mir_arena_alloc(arena, (*count + 1) * sizeof(void *));
-    if (list == NULL) return MIR_E_NO_MEMORY;
-    size_t used = 0;
-    for (size_t i = 0; i < *count; i++) {
-        const time_entry *entry = (*entries)[i];
-        if (entry->key == NULL || strcmp(entry->key, name) != 0) list[used++] = (*entries)[i];
-    }
-    if (at_ns != 0) {
-        time_entry *entry = mir_arena_alloc(arena, sizeof *entry);
-        if (entry == NULL) return MIR_E_NO_MEMORY;
-        protobuf_c_message_init(descriptor, entry);
-        entry->key = mir_arena_strdup(arena, mir_view_cstr(name));
-        entry->value = mir_state_time_new(arena, at_ns);
-        if (entry->key == NULL || entry->value == NULL) return MIR_E_NO_MEMORY;
-        list[used++] = entry;
-    }
-    *entries = list;
-    *count = used;
+    if (*list->count < list->capacity) return MIR_OK;
+    size_t capacity = *list->count * 2 + 4;
+    void **grown = mir_arena_alloc(arena, capacity * sizeof(void *));
+    if (grown == NULL) return MIR_E_NO_MEMORY;
+    if (*list->count != 0) memcpy(grown, *list->entries, *list->count * sizeof(void *));
+    *list->entries = grown;
+    list->capacity = capacity;
     return MIR_OK;
 }
 
-#define SET_TIME(ops, record, map, Map, name, at_ns)                                               \
-    set_time(ops, (void ***)&(record)->map, &(record)->n_##map,                                    \
-             &mir_store__v1__device_record__##Map##_entry__descriptor, name, at_ns)
+/* Sets the time, or takes the name out for 0. */
+static mir_status set_time(mir_arena *arena, time_list *list, const char *name, int64_t at_ns)
+{
+    size_t at = 0;
+    while (at < *list->count) {
+        const time_entry *entry = (*list->entries)[at];
+        if (entry->key != NULL && strcmp(entry->key, name) == 0) break;
+        at++;
+    }
+    if (at_ns == 0 && at == *list->count) return MIR_OK;
+    TRY(own(arena, list));
+    if (at_ns == 0) {
+        (*list->count)--;
+        memmove(&(*list->entries)[at], &(*list->entries)[at + 1],
+                (*list->count - at) * sizeof(void *));
+        return MIR_OK;
+    }
+    time_entry *entry = mir_arena_alloc(arena, sizeof *entry);
+    if (entry == NULL) return MIR_E_NO_MEMORY;
+    protobuf_c_message_init(list->descriptor, entry);
+    entry->key = mir_arena_strdup(arena, mir_view_cstr(name));
+    entry->value = mir_state_time_new(arena, at_ns);
+    if (entry->key == NULL || entry->value == NULL) return MIR_E_NO_MEMORY;
+    if (at == *list->count) (*list->count)++;
+    (*list->entries)[at] = entry;
+    return MIR_OK;
+}
 
 static int64_t time_ns(void *const *entries, size_t count, const char *name)
 {
@@ -159,121 +184,179 @@ static void set_json(record *of, bool reported, mir_view text)
     }
 }
 
-/* ── One property ────────────────────────────────────────────────────────────────────────────── */
+/* ── The properties of one record ────────────────────────────────────────────────────────────── */
 
-/* Notes since when the two differ, which both sides' values and times decide. */
-static mir_status note_difference(mir_state_ops *ops, record *of, const char *name,
-                                  const json_t *desired, const json_t *reported, int64_t at_ns)
+/* A record that is being changed: read once, written once. */
+typedef struct working {
+    mir_arena *arena;
+    record *of;
+    json_t *maps[2]; /* desired, reported */
+    size_t sizes[2]; /* of their texts */
+    bool changed[2];
+    time_list times[TIME_MAPS];
+} working;
+
+#define TIME_LIST(of, map)                                                                         \
+    ((time_list){&mir_store__v1__device_record__##map##_entry__descriptor, (void ***)&(of)->map,   \
+                 &(of)->n_##map, 0})
+
+static mir_status begin(working *w, mir_arena *arena, record *of)
 {
-    bool stale = find_time((void *const *)of->stale_since, of->n_stale_since, name) != NULL;
-    bool differs =
-        desired != NULL && (stale || reported == NULL || !mir_json_covers(reported, desired));
-    int64_t since_ns = time_ns((void *const *)of->differs_since, of->n_differs_since, name);
-    if (!differs) at_ns = 0;
-    if (differs && since_ns != 0) return MIR_OK;
-    return SET_TIME(ops, of, differs_since, differs_since, name, at_ns);
+    *w = (working){.arena = arena, .of = of};
+    w->times[DESIRED_TIMES] = TIME_LIST(of, desired_times);
+    w->times[REPORTED_TIMES] = TIME_LIST(of, reported_times);
+    w->times[DIFFERS_SINCE] = TIME_LIST(of, differs_since);
+    w->times[STALE_SINCE] = TIME_LIST(of, stale_since);
+    for (int i = 0; i < 2; i++) {
+        mir_view text = json_of(of, i == 1);
+        w->sizes[i] = text.size == 0 ? 2 : text.size;
+        TRY(read_all(text, &w->maps[i]));
+    }
+    return MIR_OK;
+}
+
+static mir_status end(working *w, mir_status status)
+{
+    for (int i = 0; i < 2; i++) {
+        mir_view text;
+        if (status == MIR_OK && w->changed[i]) {
+            status = copy_text(w->arena, w->maps[i], &text, NULL);
+            if (status == MIR_OK) set_json(w->of, i == 1, text);
+        }
+        json_decref(w->maps[i]);
+    }
+    return status;
+}
+
+static bool has_time(const working *w, time_map map, const char *name)
+{
+    return find_time(*w->times[map].entries, *w->times[map].count, name) != NULL;
+}
+
+/* Notes since when the two sides differ, which values and times decide. */
+static mir_status note_difference(working *w, const mir_state_property *property)
+{
+    const char *name = property->name;
+    const json_t *desired = json_object_get(w->maps[0], name);
+    const json_t *reported = json_object_get(w->maps[1], name);
+    bool differs = desired != NULL && (has_time(w, STALE_SINCE, name) || reported == NULL ||
+                                       !mir_json_covers(reported, desired));
+    if (differs && has_time(w, DIFFERS_SINCE, name)) return MIR_OK;
+    return set_time(w->arena, &w->times[DIFFERS_SINCE], name, differs ? property->at_ns : 0);
 }
 
 /* A report by an older desired property says nothing about the one that is wanted now. */
-static mir_status note_staleness(mir_state_ops *ops, record *of, mir_state_property *property)
+static mir_status note_staleness(working *w, mir_state_property *property)
 {
-    int64_t wanted_ns = mir_state_property_time_ns(of, false, property->name);
+    int64_t wanted_ns = mir_state_property_time_ns(w->of, false, property->name);
     bool stale = property->goes_by_ns != 0 && property->goes_by_ns < wanted_ns;
-    bool was = find_time((void *const *)of->stale_since, of->n_stale_since, property->name) != NULL;
+    bool was = has_time(w, STALE_SINCE, property->name);
     property->out_of_sync = stale && !was;
     if (stale && was) return MIR_OK;
-    return SET_TIME(ops, of, stale_since, stale_since, property->name, stale ? property->at_ns : 0);
+    return set_time(w->arena, &w->times[STALE_SINCE], property->name, stale ? property->at_ns : 0);
 }
 
-/* The property in `all` after the merge, MIR_E_INVALID when it is no object. */
-static mir_status merge_into(json_t *all, const mir_state_property *property, json_t **merged,
-                             mir_error *error)
+/* The property as it would be after the merge, the caller's. */
+static mir_status merged_object(const working *w, const mir_state_property *property,
+                                json_t **merged, mir_error *error)
 {
+    const json_t *present =
+        json_object_get(w->maps[property->kind == MIR_STATE_PROPERTY_REPORT], property->name);
+    bool is_part = json_is_object(present) && property->kind != MIR_STATE_PROPERTY_REPLACE;
     json_t *patch = NULL;
     TRY(mir_json_parse(property->object, &patch, error));
-    mir_status status = MIR_OK;
-    json_t *object = json_object_get(all, property->name);
-    if (!json_is_object(object) || property->kind == MIR_STATE_PROPERTY_REPLACE) {
-        object = json_object();
-        if (json_object_set_new(all, property->name, object) != 0) status = MIR_E_NO_MEMORY;
-    }
+    *merged = is_part ? json_deep_copy(present) : json_object();
+    mir_status status = *merged == NULL ? MIR_E_NO_MEMORY : MIR_OK;
     if (!json_is_object(patch))
         status = mir_error_set(error, MIR_E_INVALID, "a property is a JSON object");
-    if (status == MIR_OK) status = mir_json_merge(object, patch);
+    if (status == MIR_OK) status = mir_json_merge(*merged, patch);
     if (status == MIR_E_TOO_LARGE)
         (void)mir_error_set(error, status, "the property is nested too deeply");
     json_decref(patch);
-    *merged = object;
     return status;
 }
 
-static mir_status put(mir_state_ops *ops, record *of, mir_state_property *property, json_t *all)
+/* How many bytes a member takes in the text of its map, with the comma behind it. */
+static mir_status member_size(const char *name, json_t *value, size_t *size, mir_error *error)
 {
-    mir_arena *arena = &ops->request->arena;
+    *size = 0;
+    if (value == NULL) return MIR_OK;
+    mir_bytes text = {0};
+    json_t *alone = json_object();
+    mir_status status = alone == NULL || json_object_set(alone, name, value) != 0
+                            ? MIR_E_NO_MEMORY
+                            : mir_json_generic(alone, &text, error);
+    *size = text.size - (status == MIR_OK);
+    json_decref(alone);
+    mir_bytes_free(&text);
+    return status;
+}
+
+/* MIR_E_INVALID and MIR_E_TOO_LARGE with a text refuse the property alone. */
+static mir_status put(working *w, mir_state_property *property, json_t *merged, mir_error *error)
+{
     bool reported = property->kind == MIR_STATE_PROPERTY_REPORT;
-    mir_error error = {""};
-    json_t *merged = NULL;
-    mir_view text, whole;
-    mir_status status = merge_into(all, property, &merged, &error);
-    if (status == MIR_OK) status = copy_text(arena, merged, &text, &error);
-    if (status == MIR_OK) status = copy_text(arena, all, &whole, &error);
-    if (status == MIR_E_INVALID || status == MIR_E_TOO_LARGE)
-        return refuse(ops, property, status, "%s", error.text);
-    TRY(status);
-    const char *what = reported ? "reported" : "desired";
-    if (whole.size > MIR_STATE_PROPERTIES_BYTES_MAX)
-        return refuse(ops, property, MIR_E_TOO_LARGE,
-                      "the %s properties of a device cannot have %zu bytes: use at most %d", what,
-                      whole.size, MIR_STATE_PROPERTIES_BYTES_MAX);
-    if (json_object_size(all) > MIR_STATE_PROPERTY_NAMES_MAX)
-        return refuse(ops, property, MIR_E_TOO_LARGE,
-                      "a device cannot have more than %d %s properties",
-                      MIR_STATE_PROPERTY_NAMES_MAX, what);
+    const char *what = reported ? "reported" : "desired", *name = property->name;
+    json_t *present = json_object_get(w->maps[reported], name);
+    size_t before, after, names = json_object_size(w->maps[reported]) + (present == NULL);
+    TRY(member_size(name, present, &before, error));
+    TRY(member_size(name, merged, &after, error));
+    size_t size = w->sizes[reported] - before + after;
+    if (size > MIR_STATE_PROPERTIES_BYTES_MAX)
+        return mir_error_set(error, MIR_E_TOO_LARGE,
+                             "the %s properties of a device cannot have %zu bytes: use at most %d",
+                             what, size, MIR_STATE_PROPERTIES_BYTES_MAX);
+    if (names > MIR_STATE_PROPERTY_NAMES_MAX)
+        return mir_error_set(error, MIR_E_TOO_LARGE,
+                             "a device cannot have more than %d %s properties",
+                             MIR_STATE_PROPERTY_NAMES_MAX, what);
+    TRY(copy_text(w->arena, merged, &property->merged, error));
+    if (json_object_set(w->maps[reported], name, merged) != 0) return MIR_E_NO_MEMORY;
+    w->sizes[reported] = size;
+    w->changed[reported] = true;
     /* Devices refuse a property that is no newer than the one they have: what is stored last has the
      * latest time, whatever the clock says. */
-    int64_t last_ns = mir_state_property_time_ns(of, false, property->name);
+    int64_t last_ns = mir_state_property_time_ns(w->of, false, name);
     if (!reported && property->at_ns <= last_ns) property->at_ns = last_ns + 1;
-    json_t *other = NULL;
-    TRY(read_all(json_of(of, !reported), &other));
-    set_json(of, reported, whole);
-    if (reported) {
-        status = SET_TIME(ops, of, reported_times, reported_times, property->name, property->at_ns);
-        if (status == MIR_OK) status = note_staleness(ops, of, property);
-    } else {
-        status = SET_TIME(ops, of, desired_times, desired_times, property->name, property->at_ns);
-    }
-    const json_t *opposite = json_object_get(other, property->name);
-    if (status == MIR_OK)
-        status = note_difference(ops, of, property->name, reported ? opposite : merged,
-                                 reported ? merged : opposite, property->at_ns);
-    json_decref(other);
-    property->merged = text;
     property->merged_ns = property->at_ns;
     property->changed = true;
-    return status;
+    TRY(set_time(w->arena, &w->times[reported ? REPORTED_TIMES : DESIRED_TIMES], name,
+                 property->at_ns));
+    if (reported) TRY(note_staleness(w, property));
+    return note_difference(w, property);
 }
 
-mir_status mir_state_props_apply(mir_state_ops *ops, record *of, mir_state_property *property)
+static mir_status apply(mir_state_ops *ops, working *w, mir_state_property *property)
 {
     property->changed = property->out_of_sync = false;
     property->status = MIR_OK;
     property->error = NULL;
-    if (property->has_if_version && property->if_version != of->version)
+    if (property->has_if_version && property->if_version != w->of->version)
         return refuse(ops, property, MIR_E_EXISTS,
-                      "device %s/%s has version %" PRIu64 ", not %" PRIu64, of->name,
-                      of->namespace_, of->version, property->if_version);
-    json_t *all = NULL;
-    TRY(read_all(json_of(of, property->kind == MIR_STATE_PROPERTY_REPORT), &all));
-    const json_t *present = json_object_get(all, property->name);
-    mir_status status;
-    if (property->kind == MIR_STATE_PROPERTY_DEFAULT && present != NULL) {
-        status = copy_text(&ops->request->arena, present, &property->merged, NULL);
-        property->merged_ns = mir_state_property_time_ns(of, false, property->name);
-    } else {
-        status = put(ops, of, property, all);
+                      "device %s/%s has version %" PRIu64 ", not %" PRIu64, w->of->name,
+                      w->of->namespace_, w->of->version, property->if_version);
+    const json_t *desired = json_object_get(w->maps[0], property->name);
+    if (property->kind == MIR_STATE_PROPERTY_DEFAULT && desired != NULL) {
+        property->merged_ns = mir_state_property_time_ns(w->of, false, property->name);
+        return copy_text(w->arena, desired, &property->merged, NULL);
     }
-    json_decref(all);
+    mir_error error = {""};
+    json_t *merged = NULL;
+    mir_status status = merged_object(w, property, &merged, &error);
+    if (status == MIR_OK) status = put(w, property, merged, &error);
+    json_decref(merged);
+    if (status == MIR_E_INVALID || status == MIR_E_TOO_LARGE)
+        return refuse(ops, property, status, "%s", error.text);
     return status;
+}
+
+mir_status mir_state_props_apply(mir_state_ops *ops, record *of, mir_state_property *list,
+                                 size_t count)
+{
+    working w;
+    mir_status status = begin(&w, &ops->request->arena, of);
+    for (size_t i = 0; i < count && status == MIR_OK; i++) status = apply(ops, &w, &list[i]);
+    return end(&w, status);
 }
 
 /* ── What events carry ───────────────────────────────────────────────────────────────────────── */
@@ -292,9 +375,10 @@ static mir_status out_of_sync_json(const record *of, mir_bytes *text)
     for (size_t i = 0; i < of->n_stale_since && status == MIR_OK; i++) {
         const char *name = of->stale_since[i]->key;
         json_t *pair = json_object();
+        json_t *wanted = json_object_get(desired, name), *said = json_object_get(reported, name);
         if (json_object_set_new(all, name, pair) != 0 ||
-            json_object_set(pair, "desired", json_object_get(desired, name)) != 0 ||
-            json_object_set(pair, "reported", json_object_get(reported, name)) != 0)
+            (wanted != NULL && json_object_set(pair, "desired", wanted) != 0) ||
+            (said != NULL && json_object_set(pair, "reported", said) != 0))
             status = MIR_E_NO_MEMORY;
     }
     if (status == MIR_OK) status = mir_json_generic(all, text, NULL);
@@ -347,10 +431,8 @@ static mir_status execute_device(mir_state_ops *ops, mir_state_property *list, s
     if (after == NULL) return MIR_E_NO_MEMORY;
     *after = *before;
     bool any = false;
-    for (size_t i = 0; i < count; i++) {
-        TRY(mir_state_props_apply(ops, after, &list[i]));
-        any = any || list[i].changed;
-    }
+    TRY(mir_state_props_apply(ops, after, list, count));
+    for (size_t i = 0; i < count; i++) any = any || list[i].changed;
     if (any) TRY(mir_state_db_store(ops->db, ops->txn, before, after, ops->now_ns));
     for (size_t i = 0; i < count; i++) {
         list[i].version = after->version;

@@ -75,10 +75,10 @@ MIR_MUST_CHECK mir_status mir_state_change_json(unsigned kind,
 /* What the state's writer does; see mir_state_ops.h. */
 struct mir_state_ops;
 MIR_MUST_CHECK mir_status mir_state_props_execute(struct mir_state_ops *ops);
-/* One property onto a record that nobody else sees yet and that is not stored yet. */
+/* Properties of one device onto a record that nobody else sees yet and that is not stored yet. */
 MIR_MUST_CHECK mir_status mir_state_props_apply(struct mir_state_ops *ops,
                                                 MirStore__V1__DeviceRecord *record,
-                                                mir_state_property *property);
+                                                mir_state_property *list, size_t count);
 /* Adds the changes of what was applied to records that are stored now: at most two for each. */
 MIR_MUST_CHECK mir_status mir_state_props_tell(struct mir_state_ops *ops, mir_state_property *list,
                                                size_t count);

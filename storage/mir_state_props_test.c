@@ -164,6 +164,38 @@ static void what_is_too_much_is_refused(void **state)
     assert_int_equal(get(f, "p1")->has_desired_json, 0);
 }
 
+static void many_of_one_device_are_one_change(void **state)
+{
+    fixture *f = *state;
+    enum { COUNT = MIR_STATE_PROPERTY_NAMES_MAX + 1 };
+    add(f, "p1", "pump", "plant");
+    uint64_t version = get(f, "p1")->version;
+    mir_state_property *list = calloc(COUNT, sizeof *list);
+    char(*names)[16] = calloc(COUNT, sizeof *names);
+    for (int i = 0; i < COUNT; i++) {
+        (void)snprintf(names[i], sizeof names[i], "a.B%d", i);
+        list[i] = property(MIR_STATE_PROPERTY_DEFAULT, "p1", names[i], "{\"x\":0}", 10);
+    }
+    put_all(f, list, COUNT);
+    assert_int_equal(list[COUNT - 2].status, MIR_OK);
+    assert_int_equal(list[COUNT - 1].status, MIR_E_TOO_LARGE);
+    const MirStore__V1__DeviceRecord *record = get(f, "p1");
+    assert_int_equal(record->version, version + 1);
+    assert_int_equal(record->n_desired_times, COUNT - 1);
+    assert_int_equal(record->n_differs_since, COUNT - 1);
+    /* A refused one leaves the others of its request as they are. */
+    list[0] = property(MIR_STATE_PROPERTY_SEND, "p1", "a.B0", "{\"x\":1}", 20);
+    list[1] = property(MIR_STATE_PROPERTY_SEND, "p1", "a.B1", "[]", 20);
+    list[2] = property(MIR_STATE_PROPERTY_REPORT, "p1", "a.B0", "{\"x\":1}", 30);
+    put_all(f, list, 3);
+    assert_int_equal(list[1].status, MIR_E_INVALID);
+    assert_int_equal(f->request.change_count, 2);
+    assert_int_equal(differs_since(f, "p1", "a.B0"), 0);
+    assert_int_equal(differs_since(f, "p1", "a.B1"), 10);
+    free(names);
+    free(list);
+}
+
 static void it_is_known_since_when_they_differ(void **state)
 {
     fixture *f = *state;
@@ -334,6 +366,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(defaults_do_not_replace, set_up, tear_down),
         cmocka_unit_test_setup_teardown(each_device_has_its_own_outcome, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_is_too_much_is_refused, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(many_of_one_device_are_one_change, set_up, tear_down),
         cmocka_unit_test_setup_teardown(it_is_known_since_when_they_differ, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_report_by_an_older_property_is_out_of_sync, set_up,
                                         tear_down),
