@@ -16,7 +16,9 @@
  * Affinity   Writing: the writer thread. Reading: any thread, with its own transaction.
  * Units      Sequences count from 1; block b has the sequences b * MIR_EVENT_BLOCK + 1 and on.
  * Bounds     MIR_EVENT_SLICE removals in one transaction.
- * Errors     Those of LMDB; MIR_E_CORRUPT for what has another shape.
+ * Errors     Those of LMDB; MIR_E_CORRUPT for what has another shape. A record is unpacked by
+ *            mir_pb_unpack alone, which checks it first, and peeked at by mir_pbwire: nothing else
+ *            here parses bytes that have no fixed place.
  * Source     docs/formats/state.md. */
 #ifndef MIR_EVENT_LOG_H
 #define MIR_EVENT_LOG_H
