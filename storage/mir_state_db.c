@@ -152,6 +152,9 @@ static const struct {
     {"event_block", offsetof(mir_state_db, event_block)},
     {"event_index", offsetof(mir_state_db, event_index)},
     {"event_name", offsetof(mir_state_db, event_name)},
+    {"command", offsetof(mir_state_db, command)},
+    {"command_waiting", offsetof(mir_state_db, command_waiting)},
+    {"command_due", offsetof(mir_state_db, command_due)},
 };
 
 static MDB_val val(mir_view view)

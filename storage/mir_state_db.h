@@ -33,6 +33,9 @@ typedef struct mir_state_db {
     MDB_dbi event_block;
     MDB_dbi event_index;
     MDB_dbi event_name;
+    MDB_dbi command;
+    MDB_dbi command_waiting;
+    MDB_dbi command_due;
     int lock_fd;
     uint64_t map_bytes;
 } mir_state_db;
