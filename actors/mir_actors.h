@@ -38,6 +38,8 @@ typedef enum mir_function {
     MIR_CORE_SCHEMA,
     MIR_CMD_LIST,
     MIR_CMD_SEND,
+    MIR_CMD_QUEUE,
+    MIR_CMD_CANCEL,
     MIR_CFG_LIST,
     MIR_CFG_SEND,
     MIR_TLM_LIST,
@@ -69,7 +71,8 @@ struct mir_hub {
     _Atomic bool stopping;      /* what workers have yet to read is of no use any more */
     _Atomic uint32_t in_flight; /* operations away from their shard */
     _Atomic uint32_t client_requests;
-    _Atomic uint64_t events_lost; /* were to be stored, and are not */
+    _Atomic int64_t commands_due_ns; /* when a queued command may expire next */
+    _Atomic uint64_t events_lost;    /* were to be stored, and are not */
     _Atomic int64_t events_lost_said_ns;
 };
 
@@ -90,6 +93,9 @@ typedef struct mir_actors {
     mir_shard *shard;
     mir_map twins;
     mir_map asks;
+    mir_map queues;        /* of devices that commands wait for */
+    mir_timer queue_watch; /* on one shard: for commands that expire */
+    bool queue_watching;   /* a look at them is under way */
     mir_map plans;
     uint32_t loading;          /* activations under way */
     uint32_t absent;           /* twins of devices that the store does not know */

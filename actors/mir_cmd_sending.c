@@ -8,6 +8,7 @@
 #include "mir/device/v1/mir.pb-c.h"
 #include "mir_ask.h"
 #include "mir_clock.h"
+#include "mir_cmd_queue.h"
 #include "mir_events.h"
 #include "mir_json_codec.h"
 #include "mir_json_text.h"
@@ -43,6 +44,7 @@ typedef struct plan {
 typedef enum target_state {
     CHECKING,
     READY,
+    STORING, /* with queue */
     SENT,
     FINAL,
 } target_state;
@@ -63,11 +65,13 @@ typedef struct target {
     mir_status status;
     uint8_t *answer; /* the name, a zero byte, the payload */
     size_t name_size, payload_size;
+    uint64_t number; /* of the queued command */
     char *asked_error;
     mir_post post;
     union {
         mir_twin_waiter waiter;
         mir_ask ask;
+        mir_cmd_queue_waiter queued;
     };
 } target;
 
@@ -82,8 +86,15 @@ struct sending {
     size_t told;
     bool is_decided; /* what is ready is sent */
     bool was_sent;
-    bool failed; /* without memory: what is under way is awaited, then that is the answer */
+    bool is_storing; /* one batch at a time */
+    bool failed;     /* without memory: what is under way is awaited, then that is the answer */
     int64_t timeout_ns;
+    /* With queue: */
+    mir_state_request store;
+    mir_mpsc_node stored; /* comes back once they are */
+    mir_command_add *adds;
+    mir_command_adds adds_list;
+    target **added;
     mir_mpsc inbox;
     /* What is in the inbox or about to be, and what is being handled. Who counts it up from 0 has it
      * run. */
@@ -99,13 +110,17 @@ static _Atomic uint32_t targets_in_flight;
 
 static void work(mir_request *request);
 
-static void come_back(target *t)
+static void push(sending *all, mir_mpsc_node *node)
 {
-    sending *all = t->all;
     size_t before = atomic_fetch_add_explicit(&all->pending, 1, memory_order_acq_rel);
-    (void)mir_mpsc_push(&all->inbox, &t->inbox);
+    (void)mir_mpsc_push(&all->inbox, node);
     /* Whoever handles it may end the whole from here on, unless it waits for this one's run. */
     if (before == 0) mir_request_continue(all->request, work, false);
+}
+
+static void come_back(target *t)
+{
+    push(t->all, &t->inbox);
 }
 
 static mir_view text_view(const char *text)
@@ -384,24 +399,27 @@ static void check_asked(target *t)
 
 /* --- sending -------------------------------------------------------------------------------- */
 
+static void keep_answer(target *t, mir_view name, mir_view payload)
+{
+    t->answer = malloc(name.size + 1 + payload.size);
+    if (t->answer == NULL) {
+        t->status = MIR_E_NO_MEMORY;
+        return;
+    }
+    if (name.size != 0) memcpy(t->answer, name.data, name.size);
+    t->answer[name.size] = '\0';
+    if (payload.size != 0) memcpy(t->answer + name.size + 1, payload.data, payload.size);
+    t->name_size = name.size;
+    t->payload_size = payload.size;
+}
+
 static void answered(mir_ask *ask, mir_status status, const mir_message *answer)
 {
     target *t = MIR_CONTAINER(ask, target, ask);
     t->status = status;
-    if (status == MIR_OK) {
-        mir_view name = mir_nats_header(answer->header, MIR_VIEW_LITERAL("mir-msg"));
-        t->answer = malloc(name.size + 1 + answer->payload.size);
-        if (t->answer == NULL) {
-            t->status = MIR_E_NO_MEMORY;
-        } else {
-            if (name.size != 0) memcpy(t->answer, name.data, name.size);
-            t->answer[name.size] = '\0';
-            if (answer->payload.size != 0)
-                memcpy(t->answer + name.size + 1, answer->payload.data, answer->payload.size);
-            t->name_size = name.size;
-            t->payload_size = answer->payload.size;
-        }
-    }
+    if (status == MIR_OK)
+        keep_answer(t, mir_nats_header(answer->header, MIR_VIEW_LITERAL("mir-msg")),
+                    answer->payload);
     come_back(t);
 }
 
@@ -427,6 +445,125 @@ static void send_on_shard(mir_shard *shard, mir_post *post)
         if (is_last) return;
     }
     mir_shard_post(shard, &b->post);
+}
+
+/* --- queueing ------------------------------------------------------------------------------- */
+
+/* What the device's queue says of it. */
+static void queue_told(mir_shard *shard, mir_cmd_queue_waiter *waiter, mir_status status,
+                       mir_view name, mir_view payload)
+{
+    (void)shard;
+    target *t = MIR_CONTAINER(waiter, target, queued);
+    t->status = status;
+    if (status == MIR_OK) keep_answer(t, name, payload);
+    come_back(t);
+}
+
+static void enter_queue(mir_shard *shard, mir_post *post)
+{
+    target *t = MIR_CONTAINER(post, target, post);
+    uint64_t number = t->number;
+    t->queued = (mir_cmd_queue_waiter){.number = number, .done = queue_told};
+    mir_cmd_queue_enter(shard, mir_view_cstr(t->record->device_id), &t->queued);
+}
+
+static void adds_done(mir_state_request *request, void *context)
+{
+    (void)request;
+    sending *all = context;
+    push(all, &all->stored);
+}
+
+static mir_status prepare_add(sending *all, target *t, mir_command_add *add, int64_t expires_ns)
+{
+    mir_arena *arena = &all->request->arena;
+    char *command_id = mir_arena_alloc(arena, MIR_COMMAND_ID_BYTES_MAX);
+    if (command_id == NULL) return MIR_E_NO_MEMORY;
+    mir_status status = mir_command_id_new(command_id);
+    if (status != MIR_OK) return status;
+    *add = (mir_command_add){.id = command_id,
+                             .device_id = mir_view_cstr(t->record->device_id),
+                             .message = t->plan->name,
+                             .payload = t->plan->payload,
+                             .expires_ns = expires_ns,
+                             .timeout_s = (uint32_t)(all->timeout_ns / MIR_NS_PER_S)};
+    mir_command_record shown = MIR_STORE__V1__COMMAND_RECORD__INIT;
+    shown.id = command_id;
+    shown.device_id = t->record->device_id;
+    shown.device_name = t->record->name;
+    shown.namespace_ = t->record->namespace_;
+    shown.message = (char *)(uintptr_t)t->plan->name;
+    mir_cmd_note note = {
+        .record = &shown, .state = MIR_COMMAND_QUEUED, .cause = &all->request->cause};
+    return mir_cmd_queue_event(all->request->hub, &note, arena, &add->event);
+}
+
+/* Everything that is ready, durable in one commit before any of it is sent. */
+static void queue_ready(sending *all)
+{
+    mir_request *request = all->request;
+    if (all->adds == NULL) {
+        all->adds = mir_arena_alloc(&request->arena, all->count * sizeof *all->adds);
+        all->added = mir_arena_alloc(&request->arena, all->count * sizeof(target *));
+    }
+    size_t ttl_s = all->input->ttl_sec == 0 ? MIR_CMD_TTL_S_DEFAULT : all->input->ttl_sec;
+    int64_t expires_ns = mir_clock_wall_ns() + (int64_t)ttl_s * MIR_NS_PER_S;
+    size_t count = 0;
+    for (size_t i = 0; i < all->count; i++) {
+        target *t = &all->targets[i];
+        if (t->state != READY) continue;
+        if (all->adds == NULL || all->added == NULL ||
+            prepare_add(all, t, &all->adds[count], expires_ns) != MIR_OK) {
+            fail_target(t, "", "out of memory");
+            continue;
+        }
+        t->state = STORING;
+        all->added[count++] = t;
+    }
+    if (count == 0) return;
+    all->is_storing = true;
+    all->adds_list = (mir_command_adds){all->adds, count};
+    mir_command_prepare_add(&all->store, &all->adds_list);
+    all->store.cause = &request->cause;
+    all->store.done = adds_done;
+    all->store.ctx = all;
+    mir_cmd_queue_note_due(request->hub, expires_ns);
+    if (mir_state_submit(request->hub->state, &all->store) == MIR_OK) return;
+    all->is_storing = false;
+    for (size_t i = 0; i < count; i++)
+        fail_target(all->added[i], "", "the store is busy: try again");
+}
+
+/* They are stored, or not: those that are go to the queues of their devices. */
+static void take_stored(sending *all)
+{
+    mir_hub *hub = all->request->hub;
+    all->is_storing = false;
+    for (size_t i = 0; i < all->adds_list.count; i++) {
+        target *t = all->added[i];
+        const mir_command_add *add = &all->adds[i];
+        if (all->store.status != MIR_OK) {
+            fail_target(t, "error queueing the command: ", all->store.error);
+        } else if (add->status != MIR_OK) {
+            fail_target(t, "error queueing the command: ",
+                        add->status == MIR_E_FULL
+                            ? "too many commands wait already: cancel some, or wait until the "
+                              "device is back"
+                            : "the device was deleted");
+        } else {
+            t->number = add->record->number;
+            t->entry.command_id = (char *)(uintptr_t)add->id;
+            mir_cmd_note note = {
+                .record = add->record, .state = MIR_COMMAND_QUEUED, .cause = &all->request->cause};
+            mir_cmd_queue_tell(hub, &note, add->event, &all->request->letters);
+            t->state = SENT;
+            t->post.run = enter_queue;
+            mir_view id = mir_view_cstr(t->record->device_id);
+            mir_shard_post(hub->shards[mir_hub_shard_of(hub, id)], &t->post);
+        }
+    }
+    mir_arena_free(&all->store.arena);
 }
 
 /* Everything that is ready, one batch for each shard. */
@@ -539,6 +676,11 @@ static void take_answer(target *t)
         break;
     }
     case MIR_E_UNREACHABLE:
+        if (t->all->input->queue) {
+            set_status(t, MIR_API__V1__COMMAND_RESPONSE_STATUS__COMMAND_RESPONSE_STATUS_QUEUED);
+            finish_target(t);
+            break;
+        }
         fail_target(t, asking, "nats: no responders available for request");
         break;
     case MIR_E_TIMEOUT: fail_target(t, asking, "nats: timeout"); break;
@@ -774,7 +916,10 @@ static bool advance(sending *all)
         all->is_decided = true;
     }
     if (all->is_decided) {
-        send_ready(all);
+        if (!input->queue)
+            send_ready(all);
+        else if (!all->is_storing)
+            queue_ready(all);
         tell_partial(all);
     }
     return all->left == 0;
@@ -796,9 +941,14 @@ static void run(sending *all, size_t handled)
         /* It has been counted: it is here, or about to be. */
         while ((node = mir_mpsc_take(&all->inbox)) == NULL) (void)sched_yield();
         while (node != NULL) {
-            target *t = MIR_CONTAINER(node, target, inbox);
+            mir_mpsc_node *taken = node;
             node = node->next;
             handled++;
+            if (taken == &all->stored) {
+                take_stored(all);
+                continue;
+            }
+            target *t = MIR_CONTAINER(taken, target, inbox);
             if (t->state == CHECKING)
                 check_asked(t);
             else
@@ -861,6 +1011,11 @@ void mir_cmd_sending_begin(mir_request *request, MirApi__V1__SendCommandRequest 
     if (input->timeout_sec > MIR_CMD_TIMEOUT_S_MAX) {
         refuse(request,
                "error occure because of bad request: [the time-out is longer than 3600 seconds]");
+        return;
+    }
+    if (input->ttl_sec > MIR_CMD_TTL_S_MAX) {
+        refuse(request, "error occure because of bad request: [the time to live is longer than a "
+                        "year (31536000 seconds)]");
         return;
     }
     sending *all = mir_arena_alloc(&request->arena, sizeof *all);

@@ -14,6 +14,8 @@
  *
  *   mir_cmd_sending_begin ── schema known ──▶ checked ──┬─▶ sent ──▶ answered ──▶ entry
  *                        └── asked for it ──▶ checked ──┘
+ *   With queue a command is stored first, and given to the queue of its device (mir_cmd_queue.h): the
+ *   entry is the device's answer, if it is there, or says that the command is queued.
  *   Unless force_push is set, nothing is sent before all are checked, nor when one is in error. */
 #ifndef MIR_CMD_SENDING_H
 #define MIR_CMD_SENDING_H
@@ -25,6 +27,8 @@ enum {
     MIR_CMD_TARGETS_MAX = 262144,
     MIR_CMD_TIMEOUT_S_DEFAULT = 10,
     MIR_CMD_TIMEOUT_S_MAX = 3600,
+    MIR_CMD_TTL_S_DEFAULT = 24 * 3600,
+    MIR_CMD_TTL_S_MAX = 365 * 24 * 3600,
     MIR_CMD_SENT_PER_TURN = 256,
     MIR_CMD_NAME_BYTES_MAX = 512,
 };

@@ -11,5 +11,8 @@
 
 void mir_cmd_list(mir_request *request);
 void mir_cmd_send(mir_request *request);
+/* Queued commands, and those that were. */
+void mir_cmd_queue_list(mir_request *request);
+void mir_cmd_queue_cancel(mir_request *request);
 
 #endif

@@ -28,54 +28,89 @@ static size_t write_header(mir_hub *hub, const mir_device_event *event, char *bl
                          mir_view_of(sequence, (size_t)digits));
 }
 
-void mir_events_add(mir_hub *hub, const mir_device_event *event, mir_letters *letters,
-                    mir_event_batch *batch)
+/* An event as a message, and what its parts are in. */
+typedef struct draft {
+    MirApi__V1__Meta meta;
+    MirApi__V1__Object object;
+    MirApi__V1__EventAudit audit;
+    MirApi__V1__EventSpec spec;
+    char actor[256], address[64], id[MIR_REQUEST_ID_BYTES_MAX + 1];
+    char subject[256];
+    mir_view route;
+    const mir_event_cause *cause;
+} draft;
+
+static void draft_of(const mir_device_event *event, draft *d)
 {
     static const mir_event_cause no_cause;
     const mir_event_cause *cause = event->cause == NULL ? &no_cause : event->cause;
-    MirApi__V1__Meta meta = MIR_API__V1__META__INIT;
-    meta.name = (char *)(uintptr_t)event->name;
-    meta.namespace_ = (char *)(uintptr_t)event->name_space;
-    MirApi__V1__Object object = MIR_API__V1__OBJECT__INIT;
-    object.api_version = (char *)(uintptr_t) "mir/v1alpha";
-    object.kind = (char *)(uintptr_t) "device";
-    object.meta = &meta;
-    char actor[256], address[64], id[MIR_REQUEST_ID_BYTES_MAX + 1];
-    MirApi__V1__EventAudit audit = MIR_API__V1__EVENT_AUDIT__INIT;
-    audit.actor = cause->actor.size != 0 ? text_of(cause->actor, actor, sizeof actor)
-                                         : (char *)(uintptr_t)event->actor;
-    if (cause->address.size != 0) audit.address = text_of(cause->address, address, sizeof address);
-    if (cause->request_id.size != 0) audit.request_id = text_of(cause->request_id, id, sizeof id);
-    audit.outcome = (char *)(uintptr_t)(event->failed ? "failed" : "ok");
-    audit.error = (char *)(uintptr_t)event->error;
-    audit.changes = event->changes;
-    audit.n_changes = event->change_count;
-    MirApi__V1__EventSpec spec = MIR_API__V1__EVENT_SPEC__INIT;
-    spec.type = (char *)(uintptr_t)event->type;
-    spec.reason = (char *)(uintptr_t)event->reason;
-    spec.message = (char *)(uintptr_t)event->text;
-    spec.has_json_payload = 1;
-    spec.json_payload =
+    d->cause = cause;
+    mir_api__v1__meta__init(&d->meta);
+    d->meta.name = (char *)(uintptr_t)event->name;
+    d->meta.namespace_ = (char *)(uintptr_t)event->name_space;
+    mir_api__v1__object__init(&d->object);
+    d->object.api_version = (char *)(uintptr_t) "mir/v1alpha";
+    d->object.kind = (char *)(uintptr_t) "device";
+    d->object.meta = &d->meta;
+    mir_api__v1__event_audit__init(&d->audit);
+    d->audit.actor = cause->actor.size != 0 ? text_of(cause->actor, d->actor, sizeof d->actor)
+                                            : (char *)(uintptr_t)event->actor;
+    if (cause->address.size != 0)
+        d->audit.address = text_of(cause->address, d->address, sizeof d->address);
+    if (cause->request_id.size != 0)
+        d->audit.request_id = text_of(cause->request_id, d->id, sizeof d->id);
+    d->audit.outcome = (char *)(uintptr_t)(event->failed ? "failed" : "ok");
+    d->audit.error = (char *)(uintptr_t)event->error;
+    d->audit.changes = event->changes;
+    d->audit.n_changes = event->change_count;
+    mir_api__v1__event_spec__init(&d->spec);
+    d->spec.type = (char *)(uintptr_t)event->type;
+    d->spec.reason = (char *)(uintptr_t)event->reason;
+    d->spec.message = (char *)(uintptr_t)event->text;
+    d->spec.has_json_payload = 1;
+    d->spec.json_payload =
         (ProtobufCBinaryData){event->json.size, (uint8_t *)(uintptr_t)event->json.data};
-    spec.related_object = &object;
-    spec.audit = &audit;
-    MirApi__V1__CreateEventRequest message = MIR_API__V1__CREATE_EVENT_REQUEST__INIT;
-    message.spec = &spec;
-    char subject[256], header[HEADER_BYTES_MAX];
-    int size = snprintf(subject, sizeof subject, "event.%s.%s", event->device_id, event->route);
-    mir_view route = mir_view_of(subject, (size_t)size);
-    mir_letters_add_packed(letters, route, mir_view_of(header, write_header(hub, event, header)),
-                           &message.base);
-    if (batch == NULL) return;
-    mir_error error = {{0}};
-    mir_event_input input = {.route = route,
-                             .spec = &spec,
-                             .cause = cause,
+    d->spec.related_object = &d->object;
+    d->spec.audit = &d->audit;
+    int size =
+        snprintf(d->subject, sizeof d->subject, "event.%s.%s", event->device_id, event->route);
+    d->route = mir_view_of(d->subject, (size_t)size);
+}
+
+static mir_event_input input_of(const mir_device_event *event, const draft *d)
+{
+    return (mir_event_input){.route = d->route,
+                             .spec = &d->spec,
+                             .cause = d->cause,
                              .failed = event->failed,
                              .error = event->error == NULL ? (mir_view){0}
                                                            : mir_view_cstr(event->error)};
+}
+
+void mir_events_add(mir_hub *hub, const mir_device_event *event, mir_letters *letters,
+                    mir_event_batch *batch)
+{
+    draft d;
+    draft_of(event, &d);
+    MirApi__V1__CreateEventRequest message = MIR_API__V1__CREATE_EVENT_REQUEST__INIT;
+    message.spec = &d.spec;
+    char header[HEADER_BYTES_MAX];
+    mir_letters_add_packed(letters, d.route, mir_view_of(header, write_header(hub, event, header)),
+                           &message.base);
+    if (batch == NULL) return;
+    mir_error error = {{0}};
+    mir_event_input input = input_of(event, &d);
     if (mir_event_batch_add(batch, &input, &error) != MIR_OK)
         mir_event_batch_lost(hub, 1, error.text);
+}
+
+mir_status mir_events_make(const mir_device_event *event, mir_arena *arena, mir_event_item *item,
+                           mir_error *error)
+{
+    draft d;
+    draft_of(event, &d);
+    mir_event_input input = input_of(event, &d);
+    return mir_event_make(&input, arena, item, error);
 }
 
 static bool write_device(mir_hub *hub, MirStore__V1__DeviceRecord *record, mir_arena *arena,

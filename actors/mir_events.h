@@ -33,6 +33,10 @@ typedef struct mir_device_event {
 void mir_events_add(mir_hub *hub, const mir_device_event *event, mir_letters *letters,
                     mir_event_batch *batch);
 
+/* The event as the store takes it, for a request that stores it with something else. */
+MIR_MUST_CHECK mir_status mir_events_make(const mir_device_event *event, mir_arena *arena,
+                                          mir_event_item *item, mir_error *error);
+
 /* Appends the event of each change of what the store has done. `header` is the block of the request
  * that caused it, whose trigger chain goes on; empty for what a timer or a device caused. The
  * header mir-event-sequence is the event's place in the store. */

@@ -12,6 +12,7 @@
 #include "mir_assert.h"
 #include "mir_cfg_service.h"
 #include "mir_clock.h"
+#include "mir_cmd_queue.h"
 #include "mir_cmd_service.h"
 #include "mir_core_service.h"
 #include "mir_event_intake.h"
@@ -31,6 +32,7 @@ const mir_request_handler mir_request_handlers[MIR_FUNCTION_COUNT] = {
     [MIR_CORE_CREATE] = mir_core_create,     [MIR_CORE_CREATES] = mir_core_creates,
     [MIR_CORE_UPDATE] = mir_core_update,     [MIR_CORE_DELETE] = mir_core_delete,
     [MIR_CORE_LIST] = mir_core_list,         [MIR_CORE_SCHEMA] = mir_core_schema,
+    [MIR_CMD_QUEUE] = mir_cmd_queue_list,    [MIR_CMD_CANCEL] = mir_cmd_queue_cancel,
     [MIR_CMD_LIST] = mir_cmd_list,           [MIR_CMD_SEND] = mir_cmd_send,
     [MIR_CFG_LIST] = mir_cfg_list,           [MIR_CFG_SEND] = mir_cfg_send,
     [MIR_TLM_LIST] = mir_tlm_list,           [MIR_TLM_QUERY] = mir_tlm_query,
@@ -48,6 +50,7 @@ static const service_name client_services[] = {
     {"core", "create", MIR_CORE_CREATE},     {"core", "creates", MIR_CORE_CREATES},
     {"core", "update", MIR_CORE_UPDATE},     {"core", "delete", MIR_CORE_DELETE},
     {"core", "list", MIR_CORE_LIST},         {"core", "schema", MIR_CORE_SCHEMA},
+    {"cmd", "queue", MIR_CMD_QUEUE},         {"cmd", "cancel", MIR_CMD_CANCEL},
     {"cmd", "list", MIR_CMD_LIST},           {"cmd", "send", MIR_CMD_SEND},
     {"cfg", "list", MIR_CFG_LIST},           {"cfg", "send", MIR_CFG_SEND},
     {"tlm", "list", MIR_TLM_LIST},           {"tlm", "query", MIR_TLM_QUERY},
@@ -372,6 +375,7 @@ void mir_hub_shard_fini(mir_hub *hub, mir_shard *shard)
     mir_map_free(&actors->plans);
     mir_row_fini(&actors->row);
     mir_event_intake_fini(actors);
+    mir_cmd_queue_fini(actors);
     (void)pthread_mutex_destroy(&actors->problems_lock);
     free(actors);
     shard->actors = NULL;
@@ -410,7 +414,8 @@ static mir_status resume_one(void *context, mir_view device_id, uint64_t number,
 
 mir_status mir_hub_start(mir_hub *hub, mir_error *error)
 {
-    return mir_state_online_each(hub->state, resume_one, hub, error);
+    mir_status status = mir_state_online_each(hub->state, resume_one, hub, error);
+    return status == MIR_OK ? mir_cmd_queue_start(hub, error) : status;
 }
 
 void mir_hub_stop(mir_hub *hub)

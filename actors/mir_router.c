@@ -615,17 +615,37 @@ static void match_level(const node *n, const subject_token *tokens, unsigned cou
     }
 }
 
+/* 0: the subject matches nothing. */
+static unsigned split(mir_view subject, subject_token tokens[MIR_SUBJECT_TOKENS_MAX])
+{
+    unsigned count = 0;
+    size_t at = 0;
+    if (subject.size == 0) return 0;
+    while (at <= subject.size) {
+        if (count == MIR_SUBJECT_TOKENS_MAX) return 0;
+        mir_view token = pattern_token(subject, &at);
+        if (token.size == 0) return 0;
+        tokens[count++] = (subject_token){token, token_hash(token)};
+    }
+    return count;
+}
+
 void mir_router_match(const mir_router *router, mir_view subject, mir_match *match)
 {
     subject_token tokens[MIR_SUBJECT_TOKENS_MAX];
-    unsigned count = 0;
-    size_t at = 0;
-    if (subject.size == 0) return;
-    while (at <= subject.size) {
-        if (count == MIR_SUBJECT_TOKENS_MAX) return;
-        mir_view token = pattern_token(subject, &at);
-        if (token.size == 0) return; /* a subject with an empty token matches nothing */
-        tokens[count++] = (subject_token){token, token_hash(token)};
-    }
-    match_level(router->root, tokens, count, match);
+    unsigned count = split(subject, tokens);
+    if (count != 0) match_level(router->root, tokens, count, match);
+}
+
+void mir_router_match_named(const mir_router *router, mir_view subject, mir_match *match)
+{
+    subject_token tokens[MIR_SUBJECT_TOKENS_MAX];
+    unsigned count = split(subject, tokens);
+    if (count == 0) return;
+    const node *child = child_find(router->root, tokens->text, tokens->hash);
+    if (child == NULL) return;
+    if (count == 1)
+        add_node(match, child);
+    else
+        match_level(child, tokens + 1, count - 1, match);
 }

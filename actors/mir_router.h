@@ -81,6 +81,8 @@ MIR_MUST_CHECK mir_status mir_router_subscribe(mir_router *router, mir_epoch_rec
 MIR_MUST_CHECK mir_status mir_router_unsubscribe(mir_router *router, mir_epoch_record *epoch,
                                                  mir_view pattern, mir_view queue, mir_ref ref);
 void mir_router_match(const mir_router *router, mir_view subject, mir_match *match);
+/* The same without patterns that begin with a wildcard. */
+void mir_router_match_named(const mir_router *router, mir_view subject, mir_match *match);
 mir_router_stamp mir_router_stamp_of(const mir_router *router, mir_view subject);
 uint64_t mir_router_count(const mir_router *router);
 

@@ -567,6 +567,16 @@ unsigned mir_shard_publish(mir_shard *shard, mir_message *message, mir_session *
     return delivered;
 }
 
+bool mir_shard_has_listener(mir_shard *shard, mir_view subject, bool named)
+{
+    mir_match_reset(&shard->match);
+    if (named)
+        mir_router_match_named(shard->router, subject, &shard->match);
+    else
+        mir_router_match(shard->router, subject, &shard->match);
+    return shard->match.plain_count != 0 || shard->match.group_count != 0;
+}
+
 unsigned mir_shard_emit(mir_shard *shard, mir_view subject, mir_view reply, mir_view header,
                         mir_view payload)
 {

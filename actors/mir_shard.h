@@ -162,6 +162,10 @@ unsigned mir_shard_publish(mir_shard *shard, mir_message *message, mir_session *
 unsigned mir_shard_emit(mir_shard *shard, mir_view subject, mir_view reply, mir_view header,
                         mir_view payload);
 
+/* Whether any outside subscription takes this subject, on whatever shard. `named`: subscriptions that
+ * begin with a wildcard do not count. */
+bool mir_shard_has_listener(mir_shard *shard, mir_view subject, bool named);
+
 /* Parks the publisher for a moment: it feeds what cannot keep up. */
 void mir_shard_tell_congested(mir_shard *shard, mir_ref publisher);
 

@@ -7,6 +7,7 @@
 #include "mir_ask.h"
 #include "mir_assert.h"
 #include "mir_clock.h"
+#include "mir_cmd_queue.h"
 #include "mir_device_rules.h"
 #include "mir_events.h"
 #include "mir_hash.h"
@@ -673,6 +674,12 @@ void mir_twin_changed(mir_shard *shard, mir_view device_id)
     if (twin->state != COLD) load(twin);
 }
 
+bool mir_twin_is_online(mir_shard *shard, mir_view device_id)
+{
+    const mir_twin *twin = find(shard, device_id);
+    return twin != NULL && twin->online;
+}
+
 void mir_twin_resume(mir_shard *shard, mir_view device_id, uint64_t number)
 {
     mir_twin *twin = find_or_make(shard, device_id);
@@ -1247,7 +1254,10 @@ void mir_twin_receive(mir_shard *shard, const mir_message *message)
         mir_shard_tell_congested(shard, message->publisher);
     switch ((mir_function)message->function) {
     case MIR_DEVICE_TELEMETRY: telemetry(twin, message); break;
-    case MIR_DEVICE_HEARTBEAT: heartbeat(twin, message); break;
+    case MIR_DEVICE_HEARTBEAT:
+        heartbeat(twin, message);
+        mir_cmd_queue_wake(shard, message->key);
+        break;
     case MIR_DEVICE_SCHEMA:
         if (twin->state == COLD) load(twin);
         (void)read_schema(twin, READ_PUSH, message);

@@ -55,6 +55,7 @@ void mir_twin_pull(mir_shard *shard, mir_view device_id, mir_twin_waiter *waiter
  * mir_twin_unknown (that pointer) for a device that is not registered. */
 void mir_twin_await(mir_shard *shard, const mir_message *message, mir_twin_waiter *waiter);
 extern const char mir_twin_unknown[];
+bool mir_twin_is_online(mir_shard *shard, mir_view device_id);
 /* At the start: the device was online when the server stopped. */
 void mir_twin_resume(mir_shard *shard, mir_view device_id, uint64_t number);
 void mir_twin_free_all(mir_shard *shard);

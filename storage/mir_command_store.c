@@ -26,6 +26,11 @@ mir_command_state mir_command_state_of(const mir_command_record *record)
                                 : (mir_command_state)record->steps[record->n_steps - 1]->state;
 }
 
+int64_t mir_command_time_ns(const MirStore__V1__Time *time)
+{
+    return mir_state_time_ns(time);
+}
+
 static bool waits(mir_command_state state)
 {
     return state == MIR_COMMAND_QUEUED || state == MIR_COMMAND_SENT;
@@ -194,15 +199,12 @@ static mir_status set_cause(mir_state_ops *ops, mir_command_record *record)
     return MIR_OK;
 }
 
-/* Nobody else's server, and no earlier life of this one, has given it out: devices remember ids. */
-static mir_status set_id(mir_arena *arena, mir_command_record *record)
+mir_status mir_command_id_new(char id[MIR_COMMAND_ID_BYTES_MAX])
 {
-    uint64_t random;
-    if (getrandom(&random, sizeof random, 0) != (ssize_t)sizeof random) return MIR_E_IO;
-    record->id = mir_arena_alloc(arena, MIR_COMMAND_ID_BYTES_MAX);
-    if (record->id == NULL) return MIR_E_NO_MEMORY;
-    (void)snprintf(record->id, MIR_COMMAND_ID_BYTES_MAX, "%llu-%016llx",
-                   (unsigned long long)record->number, (unsigned long long)random);
+    uint64_t random[2];
+    if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random) return MIR_E_IO;
+    (void)snprintf(id, MIR_COMMAND_ID_BYTES_MAX, "%016llx%08llx", (unsigned long long)random[0],
+                   (unsigned long long)(random[1] >> 32));
     return MIR_OK;
 }
 
@@ -228,7 +230,7 @@ static mir_status add(mir_state_ops *ops, mir_command_add *one)
     mir_store__v1__command_record__init(record);
     record->has_number = record->has_device_number = 1;
     TRY(take_number(ops, &record->number));
-    TRY(set_id(arena, record));
+    record->id = (char *)(uintptr_t)one->id;
     record->device_number = device_number;
     record->device_id = device->device_id;
     record->device_name = device->name;

@@ -42,10 +42,15 @@ typedef enum mir_command_state {
 typedef MirStore__V1__CommandRecord mir_command_record;
 
 mir_command_state mir_command_state_of(const mir_command_record *record);
+int64_t mir_command_time_ns(const MirStore__V1__Time *time);
 
 /* ── Changes ─────────────────────────────────────────────────────────────────────────────────── */
 
+/* Nobody else's server, and no earlier life of this one, has given it out: devices remember ids. */
+MIR_MUST_CHECK mir_status mir_command_id_new(char id[MIR_COMMAND_ID_BYTES_MAX]);
+
 typedef struct mir_command_add {
+    const char *id; /* of mir_command_id_new */
     mir_view device_id;
     const char *message;
     mir_view payload;

@@ -26,7 +26,10 @@ static int tear_down(void **state)
 /* Queues one; its number. */
 static uint64_t queue(fixture *f, const char *device, const char *payload, int64_t expires_ns)
 {
-    mir_command_add one = {.device_id = mir_view_cstr(device),
+    char id[MIR_COMMAND_ID_BYTES_MAX];
+    assert_int_equal(mir_command_id_new(id), MIR_OK);
+    mir_command_add one = {.id = id,
+                           .device_id = mir_view_cstr(device),
                            .message = "p.v1.Go",
                            .payload = mir_view_cstr(payload),
                            .expires_ns = expires_ns,
@@ -235,8 +238,8 @@ static void an_event_is_stored_with_its_command_alone(void **state)
     mir_error error;
     assert_int_equal(make(f, &(told){.reason = "CommandQueued"}, &event, &error), MIR_OK);
     mir_command_add list_of[2] = {
-        {.device_id = MIR_VIEW_LITERAL("nobody"), .message = "p.v1.Go", .event = &event},
-        {.device_id = MIR_VIEW_LITERAL("d0"), .message = "p.v1.Go", .event = &event}};
+        {.id = "1", .device_id = MIR_VIEW_LITERAL("nobody"), .message = "p.v1.Go", .event = &event},
+        {.id = "2", .device_id = MIR_VIEW_LITERAL("d0"), .message = "p.v1.Go", .event = &event}};
     mir_state_stats before, after;
     mir_state_stats_get(f->state, &before);
     mir_command_adds adds = {list_of, 1};

@@ -104,6 +104,8 @@ SERVICES = {
     "core.schema": ("RefreshDeviceSchemaRequest", "RefreshDeviceSchemaResponse"),
     "cmd.list": ("SendListCommandsRequest", "SendListCommandsResponse"),
     "cmd.send": ("SendCommandRequest", "SendCommandResponse"),
+    "cmd.queue": ("ListQueuedCommandsRequest", "ListQueuedCommandsResponse"),
+    "cmd.cancel": ("CancelQueuedCommandsRequest", "CancelQueuedCommandsResponse"),
     "evt.list": ("ListEventsRequest", "ListEventsResponse"),
     "evt.delete": ("DeleteEventRequest", "DeleteEventReponse"),
     "evt.verify": ("VerifyEventsRequest", "VerifyEventsResponse"),
@@ -192,6 +194,7 @@ class Bus(Connection):
     def __init__(self, loop, server):
         super().__init__(loop, server)
         self.heard = []
+        self.given_up = False
         self.subscribe("event.>", self._hear)
 
     async def _hear(self, message):
@@ -208,12 +211,17 @@ class Bus(Connection):
         """The message, and how much was heard before it."""
 
         def found():
+            assert not self.given_up, "the server was killed"
             for i, message in enumerate(self.heard):
                 if message.subject == name:
                     return i, message
             return None
 
         return wait_until(found, DEADLINE_S, f"answer {name}")
+
+    def give_up(self):
+        """Answers that have not come will not come: whoever waits for one is told so."""
+        self.given_up = True
 
     def raw(self, function, body=b"", headers=None):
         name = self.answer_name()

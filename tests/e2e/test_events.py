@@ -422,6 +422,7 @@ def test_acknowledged_events_outlive_a_kill_once(launch, loop, name):
         os.kill(server.process.pid, signal.SIGKILL)
         server.process.wait()
         stop.set()
+        bus.give_up()
         thread.join(2 * DEADLINE_S)
         bus.close()
         server.start()

@@ -1,0 +1,733 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "mir_cmd_queue.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "mir/device/v1/mir.pb-c.h"
+#include "mir_ask.h"
+#include "mir_clock.h"
+#include "mir_events.h"
+#include "mir_hash.h"
+#include "mir_json_text.h"
+#include "mir_log.h"
+#include "mir_nats.h"
+#include "mir_pb.h"
+#include "mir_twin.h"
+
+enum { WATCH_S = 1, DUE_AT_ONCE = 1000, HEADER_BYTES_MAX = MIR_CHAIN_BLOCK_BYTES_MAX + 1024 };
+
+/* What a queue does next. */
+typedef enum next_step {
+    NEXT_SETTLE, /* nothing is left, or it cannot be done now */
+    NEXT_SEND,   /* the oldest is to go out, if the device is there */
+    NEXT_ASK,    /* it is written down as sent */
+    NEXT_READ,   /* something was written: on to the next */
+    NEXT_IDLE,   /* the device is not there */
+} next_step;
+
+typedef struct queue {
+    mir_map_node by_id;
+    mir_shard *shard;
+    mir_hub *hub;
+    bool running;
+    bool again;   /* entered while it was running */
+    bool is_left; /* commands may wait: it stays */
+    mir_cmd_queue_waiter *waiters;
+    /* Of what runs: */
+    mir_arena arena;
+    mir_command_record *record;
+    mir_cmd_note note;
+    mir_command_step step;
+    mir_command_steps steps;
+    mir_state_request state;
+    next_step next;
+    mir_job job;
+    mir_post post;
+    mir_ask ask;
+    mir_status status; /* of the ask */
+    uint8_t *answer;   /* the name, a zero byte, the payload */
+    size_t name_size, payload_size;
+    mir_letters letters;
+    size_t id_size;
+    char id[];
+} queue;
+
+static void run_next(queue *q);
+static void read_next(queue *q);
+
+static queue *find(mir_shard *shard, mir_view id)
+{
+    mir_actors *actors = mir_actors_of(shard);
+    for (mir_map_node *n = mir_map_first(&actors->queues, mir_hash_view(id)); n != NULL;
+         n = mir_map_next(n)) {
+        queue *q = MIR_CONTAINER(n, queue, by_id);
+        if (q->id_size == id.size && memcmp(q->id, id.data, id.size) == 0) return q;
+    }
+    return NULL;
+}
+
+static void tell_waiter(queue *q, mir_cmd_queue_waiter *waiter, mir_status status)
+{
+    mir_view none = {0};
+    waiter->done(q->shard, waiter, status, none, none);
+}
+
+/* Those whose command is not this one's, or all of them: theirs stays queued for now. */
+static void tell_others(queue *q, uint64_t number)
+{
+    mir_cmd_queue_waiter **place = &q->waiters;
+    while (*place != NULL) {
+        mir_cmd_queue_waiter *waiter = *place;
+        if (waiter->number == number) {
+            place = &waiter->next;
+            continue;
+        }
+        *place = waiter->next;
+        tell_waiter(q, waiter, q->shard->stopping ? MIR_E_CANCELLED : MIR_E_UNREACHABLE);
+    }
+}
+
+static mir_cmd_queue_waiter *take_waiter(queue *q, uint64_t number)
+{
+    for (mir_cmd_queue_waiter **place = &q->waiters; *place != NULL; place = &(*place)->next) {
+        mir_cmd_queue_waiter *waiter = *place;
+        if (waiter->number != number) continue;
+        *place = waiter->next;
+        return waiter;
+    }
+    return NULL;
+}
+
+static void settle(queue *q)
+{
+    tell_others(q, 0);
+    mir_arena_free(&q->arena);
+    mir_arena_free(&q->state.arena);
+    q->running = false;
+    mir_hub_end(q->hub);
+    if (q->is_left && !q->shard->stopping) return;
+    mir_map_remove(&mir_actors_of(q->shard)->queues, &q->by_id);
+    free(q);
+}
+
+/* --- events ---------------------------------------------------------------------------------- */
+
+typedef struct wording {
+    const char *route, *type, *reason, *text;
+} wording;
+
+static const wording *wording_of(const mir_cmd_note *note)
+{
+    static const wording queued = {"cmd.v1alpha.commandqueued", "normal", "CommandQueued",
+                                   "The device is away: the command waits for it"},
+                         done = {"cmd.v1alpha.devicecommand", "normal", "DeviceCommand",
+                                 "Device command executed successfully"},
+                         failed = {"cmd.v1alpha.devicecommand", "warning", "DeviceCommand",
+                                   "Device command failed"},
+                         expired = {"cmd.v1alpha.commandexpired", "warning", "CommandExpired",
+                                    "The device did not return in time for the command"},
+                         cancelled = {"cmd.v1alpha.commandcancelled", "normal", "CommandCancelled",
+                                      "The command was cancelled before it was sent"};
+    switch (note->state) {
+    case MIR_COMMAND_QUEUED: return &queued;
+    case MIR_COMMAND_SENT: return NULL;
+    case MIR_COMMAND_DONE: return &done;
+    case MIR_COMMAND_FAILED: return &failed;
+    case MIR_COMMAND_EXPIRED: return &expired;
+    case MIR_COMMAND_CANCELLED: return &cancelled;
+    }
+    return NULL;
+}
+
+static void put_member(mir_bytes *json, const char *key, const char *value)
+{
+    if (value == NULL || value[0] == '\0') return;
+    mir_bytes_u8(json, json->size == 0 ? '{' : ',');
+    mir_json_put_string(json, mir_view_cstr(key), MIR_JSON_ESCAPE_NEEDED);
+    mir_bytes_u8(json, ':');
+    mir_json_put_string(json, mir_view_cstr(value), MIR_JSON_ESCAPE_HTML);
+}
+
+/* The members that programs know of a command's event, and the id. */
+static void write_json(const mir_cmd_note *note, mir_bytes *json)
+{
+    put_member(json, "device_id", note->record->device_id);
+    put_member(json, "command_id", note->record->id);
+    bool is_answer = note->state == MIR_COMMAND_DONE || note->state == MIR_COMMAND_FAILED;
+    put_member(json, "name", is_answer ? note->response_name : note->record->message);
+    if (note->response.size != 0) {
+        mir_bytes_text(json, ",\"payload\":\"");
+        mir_json_put_base64(json, note->response);
+        mir_bytes_u8(json, '"');
+    }
+    if (is_answer)
+        mir_bytes_printf(json, ",\"status\":%d", note->state == MIR_COMMAND_DONE ? 4 : 3);
+    put_member(json, "error", note->error);
+    mir_bytes_u8(json, '}');
+}
+
+static bool describe(const mir_cmd_note *note, mir_bytes *json, char *text, size_t text_size,
+                     mir_device_event *event)
+{
+    const wording *w = wording_of(note);
+    if (w == NULL) return false;
+    write_json(note, json);
+    bool failed = w->type[0] == 'w';
+    (void)snprintf(text, text_size, failed && note->error != NULL ? "%s: %s" : "%s", w->text,
+                   note->error);
+    *event = (mir_device_event){.device_id = note->record->device_id,
+                                .name = note->record->device_name,
+                                .name_space = note->record->namespace_,
+                                .route = w->route,
+                                .type = w->type,
+                                .reason = w->reason,
+                                .text = text,
+                                .json = mir_bytes_as_view(json),
+                                .cause = note->cause,
+                                .actor = "server",
+                                .failed = failed,
+                                .error = failed ? note->error : NULL};
+    return true;
+}
+
+mir_status mir_cmd_queue_event(mir_hub *hub, const mir_cmd_note *note, mir_arena *arena,
+                               mir_event_item **event)
+{
+    (void)hub;
+    *event = NULL;
+    mir_bytes json = {0};
+    char text[512];
+    mir_device_event of;
+    if (!describe(note, &json, text, sizeof text, &of)) return MIR_OK;
+    mir_error error = {{0}};
+    mir_event_item *item = mir_arena_alloc(arena, sizeof *item);
+    mir_status status = MIR_E_NO_MEMORY;
+    if (item != NULL && mir_bytes_ok(&json)) status = mir_events_make(&of, arena, item, &error);
+    mir_bytes_free(&json);
+    if (status == MIR_OK) *event = item;
+    return status;
+}
+
+void mir_cmd_queue_tell(mir_hub *hub, const mir_cmd_note *note, const mir_event_item *event,
+                        mir_letters *letters)
+{
+    mir_bytes json = {0};
+    char text[512];
+    mir_device_event of;
+    if (event == NULL || !describe(note, &json, text, sizeof text, &of)) return;
+    of.sequence = event->sequence;
+    if (mir_bytes_ok(&json)) mir_events_add(hub, &of, letters, NULL);
+    mir_bytes_free(&json);
+}
+
+/* --- one step ------------------------------------------------------------------------------- */
+
+/* On the shard, after a worker or the writer had it. */
+static void come_home(mir_shard *shard, mir_post *post)
+{
+    queue *q = MIR_CONTAINER(post, queue, post);
+    if (shard->stopping)
+        mir_letters_discard(&q->letters);
+    else
+        mir_letters_publish(shard, &q->letters);
+    run_next(q);
+}
+
+static void go_home(queue *q, next_step next)
+{
+    q->next = next;
+    q->post.run = come_home;
+    mir_shard_post(q->shard, &q->post);
+}
+
+static void told(mir_job *job)
+{
+    queue *q = MIR_CONTAINER(job, queue, job);
+    mir_cmd_queue_tell(q->hub, &q->note, q->step.event, &q->letters);
+    go_home(q, q->next);
+}
+
+static void step_written(mir_state_request *request, void *context)
+{
+    queue *q = context;
+    if (request->status != MIR_OK) {
+        go_home(q, NEXT_IDLE);
+        return;
+    }
+    /* Somebody cancelled it just then: on to the next. */
+    if (q->step.status != MIR_OK) {
+        go_home(q, NEXT_READ);
+        return;
+    }
+    q->next = q->step.to == MIR_COMMAND_SENT     ? NEXT_ASK
+              : q->step.to == MIR_COMMAND_QUEUED ? NEXT_IDLE
+                                                 : NEXT_READ;
+    if (q->step.event == NULL) {
+        go_home(q, q->next);
+        return;
+    }
+    q->job.run = told;
+    mir_workers_submit(q->hub->requests, &q->job);
+}
+
+/* Moves the command on to the note's state. Any thread. The record stays as it was read. */
+static void write_step(queue *q, mir_command_state from)
+{
+    q->step = (mir_command_step){.number = q->record->number,
+                                 .from = from,
+                                 .to = q->note.state,
+                                 .error = q->note.error,
+                                 .response_name = q->note.response_name,
+                                 .response_payload = q->note.response};
+    /* That it waits has been told when it began to. */
+    if (q->note.state != MIR_COMMAND_QUEUED &&
+        mir_cmd_queue_event(q->hub, &q->note, &q->arena, &q->step.event) != MIR_OK)
+        mir_event_batch_lost(q->hub, 1, "out of memory");
+    q->steps = (mir_command_steps){&q->step, 1};
+    mir_command_prepare_steps(&q->state, &q->steps);
+    q->state.cause = &q->hub->own_cause;
+    q->state.done = step_written;
+    q->state.ctx = q;
+    if (mir_state_submit(q->hub->state, &q->state) != MIR_OK) go_home(q, NEXT_IDLE);
+}
+
+static void note_state(queue *q, mir_command_state state, const char *error)
+{
+    q->note = (mir_cmd_note){.record = q->record, .state = state, .error = error};
+}
+
+static void read_run(mir_job *job)
+{
+    queue *q = MIR_CONTAINER(job, queue, job);
+    mir_arena_free(&q->arena);
+    mir_error error = {{0}};
+    mir_view id = mir_view_of(q->id, q->id_size);
+    mir_status status = mir_command_first(q->hub->state, id, &q->arena, &q->record, &error);
+    if (status == MIR_E_NOT_FOUND) {
+        q->is_left = false;
+        go_home(q, NEXT_SETTLE);
+        return;
+    }
+    MirStore__V1__DeviceRecord *device = NULL;
+    if (status == MIR_OK) {
+        status = mir_state_get(q->hub->state, id, &q->arena, &device, &error);
+        if (status == MIR_E_NOT_FOUND) status = MIR_OK;
+    }
+    if (status != MIR_OK) {
+        mir_log_error("queued commands of %s: %s", q->id,
+                      error.text[0] == '\0' ? mir_status_name(status) : error.text);
+        go_home(q, NEXT_IDLE);
+        return;
+    }
+    if (mir_command_state_of(q->record) == MIR_COMMAND_SENT) {
+        note_state(q, MIR_COMMAND_FAILED,
+                   "the server stopped while the command was with the device: its outcome is not "
+                   "known");
+        write_step(q, MIR_COMMAND_SENT);
+    } else if (device == NULL || device->number != q->record->device_number) {
+        note_state(q, MIR_COMMAND_CANCELLED, "the device was deleted");
+        write_step(q, MIR_COMMAND_QUEUED);
+    } else if (mir_command_time_ns(q->record->expires) <= mir_clock_wall_ns()) {
+        note_state(q, MIR_COMMAND_EXPIRED, NULL);
+        write_step(q, MIR_COMMAND_QUEUED);
+    } else {
+        go_home(q, NEXT_SEND);
+    }
+}
+
+static void read_next(queue *q)
+{
+    q->again = false;
+    q->is_left = true;
+    q->job.run = read_run;
+    mir_workers_submit(q->hub->requests, &q->job);
+}
+
+/* --- sending -------------------------------------------------------------------------------- */
+
+static void write_sent(mir_job *job)
+{
+    queue *q = MIR_CONTAINER(job, queue, job);
+    note_state(q, MIR_COMMAND_SENT, NULL);
+    write_step(q, MIR_COMMAND_QUEUED);
+}
+
+static bool is_there(queue *q)
+{
+    char subject[MIR_DEVICE_ID_BYTES_MAX + 32];
+    int size = snprintf(subject, sizeof subject, "%s.v1alpha.command", q->id);
+    mir_view view = mir_view_of(subject, (size_t)size);
+    if (mir_shard_has_listener(q->shard, view, true)) return true;
+    return mir_twin_is_online(q->shard, mir_view_of(q->id, q->id_size)) &&
+           mir_shard_has_listener(q->shard, view, false);
+}
+
+static void answer_run(mir_job *job)
+{
+    queue *q = MIR_CONTAINER(job, queue, job);
+    mir_view payload = {q->answer == NULL ? NULL : q->answer + q->name_size + 1, q->payload_size};
+    const char *name = (const char *)q->answer;
+    switch (q->status) {
+    case MIR_OK:
+        if (strcmp(name, "mir.device.v1.Error") == 0) {
+            Mir__Device__V1__Error *message = NULL;
+            mir_error error = {{0}};
+            bool readable = mir_pb_unpack(&mir__device__v1__error__descriptor, payload, &q->arena,
+                                          &message, &error) == MIR_OK;
+            note_state(q, MIR_COMMAND_FAILED,
+                       readable && message->message != NULL && message->message[0] != '\0'
+                           ? message->message
+                           : "the device answered with an error that says nothing");
+        } else {
+            note_state(q, MIR_COMMAND_DONE, NULL);
+            q->note.response_name = name;
+            q->note.response = payload;
+        }
+        break;
+    case MIR_E_TIMEOUT:
+        note_state(q, MIR_COMMAND_FAILED,
+                   "the device did not answer in time: whether it ran the command is not known");
+        break;
+    case MIR_E_UNREACHABLE: note_state(q, MIR_COMMAND_QUEUED, NULL); break;
+    default: note_state(q, MIR_COMMAND_FAILED, "the server is out of memory"); break;
+    }
+    write_step(q, MIR_COMMAND_SENT);
+}
+
+static void answered(mir_ask *ask, mir_status status, const mir_message *answer)
+{
+    queue *q = MIR_CONTAINER(ask, queue, ask);
+    q->status = status;
+    if (status == MIR_OK) {
+        mir_view name = mir_nats_header(answer->header, MIR_VIEW_LITERAL("mir-msg"));
+        q->answer = malloc(name.size + 1 + answer->payload.size);
+        if (q->answer == NULL) {
+            q->status = MIR_E_NO_MEMORY;
+        } else {
+            if (name.size != 0) memcpy(q->answer, name.data, name.size);
+            q->answer[name.size] = '\0';
+            if (answer->payload.size != 0)
+                memcpy(q->answer + name.size + 1, answer->payload.data, answer->payload.size);
+            q->name_size = name.size;
+            q->payload_size = answer->payload.size;
+        }
+    }
+    if (status == MIR_E_CANCELLED) {
+        /* It stays as sent; the next start says that its outcome is not known. */
+        settle(q);
+        return;
+    }
+    q->job.run = answer_run;
+    mir_workers_submit(q->hub->requests, &q->job);
+}
+
+static void send(queue *q)
+{
+    char subject[MIR_DEVICE_ID_BYTES_MAX + 32], block[HEADER_BYTES_MAX];
+    int subject_size = snprintf(subject, sizeof subject, "%s.v1alpha.command", q->id);
+    size_t size = mir_chain_block((mir_view){0}, mir_hub_instance(q->hub), block);
+    size = mir_block_add(block, size, sizeof block, "mir-command-id", mir_view_cstr(q->record->id));
+    size = mir_block_add(block, size, sizeof block, "mir-msg", mir_view_cstr(q->record->message));
+    memset(&q->ask, 0, sizeof q->ask);
+    q->ask.done = answered;
+    mir_ask_send(q->shard, &q->ask, mir_view_of(subject, (size_t)subject_size),
+                 mir_view_of(block, size),
+                 mir_view_of(q->record->payload.data, q->record->payload.len),
+                 (int64_t)q->record->timeout_s * MIR_NS_PER_S);
+}
+
+/* The command of the last step has ended: whoever waits for it hears how. */
+static void tell_ended(queue *q)
+{
+    mir_cmd_queue_waiter *waiter = take_waiter(q, q->step.number);
+    bool is_over = q->step.status == MIR_OK && q->step.to != MIR_COMMAND_QUEUED;
+    if (waiter != NULL && q->answer != NULL && is_over) {
+        mir_view name = mir_view_of(q->answer, q->name_size);
+        mir_view payload = mir_view_of(q->answer + q->name_size + 1, q->payload_size);
+        waiter->done(q->shard, waiter, MIR_OK, name, payload);
+    } else if (waiter != NULL) {
+        tell_waiter(q, waiter, is_over ? q->status : MIR_E_UNREACHABLE);
+    }
+    free(q->answer);
+    q->answer = NULL;
+    q->name_size = q->payload_size = 0;
+}
+
+static void run_next(queue *q)
+{
+    if (q->next == NEXT_READ || q->next == NEXT_IDLE) tell_ended(q);
+    if (q->shard->stopping) {
+        settle(q);
+        return;
+    }
+    switch (q->next) {
+    case NEXT_READ: read_next(q); return;
+    case NEXT_ASK:
+        tell_others(q, q->record->number);
+        send(q);
+        return;
+    case NEXT_SEND:
+        if (is_there(q)) {
+            q->job.run = write_sent;
+            mir_workers_submit(q->hub->requests, &q->job);
+            return;
+        }
+        settle(q);
+        return;
+    case NEXT_SETTLE:
+    case NEXT_IDLE:
+        if (q->again && q->next == NEXT_SETTLE)
+            read_next(q);
+        else
+            settle(q);
+        return;
+    }
+}
+
+static void begin(queue *q)
+{
+    if (q->running) {
+        q->again = true;
+        return;
+    }
+    q->running = true;
+    q->status = MIR_OK;
+    mir_hub_begin(q->hub);
+    read_next(q);
+}
+
+static queue *find_or_make(mir_shard *shard, mir_view device_id)
+{
+    queue *q = find(shard, device_id);
+    if (q != NULL) return q;
+    q = calloc(1, sizeof *q + device_id.size + 1);
+    if (q == NULL) return NULL;
+    q->shard = shard;
+    q->hub = mir_actors_of(shard)->hub;
+    q->is_left = true;
+    q->id_size = device_id.size;
+    memcpy(q->id, device_id.data, device_id.size);
+    mir_map_add(&mir_actors_of(shard)->queues, &q->by_id, mir_hash_view(device_id));
+    return q;
+}
+
+void mir_cmd_queue_enter(mir_shard *shard, mir_view device_id, mir_cmd_queue_waiter *waiter)
+{
+    queue *q = shard->stopping ? NULL : find_or_make(shard, device_id);
+    if (q == NULL) {
+        mir_view none = {0};
+        if (waiter != NULL)
+            waiter->done(shard, waiter, shard->stopping ? MIR_E_CANCELLED : MIR_E_UNREACHABLE, none,
+                         none);
+        return;
+    }
+    if (waiter != NULL) {
+        waiter->next = q->waiters;
+        q->waiters = waiter;
+    }
+    begin(q);
+}
+
+void mir_cmd_queue_wake(mir_shard *shard, mir_view device_id)
+{
+    if (mir_actors_of(shard)->queues.count == 0) return;
+    queue *q = find(shard, device_id);
+    if (q != NULL && !q->running) begin(q);
+}
+
+/* --- what is over its time ------------------------------------------------------------------ */
+
+typedef struct expiry {
+    mir_job job;
+    mir_post post;
+    mir_hub *hub;
+    mir_shard *shard;
+    mir_arena arena;
+    mir_state_request state;
+    mir_command_step *list;
+    mir_cmd_note *notes;
+    mir_command_steps steps;
+    mir_letters letters;
+} expiry;
+
+static void expiry_home(mir_shard *shard, mir_post *post)
+{
+    expiry *e = MIR_CONTAINER(post, expiry, post);
+    if (shard->stopping)
+        mir_letters_discard(&e->letters);
+    else
+        mir_letters_publish(shard, &e->letters);
+    mir_actors_of(shard)->queue_watching = false;
+    mir_hub_end(e->hub);
+    mir_arena_free(&e->arena);
+    mir_arena_free(&e->state.arena);
+    free(e);
+}
+
+static void expiry_told(mir_job *job)
+{
+    expiry *e = MIR_CONTAINER(job, expiry, job);
+    for (size_t i = 0; i < e->steps.count; i++)
+        if (e->list[i].status == MIR_OK)
+            mir_cmd_queue_tell(e->hub, &e->notes[i], e->list[i].event, &e->letters);
+    mir_shard_post(e->shard, &e->post);
+}
+
+static void expiry_written(mir_state_request *request, void *context)
+{
+    expiry *e = context;
+    /* Looked at again at once: there may be more, and what failed is tried again. */
+    atomic_store_explicit(&e->hub->commands_due_ns, 0, memory_order_relaxed);
+    if (request->status != MIR_OK) e->steps.count = 0;
+    e->job.run = expiry_told;
+    mir_workers_submit(e->hub->requests, &e->job);
+}
+
+static mir_status expire(expiry *e, mir_command_record **records, size_t count)
+{
+    e->list = mir_arena_alloc(&e->arena, count * sizeof *e->list);
+    e->notes = mir_arena_alloc(&e->arena, count * sizeof *e->notes);
+    if (e->list == NULL || e->notes == NULL) return MIR_E_NO_MEMORY;
+    for (size_t i = 0; i < count; i++) {
+        e->notes[i] = (mir_cmd_note){.record = records[i], .state = MIR_COMMAND_EXPIRED};
+        e->list[i] = (mir_command_step){
+            .number = records[i]->number, .from = MIR_COMMAND_QUEUED, .to = MIR_COMMAND_EXPIRED};
+        mir_status status = mir_cmd_queue_event(e->hub, &e->notes[i], &e->arena, &e->list[i].event);
+        if (status != MIR_OK) return status;
+    }
+    e->steps = (mir_command_steps){e->list, count};
+    mir_command_prepare_steps(&e->state, &e->steps);
+    return MIR_OK;
+}
+
+static void expiry_run(mir_job *job)
+{
+    expiry *e = MIR_CONTAINER(job, expiry, job);
+    mir_command_record **records;
+    size_t count = 0;
+    int64_t now_ns = mir_clock_wall_ns(), next_ns;
+    mir_error error = {{0}};
+    mir_status status = mir_command_due(e->hub->state, now_ns, DUE_AT_ONCE, &e->arena, &records,
+                                        &count, &next_ns, &error);
+    if (status == MIR_OK && count != 0) {
+        status = expire(e, records, count);
+    } else if (status == MIR_OK && next_ns <= now_ns) {
+        mir_command_prepare_purge(&e->state);
+    } else if (status == MIR_OK) {
+        int64_t latest_ns = now_ns + 3600 * MIR_NS_PER_S;
+        atomic_store_explicit(&e->hub->commands_due_ns, next_ns < latest_ns ? next_ns : latest_ns,
+                              memory_order_relaxed);
+        mir_shard_post(e->shard, &e->post);
+        return;
+    }
+    e->state.cause = &e->hub->own_cause;
+    e->state.done = expiry_written;
+    e->state.ctx = e;
+    if (status == MIR_OK && mir_state_submit(e->hub->state, &e->state) == MIR_OK) return;
+    if (status != MIR_OK)
+        mir_log_error("queued commands cannot expire: %s",
+                      error.text[0] == '\0' ? mir_status_name(status) : error.text);
+    mir_shard_post(e->shard, &e->post);
+}
+
+void mir_cmd_queue_note_due(mir_hub *hub, int64_t due_ns)
+{
+    int64_t known_ns = atomic_load_explicit(&hub->commands_due_ns, memory_order_relaxed);
+    while (due_ns < known_ns &&
+           !atomic_compare_exchange_weak_explicit(&hub->commands_due_ns, &known_ns, due_ns,
+                                                  memory_order_relaxed, memory_order_relaxed)) {
+    }
+}
+
+static void watch(mir_timer *timer, void *context)
+{
+    (void)context;
+    mir_actors *actors = MIR_CONTAINER(timer, mir_actors, queue_watch);
+    mir_shard *shard = actors->shard;
+    mir_timer_set(&shard->loop->timers, timer, shard->loop->now_ns + WATCH_S * MIR_NS_PER_S);
+    int64_t due_ns = atomic_load_explicit(&actors->hub->commands_due_ns, memory_order_relaxed);
+    if (actors->queue_watching || due_ns > shard->loop->wall_ns) return;
+    expiry *e = calloc(1, sizeof *e);
+    if (e == NULL) return;
+    e->hub = actors->hub;
+    e->shard = shard;
+    e->post.run = expiry_home;
+    e->job.run = expiry_run;
+    actors->queue_watching = true;
+    mir_hub_begin(e->hub);
+    mir_workers_submit(e->hub->requests, &e->job);
+}
+
+/* --- life ----------------------------------------------------------------------------------- */
+
+typedef struct arrival {
+    mir_post post;
+    mir_hub *hub;
+    bool watches; /* no device: the shard begins to watch for expiry */
+    size_t id_size;
+    char id[];
+} arrival;
+
+static void arrive(mir_shard *shard, mir_post *post)
+{
+    arrival *a = MIR_CONTAINER(post, arrival, post);
+    mir_actors *actors = mir_actors_of(shard);
+    if (a->watches && !shard->stopping) {
+        actors->queue_watch.fire = watch;
+        mir_timer_set(&shard->loop->timers, &actors->queue_watch,
+                      shard->loop->now_ns + WATCH_S * MIR_NS_PER_S);
+    } else if (!shard->stopping) {
+        mir_cmd_queue_enter(shard, mir_view_of(a->id, a->id_size), NULL);
+    }
+    mir_hub_end(a->hub);
+    free(a);
+}
+
+static mir_status post_arrival(mir_hub *hub, mir_shard *shard, mir_view id)
+{
+    arrival *a = calloc(1, sizeof *a + id.size);
+    if (a == NULL) return MIR_E_NO_MEMORY;
+    a->hub = hub;
+    a->watches = id.size == 0;
+    a->post.run = arrive;
+    a->id_size = id.size;
+    if (id.size != 0) memcpy(a->id, id.data, id.size);
+    mir_hub_begin(hub);
+    mir_shard_post(shard, &a->post);
+    return MIR_OK;
+}
+
+typedef struct seen {
+    mir_hub *hub;
+    char last[MIR_DEVICE_ID_BYTES_MAX + 1];
+} seen;
+
+/* The commands of a device stand together. */
+static mir_status see(void *context, const mir_command_record *record)
+{
+    seen *s = context;
+    if (strcmp(s->last, record->device_id) == 0) return MIR_OK;
+    (void)snprintf(s->last, sizeof s->last, "%s", record->device_id);
+    mir_view id = mir_view_cstr(record->device_id);
+    return post_arrival(s->hub, s->hub->shards[mir_hub_shard_of(s->hub, id)], id);
+}
+
+mir_status mir_cmd_queue_start(mir_hub *hub, mir_error *error)
+{
+    seen s = {.hub = hub};
+    mir_status status = mir_command_waiting_each(hub->state, see, &s, error);
+    if (status == MIR_OK) status = post_arrival(hub, hub->shards[0], (mir_view){0});
+    return status;
+}
+
+void mir_cmd_queue_fini(mir_actors *actors)
+{
+    uint32_t from = 0;
+    mir_map_node *node;
+    while ((node = mir_map_any(&actors->queues, &from)) != NULL) {
+        mir_map_remove(&actors->queues, node);
+        free(MIR_CONTAINER(node, queue, by_id));
+    }
+    mir_map_free(&actors->queues);
+}

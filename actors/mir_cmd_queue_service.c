@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdlib.h>
+
+#include "mir_api/v1/cmd.pb-c.h"
+#include "mir_cmd_queue.h"
+#include "mir_cmd_service.h"
+#include "mir_json_codec.h"
+#include "mir_resolve.h"
+#include "mir_timestamp.h"
+
+/* How many are cancelled at once, and how much of a message is left for what is not a record. */
+enum { CANCELLED_AT_ONCE = 10000, ANSWER_BYTES_ELSE = 8192 };
+
+static int compare_texts(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static bool has_target(const MirApi__V1__DeviceTarget *target)
+{
+    return target != NULL &&
+           (target->n_ids != 0 || target->n_names != 0 || target->n_namespaces != 0 ||
+            target->n_labels != 0 || target->n_schemas != 0 || target->n_liveness != 0);
+}
+
+/* Fills the filter's devices; false when the request was answered. */
+static bool set_devices(mir_request *request, const MirApi__V1__DeviceTarget *target,
+                        mir_command_filter *filter)
+{
+    if (!has_target(target)) return true;
+    MirStore__V1__DeviceRecord **records;
+    size_t count;
+    mir_error error = {{0}};
+    if (mir_state_list(request->hub->state, target, &request->arena, &records, &count, &error) !=
+        MIR_OK) {
+        mir_request_fail(request, "error listing devices from db: %s", error.text);
+        return false;
+    }
+    const char **ids = mir_arena_alloc(&request->arena, (count + 1) * sizeof *ids);
+    if (ids == NULL) {
+        mir_request_fail(request, "the server is out of memory");
+        return false;
+    }
+    for (size_t i = 0; i < count; i++) ids[i] = records[i]->device_id;
+    qsort(ids, count, sizeof *ids, compare_texts);
+    filter->device_ids = ids;
+    filter->device_count = count;
+    return true;
+}
+
+/* --- as the API shows them ------------------------------------------------------------------ */
+
+typedef struct showing {
+    mir_request *request;
+    mir_schema_groups groups;
+    MirApi__V1__QueuedCommands list;
+} showing;
+
+static char *json_of(showing *show, const mir_schema *schema, const char *name, mir_view payload)
+{
+    const mir_schema_message *message;
+    mir_error error;
+    mir_bytes json = {0};
+    char *copy = NULL;
+    if (name == NULL || mir_schema_find(schema, mir_view_cstr(name), &message, &error) != MIR_OK)
+        return NULL;
+    if (mir_json_from_proto(message, payload, MIR_JSON_DEFAULTS_OMITTED, &json, &error) == MIR_OK)
+        copy = mir_arena_strdup(&show->request->arena, mir_bytes_as_view(&json));
+    mir_bytes_free(&json);
+    return copy;
+}
+
+/* What the device's present schema can tell; without one there are the bytes. */
+static void set_json(showing *show, const mir_command_record *record, MirApi__V1__QueuedCommand *to)
+{
+    mir_hub *hub = show->request->hub;
+    MirStore__V1__DeviceRecord *device;
+    mir_schema_group *group;
+    mir_error error;
+    if (mir_state_get(hub->state, mir_view_cstr(record->device_id), &show->request->arena, &device,
+                      &error) != MIR_OK ||
+        mir_resolve_schema_hash(device).size == 0 ||
+        mir_resolve_stored(hub, &show->groups, device, &group) != MIR_OK || group->schema == NULL)
+        return;
+    to->payload_json = json_of(show, group->schema, record->message,
+                               mir_view_of(record->payload.data, record->payload.len));
+    to->response_json =
+        json_of(show, group->schema, record->response_name,
+                mir_view_of(record->response_payload.data, record->response_payload.len));
+}
+
+static MirApi__V1__Timestamp *time_of(showing *show, const MirStore__V1__Time *time)
+{
+    return mir_timestamp_new(&show->request->arena, mir_command_time_ns(time));
+}
+
+static mir_status set_steps(showing *show, const mir_command_record *record,
+                            MirApi__V1__QueuedCommand *to)
+{
+    mir_arena *arena = &show->request->arena;
+    to->steps = mir_arena_alloc(arena, (record->n_steps + 1) * sizeof *to->steps);
+    MirApi__V1__QueuedCommand__Step *steps =
+        mir_arena_alloc(arena, (record->n_steps + 1) * sizeof *steps);
+    if (to->steps == NULL || steps == NULL) return MIR_E_NO_MEMORY;
+    for (size_t i = 0; i < record->n_steps; i++) {
+        mir_api__v1__queued_command__step__init(&steps[i]);
+        steps[i].has_state = 1;
+        steps[i].state = (MirApi__V1__QueuedCommandState)record->steps[i]->state;
+        steps[i].at = time_of(show, record->steps[i]->at);
+        to->steps[i] = &steps[i];
+    }
+    to->n_steps = record->n_steps;
+    return MIR_OK;
+}
+
+/* Strings are the record's. */
+static mir_status add_record(showing *show, const mir_command_record *record)
+{
+    mir_arena *arena = &show->request->arena;
+    MirApi__V1__QueuedCommand *to = mir_arena_alloc(arena, sizeof *to);
+    MirApi__V1__DeviceIdPair *device = mir_arena_alloc(arena, sizeof *device);
+    if (to == NULL || device == NULL) return MIR_E_NO_MEMORY;
+    mir_api__v1__queued_command__init(to);
+    mir_api__v1__device_id_pair__init(device);
+    device->device_id = record->device_id;
+    device->name = record->device_name;
+    device->namespace_ = record->namespace_;
+    to->id = record->id;
+    to->device = device;
+    to->name = record->message;
+    to->has_payload = to->has_state = 1;
+    to->payload = record->payload;
+    to->state = (MirApi__V1__QueuedCommandState)mir_command_state_of(record);
+    to->expires_at = time_of(show, record->expires);
+    to->error = record->error;
+    to->response_name = record->response_name;
+    to->has_response_payload = record->response_name != NULL;
+    to->response_payload = record->response_payload;
+    to->actor = record->actor;
+    set_json(show, record, to);
+    show->list.commands[show->list.n_commands++] = to;
+    return set_steps(show, record, to);
+}
+
+static mir_status begin_showing(showing *show, mir_request *request, size_t count)
+{
+    *show = (showing){.request = request, .groups = {.arena = &request->arena}};
+    mir_api__v1__queued_commands__init(&show->list);
+    show->list.commands =
+        mir_arena_alloc(&request->arena, (count + 1) * sizeof *show->list.commands);
+    return show->list.commands == NULL ? MIR_E_NO_MEMORY : MIR_OK;
+}
+
+/* --- list ----------------------------------------------------------------------------------- */
+
+static size_t bytes_max_of(const mir_request *request)
+{
+    size_t bytes_max = (size_t)request->hub->config->limits.max_payload_bytes;
+    /* Payloads are shown as bytes and as JSON. */
+    return bytes_max > 4 * ANSWER_BYTES_ELSE ? (bytes_max - ANSWER_BYTES_ELSE) / 3 : bytes_max / 4;
+}
+
+void mir_cmd_queue_list(mir_request *request)
+{
+    MirApi__V1__ListQueuedCommandsRequest *input;
+    if (!mir_request_unpack(request, &mir_api__v1__list_queued_commands_request__descriptor,
+                            &input)) {
+        mir_request_finish(request);
+        return;
+    }
+    mir_command_filter filter = {.rows_max = input->limit, .bytes_max = bytes_max_of(request)};
+    filter.ids = input->n_command_ids == 0 ? NULL : (const char *const *)input->command_ids;
+    filter.id_count = input->n_command_ids;
+    for (size_t i = 0; i < input->n_states; i++)
+        if ((unsigned)input->states[i] < 32) filter.states |= 1u << input->states[i];
+    if (!set_devices(request, input->targets, &filter)) {
+        mir_request_finish(request);
+        return;
+    }
+    mir_command_record **records;
+    size_t count;
+    bool cut;
+    mir_error error = {{0}};
+    showing show;
+    mir_status status = mir_command_list(request->hub->state, &filter, &request->arena, &records,
+                                         &count, &cut, &error);
+    if (status == MIR_OK) status = begin_showing(&show, request, count);
+    for (size_t i = 0; status == MIR_OK && i < count; i++) status = add_record(&show, records[i]);
+    if (status == MIR_OK && cut && input->limit == 0) {
+        mir_request_fail(request,
+                         "the answer would be larger than a message may be (%lld bytes): "
+                         "narrow the target, the states or give a limit",
+                         (long long)request->hub->config->limits.max_payload_bytes);
+    } else if (status == MIR_OK) {
+        MirApi__V1__ListQueuedCommandsResponse response =
+            MIR_API__V1__LIST_QUEUED_COMMANDS_RESPONSE__INIT;
+        response.response_case = MIR_API__V1__LIST_QUEUED_COMMANDS_RESPONSE__RESPONSE_OK;
+        response.ok = &show.list;
+        mir_request_answer(request, &response.base);
+    } else {
+        mir_request_fail(request, "error listing queued commands: %s",
+                         error.text[0] == '\0' ? mir_status_name(status) : error.text);
+    }
+    if (status == MIR_OK) mir_schema_groups_free(&show.groups);
+    mir_request_finish(request);
+}
+
+/* --- cancel --------------------------------------------------------------------------------- */
+
+typedef struct cancelling {
+    mir_command_steps steps;
+    mir_cmd_note *notes;
+    mir_command_record **records;
+} cancelling;
+
+static void cancelled(mir_request *request)
+{
+    cancelling *c = request->context;
+    if (request->state.status != MIR_OK) {
+        mir_request_fail(request, "error cancelling commands: %s", request->state.error);
+        mir_request_finish(request);
+        return;
+    }
+    showing show;
+    mir_status status = begin_showing(&show, request, c->steps.count);
+    for (size_t i = 0; status == MIR_OK && i < c->steps.count; i++) {
+        const mir_command_step *step = &c->steps.list[i];
+        /* Sent, or over its time, just then. */
+        if (step->status != MIR_OK) continue;
+        mir_cmd_queue_tell(request->hub, &c->notes[i], step->event, &request->letters);
+        status = add_record(&show, step->record);
+    }
+    if (status == MIR_OK) {
+        MirApi__V1__CancelQueuedCommandsResponse response =
+            MIR_API__V1__CANCEL_QUEUED_COMMANDS_RESPONSE__INIT;
+        response.response_case = MIR_API__V1__CANCEL_QUEUED_COMMANDS_RESPONSE__RESPONSE_OK;
+        response.ok = &show.list;
+        mir_request_answer(request, &response.base);
+        mir_schema_groups_free(&show.groups);
+    } else {
+        mir_request_fail(request, "the commands are cancelled, but the server is out of memory for "
+                                  "the answer");
+    }
+    mir_request_finish(request);
+}
+
+static mir_status prepare_cancel(mir_request *request, cancelling *c, size_t count)
+{
+    mir_arena *arena = &request->arena;
+    mir_command_step *list = mir_arena_alloc(arena, (count + 1) * sizeof *list);
+    c->notes = mir_arena_alloc(arena, (count + 1) * sizeof *c->notes);
+    if (list == NULL || c->notes == NULL) return MIR_E_NO_MEMORY;
+    for (size_t i = 0; i < count; i++) {
+        c->notes[i] = (mir_cmd_note){
+            .record = c->records[i], .state = MIR_COMMAND_CANCELLED, .cause = &request->cause};
+        list[i] = (mir_command_step){.number = c->records[i]->number,
+                                     .from = MIR_COMMAND_QUEUED,
+                                     .to = MIR_COMMAND_CANCELLED};
+        mir_status status = mir_cmd_queue_event(request->hub, &c->notes[i], arena, &list[i].event);
+        if (status != MIR_OK) return status;
+    }
+    c->steps = (mir_command_steps){list, count};
+    return MIR_OK;
+}
+
+void mir_cmd_queue_cancel(mir_request *request)
+{
+    MirApi__V1__CancelQueuedCommandsRequest *input;
+    if (!mir_request_unpack(request, &mir_api__v1__cancel_queued_commands_request__descriptor,
+                            &input)) {
+        mir_request_finish(request);
+        return;
+    }
+    if (input->n_command_ids == 0 && !has_target(input->targets)) {
+        mir_request_fail(request, "error occure because of bad request: [No device target and no "
+                                  "command id provided]");
+        mir_request_finish(request);
+        return;
+    }
+    mir_command_filter filter = {.states = 1u << MIR_COMMAND_QUEUED, .rows_max = CANCELLED_AT_ONCE};
+    filter.ids = input->n_command_ids == 0 ? NULL : (const char *const *)input->command_ids;
+    filter.id_count = input->n_command_ids;
+    if (!set_devices(request, input->targets, &filter)) {
+        mir_request_finish(request);
+        return;
+    }
+    cancelling *c = mir_arena_alloc(&request->arena, sizeof *c);
+    size_t count = 0;
+    bool cut = false;
+    mir_error error = {{0}};
+    mir_status status = c == NULL ? MIR_E_NO_MEMORY
+                                  : mir_command_list(request->hub->state, &filter, &request->arena,
+                                                     &c->records, &count, &cut, &error);
+    if (status == MIR_OK && cut) {
+        mir_request_fail(request, "more than %d commands would be cancelled: narrow the target",
+                         CANCELLED_AT_ONCE);
+        mir_request_finish(request);
+        return;
+    }
+    if (status == MIR_OK) status = prepare_cancel(request, c, count);
+    if (status != MIR_OK) {
+        mir_request_fail(request, "error cancelling commands: %s",
+                         error.text[0] == '\0' ? mir_status_name(status) : error.text);
+        mir_request_finish(request);
+        return;
+    }
+    request->context = c;
+    mir_command_prepare_steps(&request->state, &c->steps);
+    mir_request_write(request, cancelled);
+}

@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands that wait for an absent device: kept, delivered once and in order, and told about."""
+
+import os
+import random
+import signal
+import threading
+
+import pytest
+from bus import DEADLINE_S, Bus, Refused, schema_of
+from test_command import ERROR, SUCCESS, VALVE, Kinds, Obedient, send
+
+from wire import wait_until
+
+pytestmark = pytest.mark.alone("it queues no commands")
+
+QUEUED_STATUS = 1000
+QUEUED, SENT, DONE, FAILED, EXPIRED, CANCELLED = 1, 2, 3, 4, 5, 6
+
+
+@pytest.fixture(scope="module")
+def schema():
+    return schema_of(VALVE, "valve.proto")
+
+
+@pytest.fixture(scope="module")
+def valve(schema):
+    return Kinds(schema, "valve.v1")
+
+
+class Field:
+    """One device that comes and goes."""
+
+    def __init__(self, loop, server, bus, device, schema, valve):
+        self.loop, self.server, self.bus, self.id, self.schema, self.valve = loop, server, bus, device, schema, valve
+        self.device, self.ran = None, []
+        bus.create(device, namespace="plant")
+        self.come()
+        wait_until(lambda: bus.device(device).status.schema.package_names, DEADLINE_S, "the schema is stored")
+
+    def come(self, answers=True):
+        self.device = Obedient(self.loop, self.server, self.id, self.schema)
+
+        def open_valve(body):
+            self.ran.append(self.valve.Open.FromString(body).percent)
+            return ("valve.v1.Position", b"") if answers else None
+
+        self.device.on["valve.v1.Open"] = open_valve
+        self.device.hello(self.id, self.schema)
+        return self.device
+
+    def go(self):
+        self.device.close()
+        self.device = None
+
+    def queue(self, percent=1, **fields):
+        entries, _ = send(self.bus, self.id, payload={"percent": percent}, queue=True, **fields)
+        return entries[f"{self.id}/plant"]
+
+    def listed(self, **fields):
+        return list(self.bus.ask("cmd.queue", targets={"ids": [self.id]}, **fields).commands)
+
+    def states(self):
+        return [command.state for command in self.listed()][::-1]
+
+    def await_states(self, *wanted):
+        wait_until(lambda: self.states() == list(wanted), DEADLINE_S, f"states {wanted}, not {self.states()}")
+
+    def stored_reasons(self):
+        events = self.bus.ask("evt.list", target={"device_ids": [self.id]}).events
+        return [e.spec.reason for e in events if "Command" in e.spec.reason][::-1]
+
+    def close(self):
+        if self.device is not None:
+            self.device.close()
+
+
+@pytest.fixture
+def field(loop, server, bus, name, schema, valve):
+    made = Field(loop, server, bus, name, schema, valve)
+    yield made
+    made.close()
+
+
+def test_a_command_for_an_absent_device_is_delivered_once_when_it_returns(field):
+    field.go()
+    entry = field.queue(7)
+    assert (entry.status, entry.error) == (QUEUED_STATUS, "") and entry.command_id
+    (command,) = field.listed()
+    assert (command.id, command.name, command.state) == (entry.command_id, "valve.v1.Open", QUEUED)
+    assert command.payload_json == '{"percent":7}' and command.device.device_id == field.id
+    assert command.actor == "anonymous" and command.expires_at.seconds
+    device = field.come()
+    field.await_states(DONE)
+    assert field.ran == [7]
+    ((_, _, headers),) = device.ran
+    assert headers["mir-command-id"] == entry.command_id and headers["mir-msg"] == "valve.v1.Open"
+    (command,) = field.listed()
+    assert [step.state for step in command.steps] == [QUEUED, SENT, DONE]
+    assert all(step.at.seconds for step in command.steps)
+    assert command.response_name == "valve.v1.Position" and command.response_json == "{}"
+    device.heartbeat(field.id)
+    field.bus.settle()
+    assert field.ran == [7]
+
+
+def test_a_command_for_a_present_device_is_answered_at_once(field):
+    entry = field.queue(9)
+    assert (entry.status, entry.name, entry.payload) == (SUCCESS, "valve.v1.Position", b"{}")
+    assert entry.command_id and field.ran == [9]
+    field.await_states(DONE)
+
+
+def test_commands_are_delivered_in_the_order_of_queueing(field):
+    field.go()
+    for percent in range(1, 21):
+        assert field.queue(percent).status == QUEUED_STATUS
+    field.come()
+    field.await_states(*[DONE] * 20)
+    assert field.ran == list(range(1, 21))
+
+
+def test_without_queue_nothing_is_kept(field):
+    field.go()
+    wait_until(lambda: send(field.bus, field.id)[0][f"{field.id}/plant"].status == ERROR, DEADLINE_S, "it is away")
+    field.come()
+    field.bus.settle()
+    assert field.ran == [] and field.listed() == []
+
+
+def test_a_command_expires(field):
+    field.go()
+    field.queue(1, ttl_sec=1)
+    field.await_states(EXPIRED)
+    field.come()
+    field.bus.settle()
+    assert field.ran == []
+    assert field.stored_reasons() == ["CommandQueued", "CommandExpired"]
+    (event,) = field.bus.events(field.id, "commandexpired", "cmd")
+    assert event.spec.type == "warning" and event.payload["command_id"] == field.listed()[0].id
+
+
+def test_a_command_is_cancelled_before_it_is_sent(field):
+    field.go()
+    ids = [field.queue(percent).command_id for percent in (1, 2, 3)]
+    gone = field.bus.ask("cmd.cancel", command_ids=[ids[1]]).commands
+    assert [command.id for command in gone] == [ids[1]] and gone[0].state == CANCELLED
+    assert list(field.bus.ask("cmd.cancel", command_ids=[ids[1]]).commands) == []
+    field.come()
+    field.await_states(DONE, CANCELLED, DONE)
+    assert field.ran == [1, 3]
+    assert list(field.bus.ask("cmd.cancel", targets={"ids": [field.id]}).commands) == []
+    assert "CommandCancelled" in field.stored_reasons()
+    with pytest.raises(Refused, match="No device target and no command id"):
+        field.bus.ask("cmd.cancel")
+
+
+def test_the_error_of_the_device_is_the_outcome(field):
+    field.go()
+    field.queue(1)
+    field.device = Obedient(field.loop, field.server, field.id, field.schema)
+    field.device.on["valve.v1.Open"] = lambda body: "device error in command handler: it is stuck"
+    field.device.heartbeat(field.id)
+    field.await_states(FAILED)
+    assert field.listed()[0].error == "device error in command handler: it is stuck"
+    assert field.stored_reasons() == ["CommandQueued", "DeviceCommand"]
+
+
+def test_a_device_that_does_not_answer_is_not_asked_again(field):
+    field.go()
+    field.queue(1, timeout_sec=1)
+    field.come(answers=False)
+    field.await_states(FAILED)
+    assert "not known" in field.listed()[0].error
+    field.device.heartbeat(field.id)
+    field.bus.settle()
+    assert field.ran == [1]
+
+
+def test_a_monitor_is_no_device(field, connect, server):
+    """Somebody who hears everything takes no command from its device."""
+    heard = []
+    monitor = connect.device(server, "monitor")
+
+    async def hear(message):
+        heard.append(message.subject)
+
+    field.go()
+    wait_until(lambda: send(field.bus, field.id)[0][f"{field.id}/plant"].status == ERROR, DEADLINE_S, "it is away")
+    field.bus.ask("core.update", targets={"ids": [field.id]}, status={"online": False})
+    monitor.subscribe(">", hear)
+    assert field.queue(1).status == QUEUED_STATUS
+    assert not any(subject.endswith("v1alpha.command") for subject in heard)
+    field.come()
+    field.await_states(DONE)
+    assert field.ran == [1]
+
+
+def test_lists_are_narrowed(field):
+    field.go()
+    ids = [field.queue(percent).command_id for percent in (1, 2, 3)]
+    field.bus.ask("cmd.cancel", command_ids=[ids[0]])
+    assert [c.id for c in field.listed(states=[QUEUED])] == [ids[2], ids[1]]
+    assert [c.id for c in field.listed(limit=1)] == [ids[2]]
+    assert [c.id for c in field.listed(command_ids=[ids[0]])] == [ids[0]]
+    assert list(field.bus.ask("cmd.queue", targets={"ids": ["nobody"]}).commands) == []
+
+
+def test_a_deleted_device_gets_nothing_that_its_predecessor_was_sent(field):
+    field.go()
+    field.queue(1)
+    field.bus.ask("core.delete", targets={"ids": [field.id]})
+    field.bus.create(field.id, namespace="plant")
+    field.come()
+    field.await_states(CANCELLED)
+    assert field.ran == [] and "deleted" in field.listed()[0].error
+
+
+def test_a_queue_has_a_bound(field):
+    field.go()
+    for _ in range(1000):
+        assert field.queue().status == QUEUED_STATUS
+    entry = field.queue()
+    assert entry.status == ERROR and "too many commands wait already" in entry.error
+    assert len(field.bus.ask("cmd.cancel", targets={"ids": [field.id]}).commands) == 1000
+
+
+def test_a_time_to_live_has_a_bound(field):
+    with pytest.raises(Refused, match="a year"):
+        field.queue(1, ttl_sec=366 * 24 * 3600)
+
+
+def test_queued_commands_outlive_kills_and_run_once(launch, loop, schema, valve, name):
+    """The server is killed while commands are queued and the device comes and goes: what was
+    acknowledged is there, each runs at most once and in order, and each has an outcome."""
+    server = launch()
+    noise = random.Random(7)
+    bus = Bus(loop, server)
+    field = Field(loop, server, bus, name, schema, valve)
+    field.go()
+    percent, acknowledged = 0, {}
+    for _turn in range(5):
+        stop = threading.Event()
+        first = percent
+
+        def queue(bus=bus, field=field, stop=stop):
+            nonlocal percent
+            while not stop.is_set():
+                percent += 1
+                try:
+                    entry = field.queue(percent)
+                except Exception:
+                    return
+                if entry.command_id:
+                    acknowledged[percent] = entry.command_id
+
+        thread = threading.Thread(target=queue)
+        thread.start()
+        wait_until(lambda first=first: percent > first + 5, DEADLINE_S, "commands are queued")
+        if noise.random() < 0.7:
+            field.come()
+        wait_until(lambda first=first: percent > first + 15, DEADLINE_S, "more of them")
+        os.kill(server.process.pid, signal.SIGKILL)
+        server.process.wait()
+        stop.set()
+        bus.give_up()
+        thread.join(2 * DEADLINE_S)
+        field.close()
+        bus.close()
+        server.start()
+        bus = field.bus = Bus(loop, server)
+    field.come()
+    wait_until(lambda: all(s not in (QUEUED, SENT) for s in field.states()), 3 * DEADLINE_S, "all have an outcome")
+    commands = {command.id: command for command in field.listed()}
+    assert set(acknowledged.values()) <= set(commands)
+    assert len(field.ran) == len(set(field.ran)) and field.ran == sorted(field.ran)
+    done = [p for p, command_id in acknowledged.items() if commands[command_id].state == DONE]
+    assert set(done) <= set(field.ran)
+    for command in commands.values():
+        assert command.state == DONE or "not known" in command.error
+    assert bus.ask("evt.verify").intact
+    field.close()
+    bus.close()
