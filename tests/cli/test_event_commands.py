@@ -239,6 +239,13 @@ def test_a_name_that_only_begins_alike_is_not_deleted(mir, hub):
     assert len(hub.events) == 1
 
 
+def test_nothing_is_asked_about_a_device_that_is_gone(hub, home):
+    hub.event("A", "gone")
+    shown, code = terminal(["-t", hub.url, "event", "delete", "gone/plant"], home, b"y\n", columns=80)
+    assert code == 1 and "Delete" not in shown and "are found with --id" in shown
+    assert len(hub.events) == 1 and hub.asked("evt.delete") == []
+
+
 @pytest.mark.parametrize("answer, code, left", [(b"y\n", 0, 1), (b"n\n", 1, 8), (b"\x04", 1, 8)])
 def test_delete_asks_and_deletes_what_was_counted(hub, home, answer, code, left):
     for _ in range(7):
@@ -338,6 +345,14 @@ def test_watch_goes_on_behind_a_cursor_and_pages_are_not_lost(hub, watch):
     assert watched.stop()[:2] == (0, [])
 
 
+def test_pages_of_several_namespaces_come_in_one_order(hub, watch):
+    for number in range(3000):
+        hub.event("A", namespace="lab" if number % 3 == 0 else "plant")
+    watched = watch("--after", "0", "*/plant", "*/lab")
+    assert watched.read(3000) == list(range(1, 3001))
+    assert watched.stop()[:2] == (0, [])
+
+
 def test_an_event_between_subscribing_and_listing_is_shown_once(hub, watch):
     def list_late(request):
         response = hub.api.ListEventsResponse()
@@ -355,8 +370,9 @@ def test_an_event_between_subscribing_and_listing_is_shown_once(hub, watch):
     assert watched.stop()[:2] == (0, [])
 
 
-def test_an_event_that_is_told_before_it_is_stored_is_not_missed(hub, watch):
-    watched = watch()
+@pytest.mark.parametrize("filters", [[], ["--reason", "A"]])
+def test_an_event_that_is_told_before_it_is_stored_is_not_missed(hub, watch, filters):
+    watched = watch(*filters)
     watched.await_text("Watching events behind 0.")
     hub.hidden = 1
     asked = len(hub.requests)
@@ -370,7 +386,11 @@ def test_an_event_that_is_told_before_it_is_stored_is_not_missed(hub, watch):
 def test_an_event_of_a_module_has_no_number_when_it_is_told(hub, watch):
     watched = watch()
     watched.await_text("Watching events behind 0.")
+    hub.hidden = 1
+    asked = len(hub.requests)
     hub.event("Custom", publish=True, numbered=False)
+    wait_until(lambda: len(hub.requests) >= asked + 2)
+    hub.hidden = 0
     assert watched.read(1) == [1]
     assert watched.stop()[0] == 0
 
