@@ -169,6 +169,11 @@ static mir_status set_rules(const mir_event_retention *rules, mir_arena *arena,
 
 void mir_evt_retention(mir_request *request)
 {
+    MirApi__V1__EventRetentionRequest *input;
+    if (!mir_request_unpack(request, &mir_api__v1__event_retention_request__descriptor, &input)) {
+        mir_request_finish(request);
+        return;
+    }
     mir_event_retention_state state = {0};
     mir_error error = {{0}};
     MirApi__V1__EventRetention retention = MIR_API__V1__EVENT_RETENTION__INIT;
