@@ -567,13 +567,6 @@ static void send_resolved(mir_request *request)
         mir_resolve_again(resolution, places, count, send_checked);
 }
 
-static bool has_target(const MirApi__V1__DeviceTarget *wanted)
-{
-    return wanted != NULL &&
-           (wanted->n_ids != 0 || wanted->n_names != 0 || wanted->n_namespaces != 0 ||
-            wanted->n_labels != 0 || wanted->n_schemas != 0 || wanted->n_liveness != 0);
-}
-
 /* All that is wrong with the request, in one text; false when there was something. The texts speak
  * of commands, as those of commands do. */
 static bool check(mir_request *request, const MirApi__V1__SendConfigRequest *input)
@@ -584,7 +577,7 @@ static bool check(mir_request *request, const MirApi__V1__SendConfigRequest *inp
                          input->payload_encoding != MIR_API__V1__ENCODING__ENCODING_PROTOBUF;
     const char *texts[4];
     size_t count = 0;
-    if (!has_target(input->targets)) texts[count++] = "No device target provided";
+    if (mir_state_target_is_empty(input->targets)) texts[count++] = "No device target provided";
     if (input->name == NULL || input->name[0] == '\0') texts[count++] = "No command name provided";
     if (!has_encoding && !input->show_template) texts[count++] = "Command encoding not specified";
     if (needs_payload && input->payload.len == 0) texts[count++] = "No command payload provided";

@@ -16,18 +16,11 @@ static int compare_texts(const void *a, const void *b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-static bool has_target(const MirApi__V1__DeviceTarget *target)
-{
-    return target != NULL &&
-           (target->n_ids != 0 || target->n_names != 0 || target->n_namespaces != 0 ||
-            target->n_labels != 0 || target->n_schemas != 0 || target->n_liveness != 0);
-}
-
 /* Fills the filter's devices; false when the request was answered. */
 static bool set_devices(mir_request *request, const MirApi__V1__DeviceTarget *target,
                         mir_command_filter *filter)
 {
-    if (!has_target(target)) return true;
+    if (mir_state_target_is_empty(target)) return true;
     MirStore__V1__DeviceRecord **records;
     size_t count;
     mir_error error = {{0}};
@@ -271,7 +264,7 @@ void mir_cmd_queue_cancel(mir_request *request)
         mir_request_finish(request);
         return;
     }
-    if (input->n_command_ids == 0 && !has_target(input->targets)) {
+    if (input->n_command_ids == 0 && mir_state_target_is_empty(input->targets)) {
         mir_request_fail(request, "error occure because of bad request: [No device target and no "
                                   "command id provided]");
         mir_request_finish(request);

@@ -137,13 +137,6 @@ void mir_cmd_list(mir_request *request)
 
 /* --- send ----------------------------------------------------------------------------------- */
 
-static bool has_target(const MirApi__V1__DeviceTarget *target)
-{
-    return target != NULL &&
-           (target->n_ids != 0 || target->n_names != 0 || target->n_namespaces != 0 ||
-            target->n_labels != 0 || target->n_schemas != 0 || target->n_liveness != 0);
-}
-
 /* All that is wrong with the request, in one text; false when there was something. */
 static bool check(mir_request *request, const MirApi__V1__SendCommandRequest *input)
 {
@@ -153,7 +146,7 @@ static bool check(mir_request *request, const MirApi__V1__SendCommandRequest *in
                          input->payload_encoding != MIR_API__V1__ENCODING__ENCODING_PROTOBUF;
     const char *texts[4];
     size_t count = 0;
-    if (!has_target(input->targets)) texts[count++] = "No device target provided";
+    if (mir_state_target_is_empty(input->targets)) texts[count++] = "No device target provided";
     if (input->name == NULL || input->name[0] == '\0') texts[count++] = "No command name provided";
     if (!has_encoding && !input->show_template) texts[count++] = "Command encoding not specified";
     if (needs_payload && input->payload.len == 0) texts[count++] = "No command payload provided";

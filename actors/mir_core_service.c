@@ -255,13 +255,6 @@ static void refresh_done(mir_request *request)
     mir_request_finish(request);
 }
 
-static bool target_is_empty(const MirApi__V1__DeviceTarget *target)
-{
-    return target == NULL ||
-           (target->n_ids == 0 && target->n_names == 0 && target->n_namespaces == 0 &&
-            target->n_labels == 0 && target->n_schemas == 0);
-}
-
 void mir_core_schema(mir_request *request)
 {
     MirApi__V1__RefreshDeviceSchemaRequest *input;
@@ -270,7 +263,7 @@ void mir_core_schema(mir_request *request)
         mir_request_finish(request);
         return;
     }
-    if (target_is_empty(input->targets)) {
+    if (mir_state_target_is_empty(input->targets)) {
         mir_request_fail(request,
                          "error occure because of bad request: [No device target provided]");
         mir_request_finish(request);

@@ -208,6 +208,8 @@ MIR_MUST_CHECK mir_status mir_state_execute(mir_state *state, mir_state_request 
 MIR_MUST_CHECK mir_status mir_state_get(mir_state *state, mir_view device_id, mir_arena *arena,
                                         MirStore__V1__DeviceRecord **record, mir_error *error);
 
+/* Absent, or no list has an entry. */
+bool mir_state_target_is_empty(const MirApi__V1__DeviceTarget *target);
 /* All that match, sorted by namespace, then name. An absent or empty target matches everything. */
 MIR_MUST_CHECK mir_status mir_state_list(mir_state *state, const MirApi__V1__DeviceTarget *target,
                                          mir_arena *arena, MirStore__V1__DeviceRecord ***records,

@@ -15,7 +15,7 @@ bool mir_state_target_is_empty(const MirApi__V1__DeviceTarget *target)
 {
     return target == NULL ||
            (target->n_ids == 0 && target->n_names == 0 && target->n_namespaces == 0 &&
-            target->n_labels == 0 && target->n_schemas == 0);
+            target->n_labels == 0 && target->n_schemas == 0 && target->n_liveness == 0);
 }
 
 /* ── Sets of numbers ─────────────────────────────────────────────────────────────────────────── */
@@ -341,6 +341,30 @@ static bool label_is_superseded(const MirApi__V1__DeviceTarget *target, size_t i
     return false;
 }
 
+static const char *const liveness_names[] = {"online", "offline", "disabled"};
+
+static const char *liveness_of(const MirStore__V1__DeviceRecord *record)
+{
+    if (record->has_disabled && record->disabled) return "disabled";
+    return record->has_online && record->online ? "online" : "offline";
+}
+
+static mir_status check_liveness(const MirApi__V1__DeviceTarget *target, mir_error *error)
+{
+    for (size_t i = 0; i < target->n_liveness; i++) {
+        mir_view value = view_of_text(target->liveness[i]);
+        bool known = false;
+        for (size_t k = 0; k < sizeof liveness_names / sizeof liveness_names[0]; k++)
+            known = known || mir_view_eq_cstr(value, liveness_names[k]);
+        if (!known)
+            return mir_error_set(error, MIR_E_INVALID,
+                                 "'%.*s' is no liveness of a device: it is online, offline or "
+                                 "disabled",
+                                 value.size > 64 ? 64 : (int)value.size, (const char *)value.data);
+    }
+    return MIR_OK;
+}
+
 static mir_status list_clauses(const MirApi__V1__DeviceTarget *target, clause *clauses,
                                size_t *count, mir_error *error)
 {
@@ -391,13 +415,16 @@ mir_status mir_state_target_candidates(const mir_state_db *db, MDB_txn *txn,
                                  "a list of the target has more than %d values: send it in several "
                                  "requests",
                                  MIR_STATE_TARGET_VALUES_MAX);
+        TRY(check_liveness(target, error));
         TRY(list_clauses(target, clauses, &count, error));
+        /* No index tells it: each record is asked. */
+        if (target->n_liveness != 0) *exact = false;
     }
     qsort(clauses, count, sizeof *clauses, compare_clauses);
     bool all = true;
     for (size_t i = 0; i < count && status == MIR_OK; i++) {
         if (!all && candidates.count <= MIR_STATE_TARGET_FEW) {
-            *exact = candidates.count == 0;
+            *exact = *exact && candidates.count == 0;
             break;
         }
         mir_state_numbers set = {0};
@@ -445,6 +472,10 @@ bool mir_state_target_matches(const MirApi__V1__DeviceTarget *target,
         !list_matches(target->names, target->n_names, record->name) ||
         !list_matches(target->namespaces, target->n_namespaces, record->namespace_))
         return false;
+    bool alive = target->n_liveness == 0;
+    for (size_t i = 0; i < target->n_liveness && !alive; i++)
+        alive = mir_view_eq_cstr(view_of_text(target->liveness[i]), liveness_of(record));
+    if (!alive) return false;
     for (size_t i = 0; i < target->n_labels; i++) {
         if (label_is_superseded(target, i)) continue;
         mir_view key = view_of_text(target->labels[i]->key), value = {NULL, 0};

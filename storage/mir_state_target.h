@@ -31,9 +31,6 @@ typedef struct mir_state_numbers {
     size_t capacity;
 } mir_state_numbers;
 
-/* No list has an entry. */
-bool mir_state_target_is_empty(const MirApi__V1__DeviceTarget *target);
-
 /* `*exact` false: the numbers are candidates, and each record is still to be asked. */
 MIR_MUST_CHECK mir_status mir_state_target_candidates(const mir_state_db *db, MDB_txn *txn,
                                                       const MirApi__V1__DeviceTarget *target,

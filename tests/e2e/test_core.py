@@ -750,3 +750,24 @@ def test_stop_with_requests_under_way(launch, connect, name):
     made = {event.device for event in bus.events(kind="devicecreated")}
     server.start()
     assert made <= set(connect(server).ids())
+
+
+def test_devices_by_their_liveness(bus, name):
+    """Whether a device is online is a condition like any other, also for changes and commands."""
+    ids = [f"{name}-{i}" for i in range(4)]
+    for i, device in enumerate(ids):
+        bus.create(device, namespace=f"{name}-ns", disabled=i == 3)
+    bus.heartbeat(ids[0])
+    bus.heartbeat(ids[1])
+    wait_until(lambda: all(bus.device(device).status.online for device in ids[:2]), DEADLINE_S, "they are online")
+    everybody = {"namespaces": [f"{name}-ns"]}
+    assert bus.ids(**everybody, liveness=["online"]) == ids[:2]
+    assert bus.ids(**everybody, liveness=["offline"]) == [ids[2]]
+    assert bus.ids(**everybody, liveness=["disabled"]) == [ids[3]]
+    assert bus.ids(**everybody, liveness=["offline", "disabled"]) == ids[2:]
+    assert bus.ids(ids=[ids[0], ids[2]], liveness=["online"]) == [ids[0]]
+    assert set(ids[:2]) <= set(bus.ids(liveness=["online"])) and ids[2] not in bus.ids(liveness=["online"])
+    gone = bus.ask("core.delete", targets={**everybody, "liveness": ["offline"]})
+    assert [device.spec.device_id for device in gone.devices] == [ids[2]]
+    with pytest.raises(Refused, match="'asleep' is no liveness of a device: it is online, offline or disabled"):
+        bus.list(**everybody, liveness=["asleep"])
