@@ -3,6 +3,7 @@
 
 import base64
 import json
+import os
 import time
 
 import pytest
@@ -50,6 +51,7 @@ import "mir/device/v1/mir.proto";
 message Ping { option (mir.device.v1.message_type) = MESSAGE_TYPE_TELECOMMAND; }
 """
 
+SCALE = int(os.environ.get("MIR_TEST_SCALE", "1"))
 JSON, PROTOBUF = 2, 1
 PENDING, VALIDATED, ERROR, SUCCESS = 1, 2, 3, 4
 SENT = "error during sent command request to device: error requesting device command: "
@@ -608,3 +610,30 @@ def test_a_thousand_devices_of_which_some_are_silent(bus, loop, server, name, va
     assert {key for key, entry in entries.items() if entry.status == ERROR} == {f"{d}/fleet" for d in silent}
     print(f"{count - len(silent)} answers after {first:.2f} s, the whole after {time.monotonic() - began:.2f} s")
     fleet.close()
+
+
+def test_a_thousand_bulk_requests_at_once(bus, name, dial, server):
+    """Each has its answer, with an entry for each device; what is too much is refused in words."""
+    requests, count = 1000 // SCALE, 100
+    new = [{"meta": {"namespace": f"{name}-ns"}, "spec": {"device_id": f"{name}-{i}"}} for i in range(count)]
+    bus.ask("core.creates", devices=new)
+    bus.close()  # It would hear each of the events.
+    body = api.SendCommandRequest(
+        targets={"namespaces": [f"{name}-ns"]}, name="a.B", payload=b"", payload_encoding=PROTOBUF, no_validation=True
+    ).SerializeToString()
+    wire = dial.quiet(server).sub("_INBOX.bulk", 1)
+    wire.settle()
+    for start in range(0, requests, 100):
+        line = b"PUB client.x.cmd.v1alpha.send _INBOX.bulk %d\r\n%s\r\n" % (len(body), body)
+        wire.send(line * min(100, requests - start))
+    answers = [api.SendCommandResponse.FromString(wire.msg(DEADLINE_S * 6).body) for _ in range(requests)]
+    whole = [answer for answer in answers if not answer.error]
+    assert all(len(answer.ok.device_responses) == count for answer in whole)
+    for answer in whole[:5]:
+        for entry in answer.ok.device_responses.values():
+            assert (entry.status, entry.error) == (ERROR, SENT + NO_RESPONDERS)
+    assert all("busy" in answer.error for answer in answers if answer.error)
+    assert len(whole) >= min(requests, 500)
+    # Nothing is left of it: one more is answered as ever.
+    wire.send(b"PUB client.x.cmd.v1alpha.send _INBOX.bulk %d\r\n%s\r\n" % (len(body), body))
+    assert len(api.SendCommandResponse.FromString(wire.msg().body).ok.device_responses) == count
