@@ -18,14 +18,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { MIR_BENCH_ROWS_MAX = 32, MIR_BENCH_ROUNDS_MAX = 15, MIR_BENCH_SETS_MAX = 16 };
+enum { MIR_BENCH_ROWS_MAX = 48, MIR_BENCH_ROUNDS_MAX = 15, MIR_BENCH_SETS_MAX = 16 };
 
 typedef struct mir_bench_options {
     const char *mir_path;                 /* null: ours is not measured */
     const char *peer_path;                /* null: the peer is not measured */
     const char *sets[MIR_BENCH_SETS_MAX]; /* key=value, handed to ours with --set */
     size_t set_count;
-    double seconds; /* aimed length of one round */
+    double seconds;  /* aimed length of one round */
+    uint64_t events; /* that the bench of events stores and lists */
     unsigned rounds;
     bool quick; /* small sizes: shows that the harness works, not what the bars ask */
 } mir_bench_options;
@@ -44,6 +45,7 @@ typedef enum mir_bench_bar {
     MIR_BENCH_BAR_RATIO_MAX, /* ours / peer at most */
     MIR_BENCH_BAR_RATIO_MIN, /* ours / peer at least */
     MIR_BENCH_BAR_VALUE_MAX, /* ours at most, in the row's unit */
+    MIR_BENCH_BAR_VALUE_MIN, /* ours at least, in the row's unit */
 } mir_bench_bar;
 
 typedef struct mir_bench_row {
@@ -88,6 +90,8 @@ mir_bench_function mir_bench_segments;
 mir_bench_function mir_bench_pubsub;
 mir_bench_function mir_bench_reqrep;
 mir_bench_function mir_bench_idle;
+mir_bench_function mir_bench_commands;
+mir_bench_function mir_bench_events;
 mir_bench_function mir_bench_start;
 mir_bench_function mir_bench_create;
 /* start and create on one data directory, which is filled once. */

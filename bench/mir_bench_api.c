@@ -17,6 +17,7 @@ enum {
     PAYLOAD_BYTES = 10 + 4 + 4 + 5 + 5,
     CREATE_DEVICES_MAX = 1000,
     ID_BYTES_MAX = 32,
+    HELLO_BYTES = 1 << 20, /* written at once */
 };
 
 static const int64_t introduce_timeout_ns = 60 * MIR_NS_PER_S;
@@ -72,9 +73,8 @@ void mir_bench_telemetry_init(mir_bench_telemetry *telemetry, unsigned device)
     telemetry->size = telemetry->payload_at + PAYLOAD_BYTES + 2;
 }
 
-/* Packs and asks; the reply's view lives until the next read. */
-static mir_status ask(mir_bench_conn *conn, const char *subject, const ProtobufCMessage *request,
-                      mir_view *reply, mir_error *error)
+mir_status mir_bench_api_ask(mir_bench_conn *conn, const char *subject,
+                             const ProtobufCMessage *request, mir_view *reply, mir_error *error)
 {
     size_t size = protobuf_c_message_get_packed_size(request);
     uint8_t *body = malloc(size + 1);
@@ -86,7 +86,7 @@ static mir_status ask(mir_bench_conn *conn, const char *subject, const ProtobufC
     return status;
 }
 
-static mir_status refused(const char *subject, const char *text, mir_error *error)
+mir_status mir_bench_api_refused(const char *subject, const char *text, mir_error *error)
 {
     return mir_error_set(error, MIR_E_INVALID, "%s was refused: %s", subject,
                          text != NULL ? text : "not a reply");
@@ -112,14 +112,14 @@ static mir_status query(mir_bench_conn *conn, char *id, int64_t from_ns, int64_t
     request.start_time = &from;
     request.end_time = &to;
     mir_view reply;
-    mir_status status = ask(conn, subject, &request.base, &reply, error);
+    mir_status status = mir_bench_api_ask(conn, subject, &request.base, &reply, error);
     if (status != MIR_OK) return status;
     MirApi__V1__QueryTelemetryResponse *got =
         mir_api__v1__query_telemetry_response__unpack(NULL, reply.size, reply.data);
     if (got == NULL || got->response_case != MIR_API__V1__QUERY_TELEMETRY_RESPONSE__RESPONSE_OK) {
         bool has_text = got != NULL &&
                         got->response_case == MIR_API__V1__QUERY_TELEMETRY_RESPONSE__RESPONSE_ERROR;
-        status = refused(subject, has_text ? got->error : NULL, error);
+        status = mir_bench_api_refused(subject, has_text ? got->error : NULL, error);
         if (got != NULL) mir_api__v1__query_telemetry_response__free_unpacked(got, NULL);
         return status;
     }
@@ -167,14 +167,40 @@ out:
     return status;
 }
 
+mir_status mir_bench_api_hello(mir_bench_conn *conn, unsigned device_count, mir_error *error)
+{
+    mir_bytes body = {0}, out = {0};
+    mir_status status = pack_hello(&body, error);
+    for (unsigned i = 0; i < device_count && status == MIR_OK; i++) {
+        status = append_hello(&out, i, mir_bytes_as_view(&body), error);
+        if (status != MIR_OK || (out.size < HELLO_BYTES && i + 1 < device_count)) continue;
+        status = mir_bench_conn_write(conn, out.data, out.size, error);
+        out.size = 0;
+    }
+    if (status == MIR_OK) status = mir_bench_conn_flush(conn, error);
+    mir_bytes_free(&body);
+    mir_bytes_free(&out);
+    return status;
+}
+
+mir_status mir_bench_api_beat(mir_bench_conn *conn, unsigned device_count, mir_error *error)
+{
+    mir_bytes out = {0};
+    for (unsigned i = 0; i < device_count; i++)
+        mir_bytes_printf(&out, "PUB device.bench-%u.core.v1alpha.hearthbeat 0\r\n\r\n", i);
+    mir_status status = mir_bytes_ok(&out) ? mir_bench_conn_write(conn, out.data, out.size, error)
+                                           : mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
+    if (status == MIR_OK) status = mir_bench_conn_flush(conn, error);
+    mir_bytes_free(&out);
+    return status;
+}
+
 mir_status mir_bench_api_introduce(mir_bench_conn *conn, unsigned device_count, int64_t base_ns,
                                    mir_error *error)
 {
-    mir_bytes body = {0}, out = {0};
+    mir_bytes out = {0};
     mir_bench_telemetry telemetry;
-    mir_status status = pack_hello(&body, error);
-    for (unsigned i = 0; i < device_count && status == MIR_OK; i++)
-        status = append_hello(&out, i, mir_bytes_as_view(&body), error);
+    mir_status status = mir_bench_api_hello(conn, device_count, error);
     for (unsigned i = 0; i < device_count && status == MIR_OK; i++) {
         mir_bench_telemetry_init(&telemetry, i);
         mir_bench_telemetry_fill(telemetry.bytes + telemetry.payload_at, base_ns, i, 0);
@@ -184,7 +210,6 @@ mir_status mir_bench_api_introduce(mir_bench_conn *conn, unsigned device_count, 
         status = mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
     if (status == MIR_OK) status = mir_bench_conn_write(conn, out.data, out.size, error);
     if (status == MIR_OK) status = mir_bench_conn_flush(conn, error);
-    mir_bytes_free(&body);
     mir_bytes_free(&out);
 
     size_t rows = 0;
@@ -354,13 +379,13 @@ mir_status mir_bench_api_create(mir_bench_conn *conn, unsigned first, unsigned c
     request.n_devices = count;
     request.devices = list;
     mir_view reply;
-    status = ask(conn, subject, &request.base, &reply, error);
+    status = mir_bench_api_ask(conn, subject, &request.base, &reply, error);
     if (status != MIR_OK) goto out;
     response = mir_api__v1__create_devices_response__unpack(NULL, reply.size, reply.data);
     if (response == NULL)
-        status = refused(subject, NULL, error);
+        status = mir_bench_api_refused(subject, NULL, error);
     else if (response->response_case != MIR_API__V1__CREATE_DEVICES_RESPONSE__RESPONSE_OK)
-        status = refused(subject, response->error, error);
+        status = mir_bench_api_refused(subject, response->error, error);
     else if (response->ok->n_devices != count)
         status = mir_error_set(error, MIR_E_INVALID, "%zu of %u devices were created",
                                response->ok->n_devices, count);
@@ -380,18 +405,18 @@ static mir_status list(mir_bench_conn *conn, MirApi__V1__DeviceTarget *target,
     request.targets = target;
     mir_view reply;
     int64_t from_ns = mir_clock_mono_ns();
-    mir_status status = ask(conn, subject, &request.base, &reply, error);
+    mir_status status = mir_bench_api_ask(conn, subject, &request.base, &reply, error);
     *wall_ns = mir_clock_mono_ns() - from_ns;
     if (status != MIR_OK) return status;
     MirApi__V1__ListDeviceResponse *got =
         mir_api__v1__list_device_response__unpack(NULL, reply.size, reply.data);
-    if (got == NULL) return refused(subject, NULL, error);
+    if (got == NULL) return mir_bench_api_refused(subject, NULL, error);
     if (got->response_case != MIR_API__V1__LIST_DEVICE_RESPONSE__RESPONSE_OK) {
-        status = refused(subject,
-                         got->response_case == MIR_API__V1__LIST_DEVICE_RESPONSE__RESPONSE_ERROR
-                             ? got->error
-                             : NULL,
-                         error);
+        status = mir_bench_api_refused(
+            subject,
+            got->response_case == MIR_API__V1__LIST_DEVICE_RESPONSE__RESPONSE_ERROR ? got->error
+                                                                                    : NULL,
+            error);
         mir_api__v1__list_device_response__free_unpacked(got, NULL);
         return status;
     }

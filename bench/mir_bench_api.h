@@ -16,6 +16,8 @@
 #include "mir_bench_conn.h"
 #include "mir_bytes.h"
 
+#include <protobuf-c/protobuf-c.h>
+
 enum {
     MIR_BENCH_STEP_NS = 1000000,
     MIR_BENCH_QUERY_ROWS = 20000,
@@ -38,6 +40,20 @@ void mir_bench_telemetry_init(mir_bench_telemetry *telemetry, unsigned device);
 void mir_bench_telemetry_fill(uint8_t *payload, int64_t base_ns, unsigned device,
                               uint32_t sequence);
 
+/* Packs and asks; the reply's view lives until the next read. */
+MIR_MUST_CHECK mir_status mir_bench_api_ask(mir_bench_conn *conn, const char *subject,
+                                            const ProtobufCMessage *request, mir_view *reply,
+                                            mir_error *error);
+/* The status of an answer with an error (null: with neither). */
+mir_status mir_bench_api_refused(const char *subject, const char *text, mir_error *error);
+
+/* Sends the hello of each of `device_count` devices. The server goes on with them when this has
+ * returned. */
+MIR_MUST_CHECK mir_status mir_bench_api_hello(mir_bench_conn *conn, unsigned device_count,
+                                              mir_error *error);
+/* Sends a heartbeat of each. */
+MIR_MUST_CHECK mir_status mir_bench_api_beat(mir_bench_conn *conn, unsigned device_count,
+                                             mir_error *error);
 /* Sends the hello of each of `device_count` devices and one telemetry message (sequence 0), and
  * returns when all of these answer a query. */
 MIR_MUST_CHECK mir_status mir_bench_api_introduce(mir_bench_conn *conn, unsigned device_count,

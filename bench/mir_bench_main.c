@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, COMMAND_BYTES_MAX = 1024 };
+enum { EVENTS_MIN = 40000, EVENTS_DEFAULT = 1000000, EVENTS_MAX = 100000000 };
 
 static const char usage_text[] =
     "Usage: mir-bench BENCH [options]\n"
@@ -26,6 +27,8 @@ static const char usage_text[] =
     "  idle       anonymous memory of an idle connection with its twin\n"
     "  start      time from exec to ready, empty and with 100,000 devices\n"
     "  create     time to create 100,000 devices and to list 1,000 of them by label\n"
+    "  commands   a command to a device and back, commands and configuration for 10,000\n"
+    "  events     events of modules stored per second, and lists of them\n"
     "\n"
     "Options:\n"
     "  --mir PATH        our server (default: `mir` beside this program; `none`: peer only)\n"
@@ -33,6 +36,7 @@ static const char usage_text[] =
     "  --set KEY=VALUE   handed to our server, may be repeated\n"
     "  --seconds N       aimed length of one round (default 2)\n"
     "  --rounds N        rounds per server and figure, of which the median counts (default 5)\n"
+    "  --events N        how many events are stored and listed (default 1000000)\n"
     "  --quick           small sizes and one round: does it work at all\n"
     "  --keep            leave data and logs behind, and say where\n"
     "  --strict          exit with 1 when a bar is missed\n"
@@ -43,6 +47,7 @@ static const char usage_text[] =
     "  mir-bench all\n"
     "  mir-bench ingest --seconds 5 --rounds 9\n"
     "  mir-bench reqrep --set spin_us=50\n"
+    "  mir-bench events --events 10000000\n"
     "  mir-bench all --mir none -o json > peer.json\n"
     "\n"
     "Data and logs go to a directory below TMPDIR (default /tmp) that is removed at the end.\n"
@@ -59,6 +64,7 @@ static const bench_entry benches[] = {
     {"start", mir_bench_start_and_create, true}, {"reqrep", mir_bench_reqrep, true},
     {"pubsub", mir_bench_pubsub, true},          {"ingest", mir_bench_ingest, true},
     {"segments", mir_bench_segments, true},      {"idle", mir_bench_idle, true},
+    {"commands", mir_bench_commands, true},      {"events", mir_bench_events, true},
 };
 
 enum { BENCH_COUNT = sizeof benches / sizeof benches[0] };
@@ -104,13 +110,14 @@ typedef struct arguments {
 
 static int parse(int argc, char **argv, arguments *parsed)
 {
-    enum { MIR = 256, PEER, SET, SECONDS, ROUNDS, QUICK, STRICT, KEEP };
+    enum { MIR = 256, PEER, SET, SECONDS, ROUNDS, EVENTS, QUICK, STRICT, KEEP };
     static const struct option long_options[] = {
         {"mir", required_argument, NULL, MIR},
         {"peer", required_argument, NULL, PEER},
         {"set", required_argument, NULL, SET},
         {"seconds", required_argument, NULL, SECONDS},
         {"rounds", required_argument, NULL, ROUNDS},
+        {"events", required_argument, NULL, EVENTS},
         {"quick", no_argument, NULL, QUICK},
         {"strict", no_argument, NULL, STRICT},
         {"keep", no_argument, NULL, KEEP},
@@ -142,6 +149,11 @@ static int parse(int argc, char **argv, arguments *parsed)
             options->rounds = (unsigned)rounds;
             break;
         }
+        case EVENTS:
+            options->events = strtoull(optarg, &end, 10);
+            if (*end != '\0' || options->events < EVENTS_MIN || options->events > EVENTS_MAX)
+                return wrong("--events takes 40000 to 100000000, not", optarg);
+            break;
         case QUICK: options->quick = true; break;
         case STRICT: parsed->strict = true; break;
         case KEEP: parsed->keep = true; break;
@@ -156,6 +168,7 @@ static int parse(int argc, char **argv, arguments *parsed)
     }
     if (options->seconds == 0) options->seconds = options->quick ? 0.3 : 2;
     if (options->rounds == 0) options->rounds = options->quick ? 1 : 5;
+    if (options->events == 0) options->events = options->quick ? EVENTS_MIN : EVENTS_DEFAULT;
     if (mir == NULL)
         options->mir_path = beside_us();
     else if (strcmp(mir, "none") != 0)

@@ -4,6 +4,7 @@
  * Both sides of a pair run in a thread of this process, the same for both servers, so on few cores
  * the generator takes its share from the server; the ratio is what a row says, not the rate. */
 #include "mir_bench_conn.h"
+#include "mir_bench_exchange.h"
 #include "mir_bench_server.h"
 #include "mir_clock.h"
 
@@ -19,9 +20,7 @@ enum {
     WINDOW_BYTES = 8 << 20, /* between publisher and subscriber, below every slow-consumer bound */
     WRITE_BYTES = 32 << 10,
     READ_BYTES = 256 << 10,
-    REQUEST_BYTES = 16,
     PIPELINE_DEPTH = 64,
-    SAMPLES_MAX = 1 << 20,
 };
 
 typedef struct stream {
@@ -142,32 +141,12 @@ out:
     return status;
 }
 
-static mir_status pair_start(mir_bench_server *servers, const mir_bench_options *options,
-                             mir_error *error)
-{
-    mir_status status = MIR_OK;
-    for (unsigned side = 0; side < MIR_BENCH_SIDES && status == MIR_OK; side++)
-        if (mir_bench_server_wanted(options, side))
-            status = mir_bench_server_start(&servers[side], side, options, NULL, error);
-    return status;
-}
-
-static void pair_stop(mir_bench_server *servers, mir_bench_report *report)
-{
-    for (unsigned side = 0; side < MIR_BENCH_SIDES; side++) {
-        mir_bench_server_stop(&servers[side], false);
-        if (side == MIR_BENCH_OURS &&
-            servers[side].peak_resident_bytes > report->peak_resident_bytes)
-            report->peak_resident_bytes = servers[side].peak_resident_bytes;
-    }
-}
-
 mir_status mir_bench_pubsub(const mir_bench_options *options, mir_bench_report *report,
                             mir_error *error)
 {
     static const size_t payloads[] = {16, 128};
     mir_bench_server servers[MIR_BENCH_SIDES] = {0};
-    mir_status status = pair_start(servers, options, error);
+    mir_status status = mir_bench_pair_start(servers, options, error);
     for (size_t p = 0; p < sizeof payloads / sizeof payloads[0] && status == MIR_OK; p++) {
         mir_bench_series rates[MIR_BENCH_SIDES] = {0};
         for (unsigned i = 0; i < 2 * options->rounds && status == MIR_OK; i++) {
@@ -185,154 +164,7 @@ mir_status mir_bench_pubsub(const mir_bench_options *options, mir_bench_report *
                 mir_bench_series_median(&rates[MIR_BENCH_PEER]), MIR_BENCH_BAR_RATIO_MIN, 1,
                 "pub/sub, 1 queue subscriber, %zu B", payloads[p]);
     }
-    pair_stop(servers, report);
-    return status;
-}
-
-typedef struct responder {
-    mir_bench_conn conn;
-    mir_error error;
-    mir_status status;
-} responder;
-
-/* True when the buffer holds at least the beginning of another message, whose end is then on its
- * way: answering can wait for it. */
-/* Whether another message was read already. A PING is none: after it a read would wait for the other
- * side, which waits for what is still to be written. */
-static bool more_waits(const mir_bench_conn *conn)
-{
-    return conn->in_size > conn->in_start && conn->in[conn->in_start] != 'P';
-}
-
-static bool append_reply(uint8_t *out, size_t *size, mir_view to, mir_view payload)
-{
-    if (*size + to.size + payload.size + 32 > WRITE_BYTES) return false;
-    int line = snprintf((char *)out + *size, WRITE_BYTES - *size, "PUB %.*s %zu\r\n",
-                        MIR_VIEW_ARGS(to), payload.size);
-    *size += (size_t)line;
-    memcpy(out + *size, payload.data, payload.size);
-    memcpy(out + *size + payload.size, "\r\n", 2);
-    *size += payload.size + 2;
-    return true;
-}
-
-/* Answers with what was asked, one write for all requests of one read. Ends when its connection
- * does. */
-static void *respond(void *context)
-{
-    responder *self = context;
-    uint8_t *out = malloc(WRITE_BYTES);
-    size_t size = 0;
-    self->status = out == NULL ? MIR_E_NO_MEMORY : MIR_OK;
-    while (self->status == MIR_OK) {
-        mir_bench_message message;
-        self->status = mir_bench_conn_read(&self->conn, &message, &self->error);
-        if (self->status != MIR_OK || message.pong) continue;
-        if (!append_reply(out, &size, message.reply, message.payload)) self->status = MIR_E_FULL;
-        if (more_waits(&self->conn) || self->status != MIR_OK) continue;
-        self->status = mir_bench_conn_write(&self->conn, out, size, &self->error);
-        size = 0;
-    }
-    free(out);
-    return NULL;
-}
-
-typedef struct reqrep_result {
-    double p50_us, p99_us, p999_us, max_us;
-    double rate;
-} reqrep_result;
-
-/* Keeps `depth` requests under way, each with a reply subject of its own as clients have it;
- * replies are answered with as many new requests, in one write per read. Latency is taken at
- * depth 1. */
-static mir_status ask_all(mir_bench_conn *conn, unsigned depth, int64_t duration_ns,
-                          int64_t *samples, size_t *sample_count, double *rate, mir_error *error)
-{
-    uint8_t *out = malloc(WRITE_BYTES);
-    if (out == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
-    uint64_t asked = 0, answered = 0;
-    unsigned due = depth;
-    int64_t from_ns = mir_clock_mono_ns(), sent_ns = from_ns;
-    mir_status status = MIR_OK;
-    while (status == MIR_OK) {
-        bool over = sent_ns - from_ns >= duration_ns;
-        if (over && answered == asked) break;
-        size_t size = 0;
-        for (; due > 0 && !over; due--, asked++)
-            size += (size_t)snprintf((char *)out + size, WRITE_BYTES - size,
-                                     "PUB bench.r _INBOX.bench.%llu %d\r\n0123456789abcdef\r\n",
-                                     (unsigned long long)asked, REQUEST_BYTES);
-        sent_ns = mir_clock_mono_ns();
-        if (size > 0) status = mir_bench_conn_write(conn, out, size, error);
-        while (status == MIR_OK && answered < asked) {
-            mir_bench_message message;
-            status = mir_bench_conn_read(conn, &message, error);
-            if (status != MIR_OK || message.pong) continue;
-            if (message.payload.size != REQUEST_BYTES) {
-                status = mir_error_set(error, MIR_E_INVALID, "a request was not answered");
-                break;
-            }
-            answered++;
-            due++;
-            if (depth == 1 && *sample_count < SAMPLES_MAX)
-                samples[(*sample_count)++] = mir_clock_mono_ns() - sent_ns;
-            if (!more_waits(conn)) break;
-        }
-    }
-    *rate = (double)answered * 1e9 / (double)(mir_clock_mono_ns() - from_ns);
-    free(out);
-    return status;
-}
-
-static int compare_times(const void *a, const void *b)
-{
-    int64_t left = *(const int64_t *)a, right = *(const int64_t *)b;
-    return (left > right) - (left < right);
-}
-
-static double quantile_us(const int64_t *sorted, size_t count, double quantile)
-{
-    if (count == 0) return 0;
-    size_t at = (size_t)((double)(count - 1) * quantile + 0.5);
-    return (double)sorted[at] / 1e3;
-}
-
-static mir_status reqrep_round(const mir_bench_server *server, double seconds, int64_t *samples,
-                               reqrep_result *result, mir_error *error)
-{
-    responder answering = {.conn = {.fd = -1}};
-    mir_bench_conn asking = {.fd = -1};
-    pthread_t thread;
-    double ignored;
-    size_t sample_count = 0;
-    mir_status status =
-        mir_bench_conn_open(&answering.conn, server->port, "SUB bench.r work 1\r\n", error);
-    if (status == MIR_OK)
-        status = mir_bench_conn_open(&asking, server->port, "SUB _INBOX.bench.* 1\r\n", error);
-    if (status != MIR_OK) goto out;
-    int failure = pthread_create(&thread, NULL, respond, &answering);
-    if (failure != 0) {
-        status = mir_error_os(error, failure, "cannot start a thread");
-        goto out;
-    }
-    int64_t half_ns = (int64_t)(seconds * 0.5e9);
-    status = ask_all(&asking, 1, half_ns / 10, samples, &sample_count, &ignored, error);
-    sample_count = 0; /* The first tenth warms up. */
-    if (status == MIR_OK)
-        status = ask_all(&asking, 1, half_ns, samples, &sample_count, &ignored, error);
-    if (status == MIR_OK)
-        status =
-            ask_all(&asking, PIPELINE_DEPTH, half_ns, NULL, &(size_t){0}, &result->rate, error);
-    (void)shutdown(answering.conn.fd, SHUT_RDWR);
-    (void)pthread_join(thread, NULL);
-    qsort(samples, sample_count, sizeof samples[0], compare_times);
-    result->p50_us = quantile_us(samples, sample_count, 0.5);
-    result->p99_us = quantile_us(samples, sample_count, 0.99);
-    result->p999_us = quantile_us(samples, sample_count, 0.999);
-    result->max_us = quantile_us(samples, sample_count, 1);
-out:
-    mir_bench_conn_close(&answering.conn);
-    mir_bench_conn_close(&asking);
+    mir_bench_pair_stop(servers, report);
     return status;
 }
 
@@ -343,13 +175,15 @@ mir_status mir_bench_reqrep(const mir_bench_options *options, mir_bench_report *
     mir_bench_server servers[MIR_BENCH_SIDES] = {0};
     mir_bench_series series[MIR_BENCH_SIDES][FIGURES] = {0};
     double medians[MIR_BENCH_SIDES][FIGURES];
-    int64_t *samples = malloc(SAMPLES_MAX * sizeof *samples);
-    if (samples == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
-    mir_status status = pair_start(servers, options, error);
+    mir_status status = mir_bench_pair_start(servers, options, error);
     for (unsigned i = 0; i < 2 * options->rounds && status == MIR_OK; i++) {
-        reqrep_result result = {0};
+        mir_bench_latency result = {0};
         if (servers[i % 2].pid == 0) continue;
-        status = reqrep_round(&servers[i % 2], options->seconds, samples, &result, error);
+        status = mir_bench_exchange_round(servers[i % 2].port, &mir_bench_plain,
+                                          options->seconds / 2, &result, error);
+        if (status == MIR_OK)
+            status = mir_bench_exchange_rate(servers[i % 2].port, &mir_bench_plain, PIPELINE_DEPTH,
+                                             options->seconds / 2, &result.rate, error);
         if (status != MIR_OK) break;
         mir_bench_series *of = series[i % 2];
         mir_bench_series_add(&of[P50], result.p50_us);
@@ -381,7 +215,6 @@ mir_status mir_bench_reqrep(const mir_bench_options *options, mir_bench_report *
                 report, rows[r].unit, medians[MIR_BENCH_OURS][rows[r].figure],
                 medians[MIR_BENCH_PEER][rows[r].figure], rows[r].bar, 1, "%s", rows[r].name);
     }
-    pair_stop(servers, report);
-    free(samples);
+    mir_bench_pair_stop(servers, report);
     return status;
 }

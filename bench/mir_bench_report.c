@@ -78,6 +78,8 @@ const char *mir_bench_row_verdict(const mir_bench_row *row)
     case MIR_BENCH_BAR_RATIO_MIN: return isnan(ratio) ? "-" : ratio >= row->bar ? "pass" : "miss";
     case MIR_BENCH_BAR_VALUE_MAX:
         return isnan(row->ours) ? "-" : row->ours <= row->bar ? "pass" : "miss";
+    case MIR_BENCH_BAR_VALUE_MIN:
+        return isnan(row->ours) ? "-" : row->ours >= row->bar ? "pass" : "miss";
     }
     return "-";
 }
@@ -102,6 +104,9 @@ static void bar_text(const mir_bench_row *row, char *text, size_t text_bytes)
     case MIR_BENCH_BAR_RATIO_MIN: (void)snprintf(text, text_bytes, ">= %sx", value); break;
     case MIR_BENCH_BAR_VALUE_MAX:
         (void)snprintf(text, text_bytes, "<= %s %s", value, row->unit);
+        break;
+    case MIR_BENCH_BAR_VALUE_MIN:
+        (void)snprintf(text, text_bytes, ">= %s %s", value, row->unit);
         break;
     }
 }

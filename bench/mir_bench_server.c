@@ -385,3 +385,23 @@ void mir_bench_server_settle(const mir_bench_server *server)
         before_ns = now_ns;
     }
 }
+
+mir_status mir_bench_pair_start(mir_bench_server *servers, const mir_bench_options *options,
+                                mir_error *error)
+{
+    mir_status status = MIR_OK;
+    for (unsigned side = 0; side < MIR_BENCH_SIDES && status == MIR_OK; side++)
+        if (mir_bench_server_wanted(options, side))
+            status = mir_bench_server_start(&servers[side], side, options, NULL, error);
+    return status;
+}
+
+void mir_bench_pair_stop(mir_bench_server *servers, mir_bench_report *report)
+{
+    for (unsigned side = 0; side < MIR_BENCH_SIDES; side++) {
+        mir_bench_server_stop(&servers[side], false);
+        if (side == MIR_BENCH_OURS &&
+            servers[side].peak_resident_bytes > report->peak_resident_bytes)
+            report->peak_resident_bytes = servers[side].peak_resident_bytes;
+    }
+}

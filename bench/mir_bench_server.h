@@ -52,6 +52,10 @@ MIR_MUST_CHECK mir_status mir_bench_server_start(mir_bench_server *server, mir_b
                                                  const char *keep_dir, mir_error *error);
 /* Ends the process and reads its peak; the directory is removed unless it is to be kept. */
 void mir_bench_server_stop(mir_bench_server *server, bool keep_dir);
+/* One of each side that the options ask for, and their end; the report takes our peak. */
+MIR_MUST_CHECK mir_status mir_bench_pair_start(mir_bench_server *servers,
+                                               const mir_bench_options *options, mir_error *error);
+void mir_bench_pair_stop(mir_bench_server *servers, mir_bench_report *report);
 bool mir_bench_server_alive(const mir_bench_server *server);
 
 int64_t mir_bench_server_cpu_ns(const mir_bench_server *server);
