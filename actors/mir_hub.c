@@ -351,6 +351,11 @@ mir_status mir_hub_create(const mir_config *config, mir_shard *const *shards, un
     return MIR_OK;
 }
 
+void mir_hub_set_io_name(mir_hub *hub, const char *io_name)
+{
+    hub->io_name = io_name;
+}
+
 mir_status mir_hub_shard_init(mir_hub *hub, mir_shard *shard)
 {
     mir_actors *actors = calloc(1, sizeof *actors);

@@ -21,6 +21,8 @@ MIR_MUST_CHECK mir_status mir_hub_create(const mir_config *config, mir_shard *co
                                          unsigned shard_count, mir_workers *requests,
                                          const char *server_id, const char *io_name, mir_hub **hub,
                                          mir_error *error);
+/* Before start: how the shards do their input and output after all. */
+void mir_hub_set_io_name(mir_hub *hub, const char *io_name);
 /* The shards run: what was online goes on being watched. */
 MIR_MUST_CHECK mir_status mir_hub_start(mir_hub *hub, mir_error *error);
 /* The shards have ended: waits for what is in flight; stores are closed by destroy. */

@@ -60,10 +60,12 @@ struct mir_server {
     int admin_fd;
     int lock_fd;
     char admin_path[108];
+    pthread_barrier_t polled; /* every shard has its poller, or a reason why not */
     pthread_barrier_t ready;
     _Atomic int phase;
     _Atomic unsigned idle_shards; /* without sessions, in lame duck; one may come yet */
     _Atomic unsigned done_shards; /* without sessions for good, while stopping */
+    _Atomic unsigned refused;     /* pollers: then all shards take the other kind, if they may */
     _Atomic unsigned failed;
 };
 
@@ -312,6 +314,35 @@ static void run_shard(mir_server *server, mir_shard *shard)
     }
 }
 
+static bool may_fall_back(const mir_server *server)
+{
+    return server->config->io.backend == MIR_CONFIG_BACKEND_AUTO &&
+           server->backend == &mir_poller_uring;
+}
+
+/* The first ring may be possible and the next one not: locked memory is bounded for all processes of a
+ * user together. Then no shard has one. Null: it has been said why not. */
+static const mir_poller_backend *open_poller(mir_server *server, mir_shard *shard)
+{
+    mir_error error = {{0}};
+    const mir_poller_backend *backend = server->backend;
+    if (backend->create(&shard->poller, &error) != MIR_OK) {
+        shard->poller = NULL;
+        if (atomic_fetch_add(&server->refused, 1) == 0 && may_fall_back(server))
+            mir_log_warn("io_uring is not possible here (shard %u: %s): using epoll", shard->id,
+                         error.text);
+    }
+    (void)pthread_barrier_wait(&server->polled);
+    if (atomic_load(&server->refused) != 0 && may_fall_back(server)) {
+        if (shard->poller != NULL) backend->destroy(shard->poller);
+        backend = &mir_poller_epoll;
+        if (backend->create(&shard->poller, &error) != MIR_OK) shard->poller = NULL;
+    }
+    if (shard->poller != NULL) return backend;
+    mir_log_error("shard %u cannot start: %s", shard->id, error.text);
+    return NULL;
+}
+
 static void *shard_main(void *argument)
 {
     mir_shard *shard = argument;
@@ -334,12 +365,10 @@ static void *shard_main(void *argument)
             }
         }
     }
-    mir_error error = {{0}};
-    if (server->backend->create(&shard->poller, &error) != MIR_OK) {
-        mir_log_error("shard %u cannot start: %s", shard->id, error.text);
+    shard->backend = open_poller(server, shard);
+    if (shard->backend == NULL) {
         (void)atomic_fetch_add(&server->failed, 1);
     } else {
-        shard->backend = server->backend;
         mir_loop_bind(shard->loop, &mir_shard_loop_ops, shard,
                       server->config->spin_us * MIR_NS_PER_US);
         if (mir_shard_init(shard, server, shard->loop, server->config, server->router,
@@ -355,10 +384,8 @@ static void *shard_main(void *argument)
     }
     (void)pthread_barrier_wait(&server->ready);
     /* Every shard has a poller now, so that it can be woken. */
-    if (atomic_load(&server->failed) == 0) {
-        run_shard(server, shard);
-        mir_loop_retire(shard->loop);
-    }
+    if (atomic_load(&server->failed) == 0) run_shard(server, shard);
+    if (shard->backend != NULL) mir_loop_retire(shard->loop);
     return NULL;
 }
 
@@ -453,6 +480,7 @@ static mir_status assemble(mir_server *server, mir_error *error)
 
 static mir_status start(mir_server *server, mir_error *error)
 {
+    (void)pthread_barrier_init(&server->polled, NULL, server->shard_count);
     (void)pthread_barrier_init(&server->ready, NULL, server->shard_count + 1);
     for (unsigned i = 0; i < server->shard_count; i++) {
         int rc = pthread_create(&server->threads[i], NULL, shard_main, server->shards[i]);
@@ -465,6 +493,10 @@ static mir_status start(mir_server *server, mir_error *error)
         server->started++;
     }
     (void)pthread_barrier_wait(&server->ready);
+    if (atomic_load(&server->refused) != 0 && may_fall_back(server)) {
+        server->backend = &mir_poller_epoll;
+        mir_hub_set_io_name(server->hub, server->backend->name);
+    }
     if (atomic_load(&server->failed) != 0)
         return mir_error_set(error, MIR_E_NO_MEMORY, "a shard could not start");
     return mir_hub_start(server->hub, error);

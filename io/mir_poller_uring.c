@@ -190,6 +190,11 @@ static mir_status create(mir_poller **out, mir_error *error)
     if (rc < 0) {
         poller->ring.ring_fd = 0;
         status = mir_error_os(error, -rc, "io_uring_setup");
+        if (rc == -ENOMEM)
+            status = mir_error_set(error, status,
+                                   "io_uring_setup: %s; raise the limit of locked memory "
+                                   "(LimitMEMLOCK, ulimit -l)",
+                                   strerror(ENOMEM));
         goto out;
     }
     (void)io_uring_register_ring_fd(&poller->ring); /* An optimization; refusal is fine. */

@@ -1,7 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The same behaviour on each I/O backend and with any number of shards, in brief."""
 
+import os
+import resource
+import subprocess
+
 import pytest
+from servers import BINARY
 
 from wire import raw_of
 
@@ -48,3 +53,32 @@ def test_errors_and_ends(built, dial):
         gone = dial.quiet(built).sub("a", 1)
         gone.abort()
     dial.quiet(built).settle()
+
+
+@pytest.mark.parametrize("backend", ["auto", "uring"])
+def test_a_limit_of_locked_memory_is_no_hang(tmp_path, backend):
+    """io_uring for the first shard and not for the next: all take epoll, or the start fails in words."""
+    tmp_path.chmod(0o777)
+    for folder in tmp_path.parents[:2]:
+        folder.chmod(0o755)
+    as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.geteuid() == 0 else []
+    seen = set()
+    hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
+    for kib in (64, 1024, 2048, 16384):
+        if as_nobody == [] and hard != resource.RLIM_INFINITY and kib * 1024 > hard:
+            continue
+        limit = f"--memlock={kib * 1024}:{kib * 1024}"
+        command = ["prlimit", limit, *as_nobody, BINARY, "serve", "--data", f"{tmp_path}/d{kib}"]
+        command += ["--listen", "127.0.0.1:0", "--shards", "3", "--set", f"io.backend={backend}"]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={"HOME": str(tmp_path)}) as server:
+            lines = []
+            for line in server.stderr:
+                lines.append(line)
+                if "ready on" in line:
+                    seen.add("epoll" if "(epoll" in line else "io_uring")
+                    server.terminate()
+            assert server.wait(20) == (0 if "ready on" in "".join(lines) else 1), lines
+            if backend == "uring" and server.returncode != 0:
+                seen.add("refused")
+                assert any("LimitMEMLOCK" in line for line in lines), lines
+    assert seen in ({"epoll", "io_uring"}, {"refused", "io_uring"}, {"epoll"}, {"refused"}), seen
