@@ -15,7 +15,7 @@ from load import check_rows, reading, readings_kind, status_of
 from test_telemetry import launch_device
 
 from servers import BINARY, SANITIZER, Server
-from wire import PATIENCE, Wire, let_pass, wait_until
+from wire import PATIENCE, Violation, Wire, let_pass, wait_until
 
 pytestmark = pytest.mark.alone("it keeps no data")
 
@@ -440,3 +440,21 @@ def test_too_few_open_files_to_start(wrap):
     last = said.rstrip().splitlines()[-1]
     assert code == 1 and re.search("open files|ulimit -n|LimitNOFILE", said), said
     assert "error" in last or last.startswith("mir:"), said
+
+
+@pytest.mark.parametrize("backend", ["auto", "epoll"])
+def test_some_shards_cannot_start(backend):
+    """Where the files suffice for the first shards and not for all, it ends and says so."""
+    after_shards_began = 0
+    for files in range(12, 96, 2):
+        server = Wrapped({"io.backend": backend}, shards=4, before=["prlimit", f"--nofile={files}:{files}"])
+        try:
+            server.start()
+        except Violation as refusal:
+            assert "ended at start with 1" in str(refusal), refusal
+            after_shards_began += "a shard could not start" in str(refusal)
+        else:
+            server.stop()
+            server.remove()
+            break
+    assert after_shards_began > 0
