@@ -64,8 +64,8 @@ def test_a_limit_of_locked_memory_is_no_hang(tmp_path, backend):
     as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.geteuid() == 0 else []
     seen = set()
     hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
-    for kib in (64, 1024, 2048, 16384):
-        if as_nobody == [] and hard != resource.RLIM_INFINITY and kib * 1024 > hard:
+    for kib in (64, 1024, 2048, 8192):
+        if hard != resource.RLIM_INFINITY and kib * 1024 > hard:
             continue
         limit = f"--memlock={kib * 1024}:{kib * 1024}"
         command = ["prlimit", limit, *as_nobody, BINARY, "serve", "--data", f"{tmp_path}/d{kib}"]
