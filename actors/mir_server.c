@@ -365,20 +365,12 @@ static void *shard_main(void *argument)
             }
         }
     }
-<<<<<<< ours
     shard->backend = open_poller(server, shard);
     if (shard->backend == NULL) {
-=======
-    mir_error error = {{0}};
-    bool bound = false;
-    if (server->backend->create(&shard->poller, &error) != MIR_OK) {
-        mir_log_error("shard %u cannot start: %s", shard->id, error.text);
->>>>>>> theirs
         (void)atomic_fetch_add(&server->failed, 1);
     } else {
         mir_loop_bind(shard->loop, &mir_shard_loop_ops, shard,
                       server->config->spin_us * MIR_NS_PER_US);
-        bound = true;
         if (mir_shard_init(shard, server, shard->loop, server->config, server->router,
                            &mir_hub_endpoints) != MIR_OK ||
             mir_hub_shard_init(server->hub, shard) != MIR_OK ||
@@ -393,12 +385,7 @@ static void *shard_main(void *argument)
     (void)pthread_barrier_wait(&server->ready);
     /* Every shard has a poller now, so that it can be woken. */
     if (atomic_load(&server->failed) == 0) run_shard(server, shard);
-<<<<<<< ours
     if (shard->backend != NULL) mir_loop_retire(shard->loop);
-=======
-    /* Also when another shard failed: the end waits until nobody reads. */
-    if (bound) mir_loop_retire(shard->loop);
->>>>>>> theirs
     return NULL;
 }
 
