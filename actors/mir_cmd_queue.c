@@ -366,8 +366,12 @@ static bool is_there(queue *q)
 static void answer_run(mir_job *job)
 {
     queue *q = MIR_CONTAINER(job, queue, job);
-    mir_view payload = {q->answer == NULL ? NULL : q->answer + q->name_size + 1, q->payload_size};
-    const char *name = (const char *)q->answer;
+    mir_view payload = {0};
+    const char *name = "";
+    if (q->answer != NULL) {
+        name = (const char *)q->answer;
+        payload = mir_view_of(q->answer + q->name_size + 1, q->payload_size);
+    }
     switch (q->status) {
     case MIR_OK:
         if (strcmp(name, "mir.device.v1.Error") == 0) {

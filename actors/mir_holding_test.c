@@ -63,7 +63,7 @@ static void a_mark_that_has_passed_stays_so(void **state)
     uint64_t mark = mir_holding_mark(&holding);
     uint8_t joins = mir_holding_add(&holding);
     assert_int_equal(joins, last);
-    for (uint8_t tag = 0; tag < PLACES - 1; tag++) mir_holding_remove(&holding, tag);
+    for (unsigned tag = 0; tag < PLACES - 1; tag++) mir_holding_remove(&holding, (uint8_t)tag);
     mir_holding_remove(&holding, last);
     assert_false(mir_holding_passed(&holding, mark));
     mir_holding_remove(&holding, joins);

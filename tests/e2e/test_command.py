@@ -85,8 +85,8 @@ class Obedient(Device):
     """Runs commands: on[full name] is given the request's bytes and returns (name, bytes), an error's
     text, or None for no answer at all."""
 
-    def __init__(self, *args, **kwargs):
-        self.on, self.ran = {}, []
+    def __init__(self, *args, on=None, **kwargs):
+        self.on, self.ran = on or {}, []
         super().__init__(*args, **kwargs)
 
     async def _asked(self, message):

@@ -39,13 +39,12 @@ class Field:
         wait_until(lambda: bus.device(device).status.schema.package_names, DEADLINE_S, "the schema is stored")
 
     def come(self, answers=True):
-        self.device = Obedient(self.loop, self.server, self.id, self.schema)
-
         def open_valve(body):
             self.ran.append(self.valve.Open.FromString(body).percent)
             return ("valve.v1.Position", b"") if answers else None
 
-        self.device.on["valve.v1.Open"] = open_valve
+        # What waits for it may come as soon as it subscribes.
+        self.device = Obedient(self.loop, self.server, self.id, self.schema, on={"valve.v1.Open": open_valve})
         self.device.hello(self.id, self.schema)
         return self.device
 
@@ -158,8 +157,8 @@ def test_a_command_is_cancelled_before_it_is_sent(field):
 def test_the_error_of_the_device_is_the_outcome(field):
     field.go()
     field.queue(1)
-    field.device = Obedient(field.loop, field.server, field.id, field.schema)
-    field.device.on["valve.v1.Open"] = lambda body: "device error in command handler: it is stuck"
+    stuck = {"valve.v1.Open": lambda body: "device error in command handler: it is stuck"}
+    field.device = Obedient(field.loop, field.server, field.id, field.schema, on=stuck)
     field.device.heartbeat(field.id)
     field.await_states(FAILED)
     assert field.listed()[0].error == "device error in command handler: it is stuck"
