@@ -81,4 +81,5 @@ def test_a_limit_of_locked_memory_is_no_hang(tmp_path, backend):
             if backend == "uring" and server.returncode != 0:
                 seen.add("refused")
                 assert any("LimitMEMLOCK" in line for line in lines), lines
-    assert seen in ({"epoll", "io_uring"}, {"refused", "io_uring"}, {"epoll"}, {"refused"}), seen
+    # Some kernels, Debian 12's among them, do not count the memory of rings at all.
+    assert len(seen) >= 1 and seen <= {"io_uring", "epoll" if backend == "auto" else "refused"}, seen
