@@ -6,6 +6,7 @@ import random
 import signal
 import threading
 
+import nats.errors
 import pytest
 from bus import DEADLINE_S, Bus, Refused, schema_of
 from test_command import ERROR, SUCCESS, VALVE, Kinds, Obedient, send
@@ -51,6 +52,17 @@ class Field:
     def go(self):
         self.device.close()
         self.device = None
+        # What is sent to a connection that is just being closed has been sent, as far as anybody knows.
+        wait_until(self.is_away, DEADLINE_S, "the server knows that it is gone")
+
+    def is_away(self):
+        try:
+            self.loop.run(self.bus.client.request(f"{self.id}.v1alpha.schema", timeout=1))
+        except nats.errors.NoRespondersError:
+            return True
+        except nats.errors.TimeoutError:
+            pass
+        return False
 
     def queue(self, percent=1, **fields):
         entries, _ = send(self.bus, self.id, payload={"percent": percent}, queue=True, **fields)
