@@ -25,6 +25,7 @@
 #include "mir_timestamp.h"
 #include "mir_tlm_service.h"
 #include "mir_twin.h"
+#include "mir_twin_telemetry.h"
 
 enum { QUERY_WORKERS = 2, QUERY_NICE = 19 };
 
@@ -374,7 +375,7 @@ void mir_hub_shard_fini(mir_hub *hub, mir_shard *shard)
     (void)hub;
     mir_actors *actors = shard->actors;
     if (actors == NULL) return;
-    mir_twin_free_plans(actors);
+    mir_twin_telemetry_free_plans(actors);
     mir_map_free(&actors->twins);
     mir_map_free(&actors->asks);
     mir_map_free(&actors->plans);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "mir_twin.h"
+#include "mir_twin_internal.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +13,6 @@
 #include "mir_hash.h"
 #include "mir_log.h"
 #include "mir_nats.h"
-#include "mir_plan.h"
 
 enum {
     RETRY_MS = 500, /* after the store refused a request for want of room */
@@ -22,86 +21,14 @@ enum {
     PULL_AGAIN_S = 10,   /* after a schema came, for messages that it does not have */
     UNKNOWN_IDLE_S = 30, /* a device that nobody provisions is forgotten */
     REFRESH_S = 300,     /* heartbeats are written down at least this often */
-    SERIES_PER_TWIN_MAX = 256,
-};
-
-typedef enum twin_state { COLD, LOADING, ABSENT, READY } twin_state;
-
-typedef struct series {
-    struct series *next;
-    mir_plan *plan;
-    mir_tlog_series *log;
-    uint32_t name_size;
-    char name[];
-} series;
-
-typedef struct held {
-    struct held *next;
-    int64_t received_wall_ns;
-    int16_t source; /* the shard whose PONGs wait for this one's activation; -1: none */
-    uint8_t tag;    /* of its generation there */
-    uint32_t name_size, payload_size;
-    uint8_t bytes[]; /* name, payload */
-} held;
-
-/* In the order in which they came. */
-typedef struct waiters {
-    mir_twin_waiter *first, *last;
-} waiters;
-
-struct mir_twin {
-    mir_map_node by_id;
-    mir_shard *shard;
-    uint8_t state;
-    bool online;
-    bool stale;        /* changed in the store while a load was under way */
-    bool beat_waits;   /* a heartbeat is to be written when that is possible */
-    bool hello_parses; /* a hello is being read: its heartbeat waits for it */
-    bool writing;
-    bool pulling;
-    uint16_t series_count;
-    uint32_t changes; /* notices that the store has something new */
-    uint64_t number;
-    _Atomic int64_t *cell;
-    int64_t last_beat_wall_ns, last_beat_ns, last_active_ns, last_written_ns;
-    int64_t pull_after_ns, pull_backoff_ns;
-    int64_t due_ns; /* when the next message would come at the greatest steady rate */
-    mir_timer timer;
-    mir_known_schema schema;
-    mir_known_schema hello; /* read, and waiting to be written with a heartbeat */
-    mir_known_schema taken; /* the same without one */
-    series *series;
-    held *held, *held_last;
-    uint32_t held_count, held_bytes;
-    waiters waiters;      /* for the schema that the device is asked for */
-    waiters await;        /* for what is under way: then the schema is known, or asked for */
-    waiters pull_waiters; /* asked for a pull before activation */
-    uint8_t id_size;
-    char id[];
 };
 
 static const mir_view no_view = {NULL, 0};
-
-static mir_view id_of(const mir_twin *twin)
-{
-    return mir_view_of(twin->id, twin->id_size);
-}
-
-static mir_hub *hub_of(const mir_twin *twin)
-{
-    return mir_actors_of(twin->shard)->hub;
-}
-
-static int64_t now_of(const mir_twin *twin)
-{
-    return twin->shard->loop->now_ns;
-}
 
 static void on_timer(mir_timer *timer, void *context);
 static void load(mir_twin *twin);
 static void write_beat(mir_twin *twin);
 static void pull(mir_twin *twin, mir_twin_waiter *waiter);
-static void settle_held(mir_twin *twin);
 static void take_schema(mir_twin *twin, mir_known_schema schema);
 
 /* --- finding ------------------------------------------------------------------------------- */
@@ -141,60 +68,18 @@ static mir_twin *find_or_make(mir_shard *shard, mir_view id)
     return twin;
 }
 
-static void drop_series(mir_twin *twin)
-{
-    mir_actors *actors = mir_actors_of(twin->shard);
-    while (twin->series != NULL) {
-        series *next = twin->series->next;
-        mir_tlog_series_close(actors->log, twin->series->log);
-        mir_plan_unref(twin->series->plan);
-        free(twin->series);
-        twin->series = next;
-    }
-    twin->series_count = 0;
-}
-
-/* What waited for the activation does so no more: it is stored, or waits for something that may not
- * come, which no PONG promises. */
-static void release_held(mir_twin *twin)
-{
-    for (held *h = twin->held; h != NULL; h = h->next) {
-        if (h->source < 0) continue;
-        mir_holding_remove(&twin->shard->holding[h->source], h->tag);
-        h->source = -1;
-    }
-}
-
-static void drop_held(mir_twin *twin, bool refused, const char *why)
-{
-    release_held(twin);
-    mir_actors *actors = mir_actors_of(twin->shard);
-    if (refused && twin->held_count != 0) {
-        actors->telemetry_refused += twin->held_count;
-        mir_actors_problem(actors, id_of(twin), "telemetry refused", twin->held_count, "%s", why);
-    }
-    while (twin->held != NULL) {
-        held *next = twin->held->next;
-        free(twin->held);
-        twin->held = next;
-    }
-    twin->held_last = NULL;
-    actors->held_bytes -= twin->held_bytes;
-    twin->held_count = twin->held_bytes = 0;
-}
-
 static void set_schema(mir_twin *twin, mir_known_schema schema)
 {
     if (schema.schema == twin->schema.schema) {
         mir_schema_unref(schema.schema);
         return;
     }
-    drop_series(twin);
+    mir_twin_telemetry_forget(twin);
     mir_schema_unref(twin->schema.schema);
     twin->schema = schema;
 }
 
-static void add_waiter(waiters *list, mir_twin_waiter *waiter)
+static void add_waiter(mir_twin_waiters *list, mir_twin_waiter *waiter)
 {
     waiter->next = NULL;
     if (list->last == NULL)
@@ -204,10 +89,10 @@ static void add_waiter(waiters *list, mir_twin_waiter *waiter)
     list->last = waiter;
 }
 
-static mir_twin_waiter *take_waiters(waiters *list)
+static mir_twin_waiter *take_waiters(mir_twin_waiters *list)
 {
     mir_twin_waiter *first = list->first;
-    *list = (waiters){0};
+    *list = (mir_twin_waiters){0};
     return first;
 }
 
@@ -224,27 +109,27 @@ static void tell_waiters(mir_twin *twin, const char *error)
 /* Something is under way that will come back to this twin. */
 static bool is_busy(const mir_twin *twin)
 {
-    return twin->state == LOADING || twin->writing || twin->pulling || twin->hello_parses ||
-           twin->beat_waits || twin->waiters.first != NULL || twin->pull_waiters.first != NULL ||
-           twin->await.first != NULL;
+    return twin->state == MIR_TWIN_LOADING || twin->writing || twin->pulling ||
+           twin->hello_parses || twin->beat_waits || twin->waiters.first != NULL ||
+           twin->pull_waiters.first != NULL || twin->await.first != NULL;
 }
 
-static void set_state(mir_twin *twin, twin_state state)
+static void set_state(mir_twin *twin, mir_twin_state state)
 {
     mir_actors *actors = mir_actors_of(twin->shard);
-    if (twin->state == ABSENT) actors->absent--;
+    if (twin->state == MIR_TWIN_ABSENT) actors->absent--;
     twin->state = (uint8_t)state;
-    if (state == ABSENT) actors->absent++;
+    if (state == MIR_TWIN_ABSENT) actors->absent++;
 }
 
 static void free_twin(mir_twin *twin)
 {
     mir_actors *actors = mir_actors_of(twin->shard);
-    set_state(twin, COLD);
+    set_state(twin, MIR_TWIN_COLD);
     mir_map_remove(&actors->twins, &twin->by_id);
     mir_timer_cancel(&twin->shard->loop->timers, &twin->timer);
-    drop_held(twin, false, "");
-    drop_series(twin);
+    mir_twin_telemetry_drop(twin, false, "");
+    mir_twin_telemetry_forget(twin);
     mir_schema_unref(twin->schema.schema);
     mir_schema_unref(twin->hello.schema);
     mir_schema_unref(twin->taken.schema);
@@ -262,286 +147,12 @@ void mir_twin_free_all(mir_shard *shard)
         /* Those who wait for an activation that never ends now count as operations that a stop
          * waits for. */
         twin->waiters = twin->pull_waiters;
-        twin->pull_waiters = (waiters){0};
+        twin->pull_waiters = (mir_twin_waiters){0};
         tell_waiters(twin, "the server is stopping");
         twin->waiters = twin->await;
-        twin->await = (waiters){0};
+        twin->await = (mir_twin_waiters){0};
         tell_waiters(twin, "the server is stopping");
         free_twin(twin);
-    }
-}
-
-/* --- telemetry ----------------------------------------------------------------------------- */
-
-/* Plans are shared by the devices of a shard that have the same schema. */
-typedef struct shared_plan {
-    mir_map_node by_message;
-    const mir_schema_message *message;
-    mir_schema *schema; /* a reference: keeps the message */
-    mir_plan *plan;
-} shared_plan;
-
-enum { SHARED_PLANS_MAX = 16384 };
-
-static mir_status find_plan(mir_actors *actors, mir_schema *schema,
-                            const mir_schema_message *message, mir_plan **plan, mir_error *error)
-{
-    uint64_t hash = mir_hash_bytes(&message, sizeof message);
-    for (mir_map_node *n = mir_map_first(&actors->plans, hash); n != NULL; n = mir_map_next(n)) {
-        shared_plan *shared = MIR_CONTAINER(n, shared_plan, by_message);
-        if (shared->message != message) continue;
-        *plan = mir_plan_ref(shared->plan);
-        return MIR_OK;
-    }
-    mir_status status = mir_plan_compile(schema, message, plan, error);
-    if (status != MIR_OK || actors->plans.count >= SHARED_PLANS_MAX) return status;
-    shared_plan *shared = calloc(1, sizeof *shared);
-    if (shared == NULL) return MIR_OK; /* It is only a cache. */
-    *shared = (shared_plan){
-        .message = message, .schema = mir_schema_ref(schema), .plan = mir_plan_ref(*plan)};
-    mir_map_add(&actors->plans, &shared->by_message, hash);
-    return MIR_OK;
-}
-
-void mir_twin_free_plans(mir_actors *actors)
-{
-    uint32_t from = 0;
-    mir_map_node *node;
-    while ((node = mir_map_any(&actors->plans, &from)) != NULL) {
-        shared_plan *shared = MIR_CONTAINER(node, shared_plan, by_message);
-        mir_map_remove(&actors->plans, node);
-        mir_plan_unref(shared->plan);
-        mir_schema_unref(shared->schema);
-        free(shared);
-    }
-}
-
-static mir_status open_series(mir_twin *twin, mir_view name, series **out, mir_error *error)
-{
-    mir_actors *actors = mir_actors_of(twin->shard);
-    const mir_schema_message *message;
-    mir_status status = mir_schema_find(twin->schema.schema, name, &message, error);
-    if (status != MIR_OK) return status;
-    if (twin->series_count >= SERIES_PER_TWIN_MAX)
-        return mir_error_set(error, MIR_E_TOO_LARGE, "more than %d kinds of telemetry messages",
-                             SERIES_PER_TWIN_MAX);
-    series *fresh = calloc(1, sizeof *fresh + name.size);
-    if (fresh == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
-    status = find_plan(actors, twin->schema.schema, message, &fresh->plan, error);
-    if (status != MIR_OK) {
-        free(fresh);
-        return status;
-    }
-    uint32_t count;
-    const mir_column *columns = mir_plan_columns(fresh->plan, &count);
-    status = mir_tlog_series_open(actors->log, id_of(twin), name, columns, count, &fresh->log);
-    if (status != MIR_OK) {
-        mir_plan_unref(fresh->plan);
-        free(fresh);
-        return mir_error_set(error, status, "cannot open the series: %s", mir_status_name(status));
-    }
-    fresh->name_size = (uint32_t)name.size;
-    memcpy(fresh->name, name.data, name.size);
-    fresh->next = twin->series;
-    twin->series = fresh;
-    twin->series_count++;
-    *out = fresh;
-    return MIR_OK;
-}
-
-static void refuse(mir_twin *twin, const char *kind, const char *text)
-{
-    mir_actors *actors = mir_actors_of(twin->shard);
-    actors->telemetry_refused++;
-    mir_actors_problem(actors, id_of(twin), kind, 1, "%s", text);
-}
-
-/* MIR_E_NOT_FOUND when the schema does not know the message; everything else is settled here. */
-static mir_status ingest(mir_twin *twin, mir_view name, mir_view payload, int64_t received_wall_ns)
-{
-    mir_actors *actors = mir_actors_of(twin->shard);
-    series *s = twin->series;
-    if (__builtin_expect(s == NULL || s->name_size != name.size ||
-                             memcmp(s->name, name.data, name.size) != 0,
-                         0)) {
-        series **place = &twin->series;
-        while ((s = *place) != NULL &&
-               (s->name_size != name.size || memcmp(s->name, name.data, name.size) != 0))
-            place = &s->next;
-        if (s == NULL) {
-            mir_error error = {{0}};
-            mir_status status = open_series(twin, name, &s, &error);
-            if (status == MIR_E_NOT_FOUND) return status;
-            if (status != MIR_OK) {
-                refuse(twin, "telemetry refused", error.text);
-                return MIR_OK;
-            }
-        } else {
-            /* What is sent now is likely to be sent next. */
-            *place = s->next;
-            s->next = twin->series;
-            twin->series = s;
-        }
-    }
-    mir_row *row = &actors->row;
-    mir_status status = mir_plan_decode(s->plan, payload, received_wall_ns, row);
-    if (status == MIR_OK) status = mir_tlog_append(actors->log, s->log, row);
-    if (__builtin_expect(status == MIR_OK, 1)) {
-        actors->telemetry_accepted++;
-        twin->shard->staged++;
-        return MIR_OK;
-    }
-    char text[200];
-    const char *what = "cannot be stored";
-    if (status == MIR_E_INVALID) what = "is not a valid protobuf message of that type";
-    if (status == MIR_E_EMPTY) what = "has no field with a value";
-    if (status == MIR_E_TOO_LARGE) what = "has more or larger fields than can be stored";
-    if (status == MIR_E_FULL) what = "came faster than the disk takes it";
-    if (status == MIR_E_NO_SPACE) what = "finds no room on the disk";
-    (void)snprintf(text, sizeof text, "%.*s %s", name.size > 100 ? 100 : (int)name.size,
-                   (const char *)name.data, what);
-    refuse(twin, status == MIR_E_INVALID ? "bad payload" : "telemetry refused", text);
-    return MIR_OK;
-}
-
-static void hold(mir_twin *twin, mir_view name, const mir_message *message)
-{
-    mir_view payload = message->payload;
-    int64_t received_wall_ns = twin->shard->loop->wall_ns;
-    mir_actors *actors = mir_actors_of(twin->shard);
-    size_t bytes = sizeof(held) + name.size + payload.size;
-    bool activation = twin->state == COLD || twin->state == LOADING;
-    bool room = activation
-                    ? bytes <= MIR_TWIN_ACTIVATION_BYTES - twin->held_bytes &&
-                          actors->held_bytes + bytes <= MIR_TWIN_ACTIVATION_SHARD_BYTES
-                    : twin->held_count < MIR_TWIN_HELD_MESSAGES && bytes <= MIR_TWIN_HELD_BYTES &&
-                          twin->held_bytes + bytes <= MIR_TWIN_HELD_BYTES;
-    held *fresh = room ? malloc(bytes) : NULL;
-    if (fresh == NULL) {
-        refuse(twin, "telemetry refused",
-               twin->state == ABSENT ? "the device is not provisioned (it sent no heartbeat)"
-                                     : "its schema is not known yet");
-        return;
-    }
-    *fresh = (held){.received_wall_ns = received_wall_ns,
-                    .source = activation && message->publisher != 0
-                                  ? (int16_t)mir_ref_shard(message->publisher)
-                                  : -1,
-                    .name_size = (uint32_t)name.size,
-                    .payload_size = (uint32_t)payload.size};
-    memcpy(fresh->bytes, name.data, name.size);
-    if (payload.size != 0) memcpy(fresh->bytes + name.size, payload.data, payload.size);
-    if (twin->held_last == NULL)
-        twin->held = fresh;
-    else
-        twin->held_last->next = fresh;
-    twin->held_last = fresh;
-    if (fresh->source >= 0) fresh->tag = mir_holding_add(&twin->shard->holding[fresh->source]);
-    twin->held_count++;
-    twin->held_bytes += (uint32_t)bytes;
-    actors->held_bytes += bytes;
-}
-
-/* The generic cell rate algorithm of ATM (ITU-T I.371): a burst of one second's messages is fine. */
-static bool floods(mir_twin *twin)
-{
-    int64_t rate = twin->shard->config->limits.device_rate;
-    if (rate == 0) return false;
-    int64_t now_ns = now_of(twin);
-    if (twin->due_ns < now_ns) twin->due_ns = now_ns;
-    if (twin->due_ns - now_ns > MIR_NS_PER_S) return true;
-    twin->due_ns += MIR_NS_PER_S / rate;
-    return false;
-}
-
-static void telemetry(mir_twin *twin, const mir_message *message)
-{
-    int64_t wall_ns = twin->shard->loop->wall_ns;
-    if (__builtin_expect(floods(twin), 0)) {
-        refuse(twin, "flood", "more messages a second than limits.device_rate allows");
-        return;
-    }
-    mir_view name = mir_nats_header(message->header, MIR_VIEW_LITERAL("mir-msg"));
-    if (__builtin_expect(name.size == 0 || name.size > MIR_TLOG_MEASUREMENT_BYTES_MAX, 0)) {
-        refuse(twin, "unknown message", "telemetry without the header mir-msg that names its type");
-        return;
-    }
-    /* What is held beside a known schema is of types that it lacks: it holds nothing else up. */
-    if (__builtin_expect(twin->state == READY && twin->schema.schema != NULL, 1)) {
-        if (ingest(twin, name, message->payload, wall_ns) == MIR_OK) return;
-        /* The device may have learnt a message since: ask it once in a while. */
-        if (!twin->pulling && now_of(twin) < twin->pull_after_ns) {
-            char text[160];
-            (void)snprintf(text, sizeof text, "%.*s is not in the device's schema",
-                           name.size > 100 ? 100 : (int)name.size, (const char *)name.data);
-            refuse(twin, "unknown message", text);
-            return;
-        }
-    }
-    hold(twin, name, message);
-    if (twin->state == COLD) load(twin);
-    if (twin->state == READY) pull(twin, NULL);
-}
-
-/* More may wait for an activation than for a heartbeat or a schema, which may never come: the
- * latest go. */
-static void trim_held(mir_twin *twin)
-{
-    mir_actors *actors = mir_actors_of(twin->shard);
-    held **place = &twin->held, *last = NULL;
-    uint32_t count = 0, bytes = 0;
-    for (held *h = twin->held; h != NULL; h = h->next) {
-        uint32_t size = (uint32_t)(sizeof *h + h->name_size + h->payload_size);
-        if (count == MIR_TWIN_HELD_MESSAGES || size > MIR_TWIN_HELD_BYTES - bytes) break;
-        count++;
-        bytes += size;
-        last = h;
-        place = &h->next;
-    }
-    held *rest = *place;
-    if (rest == NULL) return;
-    *place = NULL;
-    twin->held_last = last;
-    uint32_t refused = twin->held_count - count;
-    actors->held_bytes -= twin->held_bytes - bytes;
-    twin->held_count = count;
-    twin->held_bytes = bytes;
-    while (rest != NULL) {
-        held *next = rest->next;
-        free(rest);
-        rest = next;
-    }
-    actors->telemetry_refused += refused;
-    mir_actors_problem(actors, id_of(twin), "telemetry refused", refused, "%s",
-                       twin->state == ABSENT
-                           ? "the device is not provisioned (it sent no heartbeat)"
-                           : "its schema is not known yet");
-}
-
-/* Stores what was held, now that the schema is known or will not be. */
-static void settle_held(mir_twin *twin)
-{
-    if (twin->state != LOADING) release_held(twin);
-    if (twin->state != READY || twin->schema.schema == NULL) {
-        if (twin->state != LOADING) trim_held(twin);
-        return;
-    }
-    held *message = twin->held;
-    twin->held = twin->held_last = NULL;
-    mir_actors_of(twin->shard)->held_bytes -= twin->held_bytes;
-    twin->held_count = twin->held_bytes = 0;
-    while (message != NULL) {
-        held *next = message->next;
-        mir_view name = {message->bytes, message->name_size};
-        mir_view payload = {message->bytes + message->name_size, message->payload_size};
-        if (ingest(twin, name, payload, message->received_wall_ns) != MIR_OK) {
-            char text[160];
-            (void)snprintf(text, sizeof text, "%.*s is not in the device's schema",
-                           name.size > 100 ? 100 : (int)name.size, (const char *)name.data);
-            refuse(twin, "unknown message", text);
-        }
-        free(message);
-        message = next;
     }
 }
 
@@ -574,15 +185,15 @@ static void loaded(mir_shard *shard, mir_post *post)
         free(op);
         return;
     }
-    MIR_ASSERT(twin->state == LOADING);
+    MIR_ASSERT(twin->state == MIR_TWIN_LOADING);
     if (op->status == MIR_OK) {
-        set_state(twin, READY);
+        set_state(twin, MIR_TWIN_READY);
         twin->number = op->number;
         twin->online = op->online;
         twin->cell = mir_state_heartbeat_cell(op->hub->state, op->number);
         set_schema(twin, op->schema);
     } else {
-        set_state(twin, ABSENT);
+        set_state(twin, MIR_TWIN_ABSENT);
         twin->online = false;
         twin->cell = NULL;
         set_schema(twin, op->schema);
@@ -596,7 +207,7 @@ static void loaded(mir_shard *shard, mir_post *post)
     if (twin->cell != NULL && twin->last_beat_wall_ns != 0)
         atomic_store_explicit(twin->cell, twin->last_beat_wall_ns, memory_order_relaxed);
     if (twin->beat_waits && !twin->hello_parses) {
-        if (twin->state == ABSENT || !twin->online || twin->hello.schema != NULL)
+        if (twin->state == MIR_TWIN_ABSENT || !twin->online || twin->hello.schema != NULL)
             write_beat(twin);
         else
             twin->beat_waits = false;
@@ -608,11 +219,13 @@ static void loaded(mir_shard *shard, mir_post *post)
         waiter = next;
     }
     end_await(twin);
-    settle_held(twin);
-    if (twin->state == READY && twin->schema.schema == NULL && twin->held != NULL) pull(twin, NULL);
-    if (twin->state == ABSENT && mir_actors_of(shard)->absent > MIR_TWINS_ABSENT_MAX &&
+    mir_twin_telemetry_settle(twin);
+    if (twin->state == MIR_TWIN_READY && twin->schema.schema == NULL &&
+        twin->telemetry.held != NULL)
+        pull(twin, NULL);
+    if (twin->state == MIR_TWIN_ABSENT && mir_actors_of(shard)->absent > MIR_TWINS_ABSENT_MAX &&
         !is_busy(twin)) {
-        drop_held(twin, true, "the device is not provisioned (it sent no heartbeat)");
+        mir_twin_telemetry_drop(twin, true, "the device is not provisioned (it sent no heartbeat)");
         free_twin(twin);
     }
 }
@@ -648,7 +261,7 @@ static void load_run(mir_job *job)
 
 static void load(mir_twin *twin)
 {
-    if (twin->state == LOADING) {
+    if (twin->state == MIR_TWIN_LOADING) {
         twin->stale = true;
         return;
     }
@@ -657,10 +270,10 @@ static void load(mir_twin *twin)
     *op = (loading){.job = {.run = load_run},
                     .post = {.run = loaded},
                     .shard = twin->shard,
-                    .hub = hub_of(twin),
+                    .hub = mir_twin_hub(twin),
                     .id_size = twin->id_size};
     memcpy(op->id, twin->id, twin->id_size);
-    set_state(twin, LOADING);
+    set_state(twin, MIR_TWIN_LOADING);
     mir_actors_of(twin->shard)->loading++;
     mir_hub_begin(op->hub);
     mir_workers_submit(op->hub->requests, &op->job);
@@ -671,7 +284,7 @@ void mir_twin_changed(mir_shard *shard, mir_view device_id)
     mir_twin *twin = find(shard, device_id);
     if (twin == NULL) return;
     twin->changes++;
-    if (twin->state != COLD) load(twin);
+    if (twin->state != MIR_TWIN_COLD) load(twin);
 }
 
 bool mir_twin_is_online(mir_shard *shard, mir_view device_id)
@@ -718,7 +331,7 @@ static write_op *write_new(mir_twin *twin, write_kind kind)
     write_op *op = calloc(1, sizeof *op + twin->id_size);
     if (op == NULL) return NULL;
     op->shard = twin->shard;
-    op->hub = hub_of(twin);
+    op->hub = mir_twin_hub(twin);
     op->kind = kind;
     op->changes = twin->changes;
     op->id_size = twin->id_size;
@@ -762,7 +375,7 @@ static void written(mir_shard *shard, mir_post *post)
     if (twin->waiters.first != NULL) mir_shard_flush_parcels(shard);
     twin->writing = false;
     /* What is being read may be from before this write. */
-    if (twin->state == LOADING) twin->stale = true;
+    if (twin->state == MIR_TWIN_LOADING) twin->stale = true;
     bool ok = op->request.status == MIR_OK;
     switch (op->kind) {
     case WRITE_BEAT:
@@ -771,12 +384,12 @@ static void written(mir_shard *shard, mir_post *post)
             twin->last_written_ns = shard->loop->now_ns;
             twin->number = op->beat.number;
             twin->online = true;
-            if (twin->state != LOADING) set_state(twin, READY);
+            if (twin->state != MIR_TWIN_LOADING) set_state(twin, MIR_TWIN_READY);
             twin->cell = mir_state_heartbeat_cell(op->hub->state, op->beat.number);
             if (twin->cell != NULL)
                 atomic_store_explicit(twin->cell, twin->last_beat_wall_ns, memory_order_relaxed);
         } else {
-            mir_actors_problem(mir_actors_of(shard), id_of(twin), "not provisioned", 1, "%s",
+            mir_actors_problem(mir_actors_of(shard), mir_twin_id(twin), "not provisioned", 1, "%s",
                                op->request.error != NULL
                                    ? op->request.error
                                    : "its name is taken by another device in namespace default");
@@ -789,7 +402,7 @@ static void written(mir_shard *shard, mir_post *post)
         if (!ok) break;
         twin->online = false;
         /* A heartbeat that came meanwhile found it online still. */
-        if (now_of(twin) - twin->last_beat_ns < shard->config->presence.offline_after_ns)
+        if (mir_twin_now(twin) - twin->last_beat_ns < shard->config->presence.offline_after_ns)
             twin->beat_waits = true;
         break;
     case WRITE_SCHEMA: break;
@@ -808,9 +421,11 @@ static void written(mir_shard *shard, mir_post *post)
      * know now would be the older of the two for good, a device that is no more online for one. */
     if (op->changes != twin->changes) load(twin);
     write_free(op);
-    settle_held(twin);
-    if (twin->state == READY && twin->schema.schema == NULL && twin->held != NULL) pull(twin, NULL);
-    if (twin->beat_waits && !twin->hello_parses && twin->state != LOADING) {
+    mir_twin_telemetry_settle(twin);
+    if (twin->state == MIR_TWIN_READY && twin->schema.schema == NULL &&
+        twin->telemetry.held != NULL)
+        pull(twin, NULL);
+    if (twin->beat_waits && !twin->hello_parses && twin->state != MIR_TWIN_LOADING) {
         if (twin->hello.schema != NULL || !twin->online)
             write_beat(twin);
         else
@@ -862,7 +477,7 @@ static void retry_soon(mir_twin *twin)
 {
     twin->beat_waits = true;
     mir_timer_set(&twin->shard->loop->timers, &twin->timer,
-                  now_of(twin) + RETRY_MS * MIR_NS_PER_MS);
+                  mir_twin_now(twin) + RETRY_MS * MIR_NS_PER_MS);
 }
 
 static void write_beat(mir_twin *twin)
@@ -944,11 +559,11 @@ static void schema_failed(mir_twin *twin, const char *text)
     if (backoff_ns > PULL_BACKOFF_MAX_S * MIR_NS_PER_S)
         backoff_ns = PULL_BACKOFF_MAX_S * MIR_NS_PER_S;
     twin->pull_backoff_ns = backoff_ns;
-    twin->pull_after_ns = now_of(twin) + backoff_ns;
-    mir_actors_problem(mir_actors_of(twin->shard), id_of(twin), "no schema", 1, "%s", text);
+    twin->pull_after_ns = mir_twin_now(twin) + backoff_ns;
+    mir_actors_problem(mir_actors_of(twin->shard), mir_twin_id(twin), "no schema", 1, "%s", text);
     tell_waiters(twin, text);
     /* The schema that it has will not grow by what was held for that. */
-    settle_held(twin);
+    mir_twin_telemetry_settle(twin);
 }
 
 /* Stores a schema that the device sent. */
@@ -994,11 +609,11 @@ static void read_done(mir_shard *shard, mir_post *post)
             mir_schema_unref(twin->hello.schema);
             twin->hello = op->schema;
         } else if (op->status != MIR_E_EMPTY) {
-            mir_actors_problem(mir_actors_of(shard), id_of(twin), "bad schema", 1, "%s",
+            mir_actors_problem(mir_actors_of(shard), mir_twin_id(twin), "bad schema", 1, "%s",
                                op->error.text);
         }
-        if (twin->state != LOADING && twin->state != COLD) {
-            if (twin->hello.schema != NULL || twin->state == ABSENT || !twin->online)
+        if (twin->state != MIR_TWIN_LOADING && twin->state != MIR_TWIN_COLD) {
+            if (twin->hello.schema != NULL || twin->state == MIR_TWIN_ABSENT || !twin->online)
                 write_beat(twin);
         } else {
             twin->beat_waits = true;
@@ -1036,7 +651,7 @@ static bool read_schema(mir_twin *twin, reading_kind kind, const mir_message *me
     if (actors->reading_bytes == 0 || actors->reading_bytes + bytes <= MIR_TWIN_READING_SHARD_BYTES)
         op = calloc(1, bytes);
     if (op == NULL) {
-        mir_actors_problem(actors, id_of(twin), "bad schema", 1, "%s",
+        mir_actors_problem(actors, mir_twin_id(twin), "bad schema", 1, "%s",
                            "it came while too many others were waiting to be read");
         return false;
     }
@@ -1044,7 +659,7 @@ static bool read_schema(mir_twin *twin, reading_kind kind, const mir_message *me
     op->job.run = read_run;
     op->post.run = read_done;
     op->shard = twin->shard;
-    op->hub = hub_of(twin);
+    op->hub = mir_twin_hub(twin);
     op->kind = kind;
     mir_view encoding = mir_nats_header(message->header, MIR_VIEW_LITERAL("mir-content-encoding"));
     op->compressed = mir_view_eq_cstr(encoding, "mir-zstd");
@@ -1083,13 +698,13 @@ static void answered(mir_ask *ask, mir_status status, const mir_message *answer)
 static void pull(mir_twin *twin, mir_twin_waiter *waiter)
 {
     if (waiter != NULL) {
-        if (twin->state == ABSENT) {
+        if (twin->state == MIR_TWIN_ABSENT) {
             waiter->next = NULL;
             waiter->done(twin->shard, waiter, "no device found to update");
             return;
         }
         add_waiter(&twin->waiters, waiter);
-    } else if (now_of(twin) < twin->pull_after_ns) {
+    } else if (mir_twin_now(twin) < twin->pull_after_ns) {
         return;
     }
     if (twin->pulling) return;
@@ -1108,7 +723,7 @@ static void pull(mir_twin *twin, mir_twin_waiter *waiter)
     int header_size = snprintf(header, sizeof header,
                                "NATS/1.0\r\nmir-request-encoding: mir-zstd\r\n"
                                "mir-trigger-chain: %s\r\n\r\n",
-                               hub_of(twin)->instance);
+                               mir_twin_hub(twin)->instance);
     mir_ask_send(twin->shard, &q->ask, mir_view_of(subject, (size_t)subject_size),
                  mir_view_of(header, (size_t)header_size), no_view,
                  twin->shard->config->schema.request_timeout_ns);
@@ -1121,12 +736,12 @@ void mir_twin_pull(mir_shard *shard, mir_view device_id, mir_twin_waiter *waiter
         waiter->done(shard, waiter, "no device found to update");
         return;
     }
-    if (twin->state == READY || twin->state == ABSENT) {
+    if (twin->state == MIR_TWIN_READY || twin->state == MIR_TWIN_ABSENT) {
         pull(twin, waiter);
         return;
     }
     add_waiter(&twin->pull_waiters, waiter);
-    if (twin->state == COLD) load(twin);
+    if (twin->state == MIR_TWIN_COLD) load(twin);
 }
 
 /* --- who waits until the device is known ------------------------------------------------------ */
@@ -1136,8 +751,8 @@ const char mir_twin_unknown[] = "no device found with current targets criteria";
 /* Whether what is under way may yet register the device or bring its schema. */
 static bool is_settling(const mir_twin *twin)
 {
-    return twin->state == COLD || twin->state == LOADING || twin->writing || twin->hello_parses ||
-           twin->beat_waits;
+    return twin->state == MIR_TWIN_COLD || twin->state == MIR_TWIN_LOADING || twin->writing ||
+           twin->hello_parses || twin->beat_waits;
 }
 
 static void end_await(mir_twin *twin)
@@ -1146,7 +761,7 @@ static void end_await(mir_twin *twin)
     mir_twin_waiter *waiter = take_waiters(&twin->await);
     while (waiter != NULL) {
         mir_twin_waiter *next = waiter->next;
-        if (twin->state == ABSENT)
+        if (twin->state == MIR_TWIN_ABSENT)
             waiter->done(twin->shard, waiter, mir_twin_unknown);
         else if (twin->schema.schema != NULL)
             waiter->done(twin->shard, waiter, NULL);
@@ -1164,14 +779,14 @@ void mir_twin_await(mir_shard *shard, const mir_message *message, mir_twin_waite
         return;
     }
     twin->last_active_ns = shard->loop->now_ns;
-    if (message->function == MIR_DEVICE_REPORT && floods(twin)) {
+    if (message->function == MIR_DEVICE_REPORT && mir_twin_telemetry_floods(twin)) {
         waiter->done(shard, waiter, "more messages a second than limits.device_rate allows");
         return;
     }
-    if (twin->state == COLD && mir_actors_of(shard)->loading >= MIR_TWIN_LOADING_SHARD)
+    if (twin->state == MIR_TWIN_COLD && mir_actors_of(shard)->loading >= MIR_TWIN_LOADING_SHARD)
         mir_shard_tell_congested(shard, message->publisher);
     add_waiter(&twin->await, waiter);
-    if (twin->state == COLD)
+    if (twin->state == MIR_TWIN_COLD)
         load(twin);
     else
         end_await(twin);
@@ -1193,13 +808,14 @@ static void heartbeat(mir_twin *twin, const mir_message *message)
     bool hello = message->payload.size != 0 && mir_view_eq_cstr(content, "mir-hello") &&
                  read_schema(twin, READ_HELLO, message);
     if (hello) twin->hello_parses = true;
-    if (twin->state == COLD || twin->state == LOADING) {
+    if (twin->state == MIR_TWIN_COLD || twin->state == MIR_TWIN_LOADING) {
         twin->beat_waits = true;
-        if (twin->state == COLD) load(twin);
+        if (twin->state == MIR_TWIN_COLD) load(twin);
         return;
     }
     if (twin->hello_parses) return;
-    if (twin->state == ABSENT || !twin->online || twin->hello.schema != NULL) write_beat(twin);
+    if (twin->state == MIR_TWIN_ABSENT || !twin->online || twin->hello.schema != NULL)
+        write_beat(twin);
 }
 
 static void on_timer(mir_timer *timer, void *context)
@@ -1210,14 +826,14 @@ static void on_timer(mir_timer *timer, void *context)
     int64_t offline_after_ns = twin->shard->config->presence.offline_after_ns;
     int64_t next_ns = loop->now_ns + offline_after_ns;
     if (twin->beat_waits && !twin->writing && !twin->hello_parses &&
-        (twin->state == READY || twin->state == ABSENT)) {
+        (twin->state == MIR_TWIN_READY || twin->state == MIR_TWIN_ABSENT)) {
         write_beat(twin);
         if (!twin->writing) return; /* The timer is set for another try. */
     } else if (twin->online) {
         int64_t due_ns = twin->last_beat_ns + offline_after_ns;
         if (due_ns > loop->now_ns) {
             next_ns = due_ns;
-            if (!twin->writing && twin->state == READY && twin->last_beat_wall_ns != 0 &&
+            if (!twin->writing && twin->state == MIR_TWIN_READY && twin->last_beat_wall_ns != 0 &&
                 loop->now_ns - twin->last_written_ns > REFRESH_S * MIR_NS_PER_S)
                 write_refresh(twin);
         } else if (!twin->writing) {
@@ -1225,18 +841,22 @@ static void on_timer(mir_timer *timer, void *context)
             next_ns = loop->now_ns + MIR_NS_PER_S;
         }
     } else {
-        int64_t idle_ns = (twin->state == ABSENT ? UNKNOWN_IDLE_S : MIR_TWIN_IDLE_S) * MIR_NS_PER_S;
+        int64_t idle_ns =
+            (twin->state == MIR_TWIN_ABSENT ? UNKNOWN_IDLE_S : MIR_TWIN_IDLE_S) * MIR_NS_PER_S;
         bool busy = is_busy(twin);
         if (!busy && loop->now_ns - twin->last_active_ns >= idle_ns) {
-            drop_held(twin, true,
-                      twin->state == ABSENT ? "the device is not provisioned (it sent no heartbeat)"
-                                            : "its schema could not be had");
+            mir_twin_telemetry_drop(twin, true,
+                                    twin->state == MIR_TWIN_ABSENT
+                                        ? "the device is not provisioned (it sent no heartbeat)"
+                                        : "its schema could not be had");
             free_twin(twin);
             return;
         }
         next_ns = loop->now_ns + (busy ? MIR_NS_PER_S : idle_ns);
     }
-    if (twin->state == READY && twin->schema.schema == NULL && twin->held != NULL) pull(twin, NULL);
+    if (twin->state == MIR_TWIN_READY && twin->schema.schema == NULL &&
+        twin->telemetry.held != NULL)
+        pull(twin, NULL);
     mir_timer_set(&loop->timers, timer, next_ns);
 }
 
@@ -1249,17 +869,21 @@ void mir_twin_receive(mir_shard *shard, const mir_message *message)
     }
     twin->last_active_ns = shard->loop->now_ns;
     /* Who wakes devices faster than the store reads them waits, and not those behind it. */
-    if (__builtin_expect(twin->state == COLD, 0) &&
+    if (__builtin_expect(twin->state == MIR_TWIN_COLD, 0) &&
         mir_actors_of(shard)->loading >= MIR_TWIN_LOADING_SHARD)
         mir_shard_tell_congested(shard, message->publisher);
     switch ((mir_function)message->function) {
-    case MIR_DEVICE_TELEMETRY: telemetry(twin, message); break;
+    case MIR_DEVICE_TELEMETRY:
+        if (mir_twin_telemetry_take(twin, message)) break;
+        if (twin->state == MIR_TWIN_COLD) load(twin);
+        if (twin->state == MIR_TWIN_READY) pull(twin, NULL);
+        break;
     case MIR_DEVICE_HEARTBEAT:
         heartbeat(twin, message);
         mir_cmd_queue_wake(shard, message->key);
         break;
     case MIR_DEVICE_SCHEMA:
-        if (twin->state == COLD) load(twin);
+        if (twin->state == MIR_TWIN_COLD) load(twin);
         (void)read_schema(twin, READ_PUSH, message);
         break;
     default: MIR_ASSERT(false);

@@ -7,11 +7,12 @@
  *            when it is offline, idle and nothing of its is under way; what it knew is in the store.
  * Affinity   The shard's thread. What waits is a continuation: activation reads the store on a
  *            worker, writes go to the state writer, schema questions over the bus.
- * Bounds     What waits for provisioning or the schema is held up to MIR_TWIN_HELD_MESSAGES and
- *            MIR_TWIN_HELD_BYTES, what waits for activation up to MIR_TWIN_ACTIVATION_BYTES and
- *            MIR_TWIN_ACTIVATION_SHARD_BYTES; beyond that it is counted as refused.
- *            One store write and one schema question are under way at a time.
+ * Bounds     Those of telemetry: mir_twin_telemetry.h. One store write and one schema question are
+ *            under way at a time.
  * Errors     Faults in a device's input are counted for that device (mir_actors_problem).
+ *
+ * The parts of a twin are modules of their own where they can be (mir_twin_telemetry.h); they share
+ * mir_twin_internal.h.
  *
  * States     cold ──message──▶ loading ──▶ ready | absent ──heartbeat──▶ ready
  *            A change of the device in the store makes a loaded twin load again. */
@@ -21,12 +22,6 @@
 #include "mir_actors.h"
 
 enum {
-    MIR_TWIN_HELD_MESSAGES = 64,
-    MIR_TWIN_HELD_BYTES = 64 * 1024,
-    /* An activation takes a moment and always ends: what arrives meanwhile is only bounded so that
-     * memory is. */
-    MIR_TWIN_ACTIVATION_BYTES = 4 * 1024 * 1024,
-    MIR_TWIN_ACTIVATION_SHARD_BYTES = 64 * 1024 * 1024,
     MIR_TWIN_READING_SHARD_BYTES = 64 * 1024 * 1024, /* one alone may be larger */
     MIR_TWIN_LOADING_SHARD = 1024, /* activations; beyond that their causers are slowed */
     MIR_TWIN_IDLE_S = 60,
@@ -59,6 +54,5 @@ bool mir_twin_is_online(mir_shard *shard, mir_view device_id);
 /* At the start: the device was online when the server stopped. */
 void mir_twin_resume(mir_shard *shard, mir_view device_id, uint64_t number);
 void mir_twin_free_all(mir_shard *shard);
-void mir_twin_free_plans(mir_actors *actors);
 
 #endif

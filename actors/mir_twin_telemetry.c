@@ -1,0 +1,348 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "mir_twin_telemetry.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "mir_clock.h"
+#include "mir_hash.h"
+#include "mir_nats.h"
+#include "mir_plan.h"
+#include "mir_twin_internal.h"
+
+enum { SERIES_PER_TWIN_MAX = 256 };
+
+typedef struct mir_twin_series {
+    struct mir_twin_series *next;
+    mir_plan *plan;
+    mir_tlog_series *log;
+    uint32_t name_size;
+    char name[];
+} series;
+
+typedef struct mir_twin_held {
+    struct mir_twin_held *next;
+    int64_t received_wall_ns;
+    int16_t source; /* the shard whose PONGs wait for this one's activation; -1: none */
+    uint8_t tag;    /* of its generation there */
+    uint32_t name_size, payload_size;
+    uint8_t bytes[]; /* name, payload */
+} held;
+
+/* Plans are shared by the devices of a shard that have the same schema. */
+typedef struct shared_plan {
+    mir_map_node by_message;
+    const mir_schema_message *message;
+    mir_schema *schema; /* a reference: keeps the message */
+    mir_plan *plan;
+} shared_plan;
+
+enum { SHARED_PLANS_MAX = 16384 };
+
+static mir_status find_plan(mir_actors *actors, mir_schema *schema,
+                            const mir_schema_message *message, mir_plan **plan, mir_error *error)
+{
+    uint64_t hash = mir_hash_bytes(&message, sizeof message);
+    for (mir_map_node *n = mir_map_first(&actors->plans, hash); n != NULL; n = mir_map_next(n)) {
+        shared_plan *shared = MIR_CONTAINER(n, shared_plan, by_message);
+        if (shared->message != message) continue;
+        *plan = mir_plan_ref(shared->plan);
+        return MIR_OK;
+    }
+    mir_status status = mir_plan_compile(schema, message, plan, error);
+    if (status != MIR_OK || actors->plans.count >= SHARED_PLANS_MAX) return status;
+    shared_plan *shared = calloc(1, sizeof *shared);
+    if (shared == NULL) return MIR_OK; /* It is only a cache. */
+    *shared = (shared_plan){
+        .message = message, .schema = mir_schema_ref(schema), .plan = mir_plan_ref(*plan)};
+    mir_map_add(&actors->plans, &shared->by_message, hash);
+    return MIR_OK;
+}
+
+void mir_twin_telemetry_free_plans(mir_actors *actors)
+{
+    uint32_t from = 0;
+    mir_map_node *node;
+    while ((node = mir_map_any(&actors->plans, &from)) != NULL) {
+        shared_plan *shared = MIR_CONTAINER(node, shared_plan, by_message);
+        mir_map_remove(&actors->plans, node);
+        mir_plan_unref(shared->plan);
+        mir_schema_unref(shared->schema);
+        free(shared);
+    }
+}
+
+static mir_status open_series(mir_twin *twin, mir_view name, series **out, mir_error *error)
+{
+    mir_actors *actors = mir_actors_of(twin->shard);
+    const mir_schema_message *message;
+    mir_status status = mir_schema_find(twin->schema.schema, name, &message, error);
+    if (status != MIR_OK) return status;
+    if (twin->telemetry.series_count >= SERIES_PER_TWIN_MAX)
+        return mir_error_set(error, MIR_E_TOO_LARGE, "more than %d kinds of telemetry messages",
+                             SERIES_PER_TWIN_MAX);
+    series *fresh = calloc(1, sizeof *fresh + name.size);
+    if (fresh == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
+    status = find_plan(actors, twin->schema.schema, message, &fresh->plan, error);
+    if (status != MIR_OK) {
+        free(fresh);
+        return status;
+    }
+    uint32_t count;
+    const mir_column *columns = mir_plan_columns(fresh->plan, &count);
+    status =
+        mir_tlog_series_open(actors->log, mir_twin_id(twin), name, columns, count, &fresh->log);
+    if (status != MIR_OK) {
+        mir_plan_unref(fresh->plan);
+        free(fresh);
+        return mir_error_set(error, status, "cannot open the series: %s", mir_status_name(status));
+    }
+    fresh->name_size = (uint32_t)name.size;
+    memcpy(fresh->name, name.data, name.size);
+    fresh->next = twin->telemetry.series;
+    twin->telemetry.series = fresh;
+    twin->telemetry.series_count++;
+    *out = fresh;
+    return MIR_OK;
+}
+
+void mir_twin_telemetry_forget(mir_twin *twin)
+{
+    mir_actors *actors = mir_actors_of(twin->shard);
+    while (twin->telemetry.series != NULL) {
+        series *next = twin->telemetry.series->next;
+        mir_tlog_series_close(actors->log, twin->telemetry.series->log);
+        mir_plan_unref(twin->telemetry.series->plan);
+        free(twin->telemetry.series);
+        twin->telemetry.series = next;
+    }
+    twin->telemetry.series_count = 0;
+}
+
+static void refuse(mir_twin *twin, const char *kind, const char *text)
+{
+    mir_actors *actors = mir_actors_of(twin->shard);
+    actors->telemetry_refused++;
+    mir_actors_problem(actors, mir_twin_id(twin), kind, 1, "%s", text);
+}
+
+/* MIR_E_NOT_FOUND when the schema does not know the message; everything else is settled here. */
+static mir_status ingest(mir_twin *twin, mir_view name, mir_view payload, int64_t received_wall_ns)
+{
+    mir_actors *actors = mir_actors_of(twin->shard);
+    series *s = twin->telemetry.series;
+    if (__builtin_expect(s == NULL || s->name_size != name.size ||
+                             memcmp(s->name, name.data, name.size) != 0,
+                         0)) {
+        series **place = &twin->telemetry.series;
+        while ((s = *place) != NULL &&
+               (s->name_size != name.size || memcmp(s->name, name.data, name.size) != 0))
+            place = &s->next;
+        if (s == NULL) {
+            mir_error error = {{0}};
+            mir_status status = open_series(twin, name, &s, &error);
+            if (status == MIR_E_NOT_FOUND) return status;
+            if (status != MIR_OK) {
+                refuse(twin, "telemetry refused", error.text);
+                return MIR_OK;
+            }
+        } else {
+            /* What is sent now is likely to be sent next. */
+            *place = s->next;
+            s->next = twin->telemetry.series;
+            twin->telemetry.series = s;
+        }
+    }
+    mir_row *row = &actors->row;
+    mir_status status = mir_plan_decode(s->plan, payload, received_wall_ns, row);
+    if (status == MIR_OK) status = mir_tlog_append(actors->log, s->log, row);
+    if (__builtin_expect(status == MIR_OK, 1)) {
+        actors->telemetry_accepted++;
+        twin->shard->staged++;
+        return MIR_OK;
+    }
+    char text[200];
+    const char *what = "cannot be stored";
+    if (status == MIR_E_INVALID) what = "is not a valid protobuf message of that type";
+    if (status == MIR_E_EMPTY) what = "has no field with a value";
+    if (status == MIR_E_TOO_LARGE) what = "has more or larger fields than can be stored";
+    if (status == MIR_E_FULL) what = "came faster than the disk takes it";
+    if (status == MIR_E_NO_SPACE) what = "finds no room on the disk";
+    (void)snprintf(text, sizeof text, "%.*s %s", name.size > 100 ? 100 : (int)name.size,
+                   (const char *)name.data, what);
+    refuse(twin, status == MIR_E_INVALID ? "bad payload" : "telemetry refused", text);
+    return MIR_OK;
+}
+
+/* --- what is held ----------------------------------------------------------------------------- */
+
+/* What waited for the activation does so no more: it is stored, or waits for something that may not
+ * come, which no PONG promises. */
+static void release_held(mir_twin *twin)
+{
+    for (held *h = twin->telemetry.held; h != NULL; h = h->next) {
+        if (h->source < 0) continue;
+        mir_holding_remove(&twin->shard->holding[h->source], h->tag);
+        h->source = -1;
+    }
+}
+
+void mir_twin_telemetry_drop(mir_twin *twin, bool refused, const char *why)
+{
+    release_held(twin);
+    mir_actors *actors = mir_actors_of(twin->shard);
+    if (refused && twin->telemetry.held_count != 0) {
+        actors->telemetry_refused += twin->telemetry.held_count;
+        mir_actors_problem(actors, mir_twin_id(twin), "telemetry refused",
+                           twin->telemetry.held_count, "%s", why);
+    }
+    while (twin->telemetry.held != NULL) {
+        held *next = twin->telemetry.held->next;
+        free(twin->telemetry.held);
+        twin->telemetry.held = next;
+    }
+    twin->telemetry.held_last = NULL;
+    actors->held_bytes -= twin->telemetry.held_bytes;
+    twin->telemetry.held_count = twin->telemetry.held_bytes = 0;
+}
+
+static void hold(mir_twin *twin, mir_view name, const mir_message *message)
+{
+    mir_view payload = message->payload;
+    int64_t received_wall_ns = twin->shard->loop->wall_ns;
+    mir_actors *actors = mir_actors_of(twin->shard);
+    size_t bytes = sizeof(held) + name.size + payload.size;
+    bool activation = twin->state == MIR_TWIN_COLD || twin->state == MIR_TWIN_LOADING;
+    bool room = activation ? bytes <= MIR_TWIN_ACTIVATION_BYTES - twin->telemetry.held_bytes &&
+                                 actors->held_bytes + bytes <= MIR_TWIN_ACTIVATION_SHARD_BYTES
+                           : twin->telemetry.held_count < MIR_TWIN_HELD_MESSAGES &&
+                                 bytes <= MIR_TWIN_HELD_BYTES &&
+                                 twin->telemetry.held_bytes + bytes <= MIR_TWIN_HELD_BYTES;
+    held *fresh = room ? malloc(bytes) : NULL;
+    if (fresh == NULL) {
+        refuse(twin, "telemetry refused",
+               twin->state == MIR_TWIN_ABSENT
+                   ? "the device is not provisioned (it sent no heartbeat)"
+                   : "its schema is not known yet");
+        return;
+    }
+    *fresh = (held){.received_wall_ns = received_wall_ns,
+                    .source = activation && message->publisher != 0
+                                  ? (int16_t)mir_ref_shard(message->publisher)
+                                  : -1,
+                    .name_size = (uint32_t)name.size,
+                    .payload_size = (uint32_t)payload.size};
+    memcpy(fresh->bytes, name.data, name.size);
+    if (payload.size != 0) memcpy(fresh->bytes + name.size, payload.data, payload.size);
+    if (twin->telemetry.held_last == NULL)
+        twin->telemetry.held = fresh;
+    else
+        twin->telemetry.held_last->next = fresh;
+    twin->telemetry.held_last = fresh;
+    if (fresh->source >= 0) fresh->tag = mir_holding_add(&twin->shard->holding[fresh->source]);
+    twin->telemetry.held_count++;
+    twin->telemetry.held_bytes += (uint32_t)bytes;
+    actors->held_bytes += bytes;
+}
+
+/* The generic cell rate algorithm of ATM (ITU-T I.371): a burst of one second's messages is fine. */
+bool mir_twin_telemetry_floods(mir_twin *twin)
+{
+    int64_t rate = twin->shard->config->limits.device_rate;
+    if (rate == 0) return false;
+    int64_t now_ns = mir_twin_now(twin);
+    if (twin->telemetry.due_ns < now_ns) twin->telemetry.due_ns = now_ns;
+    if (twin->telemetry.due_ns - now_ns > MIR_NS_PER_S) return true;
+    twin->telemetry.due_ns += MIR_NS_PER_S / rate;
+    return false;
+}
+
+bool mir_twin_telemetry_take(mir_twin *twin, const mir_message *message)
+{
+    int64_t wall_ns = twin->shard->loop->wall_ns;
+    if (__builtin_expect(mir_twin_telemetry_floods(twin), 0)) {
+        refuse(twin, "flood", "more messages a second than limits.device_rate allows");
+        return true;
+    }
+    mir_view name = mir_nats_header(message->header, MIR_VIEW_LITERAL("mir-msg"));
+    if (__builtin_expect(name.size == 0 || name.size > MIR_TLOG_MEASUREMENT_BYTES_MAX, 0)) {
+        refuse(twin, "unknown message", "telemetry without the header mir-msg that names its type");
+        return true;
+    }
+    /* What is held beside a known schema is of types that it lacks: it holds nothing else up. */
+    if (__builtin_expect(twin->state == MIR_TWIN_READY && twin->schema.schema != NULL, 1)) {
+        if (ingest(twin, name, message->payload, wall_ns) == MIR_OK) return true;
+        /* The device may have learnt a message since: ask it once in a while. */
+        if (!twin->pulling && mir_twin_now(twin) < twin->pull_after_ns) {
+            char text[160];
+            (void)snprintf(text, sizeof text, "%.*s is not in the device's schema",
+                           name.size > 100 ? 100 : (int)name.size, (const char *)name.data);
+            refuse(twin, "unknown message", text);
+            return true;
+        }
+    }
+    hold(twin, name, message);
+    return false;
+}
+
+/* More may wait for an activation than for a heartbeat or a schema, which may never come: the
+ * latest go. */
+static void trim_held(mir_twin *twin)
+{
+    mir_actors *actors = mir_actors_of(twin->shard);
+    held **place = &twin->telemetry.held, *last = NULL;
+    uint32_t count = 0, bytes = 0;
+    for (held *h = twin->telemetry.held; h != NULL; h = h->next) {
+        uint32_t size = (uint32_t)(sizeof *h + h->name_size + h->payload_size);
+        if (count == MIR_TWIN_HELD_MESSAGES || size > MIR_TWIN_HELD_BYTES - bytes) break;
+        count++;
+        bytes += size;
+        last = h;
+        place = &h->next;
+    }
+    held *rest = *place;
+    if (rest == NULL) return;
+    *place = NULL;
+    twin->telemetry.held_last = last;
+    uint32_t refused = twin->telemetry.held_count - count;
+    actors->held_bytes -= twin->telemetry.held_bytes - bytes;
+    twin->telemetry.held_count = count;
+    twin->telemetry.held_bytes = bytes;
+    while (rest != NULL) {
+        held *next = rest->next;
+        free(rest);
+        rest = next;
+    }
+    actors->telemetry_refused += refused;
+    mir_actors_problem(actors, mir_twin_id(twin), "telemetry refused", refused, "%s",
+                       twin->state == MIR_TWIN_ABSENT
+                           ? "the device is not provisioned (it sent no heartbeat)"
+                           : "its schema is not known yet");
+}
+
+/* Stores what was held, now that the schema is known or will not be. */
+void mir_twin_telemetry_settle(mir_twin *twin)
+{
+    if (twin->state != MIR_TWIN_LOADING) release_held(twin);
+    if (twin->state != MIR_TWIN_READY || twin->schema.schema == NULL) {
+        if (twin->state != MIR_TWIN_LOADING) trim_held(twin);
+        return;
+    }
+    held *message = twin->telemetry.held;
+    twin->telemetry.held = twin->telemetry.held_last = NULL;
+    mir_actors_of(twin->shard)->held_bytes -= twin->telemetry.held_bytes;
+    twin->telemetry.held_count = twin->telemetry.held_bytes = 0;
+    while (message != NULL) {
+        held *next = message->next;
+        mir_view name = {message->bytes, message->name_size};
+        mir_view payload = {message->bytes + message->name_size, message->payload_size};
+        if (ingest(twin, name, payload, message->received_wall_ns) != MIR_OK) {
+            char text[160];
+            (void)snprintf(text, sizeof text, "%.*s is not in the device's schema",
+                           name.size > 100 ? 100 : (int)name.size, (const char *)name.data);
+            refuse(twin, "unknown message", text);
+        }
+        free(message);
+        message = next;
+    }
+}
