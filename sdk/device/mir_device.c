@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -214,6 +215,7 @@ static void free_content(mir_device *device)
     mir_bytes_free(&device->schema_reply);
     mir_bytes_free(&device->schema_reply_zstd);
     mir_device_properties_free(&device->values);
+    mir_device_journal_close(&device->journal);
     free_handlers(device->command_handlers);
     free_handlers(device->property_handlers);
     free(device);
@@ -225,14 +227,21 @@ mir_status mir_device_create(const mir_device_options *options, mir_device **out
     if (status != MIR_OK) return status;
     mir_device *device = calloc(1, sizeof *device);
     if (device == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
+    mir_device_journal_init(&device->journal);
     status =
         mir_device_schema_build(options->schemas, options->schema_count, &device->schema, error);
     if (status == MIR_OK && (!copy_options(device, options) || !prepare_messages(device)))
         status = mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
+    if (status == MIR_OK)
+        status = mir_device_journal_open(&device->journal, options->state_dir, options->id, error);
     if (status != MIR_OK) {
         free_content(device);
         return status;
     }
+    if (device->journal.damaged > 0)
+        mir_device_say(device, MIR_LOG_WARN,
+                       "%" PRIu64 " bytes of the journal of commands made no sense",
+                       device->journal.damaged);
     name_subjects(device);
     pthread_condattr_t monotonic;
     (void)pthread_condattr_init(&monotonic);
@@ -479,8 +488,9 @@ static mir_status on_property(mir_device *device, const char *name, const mir_de
     if (device->handler_count == MIR_DEVICE_HANDLERS_MAX) status = MIR_E_FULL;
     if (status == MIR_OK) status = mir_device_deliver_to(device, handler);
     if (status == MIR_OK) {
-        handler->next = device->property_handlers;
-        device->property_handlers = handler;
+        mir_device_handler **end = &device->property_handlers;
+        while (*end != NULL) end = &(*end)->next;
+        *end = handler;
         device->handler_count++;
         handler = NULL;
     }

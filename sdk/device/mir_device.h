@@ -95,13 +95,19 @@ typedef struct mir_device_options {
     /* Null: mir_log writes to stderr, at its level. */
     mir_device_log log;
     void *log_context;
+
+    /* Where the device remembers what has to outlive it, in a folder of its own below this one;
+     * made when missing. One process at a time. Null: in memory, so that after a restart a command
+     * that the server sends again may run again. */
+    const char *state_dir;
 } mir_device_options;
 
 /* ---- Life ---- */
 
 /* Checks the options and the schema. No thread, no connection yet: handlers are best registered
  * now. Every problem of the options is told in the text, not only the first.
- * MIR_E_INVALID, MIR_E_UNSUPPORTED, MIR_E_NOT_FOUND (a file), MIR_E_NO_MEMORY. */
+ * MIR_E_INVALID, MIR_E_UNSUPPORTED, MIR_E_NOT_FOUND (a file), MIR_E_NO_MEMORY; of the state
+ * directory MIR_E_EXISTS (another process has it), MIR_E_CORRUPT, MIR_E_IO and the like. */
 MIR_MUST_CHECK mir_status mir_device_create(const mir_device_options *options, mir_device **device,
                                             mir_error *error);
 
@@ -163,7 +169,13 @@ MIR_MUST_CHECK mir_status mir_device_send_custom_message(mir_device *device, con
 
 /* ---- Commands ----
  * One handler for a type; the last registered wins. Handlers run at the same time as others and as
- * themselves, on `command_threads` threads. */
+ * themselves, on `command_threads` threads.
+ *
+ * A command that waited for the device in the server's queue carries an id (header mir-command-id).
+ * The SDK runs an id at most once, whatever becomes of the server, the connection and this process:
+ * the id is on the disk (state_dir) before the handler is called, and the answer afterwards, before
+ * it is sent. An id that comes again gets the recorded answer; one whose run the process did not
+ * survive gets an error that says so. The latest 4,096 ids are remembered. */
 
 typedef struct mir_device_reply mir_device_reply;
 
@@ -191,11 +203,11 @@ MIR_MUST_CHECK mir_status mir_device_on_command_raw(mir_device *device, const ch
                                                     void *context);
 
 /* ---- Desired properties ----
- * Several handlers for a type are welcome; all of them run on one thread, one call after another,
- * so a handler sees values in the order in which the device accepted them. A value is accepted when
- * it is the first of its name or strictly later than the one before. A handler is called with the
- * known value at launch and after each reconnection (registered later: right away), and with each
- * value that is accepted from then on. */
+ * Several handlers for a type are welcome; all of them run on one thread, one call after another in
+ * the order of registration, so a handler sees values in the order in which the device accepted
+ * them. A value is accepted when it is the first of its name or strictly later than the one before.
+ * A handler is called with the known value at launch and after each reconnection (registered later:
+ * right away), and with each value that is accepted from then on. */
 
 typedef void (*mir_device_property_handler)(mir_device *device, const ProtobufCMessage *value,
                                             void *context);

@@ -3,6 +3,7 @@
 
 #include <ctype.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -134,4 +135,29 @@ mir_status mir_device_check_message_name(const char *name, mir_error *error)
     }
     if (good && !at_start) return MIR_OK;
     return mir_error_set(error, MIR_E_INVALID, "not a full message name, such as pump.v1.Flow");
+}
+
+/* The bytes of the character that the text begins with, 0 if it is none. */
+static size_t utf8_size(const unsigned char *text)
+{
+    static const uint32_t smallest[] = {0, 0, 0x80, 0x800, 0x10000};
+    if (text[0] < 0x80) return 1;
+    size_t size = text[0] >= 0xf0 ? 4 : text[0] >= 0xe0 ? 3 : text[0] >= 0xc0 ? 2 : 0;
+    if (size == 0 || text[0] >= 0xf8) return 0;
+    uint32_t character = text[0] & (0x7fu >> size);
+    for (size_t i = 1; i < size; i++) {
+        if ((text[i] & 0xc0) != 0x80) return 0; /* the end of the text, too */
+        character = character << 6 | (text[i] & 0x3f);
+    }
+    bool surrogate = character >= 0xd800 && character < 0xe000;
+    return character < smallest[size] || character > 0x10ffff || surrogate ? 0 : size;
+}
+
+void mir_device_make_utf8(char *text)
+{
+    while (*text != '\0') {
+        size_t size = utf8_size((const unsigned char *)text);
+        if (size == 0) *text = '?';
+        text += size == 0 ? 1 : size;
+    }
 }

@@ -16,5 +16,7 @@ MIR_MUST_CHECK mir_status mir_device_check_header(const char *name, const char *
                                                   mir_error *error);
 /* A full protobuf name, without a leading dot. */
 MIR_MUST_CHECK mir_status mir_device_check_message_name(const char *name, mir_error *error);
+/* Every byte that is no part of a UTF-8 character becomes '?': protobuf strings are UTF-8. */
+void mir_device_make_utf8(char *text);
 
 #endif

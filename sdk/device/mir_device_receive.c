@@ -18,8 +18,7 @@ enum { ZSTD_LEVEL = 3 };
 static const char unknown_device[] = "no device found with current targets criteria";
 
 struct mir_device_reply {
-    char *name;
-    mir_bytes bytes;
+    mir_device_answer answer; /* without a name: none was given */
 };
 
 mir_status mir_device_compress(mir_view bytes, mir_bytes *out)
@@ -108,9 +107,8 @@ mir_status mir_device_reply_raw(mir_device_reply *reply, const char *name, mir_v
         mir_bytes_free(&content);
         return MIR_E_NO_MEMORY;
     }
-    free(reply->name);
-    mir_bytes_free(&reply->bytes);
-    *reply = (mir_device_reply){copy, content};
+    mir_device_answer_free(&reply->answer);
+    reply->answer = (mir_device_answer){copy, content};
     return MIR_OK;
 }
 
@@ -124,16 +122,18 @@ mir_status mir_device_reply_message(mir_device_reply *reply, const ProtobufCMess
     return status;
 }
 
-static void send_reply(mir_device *device, const char *to, const mir_device_reply *reply, bool zstd)
+/* Errors and what has no content go out as they are, whatever the sender would take. */
+static void send_answer(mir_device *device, const char *to, const mir_device_answer *answer,
+                        bool zstd)
 {
-    if (to == NULL) return;
+    if (to == NULL || answer->name == NULL) return;
     mir_bytes packed = {0};
-    mir_view bytes = mir_bytes_as_view(&reply->bytes);
-    if (zstd && mir_device_compress(bytes, &packed) == MIR_OK)
-        bytes = mir_bytes_as_view(&packed);
-    else
-        zstd = false;
-    const mir_device_header headers[] = {{MIR_DEVICE_HEADER_MESSAGE, reply->name},
+    mir_view bytes = mir_bytes_as_view(&answer->bytes);
+    zstd = zstd && bytes.size > 0 &&
+           strcmp(answer->name, mir__device__v1__error__descriptor.name) != 0 &&
+           mir_device_compress(bytes, &packed) == MIR_OK;
+    if (zstd) bytes = mir_bytes_as_view(&packed);
+    const mir_device_header headers[] = {{MIR_DEVICE_HEADER_MESSAGE, answer->name},
                                          {MIR_DEVICE_HEADER_ENCODING, MIR_DEVICE_ZSTD}};
     mir_error error = {{0}};
     if (mir_device_publish(device, to, NULL, headers, zstd ? 2 : 1, bytes, &error) != MIR_OK)
@@ -142,21 +142,19 @@ static void send_reply(mir_device *device, const char *to, const mir_device_repl
 }
 
 MIR_PRINTF(3, 4)
-static void send_error(mir_device *device, const char *to, const char *format, ...)
+static void refuse(mir_device *device, mir_device_reply *reply, const char *format, ...)
 {
     char text[MIR_ERROR_TEXT_BYTES_MAX + 128];
     va_list args;
     va_start(args, format);
     (void)vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    mir_device_make_utf8(text); /* or nobody could read the answer */
     mir_device_say(device, MIR_LOG_WARN, "command refused: %s", text);
     Mir__Device__V1__Error message = MIR__DEVICE__V1__ERROR__INIT;
     message.message = text;
-    mir_device_reply reply = {0};
-    if (mir_device_reply_message(&reply, &message.base) == MIR_OK)
-        send_reply(device, to, &reply, false);
-    free(reply.name);
-    mir_bytes_free(&reply.bytes);
+    if (mir_device_reply_message(reply, &message.base) != MIR_OK)
+        mir_device_say(device, MIR_LOG_WARN, "no memory for an answer");
 }
 
 static bool find_command(mir_device *device, const char *name, mir_device_handler *found)
@@ -172,52 +170,97 @@ static bool find_command(mir_device *device, const char *name, mir_device_handle
     return known;
 }
 
-static void handle_command(mir_device *device, natsMsg *message)
+static void run_handler(mir_device *device, natsMsg *message, mir_device_reply *reply)
 {
-    const char *to = natsMsg_GetReply(message);
     const char *name = header(message, MIR_DEVICE_HEADER_MESSAGE);
     if (name == NULL) name = "";
     if (!mir_device_schema_has(&device->schema, name)) {
-        send_error(device, to,
-                   "device error while looking for command descriptor: the schema has no message "
-                   "'%.200s'",
-                   name);
+        refuse(device, reply,
+               "device error while looking for command descriptor: the schema has no message "
+               "'%.200s'",
+               name);
         return;
     }
     mir_device_handler handler;
     if (!find_command(device, name, &handler)) {
-        send_error(device, to, "device error: no handler for command %.200s found", name);
+        refuse(device, reply, "device error: no handler for command %.200s found", name);
         return;
     }
-    mir_device_reply reply = {0};
     mir_error error = {{0}};
     mir_status status;
     if (handler.type == NULL) {
         status =
-            handler.call.command_raw(device, name, body(message), &reply, handler.context, &error);
+            handler.call.command_raw(device, name, body(message), reply, handler.context, &error);
     } else {
         ProtobufCMessage *command = mir_device_unpack(handler.type, body(message));
         if (command == NULL) {
-            send_error(device, to,
-                       "device error while unmarshalling command payload: not a serialized %.200s",
-                       name);
+            refuse(device, reply,
+                   "device error while unmarshalling command payload: not a serialized %.200s",
+                   name);
             return;
         }
-        status = handler.call.command(device, command, &reply, handler.context, &error);
+        status = handler.call.command(device, command, reply, handler.context, &error);
         protobuf_c_message_free_unpacked(command, NULL);
     }
     if (status != MIR_OK) {
-        send_error(device, to, "device error in command handler: %s",
-                   error.text[0] == '\0' ? mir_status_name(status) : error.text);
-    } else if (reply.name != NULL) {
-        send_reply(device, to, &reply, accepts_zstd(message));
-    } else {
-        char nothing[] = "mir.device.v1.Void";
-        mir_device_reply empty = {.name = nothing};
-        send_reply(device, to, &empty, false);
+        refuse(device, reply, "device error in command handler: %s",
+               error.text[0] == '\0' ? mir_status_name(status) : error.text);
+    } else if (reply->answer.name == NULL &&
+               mir_device_reply_raw(reply, mir__device__v1__void__descriptor.name,
+                                    (mir_view){NULL, 0}) != MIR_OK) {
+        mir_device_say(device, MIR_LOG_WARN, "no memory for an answer");
     }
-    free(reply.name);
-    mir_bytes_free(&reply.bytes);
+}
+
+/* With an id: recorded first, run at most once, and then recorded with its answer. */
+static void run_recorded(mir_device *device, natsMsg *message, const char *id,
+                         mir_device_reply *reply)
+{
+    mir_device_verdict verdict;
+    mir_error error = {{0}};
+    mir_status status =
+        mir_device_journal_begin(&device->journal, id, natsMsg_GetReply(message),
+                                 accepts_zstd(message), &verdict, &reply->answer, &error);
+    if (status != MIR_OK) {
+        refuse(device, reply, "device error: command %s does not run, it cannot be recorded: %s",
+               id, error.text);
+        return;
+    }
+    if (verdict == MIR_DEVICE_UNKNOWN)
+        refuse(device, reply,
+               "device error: command %s was begun before and its outcome is not known", id);
+    if (verdict != MIR_DEVICE_RUN) {
+        mir_device_say(device, MIR_LOG_INFO, "command %s was here before", id);
+        return;
+    }
+    run_handler(device, message, reply);
+    mir_device_waiter *waiters;
+    const char *name = reply->answer.name == NULL ? "" : reply->answer.name;
+    if (mir_device_journal_finish(&device->journal, id, name,
+                                  mir_bytes_as_view(&reply->answer.bytes), &waiters,
+                                  &error) != MIR_OK)
+        mir_device_say(device, MIR_LOG_WARN, "command %s: %s", id, error.text);
+    while (waiters != NULL) {
+        mir_device_waiter *next = waiters->next;
+        send_answer(device, waiters->to, &reply->answer, waiters->zstd);
+        free(waiters);
+        waiters = next;
+    }
+}
+
+static void handle_command(mir_device *device, natsMsg *message)
+{
+    const char *id = header(message, MIR_DEVICE_HEADER_COMMAND_ID);
+    mir_device_reply reply = {0};
+    if (id == NULL)
+        run_handler(device, message, &reply);
+    else if (mir_device_journal_check_id(id) == MIR_OK)
+        run_recorded(device, message, id, &reply);
+    else
+        refuse(device, &reply, "device error: the id of the command is not 1 to %d printable bytes",
+               MIR_DEVICE_COMMAND_ID_BYTES_MAX);
+    send_answer(device, natsMsg_GetReply(message), &reply.answer, accepts_zstd(message));
+    mir_device_answer_free(&reply.answer);
 }
 
 static void run_command(mir_device_job *job, bool cancelled)
@@ -230,7 +273,8 @@ static void run_command(mir_device_job *job, bool cancelled)
 
 static natsMsg *copy_message(natsMsg *message)
 {
-    static const char *const names[] = {MIR_DEVICE_HEADER_MESSAGE, MIR_DEVICE_HEADER_ACCEPT};
+    static const char *const names[] = {MIR_DEVICE_HEADER_MESSAGE, MIR_DEVICE_HEADER_ACCEPT,
+                                        MIR_DEVICE_HEADER_COMMAND_ID};
     natsMsg *copy = NULL;
     natsStatus failed =
         natsMsg_Create(&copy, natsMsg_GetSubject(message), natsMsg_GetReply(message),
@@ -259,8 +303,11 @@ static void queue_command(mir_device *device, natsMsg *message)
     }
     natsMsg_Destroy(copy);
     free(job);
-    if (status != MIR_E_CLOSED)
-        send_error(device, natsMsg_GetReply(message), "device error: too many commands wait");
+    if (status == MIR_E_CLOSED) return;
+    mir_device_reply reply = {0};
+    refuse(device, &reply, "device error: too many commands wait");
+    send_answer(device, natsMsg_GetReply(message), &reply.answer, false);
+    mir_device_answer_free(&reply.answer);
 }
 
 /* ---- Desired properties ---- */
@@ -289,6 +336,17 @@ static void call_property(mir_device *device, const mir_device_handler *handler,
     protobuf_c_message_free_unpacked(message, NULL);
 }
 
+/* The next handler of a property behind `after`, or the first. */
+static const mir_device_handler *next_handler(mir_device *device, const mir_device_handler *after,
+                                              const char *name)
+{
+    (void)pthread_mutex_lock(&device->lock);
+    const mir_device_handler *at = after == NULL ? device->property_handlers : after->next;
+    while (at != NULL && strcmp(at->name, name) != 0) at = at->next;
+    (void)pthread_mutex_unlock(&device->lock);
+    return at;
+}
+
 static void run_update(mir_device_job *job, bool cancelled)
 {
     update_job *update = (update_job *)job;
@@ -297,12 +355,9 @@ static void run_update(mir_device_job *job, bool cancelled)
     if (!cancelled && update->only != NULL) {
         call_property(device, update->only, value);
     } else if (!cancelled) {
-        (void)pthread_mutex_lock(&device->lock);
-        const mir_device_handler *at = device->property_handlers;
-        (void)pthread_mutex_unlock(&device->lock);
         bool called = false;
-        for (; at != NULL; at = at->next) {
-            if (strcmp(at->name, update->name) != 0) continue;
+        const mir_device_handler *at = NULL;
+        while ((at = next_handler(device, at, update->name)) != NULL) {
             call_property(device, at, value);
             called = true;
         }

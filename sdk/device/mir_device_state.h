@@ -19,6 +19,7 @@
 
 #include "mir_bytes.h"
 #include "mir_device.h"
+#include "mir_device_journal.h"
 #include "mir_device_pool.h"
 #include "mir_device_properties.h"
 #include "mir_device_schema.h"
@@ -68,6 +69,7 @@ struct mir_device {
     char telemetry_subject[MIR_DEVICE_SUBJECT_BYTES];
     char reported_subject[MIR_DEVICE_SUBJECT_BYTES];
 
+    mir_device_journal journal; /* has a lock of its own */
     mir_device_pool commands;
     mir_device_pool updates;
 
@@ -92,7 +94,7 @@ struct mir_device {
     uint64_t request_count;
     mir_device_properties values;
     mir_device_handler *command_handlers;
-    mir_device_handler *property_handlers; /* entries never change nor go before destroy */
+    mir_device_handler *property_handlers; /* in order; only `next` of the last changes */
     size_t handler_count;
 
     pthread_t agent;
@@ -124,11 +126,12 @@ MIR_MUST_CHECK mir_status mir_device_deliver_to(mir_device *device,
                                                 const mir_device_handler *handler);
 MIR_MUST_CHECK mir_status mir_device_compress(mir_view bytes, mir_bytes *out);
 
-#define MIR_DEVICE_HEADER_MESSAGE  "mir-msg"
-#define MIR_DEVICE_HEADER_TIME     "mir-time"
-#define MIR_DEVICE_HEADER_CONTENT  "mir-content"
-#define MIR_DEVICE_HEADER_ENCODING "mir-content-encoding"
-#define MIR_DEVICE_HEADER_ACCEPT   "mir-request-encoding"
-#define MIR_DEVICE_ZSTD            "mir-zstd"
+#define MIR_DEVICE_HEADER_MESSAGE    "mir-msg"
+#define MIR_DEVICE_HEADER_TIME       "mir-time"
+#define MIR_DEVICE_HEADER_CONTENT    "mir-content"
+#define MIR_DEVICE_HEADER_ENCODING   "mir-content-encoding"
+#define MIR_DEVICE_HEADER_ACCEPT     "mir-request-encoding"
+#define MIR_DEVICE_HEADER_COMMAND_ID "mir-command-id"
+#define MIR_DEVICE_ZSTD              "mir-zstd"
 
 #endif

@@ -119,7 +119,7 @@ class Hub:
         self.arguments = arguments
         self.user = user or {}
         self.messages = []
-        self.answers = {}  # subject -> function(message) -> bytes
+        self.answers = {}  # subject -> function(message) -> bytes, or None for no answer
         self.process = None
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
@@ -151,8 +151,9 @@ class Hub:
     async def receive(self, message):
         answer = self.answers.get(message.subject)
         self.messages.append(message)
-        if answer is not None and message.reply:
-            await self.client.publish(message.reply, answer(message))
+        data = answer(message) if answer is not None and message.reply else None
+        if data is not None:
+            await self.client.publish(message.reply, data)
 
     def stop(self):
         """Ends the server; start() brings it back on the same port."""

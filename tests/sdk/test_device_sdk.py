@@ -16,7 +16,7 @@ from wire import PATIENCE, wait_until
 HOST = BUILD / "bin" / "mir-host"
 THERMOSTAT = BUILD / "examples" / "thermostat"
 
-STOP_S = 1 * PATIENCE
+STOP_S = 5 * PATIENCE  # at once, on a machine that has other work
 
 
 @pytest.fixture(scope="module")
@@ -371,7 +371,7 @@ def test_a_signal_stops_it_while_an_attempt_hangs(run):
         silent.settimeout(10 * PATIENCE)
         with silent.accept()[0]:
             status, seconds = program.stop(signal.SIGTERM)
-    assert status == 0 and seconds < STOP_S + 0.5
+    assert status == 0 and seconds < STOP_S
 
 
 def test_once_sends_one_reading_of_each_kind(hub, host):
