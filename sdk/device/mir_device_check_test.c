@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -149,6 +150,30 @@ static void a_device_that_was_not_launched_sends_nothing(void **state)
     mir_device_destroy(device);
 }
 
+static void what_is_not_utf8_is_replaced(void **state)
+{
+    (void)state;
+    const char *const cases[][2] = {
+        {"", ""},
+        {"plain", "plain"},
+        {"\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80", "\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80"},
+        {"cut \xc3", "cut ?"},
+        {"cut \xf0\x9f\x98", "cut ???"},
+        {"\xc3(", "?("},
+        {"\x80\xbf", "??"},
+        {"\xc0\x80", "??"}, /* longer than need be */
+        {"\xe0\x9f\xbf", "???"},
+        {"\xed\xa0\x80", "???"},      /* a surrogate */
+        {"\xf4\x90\x80\x80", "????"}, /* beyond Unicode */
+        {"\xf8\x88\x80\x80\x80", "?????"}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char text[32];
+        (void)snprintf(text, sizeof text, "%s", cases[i][0]);
+        mir_device_make_utf8(text);
+        assert_string_equal(text, cases[i][1]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -161,6 +186,7 @@ int main(void)
         cmocka_unit_test(create_tells_every_problem_at_once),
         cmocka_unit_test(create_refuses_storage_that_it_does_not_have),
         cmocka_unit_test(a_device_that_was_not_launched_sends_nothing),
+        cmocka_unit_test(what_is_not_utf8_is_replaced),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

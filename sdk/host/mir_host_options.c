@@ -2,6 +2,7 @@
 #include "mir_host_options.h"
 
 #include <ctype.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,30 +12,36 @@ const char mir_host_help[] =
     "Usage: mir-host [OPTION]…\n"
     "\n"
     "Streams this machine's processor, memory, load, disk and network readings to a Mir\n"
-    "server, as the device `host`.\n"
+    "server, as the device `host`. Answers the commands ping and top_processes, obeys the\n"
+    "property sampling.\n"
     "\n"
     "  --id ID              device id (host)\n"
     "  --target URL         server, or several with commas between them (nats://127.0.0.1:4222)\n"
-    "  --interval DURATION  time between two readings, 100ms to 1h (1s)\n"
+    "  --interval DURATION  time between two readings, 100ms to 1h (1s), unless the property\n"
+    "                       sampling says otherwise\n"
     "  --once               send one reading and exit\n"
     "  --creds FILE         credentials file\n"
     "  --root-ca FILE       authorities to trust for tls:// targets\n"
     "  --proc DIR           where to read instead of /proc, such as /host/proc in a container\n"
     "  --sys DIR            where to read instead of /sys\n"
+    "  --state DIR          where it remembers the commands that it ran; a folder for each id\n"
+    "                       ($XDG_STATE_HOME/mir-host, else ~/.local/state/mir-host)\n"
     "  --heartbeat DURATION       sign of life (10s; a server waits 30s for it)\n"
     "  --reconnect-wait DURATION  between two attempts to connect (3s)\n"
     "  --log-level LEVEL    error, warn, info, debug or trace (info)\n"
     "  --version, --help\n"
     "\n"
     "Options may also come from the environment: MIR__DEVICE__ID, MIR__TARGET,\n"
-    "MIR__CREDENTIALS, MIR__ROOT_CA, MIR__LOG_LEVEL. A target with a password belongs there,\n"
-    "since a command line can be read by others.\n"
+    "MIR__CREDENTIALS, MIR__ROOT_CA, MIR__LOG_LEVEL, MIR__LOCAL_STORE__FOLDER_PATH (--state).\n"
+    "A target with a password belongs there, since a command line can be read by others.\n"
     "\n"
     "Examples:\n"
     "  mir-host                                       the server on this machine\n"
     "  mir-host --id rack-3 --target nats://mir:4222  another one, under a name of its own\n"
     "  mir-host --interval 10s --log-level warn       quieter\n"
     "  mir-host --once && mir telemetry query host -m host.v1.Cpu\n"
+    "  mir cmd send host -n top_processes -p '{\"count\": 5}'\n"
+    "  mir cfg send host -n sampling -p '{\"intervalMs\": 2000}'\n"
     "\n"
     "Exit status: 0 stopped by a signal or --once done, 1 failed, 2 wrong usage, 3 no server\n"
     "reached (--once only).\n";
@@ -66,7 +73,8 @@ mir_status mir_host_duration_parse(const char *text, int64_t *ns)
 static mir_status parse_duration(const char *name, const char *text, int64_t min_ns, int64_t *ns,
                                  mir_error *error)
 {
-    if (mir_host_duration_parse(text, ns) != MIR_OK || *ns < min_ns || *ns > 3600 * MIR_NS_PER_S)
+    if (mir_host_duration_parse(text, ns) != MIR_OK || *ns < min_ns ||
+        *ns > MIR_HOST_INTERVAL_MAX_NS)
         return mir_error_set(error, MIR_E_INVALID,
                              "%s takes a duration from %dms to 1h, such as 500ms, 1s or 2m, not "
                              "'%.100s'",
@@ -104,6 +112,7 @@ mir_status mir_host_options_parse(int argc, char **argv, mir_host_options *out, 
     from_environment("MIR__CREDENTIALS", &options.credentials_file);
     from_environment("MIR__ROOT_CA", &options.root_ca_file);
     from_environment("MIR__LOG_LEVEL", &level);
+    from_environment("MIR__LOCAL_STORE__FOLDER_PATH", &options.state_dir);
     const struct {
         const char *name;
         const char **value;
@@ -113,6 +122,7 @@ mir_status mir_host_options_parse(int argc, char **argv, mir_host_options *out, 
                  {"--root-ca", &options.root_ca_file},
                  {"--proc", &options.proc},
                  {"--sys", &options.sys},
+                 {"--state", &options.state_dir},
                  {"--interval", &interval},
                  {"--heartbeat", &heartbeat},
                  {"--reconnect-wait", &reconnect_wait},
@@ -144,8 +154,8 @@ mir_status mir_host_options_parse(int argc, char **argv, mir_host_options *out, 
     }
     mir_status status = MIR_OK;
     if (interval != NULL)
-        status = parse_duration("--interval", interval, 100 * MIR_NS_PER_MS, &options.interval_ns,
-                                error);
+        status = parse_duration("--interval", interval, MIR_HOST_INTERVAL_MIN_NS,
+                                &options.interval_ns, error);
     if (status == MIR_OK && heartbeat != NULL)
         status = parse_duration("--heartbeat", heartbeat, 100 * MIR_NS_PER_MS,
                                 &options.heartbeat_ns, error);
@@ -154,6 +164,21 @@ mir_status mir_host_options_parse(int argc, char **argv, mir_host_options *out, 
                                 &options.reconnect_wait_ns, error);
     if (status == MIR_OK && level != NULL)
         status = parse_level("--log-level", level, &options.log_level, error);
+    if (status == MIR_OK && options.state_dir != NULL && options.state_dir[0] == '\0')
+        status = mir_error_set(error, MIR_E_INVALID, "--state takes a directory");
     if (status == MIR_OK) *out = options;
     return status;
+}
+
+mir_status mir_host_default_state_dir(char *path)
+{
+    const char *base = getenv("XDG_STATE_HOME");
+    const char *below = "";
+    if (base == NULL || base[0] != '/') { /* a relative one does not count */
+        base = getenv("HOME");
+        below = "/.local/state";
+        if (base == NULL || base[0] != '/') return MIR_E_NOT_FOUND;
+    }
+    int size = snprintf(path, MIR_PATH_BYTES_MAX, "%s%s/mir-host", base, below);
+    return size < 0 || size >= MIR_PATH_BYTES_MAX ? MIR_E_TOO_LARGE : MIR_OK;
 }

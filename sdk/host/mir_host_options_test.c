@@ -31,6 +31,7 @@ static int clear_environment(void **state)
     (void)unsetenv("MIR__DEVICE__ID");
     (void)unsetenv("MIR__TARGET");
     (void)unsetenv("MIR__LOG_LEVEL");
+    (void)unsetenv("MIR__LOCAL_STORE__FOLDER_PATH");
     return 0;
 }
 
@@ -97,6 +98,31 @@ static void durations(void **state)
         assert_int_equal(mir_host_duration_parse(bad[i], &ns), MIR_E_INVALID);
 }
 
+static void the_state_directory(void **state)
+{
+    (void)state;
+    char path[MIR_PATH_BYTES_MAX];
+    assert_int_equal(PARSE(NULL), MIR_OK);
+    assert_null(options.state_dir);
+    assert_int_equal(PARSE("--state", "/var/lib/host"), MIR_OK);
+    assert_string_equal(options.state_dir, "/var/lib/host");
+    assert_int_equal(PARSE("--state="), MIR_E_INVALID);
+    (void)setenv("MIR__LOCAL_STORE__FOLDER_PATH", "/srv/mir", 1);
+    assert_int_equal(PARSE(NULL), MIR_OK);
+    assert_string_equal(options.state_dir, "/srv/mir");
+
+    (void)setenv("XDG_STATE_HOME", "/state", 1);
+    (void)setenv("HOME", "/home/a", 1);
+    assert_int_equal(mir_host_default_state_dir(path), MIR_OK);
+    assert_string_equal(path, "/state/mir-host");
+    (void)setenv("XDG_STATE_HOME", "relative", 1);
+    assert_int_equal(mir_host_default_state_dir(path), MIR_OK);
+    assert_string_equal(path, "/home/a/.local/state/mir-host");
+    (void)unsetenv("XDG_STATE_HOME");
+    (void)unsetenv("HOME");
+    assert_int_equal(mir_host_default_state_dir(path), MIR_E_NOT_FOUND);
+}
+
 static void help_and_version(void **state)
 {
     (void)state;
@@ -115,6 +141,7 @@ int main(void)
         cmocka_unit_test_setup(flags_beat_the_environment, clear_environment),
         cmocka_unit_test_setup(wrong_usage_is_told, clear_environment),
         cmocka_unit_test(durations),
+        cmocka_unit_test_setup(the_state_directory, clear_environment),
         cmocka_unit_test_setup(help_and_version, clear_environment),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

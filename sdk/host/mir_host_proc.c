@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "mir_clock.h"
+#include "mir_device_check.h"
 
 enum { SECTOR_BYTES = 512 }; /* of /proc/diskstats, whatever the device's own is */
 
@@ -296,6 +297,37 @@ mir_status mir_host_parse_net_dev(mir_view text, mir_host_interfaces *interfaces
                                      .drops = v[3] + v[11]};
         copy_name(name, item->name);
     }
+    return MIR_OK;
+}
+
+/* ---- /proc/<pid>/stat ---- */
+
+mir_status mir_host_parse_process(mir_view text, mir_host_process *process)
+{
+    /* "12 (a (strange) name) S 1 …": the name may hold anything, so it ends at the last ')'. */
+    const uint8_t *open = memchr(text.data, '(', text.size);
+    const uint8_t *close = memrchr(text.data, ')', text.size);
+    if (open == NULL || close == NULL || close < open) return MIR_E_INVALID;
+    mir_view head = mir_view_of(text.data, (size_t)(open - text.data));
+    mir_view name = mir_view_of(open + 1, (size_t)(close - open) - 1);
+    mir_view rest = mir_view_from(text, (size_t)(close - text.data) + 1);
+    uint64_t pid;
+    if (!next_number(&head, &pid) || pid > INT32_MAX) return MIR_E_INVALID;
+    enum { STATE = 0, UTIME = 11, STIME = 12, STARTED = 19, RESIDENT = 21 };
+    uint64_t v[RESIDENT + 1] = {0};
+    for (size_t i = 0; i <= RESIDENT; i++) {
+        mir_view word;
+        if (!next_word(&rest, &word)) return MIR_E_INVALID;
+        bool wanted = i == UTIME || i == STIME || i == STARTED || i == RESIDENT;
+        if (wanted && !to_number(word, &v[i])) return MIR_E_INVALID;
+    }
+    *process = (mir_host_process){.pid = (int32_t)pid,
+                                  .ticks = v[UTIME] + v[STIME],
+                                  .started = v[STARTED],
+                                  .resident_pages = v[RESIDENT]};
+    size_t size = name.size < MIR_HOST_NAME_BYTES ? name.size : MIR_HOST_NAME_BYTES - 1;
+    memcpy(process->name, name.data, size);
+    mir_device_make_utf8(process->name);
     return MIR_OK;
 }
 

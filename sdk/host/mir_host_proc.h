@@ -111,6 +111,17 @@ typedef struct mir_host_interfaces {
 
 MIR_MUST_CHECK mir_status mir_host_parse_net_dev(mir_view text, mir_host_interfaces *interfaces);
 
+/* /proc/<pid>/stat */
+typedef struct mir_host_process {
+    int32_t pid;
+    char name[MIR_HOST_NAME_BYTES]; /* UTF-8, whatever the process calls itself */
+    uint64_t ticks;                 /* of processors, for itself and in the kernel */
+    uint64_t started;               /* ticks after the machine; with the pid, no other process */
+    uint64_t resident_pages;
+} mir_host_process;
+
+MIR_MUST_CHECK mir_status mir_host_parse_process(mir_view text, mir_host_process *process);
+
 /* Change per second, 0 when the counter went back or no time passed. */
 double mir_host_rate(uint64_t before, uint64_t now, int64_t elapsed_ns);
 

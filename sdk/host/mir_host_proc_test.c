@@ -332,6 +332,50 @@ static void rates(void **state)
     assert_true(near(mir_host_rate(100, 300, -5), 0));
 }
 
+/* ---- a process ---- */
+
+#define REST " S 1 1 1 0 -1 0 0 0 0 0 100 23 0 0 20 0 1 0 77 1000 345 18446744073709551615 1 1\n"
+
+static void processes_may_have_any_name(void **state)
+{
+    (void)state;
+    const char *const names[][2] = {
+        {"12 (bash)" REST, "bash"},
+        {"12 (a (b) c)" REST, "a (b) c"},
+        {"12 () S 1 2)" REST, ") S 1 2"},
+        {"12 ()" REST, ""},
+        {"12 (caf\xe9)" REST, "caf?"},
+        {"12 (kworker/u8:0-events_unbound_and_a_name_that_is_longer_than_any_field)" REST,
+         "kworker/u8:0-events_unbound_and_a_name_that_is_longer_than_any_"}};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        mir_host_process process;
+        assert_int_equal(mir_host_parse_process(mir_view_cstr(names[i][0]), &process), MIR_OK);
+        assert_string_equal(process.name, names[i][1]);
+        assert_int_equal(process.pid, 12);
+        assert_int_equal(process.ticks, 123);
+        assert_int_equal(process.started, 77);
+        assert_int_equal(process.resident_pages, 345);
+    }
+}
+
+static void what_is_no_process_is_refused(void **state)
+{
+    (void)state;
+    const char *const texts[] = {"",
+                                 "12",
+                                 "12 (x",
+                                 ")(",
+                                 "12 (x)",
+                                 "x (x)" REST,
+                                 "(x)" REST,
+                                 "4294967296 (x)" REST,
+                                 "12 (x) S 1 1 1 0 -1 0 0 0 0 0 a 23 0 0 20 0 1 0 77 1000 345",
+                                 "12 (x) S 1 1 1 0 -1 0 0 0 0 0 100 23 0 0 20 0 1 0 77 1000"};
+    mir_host_process process;
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
+        assert_int_equal(mir_host_parse_process(mir_view_cstr(texts[i]), &process), MIR_E_INVALID);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -357,6 +401,8 @@ int main(void)
         cmocka_unit_test(net_dev_that_is_empty_has_nothing),
         cmocka_unit_test(cut_texts_are_read_within_their_bounds),
         cmocka_unit_test(rates),
+        cmocka_unit_test(processes_may_have_any_name),
+        cmocka_unit_test(what_is_no_process_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The DeviceSDK seen from the bus, through the programs mir-host and thermostat."""
 
+import datetime
 import pathlib
+import re
 import signal
 import socket
 import struct
@@ -45,11 +47,11 @@ def own_hub():
 
 
 @pytest.fixture
-def run():
+def run(tmp_path):
     programs = []
 
-    def start(*command, **how):
-        programs.append(Program(*command, **how))
+    def start(*command, env=None):
+        programs.append(Program(*command, env={"XDG_STATE_HOME": str(tmp_path / "state"), **(env or {})}))
         return programs[-1]
 
     yield start
@@ -130,7 +132,8 @@ def test_hello_comes_first_with_the_whole_schema(hub, api, host):
         "host.proto", "google/protobuf/descriptor.proto", "mir/device/v1/mir.proto"]
     classes = classes_of(content.hello.schema)
     assert {name for name in classes if name.startswith("host.v1.")} == {
-        "host.v1.Cpu", "host.v1.Memory", "host.v1.Load", "host.v1.Disk", "host.v1.Network"}
+        "host.v1.Cpu", "host.v1.Memory", "host.v1.Load", "host.v1.Disk", "host.v1.Network",
+        "host.v1.Ping", "host.v1.Pong", "host.v1.TopProcesses", "host.v1.Processes", "host.v1.Sampling"}
 
 
 def test_options_of_messages_and_fields_travel_with_the_schema(hub, api, host):
@@ -143,15 +146,18 @@ def test_options_of_messages_and_fields_travel_with_the_schema(hub, api, host):
         descriptor = classes[f"host.v1.{name}"].DESCRIPTOR
         assert option(descriptor.GetOptions(), message_type.number) == 1
         assert option(descriptor.fields_by_name["ts"].GetOptions(), timestamp.number) == 4
+    for name, kind in (("Ping", 2), ("TopProcesses", 2), ("Sampling", 3), ("Pong", None), ("Processes", None)):
+        assert option(classes[f"host.v1.{name}"].DESCRIPTOR.GetOptions(), message_type.number) == kind
     meta = classes["mir.device.v1.FieldMeta"]
     unit = {
         f"{name}.{field.name}": meta.FromString(option(field.GetOptions(), field_meta.number)).unit
-        for name in ("Cpu", "Memory", "Disk", "Network")
+        for name in ("Cpu", "Memory", "Disk", "Network", "Pong", "Sampling")
         for field in classes[f"host.v1.{name}"].DESCRIPTOR.fields
-        if field.name in ("total", "core", "used", "read", "receive")
+        if field.name in ("total", "core", "used", "read", "receive", "uptime", "interval_ms")
     }
     assert unit == {"Cpu.total": "%", "Cpu.core": "%", "Memory.total": "bytes", "Memory.used": "bytes",
-                    "Disk.read": "bytes/s", "Network.receive": "bytes/s"}
+                    "Disk.read": "bytes/s", "Network.receive": "bytes/s", "Pong.uptime": "s",
+                    "Sampling.interval_ms": "ms"}
 
 
 def fields_of(data):
@@ -489,3 +495,182 @@ def test_after_a_reconnection_the_handler_is_called_again(own_hub, thermostat):
     hub.start()
     hub.wait(reported_of(program.id), timeout=15)
     assert reports(hub, program) == [20]
+
+
+# ---- The host's commands and its property ----
+
+
+def ask_host(hub, api, program, kind, **fields):
+    classes = schema_of(hub, api, program.id)
+    reply = hub.request(f"{program.id}.v1alpha.command", classes[f"host.v1.{kind}"](**fields).SerializeToString(),
+                        mir_msg=f"host.v1.{kind}")
+    assert reply.headers["mir-msg"].startswith("host.v1."), reply.data
+    return classes[reply.headers["mir-msg"]].FromString(reply.data)
+
+
+def test_ping_is_answered_with_time_and_uptime(hub, api, host):
+    pong = ask_host(hub, api, host(), "Ping")
+    assert pong.DESCRIPTOR.full_name == "host.v1.Pong"
+    when = datetime.datetime.fromisoformat(re.sub(r"\.\d+", "", pong.time).replace("Z", "+00:00"))
+    assert abs(when.timestamp() - time.time()) < 10 * PATIENCE
+    assert abs(pong.uptime - time.clock_gettime(time.CLOCK_BOOTTIME)) < 10 * PATIENCE
+    assert 0 <= pong.agent_uptime < 60 * PATIENCE
+
+
+def test_top_processes_finds_the_one_that_works(hub, api, host, run):
+    program = host()
+    hub.wait(beat_of(program.id))
+    busy = run("sh", "-c", "while :; do :; done")
+    top = ask_host(hub, api, program, "TopProcesses", count=5)
+    assert top.DESCRIPTOR.full_name == "host.v1.Processes"
+    assert len(top.process) == 5 <= top.total
+    shares = [process.cpu for process in top.process]
+    assert shares == sorted(shares, reverse=True) and shares[0] > 0
+
+    def found():
+        all_of_them = ask_host(hub, api, program, "TopProcesses", count=100).process
+        return [process for process in all_of_them if process.pid == busy.process.pid and process.cpu > 0]
+
+    process = wait_until(found, 20 * PATIENCE)[0]
+    assert process.name == "sh" and process.memory > 0
+
+
+def test_top_processes_is_bounded(hub, api, host):
+    program = host()
+    assert len(ask_host(hub, api, program, "TopProcesses").process) <= 10
+    assert len(ask_host(hub, api, program, "TopProcesses", count=4_000_000_000).process) <= 100
+
+
+def test_top_processes_says_what_it_cannot_read(hub, api, host, tmp_path):
+    program = host("--proc", tmp_path / "nothing")
+    hub.wait(beat_of(program.id))
+    reply = hub.request(f"{program.id}.v1alpha.command", b"", mir_msg="host.v1.TopProcesses")
+    assert reply.headers["mir-msg"] == "mir.device.v1.Error"
+    assert b"device error in command handler: open " in reply.data
+
+
+def intervals(hub, api, program):
+    classes = schema_of(hub, api, program.id)
+    return [classes["host.v1.Sampling"].FromString(message.data).interval_ms
+            for message in hub.sent(reported_of(program.id)) if message.headers["mir-msg"] == "host.v1.Sampling"]
+
+
+@pytest.fixture
+def sampling(hub, api, host):
+    """mir-host, through with its launch: sampling(interval known to the server or None, more options)."""
+    def start(interval_ms=None, *arguments):
+        name = f"host-{next(ids)}"
+        response = api.DeviceReportedPropertiesResponse()
+        response.ok.SetInParent()
+        if interval_ms is not None:
+            response.ok.properties["host.v1.Sampling"].time = "2025-01-01T00:00:00Z"
+            response.ok.properties["host.v1.Sampling"].property = varint_field(interval_ms)
+        hub.answers[f"device.{name}.cfg.v1alpha.desiredproperties"] = lambda _: response.SerializeToString()
+        program = host("--id", name, *arguments)
+        program.id = name
+        return program
+
+    return start
+
+
+def varint_field(value):
+    data = b"\x08"
+    while value > 0x7F:
+        data += bytes([value & 0x7F | 0x80])
+        value >>= 7
+    return data + bytes([value])
+
+
+def desire(hub, program, interval_ms, when):
+    hub.publish(f"{program.id}.v1alpha.config", varint_field(interval_ms), mir_msg="host.v1.Sampling", mir_time=when)
+
+
+def test_the_interval_is_reported_at_start(hub, api, sampling):
+    program = sampling(None, "--interval", "700ms")
+    hub.wait(reported_of(program.id))
+    assert intervals(hub, api, program) == [700]
+
+
+def test_a_known_interval_is_in_force_from_the_start(hub, api, sampling):
+    program = sampling(300, "--interval", "1h")
+    wait_until(lambda: 300 in intervals(hub, api, program), 20 * PATIENCE)
+    hub.wait(telemetry_of(program.id), 10)
+
+
+def test_nobody_has_set_the_interval(hub, api, sampling):
+    # A property's default is zero.
+    program = sampling(0, "--interval", "900ms")
+    hub.wait(reported_of(program.id))
+    desire(hub, program, 200, "2025-01-02T00:00:00Z")
+    wait_until(lambda: intervals(hub, api, program)[-1] == 200, 10 * PATIENCE)
+    desire(hub, program, 0, "2025-01-03T00:00:00Z")
+    wait_until(lambda: intervals(hub, api, program)[-1] == 900, 10 * PATIENCE)
+    assert set(intervals(hub, api, program)) == {900, 200}
+
+
+def test_an_interval_out_of_range_is_clamped_and_reported_so(hub, api, sampling):
+    program = sampling()
+    hub.wait(reported_of(program.id))
+    for day, (wanted, told) in enumerate(((1, 100), (4_000_000_000, 3_600_000), (99, 100), (3_600_001, 3_600_000)), 1):
+        desire(hub, program, wanted, f"2025-01-{day:02d}T00:00:00Z")
+        wait_until(lambda told=told: intervals(hub, api, program)[-1] == told, 10 * PATIENCE)
+
+
+def test_a_new_interval_does_not_wait_for_the_old_one(hub, api, sampling):
+    program = sampling(None, "--interval", "1h")
+    hub.wait(reported_of(program.id))
+    assert not hub.sent(telemetry_of(program.id))
+    desire(hub, program, 100, "2025-01-01T00:00:00Z")
+    hub.wait(telemetry_of(program.id), 15)
+    desire(hub, program, 3_600_000, "2025-01-02T00:00:00Z")
+    wait_until(lambda: intervals(hub, api, program)[-1] == 3_600_000, 10 * PATIENCE)
+    # The report came from the thread that takes readings: none is under way.
+    count = len(hub.sent(telemetry_of(program.id)))
+    desire(hub, program, 0, "2025-01-03T00:00:00Z")
+    wait_until(lambda: len(intervals(hub, api, program)) >= 4, 10 * PATIENCE)
+    assert len(hub.sent(telemetry_of(program.id))) == count
+
+
+def test_after_a_reconnection_the_interval_is_reported_again(own_hub, api, host):
+    hub = own_hub()
+    name = f"host-{next(ids)}"
+    response = api.DeviceReportedPropertiesResponse()
+    response.ok.properties["host.v1.Sampling"].time = "2025-01-01T00:00:00Z"
+    response.ok.properties["host.v1.Sampling"].property = varint_field(400)
+    hub.answers[f"device.{name}.cfg.v1alpha.desiredproperties"] = lambda _: response.SerializeToString()
+    program = host("--id", name, at=hub)
+    program.id = name
+    hub.wait(reported_of(name))
+    classes = schema_of(hub, api, name)
+    hub.stop()
+    hub.messages.clear()
+    hub.start()
+    report = hub.wait(reported_of(name), timeout=20)[0]
+    assert classes["host.v1.Sampling"].FromString(report.data).interval_ms == 400
+
+
+def test_state_goes_where_it_is_told_to(hub, host, tmp_path):
+    program = host("--state", tmp_path / "there")
+    hub.wait(beat_of(program.id))
+    assert (tmp_path / "there" / program.id / "commands").exists()
+
+
+def test_state_that_was_not_named_is_below_the_home(hub, run, tmp_path):
+    run(HOST, "--id", "homely", "--target", hub.url, env={"XDG_STATE_HOME": "", "HOME": str(tmp_path)})
+    hub.wait(beat_of("homely"))
+    assert (tmp_path / ".local" / "state" / "mir-host" / "homely" / "commands").exists()
+
+
+def test_a_named_state_directory_must_be_usable(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    program = run(HOST, "--state", tmp_path / "file" / "below")
+    assert program.process.wait(10 * PATIENCE) == 1
+    assert "Not a directory" in program.text()
+
+
+def test_without_a_usable_home_it_runs_and_says_so(hub, run, tmp_path):
+    (tmp_path / "file").write_text("")
+    program = run(HOST, "--id", "homeless", "--target", hub.url,
+                  env={"XDG_STATE_HOME": str(tmp_path / "file"), "HOME": "/nonexistent"})
+    hub.wait(beat_of("homeless"))
+    assert "known as long as this process lives" in program.text()
