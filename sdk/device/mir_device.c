@@ -342,6 +342,18 @@ static mir_status send(mir_device *device, const char *subject, const mir_device
     return status;
 }
 
+/* The time of the desired value that the device goes by, so that a server knows which one a report is
+ * about; false if there is none. */
+static bool handled_time(mir_device *device, const char *name, char *time)
+{
+    (void)pthread_mutex_lock(&device->lock);
+    const mir_device_property *item = mir_device_properties_get(&device->values, name);
+    bool known = item != NULL && item->handled[0] != '\0';
+    if (known) memcpy(time, item->handled, sizeof item->handled);
+    (void)pthread_mutex_unlock(&device->lock);
+    return known;
+}
+
 static mir_status send_named(mir_device *device, const char *subject, const char *name,
                              mir_view bytes, mir_error *error)
 {
@@ -350,8 +362,12 @@ static mir_status send_named(mir_device *device, const char *subject, const char
     if (!mir_device_schema_has(&device->schema, name))
         return mir_error_set(error, MIR_E_NOT_FOUND, "the schema of this device has no message %s",
                              name);
-    const mir_device_header header = {MIR_DEVICE_HEADER_MESSAGE, name};
-    return send(device, subject, &header, 1, bytes, error);
+    mir_device_header headers[] = {{MIR_DEVICE_HEADER_MESSAGE, name},
+                                   {MIR_DEVICE_HEADER_TIME, NULL}};
+    char time[sizeof((mir_device_property){0}.handled)];
+    bool timed = subject == device->reported_subject && handled_time(device, name, time);
+    if (timed) headers[1].value = time;
+    return send(device, subject, headers, timed ? 2 : 1, bytes, error);
 }
 
 /* Serialized on the stack when small, which telemetry is. */

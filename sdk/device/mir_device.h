@@ -145,7 +145,9 @@ MIR_MUST_CHECK mir_status mir_device_send_telemetry(mir_device *device,
 MIR_MUST_CHECK mir_status mir_device_send_telemetry_raw(mir_device *device, const char *name,
                                                         mir_view bytes, mir_error *error);
 
-/* What a property is in fact, for the twin's `reported`. */
+/* What a property is in fact, for the twin's `reported`. If handlers were called with a desired
+ * value of the same message, the report carries the time of that value (header mir-time), which
+ * tells a server whether the device has seen its latest wish. */
 MIR_MUST_CHECK mir_status mir_device_send_property(mir_device *device,
                                                    const ProtobufCMessage *message,
                                                    mir_error *error);

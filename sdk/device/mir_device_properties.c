@@ -2,6 +2,7 @@
 #include "mir_device_properties.h"
 
 #include <ctype.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 static bool read_digits(const char **at, int count, int *value)
@@ -65,8 +66,9 @@ mir_status mir_device_time_parse(const char *text, mir_device_time *time)
         offset = sign * (hours * 3600 + minutes * 60);
     }
     if (*at != '\0') return MIR_E_INVALID;
+    *time = (mir_device_time){.nanos = nanos};
+    (void)snprintf(time->text, sizeof time->text, "%s", text); /* 35 bytes at most, by now */
     time->seconds = days_of(year, month, day) * 86400 + hour * 3600 + minute * 60 + second - offset;
-    time->nanos = nanos;
     return MIR_OK;
 }
 
@@ -109,8 +111,8 @@ mir_status mir_device_properties_put(mir_device_properties *properties, const ch
     return MIR_OK;
 }
 
-const mir_device_property *mir_device_properties_get(const mir_device_properties *properties,
-                                                     const char *name)
+mir_device_property *mir_device_properties_get(const mir_device_properties *properties,
+                                               const char *name)
 {
     return find(properties, name);
 }

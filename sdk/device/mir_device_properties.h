@@ -19,6 +19,7 @@ enum { MIR_DEVICE_PROPERTIES_MAX = 1024 };
 typedef struct mir_device_time {
     int64_t seconds;
     int32_t nanos;
+    char text[40]; /* as it was written */
 } mir_device_time;
 
 /* RFC 3339 with up to nine digits of fraction. */
@@ -28,6 +29,8 @@ typedef struct mir_device_property {
     char *name;
     mir_device_time time;
     mir_bytes value;
+    /* Of the value that the handlers were last called with; a text of no size: none. */
+    char handled[sizeof((mir_device_time){0}.text)];
 } mir_device_property;
 
 typedef struct mir_device_properties {
@@ -38,8 +41,9 @@ typedef struct mir_device_properties {
 MIR_MUST_CHECK mir_status mir_device_properties_put(mir_device_properties *properties,
                                                     const char *name, mir_device_time time,
                                                     mir_view value);
-const mir_device_property *mir_device_properties_get(const mir_device_properties *properties,
-                                                     const char *name);
+/* Null when unknown; until the next put. */
+mir_device_property *mir_device_properties_get(const mir_device_properties *properties,
+                                               const char *name);
 void mir_device_properties_free(mir_device_properties *properties);
 
 #endif

@@ -26,6 +26,8 @@ static void times(void **state)
     assert_int_equal(at("2000-02-29T00:00:00Z").seconds, 951782400);
     assert_int_equal(at("0001-01-01T00:00:00Z").seconds, INT64_C(-62135596800));
     assert_int_equal(at("9999-12-31T23:59:59Z").seconds, INT64_C(253402300799));
+    assert_string_equal(at("2025-01-02T03:04:05.123456789+02:00").text,
+                        "2025-01-02T03:04:05.123456789+02:00");
 }
 
 static void texts_that_are_no_times(void **state)
@@ -55,10 +57,13 @@ static void only_what_is_strictly_later_is_accepted(void **state)
 {
     (void)state;
     mir_device_properties table = {0};
-    mir_device_time first = {100, 5};
+    mir_device_time first = {.seconds = 100, .nanos = 5};
     assert_int_equal(mir_device_properties_put(&table, "a.B", first, MIR_VIEW_LITERAL("one")),
                      MIR_OK);
-    const mir_device_time refused[] = {{100, 5}, {100, 4}, {99, 999999999}, {-5, 0}};
+    const mir_device_time refused[] = {{.seconds = 100, .nanos = 5},
+                                       {.seconds = 100, .nanos = 4},
+                                       {.seconds = 99, .nanos = 999999999},
+                                       {.seconds = -5}};
     for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++)
         assert_int_equal(
             mir_device_properties_put(&table, "a.B", refused[i], MIR_VIEW_LITERAL("old")),
@@ -66,7 +71,7 @@ static void only_what_is_strictly_later_is_accepted(void **state)
     const mir_device_property *item = mir_device_properties_get(&table, "a.B");
     assert_non_null(item);
     assert_memory_equal(item->value.data, "one", 3);
-    mir_device_time later = {100, 6};
+    mir_device_time later = {.seconds = 100, .nanos = 6};
     assert_int_equal(mir_device_properties_put(&table, "a.B", later, (mir_view){NULL, 0}), MIR_OK);
     assert_int_equal(mir_device_properties_get(&table, "a.B")->value.size, 0);
     assert_null(mir_device_properties_get(&table, "a.C"));
@@ -77,7 +82,7 @@ static void the_table_is_bounded(void **state)
 {
     (void)state;
     mir_device_properties table = {0};
-    mir_device_time time = {1, 0};
+    mir_device_time time = {.seconds = 1, .nanos = 0};
     char name[32];
     for (int i = 0; i < MIR_DEVICE_PROPERTIES_MAX; i++) {
         (void)snprintf(name, sizeof name, "a.P%d", i);

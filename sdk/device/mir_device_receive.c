@@ -318,6 +318,7 @@ typedef struct update_job {
     const mir_device_handler *only; /* null: every handler of the name */
     char *name;
     mir_bytes value;
+    mir_device_time time;
 } update_job;
 
 static void call_property(mir_device *device, const mir_device_handler *handler, mir_view value)
@@ -334,6 +335,18 @@ static void call_property(mir_device *device, const mir_device_handler *handler,
     }
     handler->call.property(device, message, handler->context);
     protobuf_c_message_free_unpacked(message, NULL);
+}
+
+/* From now on the device goes by this value, and says so in its reports; but for the year 1, by which
+ * a server says that it has no time. */
+static void goes_by(mir_device *device, const update_job *update)
+{
+    (void)pthread_mutex_lock(&device->lock);
+    mir_device_property *item = mir_device_properties_get(&device->values, update->name);
+    if (item != NULL)
+        (void)snprintf(item->handled, sizeof item->handled, "%s",
+                       update->time.seconds < 0 ? "" : update->time.text);
+    (void)pthread_mutex_unlock(&device->lock);
 }
 
 /* The next handler of a property behind `after`, or the first. */
@@ -353,13 +366,15 @@ static void run_update(mir_device_job *job, bool cancelled)
     mir_device *device = update->device;
     mir_view value = mir_bytes_as_view(&update->value);
     if (!cancelled && update->only != NULL) {
+        goes_by(device, update);
         call_property(device, update->only, value);
     } else if (!cancelled) {
         bool called = false;
         const mir_device_handler *at = NULL;
         while ((at = next_handler(device, at, update->name)) != NULL) {
-            call_property(device, at, value);
+            if (!called) goes_by(device, update);
             called = true;
+            call_property(device, at, value);
         }
         if (!called)
             mir_device_say(device, MIR_LOG_DEBUG, "no handler for property %.200s", update->name);
@@ -369,15 +384,17 @@ static void run_update(mir_device_job *job, bool cancelled)
     free(update);
 }
 
-static mir_status queue_update(mir_device *device, const mir_device_handler *only, const char *name,
-                               mir_view value)
+static mir_status queue_update(mir_device *device, const mir_device_handler *only,
+                               const mir_device_property *item)
 {
+    mir_view value = mir_bytes_as_view(&item->value);
     update_job *update = calloc(1, sizeof *update);
     if (update == NULL) return MIR_E_NO_MEMORY;
     *update = (update_job){.job = {.run = run_update, .size = value.size},
                            .device = device,
                            .only = only,
-                           .name = strdup(name)};
+                           .name = strdup(item->name),
+                           .time = item->time};
     mir_bytes_view(&update->value, value);
     mir_status status = MIR_E_NO_MEMORY;
     if (update->name != NULL && mir_bytes_ok(&update->value))
@@ -390,7 +407,7 @@ mir_status mir_device_deliver_to(mir_device *device, const mir_device_handler *h
 {
     const mir_device_property *known = mir_device_properties_get(&device->values, handler->name);
     if (!device->ready || known == NULL) return MIR_OK;
-    return queue_update(device, handler, handler->name, mir_bytes_as_view(&known->value));
+    return queue_update(device, handler, known);
 }
 
 void mir_device_deliver_stored(mir_device *device)
@@ -398,8 +415,7 @@ void mir_device_deliver_stored(mir_device *device)
     mir_status worst = MIR_OK;
     (void)pthread_mutex_lock(&device->lock);
     for (size_t i = 0; i < device->values.count; i++) {
-        const mir_device_property *item = &device->values.items[i];
-        mir_status status = queue_update(device, NULL, item->name, mir_bytes_as_view(&item->value));
+        mir_status status = queue_update(device, NULL, &device->values.items[i]);
         if (status != MIR_OK && status != MIR_E_CLOSED) worst = status;
     }
     device->ready = true;
@@ -422,7 +438,7 @@ static mir_status store(mir_device *device, const char *name, const char *time, 
     /* In the lock, so that handlers see values in the order of acceptance. Before the launch is
      * through nobody is called twice: the value is delivered with the others. */
     if (status == MIR_OK && deliver && device->ready)
-        status = queue_update(device, NULL, name, value);
+        status = queue_update(device, NULL, mir_device_properties_get(&device->values, name));
     (void)pthread_mutex_unlock(&device->lock);
     if (status == MIR_OK)
         atomic_fetch_add_explicit(&device->stats.properties, 1, memory_order_relaxed);

@@ -436,6 +436,38 @@ def test_reported_properties_go_out_under_their_name(probe):
     assert device.kind("Level").FromString(report.data).level == 5
 
 
+def test_a_report_carries_the_time_of_the_value_that_the_device_goes_by(probe):
+    device = probe(launched=True)
+    reports = f"device.{device.id}.cfg.v1alpha.proto"
+
+    def time_of(count):
+        device.command("Report", level=count)
+        report = device.hub.wait(reports, count)[-1]
+        assert device.kind("Level").FromString(report.data).level == count
+        return report.headers.get("mir-time")
+
+    assert time_of(1) is None  # nothing is desired
+    device.push("Level", "0001-01-01T00:00:00Z", level=1)
+    device.command("RegisterLate")
+    device.wait_calls(1, "level")
+    assert time_of(2) is None  # that is no time
+    device.push("Level", "2025-01-01T00:00:00.000000001Z", level=2)
+    device.wait_calls(2, "level")
+    assert time_of(3) == "2025-01-01T00:00:00.000000001Z"
+    device.push("Level", "2024-01-01T00:00:00Z", level=3)  # not accepted
+    device.push("Level", "2025-01-02T00:00:00Z", level=4)
+    device.wait_calls(3, "level")
+    assert time_of(4) == "2025-01-02T00:00:00Z"
+
+
+def test_a_value_that_no_handler_saw_is_none_that_the_device_goes_by(probe):
+    device = probe(launched=True)
+    device.push("Level", "2025-01-01T00:00:00Z", level=2)
+    device.settled()
+    device.command("Report", level=1)
+    assert device.hub.wait(f"device.{device.id}.cfg.v1alpha.proto")[0].headers == {"mir-msg": "probe.v1.Level"}
+
+
 # ---- Start ----
 
 
