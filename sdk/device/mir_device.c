@@ -504,6 +504,7 @@ static mir_status on_property(mir_device *device, const char *name, const mir_de
     if (device->handler_count == MIR_DEVICE_HANDLERS_MAX) status = MIR_E_FULL;
     if (status == MIR_OK) status = mir_device_deliver_to(device, handler);
     if (status == MIR_OK) {
+        handler->since = device->update_count;
         mir_device_handler **end = &device->property_handlers;
         while (*end != NULL) end = &(*end)->next;
         *end = handler;

@@ -256,8 +256,8 @@ static bool next_record(mir_view bytes, uint64_t seed, mir_view *payload)
 /* A text of `size` bytes at the front, without zero bytes. */
 static bool take_text(mir_view *rest, size_t size, char *text)
 {
-    if (size > rest->size || memchr(rest->data, '\0', size) != NULL) return false;
-    memcpy(text, rest->data, size);
+    if (size > rest->size || (size > 0 && memchr(rest->data, '\0', size) != NULL)) return false;
+    if (size > 0) memcpy(text, rest->data, size);
     text[size] = '\0';
     *rest = mir_view_from(*rest, size);
     return true;

@@ -319,6 +319,7 @@ typedef struct update_job {
     char *name;
     mir_bytes value;
     mir_device_time time;
+    uint64_t number;
 } update_job;
 
 static void call_property(mir_device *device, const mir_device_handler *handler, mir_view value)
@@ -349,13 +350,15 @@ static void goes_by(mir_device *device, const update_job *update)
     (void)pthread_mutex_unlock(&device->lock);
 }
 
-/* The next handler of a property behind `after`, or the first. */
+/* The next handler of the update behind `after`, or the first. One that was registered while the
+ * update waited has been given the value by itself. */
 static const mir_device_handler *next_handler(mir_device *device, const mir_device_handler *after,
-                                              const char *name)
+                                              const update_job *update)
 {
     (void)pthread_mutex_lock(&device->lock);
     const mir_device_handler *at = after == NULL ? device->property_handlers : after->next;
-    while (at != NULL && strcmp(at->name, name) != 0) at = at->next;
+    while (at != NULL && (strcmp(at->name, update->name) != 0 || at->since >= update->number))
+        at = at->next;
     (void)pthread_mutex_unlock(&device->lock);
     return at;
 }
@@ -371,7 +374,7 @@ static void run_update(mir_device_job *job, bool cancelled)
     } else if (!cancelled) {
         bool called = false;
         const mir_device_handler *at = NULL;
-        while ((at = next_handler(device, at, update->name)) != NULL) {
+        while ((at = next_handler(device, at, update)) != NULL) {
             if (!called) goes_by(device, update);
             called = true;
             call_property(device, at, value);
@@ -384,6 +387,7 @@ static void run_update(mir_device_job *job, bool cancelled)
     free(update);
 }
 
+/* With `lock` held. */
 static mir_status queue_update(mir_device *device, const mir_device_handler *only,
                                const mir_device_property *item)
 {
@@ -394,7 +398,8 @@ static mir_status queue_update(mir_device *device, const mir_device_handler *onl
                            .device = device,
                            .only = only,
                            .name = strdup(item->name),
-                           .time = item->time};
+                           .time = item->time,
+                           .number = ++device->update_count};
     mir_bytes_view(&update->value, value);
     mir_status status = MIR_E_NO_MEMORY;
     if (update->name != NULL && mir_bytes_ok(&update->value))

@@ -40,6 +40,7 @@ typedef struct mir_device_handler {
         mir_device_property_raw_handler property_raw;
     } call;
     void *context;
+    uint64_t since; /* of a property: the updates queued before it was registered */
 } mir_device_handler;
 
 struct mir_device {
@@ -93,6 +94,7 @@ struct mir_device {
     uint64_t request; /* number of the open desired-properties request; 0: none */
     uint64_t request_count;
     mir_device_properties values;
+    uint64_t update_count; /* queued */
     mir_device_handler *command_handlers;
     mir_device_handler *property_handlers; /* in order; only `next` of the last changes */
     size_t handler_count;

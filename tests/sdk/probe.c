@@ -25,6 +25,13 @@ static void called(const char *who, const char *what)
     if (write(calls, line, (size_t)size) != size) _exit(9);
 }
 
+static void stay(void)
+{
+    (void)pthread_mutex_lock(&lock);
+    while (!released) (void)pthread_cond_wait(&changed, &lock);
+    (void)pthread_mutex_unlock(&lock);
+}
+
 static mir_status on_echo(mir_device *device, const ProtobufCMessage *command,
                           mir_device_reply *reply, void *context, mir_error *error)
 {
@@ -91,9 +98,7 @@ static mir_status on_stay(mir_device *device, const ProtobufCMessage *command,
     (void)context;
     (void)error;
     called("stay", ((const Probe__V1__Stay *)command)->text);
-    (void)pthread_mutex_lock(&lock);
-    while (!released) (void)pthread_cond_wait(&changed, &lock);
-    (void)pthread_mutex_unlock(&lock);
+    stay();
     return mir_device_reply_message(reply, command);
 }
 
@@ -115,7 +120,9 @@ static mir_status on_release(mir_device *device, const ProtobufCMessage *command
 static void on_mode(mir_device *device, const ProtobufCMessage *value, void *context)
 {
     (void)device;
-    called(context, ((const Probe__V1__Mode *)value)->text);
+    const char *text = ((const Probe__V1__Mode *)value)->text;
+    called(context, text);
+    if (strcmp(text, "stay") == 0) stay();
 }
 
 static void on_level(mir_device *device, const ProtobufCMessage *value, void *context)

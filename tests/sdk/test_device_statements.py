@@ -345,7 +345,8 @@ def test_all_handlers_of_a_property_are_called(probe):
 
 
 def test_handlers_are_called_once_at_launch_with_the_stored_value(probe, api):
-    device = probe(desired(api, Mode=("2025-01-01T00:00:00Z", text("stored"))), launched=True)
+    device = probe(desired(api, Mode=("2025-01-01T00:00:00Z", text("stored"))))
+    device.wait_calls(2)
     assert device.settled() == ["first stored", "second stored"]
 
 
@@ -376,6 +377,18 @@ def test_a_handler_registered_after_launch_is_called_once_with_the_stored_value(
     assert device.wait_calls(1, "late") == ["late stored"]
     lines = device.settled()
     assert sorted(lines) == ["first stored", "late stored", "second stored"]  # and Level's has no value
+
+
+def test_a_handler_registered_while_values_wait_sees_each_once(probe):
+    device = probe()
+    device.hub.wait(device.request_subject)
+    device.push("Mode", "2025-01-01T00:00:00Z", text="stay")
+    device.wait_calls(1, "first")
+    device.push("Level", "2025-01-01T00:00:00Z", level=7)
+    device.reachable()  # so both have been accepted, and the second waits for its turn
+    device.command("RegisterLate")
+    device.command("Release")
+    assert device.settled() == ["first stay", "second stay", "late stay", "level 7"]
 
 
 def test_after_a_reconnection_handlers_are_called_with_stored_values(own_hub, probe, api):
