@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -256,13 +257,29 @@ mir_status mir_device_create(const mir_device_options *options, mir_device **out
     return MIR_OK;
 }
 
+/* What nats.c sets up once for a process: here, since even a message that finds no connection needs
+ * it, and the agent may not have come so far. Its threads have every signal blocked. */
+static mir_status open_nats(mir_error *error)
+{
+    sigset_t all, before;
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    natsStatus failed = nats_Open(-1);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (failed == NATS_OK) return MIR_OK;
+    return mir_error_set(error, failed == NATS_NO_MEMORY ? MIR_E_NO_MEMORY : MIR_E_IO,
+                         "start nats.c: %s", natsStatus_GetText(failed));
+}
+
 mir_status mir_device_launch(mir_device *device, mir_error *error)
 {
     (void)pthread_mutex_lock(&device->lock);
     bool before = device->launched || device->stopping;
     (void)pthread_mutex_unlock(&device->lock);
     if (before) return mir_error_set(error, MIR_E_EXISTS, "the device was launched before");
-    mir_status status = mir_device_pool_start(&device->updates, 1);
+    mir_status status = open_nats(error);
+    if (status != MIR_OK) return status;
+    status = mir_device_pool_start(&device->updates, 1);
     if (status == MIR_OK) {
         status = mir_device_pool_start(&device->commands, device->command_threads);
         if (status == MIR_OK) {
