@@ -167,44 +167,62 @@ static void write_json(const mir_cmd_note *note, mir_bytes *json)
     mir_bytes_u8(json, '}');
 }
 
-static bool describe(const mir_cmd_note *note, mir_bytes *json, char *text, size_t text_size,
-                     mir_device_event *event)
+/* What an event is made of, and what its parts are in. */
+typedef struct telling {
+    mir_bytes json;
+    char text[512];
+    mir_event_cause cause;
+    mir_device_event event;
+} telling;
+
+static mir_view view_of(const char *text)
+{
+    return text == NULL ? (mir_view){0} : mir_view_cstr(text);
+}
+
+/* False: there is no event for it. */
+static bool describe(mir_hub *hub, const mir_cmd_note *note, telling *t)
 {
     const wording *w = wording_of(note);
     if (w == NULL) return false;
-    write_json(note, json);
+    const mir_command_record *record = note->record;
+    write_json(note, &t->json);
     bool failed = w->type[0] == 'w';
-    (void)snprintf(text, text_size, failed && note->error != NULL ? "%s: %s" : "%s", w->text,
-                   note->error);
-    *event = (mir_device_event){.device_id = note->record->device_id,
-                                .name = note->record->device_name,
-                                .name_space = note->record->namespace_,
-                                .route = w->route,
-                                .type = w->type,
-                                .reason = w->reason,
-                                .text = text,
-                                .json = mir_bytes_as_view(json),
-                                .cause = note->cause,
-                                .actor = "server",
-                                .failed = failed,
-                                .error = failed ? note->error : NULL};
+    (void)snprintf(t->text, sizeof t->text, failed && note->error != NULL ? "%s: %s" : "%s",
+                   w->text, note->error);
+    /* What becomes of it later is still the doing of whoever queued it. */
+    t->cause = note->cause != NULL ? *note->cause
+                                   : (mir_event_cause){.actor = view_of(record->actor),
+                                                       .address = view_of(record->address),
+                                                       .request_id = view_of(record->request_id),
+                                                       .instance = mir_hub_instance(hub)};
+    t->event = (mir_device_event){.device_id = record->device_id,
+                                  .name = record->device_name,
+                                  .name_space = record->namespace_,
+                                  .route = w->route,
+                                  .type = w->type,
+                                  .reason = w->reason,
+                                  .text = t->text,
+                                  .json = mir_bytes_as_view(&t->json),
+                                  .cause = &t->cause,
+                                  .actor = "server",
+                                  .failed = failed,
+                                  .error = failed ? note->error : NULL};
     return true;
 }
 
 mir_status mir_cmd_queue_event(mir_hub *hub, const mir_cmd_note *note, mir_arena *arena,
                                mir_event_item **event)
 {
-    (void)hub;
     *event = NULL;
-    mir_bytes json = {0};
-    char text[512];
-    mir_device_event of;
-    if (!describe(note, &json, text, sizeof text, &of)) return MIR_OK;
+    telling t = {0};
+    if (!describe(hub, note, &t)) return MIR_OK;
     mir_error error = {{0}};
     mir_event_item *item = mir_arena_alloc(arena, sizeof *item);
     mir_status status = MIR_E_NO_MEMORY;
-    if (item != NULL && mir_bytes_ok(&json)) status = mir_events_make(&of, arena, item, &error);
-    mir_bytes_free(&json);
+    if (item != NULL && mir_bytes_ok(&t.json))
+        status = mir_events_make(&t.event, arena, item, &error);
+    mir_bytes_free(&t.json);
     if (status == MIR_OK) *event = item;
     return status;
 }
@@ -212,13 +230,11 @@ mir_status mir_cmd_queue_event(mir_hub *hub, const mir_cmd_note *note, mir_arena
 void mir_cmd_queue_tell(mir_hub *hub, const mir_cmd_note *note, const mir_event_item *event,
                         mir_letters *letters)
 {
-    mir_bytes json = {0};
-    char text[512];
-    mir_device_event of;
-    if (event == NULL || !describe(note, &json, text, sizeof text, &of)) return;
-    of.sequence = event->sequence;
-    if (mir_bytes_ok(&json)) mir_events_add(hub, &of, letters, NULL);
-    mir_bytes_free(&json);
+    telling t = {0};
+    if (event == NULL || !describe(hub, note, &t)) return;
+    t.event.sequence = event->sequence;
+    if (mir_bytes_ok(&t.json)) mir_events_add(hub, &t.event, letters, NULL);
+    mir_bytes_free(&t.json);
 }
 
 /* --- one step ------------------------------------------------------------------------------- */

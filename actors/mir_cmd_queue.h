@@ -51,7 +51,7 @@ typedef struct mir_cmd_note {
     const char *error;         /* null: none */
     const char *response_name; /* null: no answer */
     mir_view response;
-    const mir_event_cause *cause; /* null: the server's own */
+    const mir_event_cause *cause; /* null: whoever queued it */
 } mir_cmd_note;
 
 /* The event to be stored with it; null for SENT. */

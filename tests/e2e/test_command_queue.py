@@ -101,6 +101,8 @@ def test_a_command_for_an_absent_device_is_delivered_once_when_it_returns(field)
     assert (command.id, command.name, command.state) == (entry.command_id, "valve.v1.Open", QUEUED)
     assert command.payload_json == '{"percent":7}' and command.device.device_id == field.id
     assert command.actor == "anonymous" and command.expires_at.seconds
+    events = field.bus.ask("evt.list", target={"device_ids": [field.id], "reasons": ["CommandQueued"]}).events
+    assert [event.spec.audit.actor for event in events] == ["anonymous"]
     device = field.come()
     field.await_states(DONE)
     assert field.ran == [7]
@@ -110,6 +112,9 @@ def test_a_command_for_an_absent_device_is_delivered_once_when_it_returns(field)
     assert [step.state for step in command.steps] == [QUEUED, SENT, DONE]
     assert all(step.at.seconds for step in command.steps)
     assert command.response_name == "valve.v1.Position" and command.response_json == "{}"
+    # What it came to is still the doing of whoever queued it.
+    (event,) = field.bus.ask("evt.list", target={"device_ids": [field.id], "reasons": ["DeviceCommand"]}).events
+    assert (event.spec.audit.actor, event.spec.audit.address) == ("anonymous", "127.0.0.1")
     device.heartbeat(field.id)
     field.bus.settle()
     assert field.ran == [7]
