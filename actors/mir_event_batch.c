@@ -6,15 +6,16 @@
 #include "mir_clock.h"
 #include "mir_log.h"
 
-/* What goes to the store at once. */
-enum { PART_EVENTS = 4096 };
+/* What goes to the store at once, and for how many there is room at first: most batches are those of
+ * one command. */
+enum { PART_EVENTS = 4096, PART_EVENTS_FIRST = 4 };
 
 typedef struct part {
     struct part *next;
     mir_state_request request;
     mir_event_batch *batch;
-    size_t count;
-    mir_event_item items[PART_EVENTS];
+    size_t count, room;
+    mir_event_item items[];
 } part;
 
 struct mir_event_batch {
@@ -51,10 +52,12 @@ mir_status mir_event_batch_add(mir_event_batch *batch, const mir_event_input *in
                                mir_error *error)
 {
     if (batch == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
-    if (batch->last == NULL || batch->last->count == PART_EVENTS) {
-        part *fresh = calloc(1, sizeof *fresh);
+    if (batch->last == NULL || batch->last->count == batch->last->room) {
+        size_t room = batch->last == NULL ? PART_EVENTS_FIRST : PART_EVENTS;
+        part *fresh = calloc(1, sizeof *fresh + room * sizeof fresh->items[0]);
         if (fresh == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
         fresh->batch = batch;
+        fresh->room = room;
         if (batch->last == NULL)
             batch->first = fresh;
         else
@@ -110,6 +113,7 @@ void mir_event_batch_submit(mir_hub *hub, mir_event_batch *batch, void (*done)(v
         at->request.events.count = at->count;
         at->request.done = stored;
         at->request.ctx = at;
+        at->request.may_wait = done == NULL;
         atomic_fetch_add_explicit(&batch->left, 1, memory_order_relaxed);
         if (mir_state_submit(hub->state, &at->request) != MIR_OK) {
             mir_event_batch_lost(hub, at->count, "the store is busy");

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* mir_event_batch: events on their way into the store that are no changes of devices.
  *
- * Why        Commands, events of modules and refused logins are stored with the next group commit;
- *            whoever caused them does not wait for that.
+ * Why        Commands, events of modules and refused logins are stored with one of the next group
+ *            commits; whoever caused them does not wait for that.
  * Ownership  From submit on a batch owns itself, until its `done` has run. Inputs are copied by add.
  * Affinity   One thread at a time; `done` runs on the thread of the store's writer, and must be short.
  * Bounds     MIR_EVENT_BATCH_BYTES_MAX in one batch: what is added beyond it is lost.
@@ -21,7 +21,8 @@ typedef struct mir_event_batch mir_event_batch;
 mir_event_batch *mir_event_batch_new(mir_hub *hub);
 MIR_MUST_CHECK mir_status mir_event_batch_add(mir_event_batch *batch, const mir_event_input *input,
                                               mir_error *error);
-/* `done` may be null. It runs before this returns when there is nothing to store. */
+/* `done` may be null: then nobody waits, and the store gathers them with what comes within
+ * MIR_STATE_GATHER_MS. It runs before this returns when there is nothing to store. */
 void mir_event_batch_submit(mir_hub *hub, mir_event_batch *batch, void (*done)(void *context),
                             void *context);
 /* Counts events that were not stored. */

@@ -176,6 +176,21 @@ static mir_mpsc_node *run_group(mir_state *state, mir_mpsc_node *list)
     return list;
 }
 
+/* What the writer has said of itself to those who submit. */
+typedef enum writer_sleep {
+    AWAKE,
+    SLEEPING,
+    GATHERING, /* what may wait need not wake it */
+} writer_sleep;
+
+/* Whether nobody waits for any of these. */
+static bool may_wait(mir_mpsc_node *list)
+{
+    for (; list != NULL; list = list->next)
+        if (!request_of(list)->may_wait) return false;
+    return true;
+}
+
 static void sync_if_due(mir_state *state, bool now)
 {
     if (state->dirty_since_ns == 0) return;
@@ -186,30 +201,61 @@ static void sync_if_due(mir_state *state, bool now)
     if (rc != 0) mir_log_error("state store cannot be synced: %s", mdb_strerror(rc));
 }
 
-static void sleep_until_woken(mir_state *state)
+static bool is_closing(mir_state *state)
 {
-    int timeout_ms = -1;
-    if (state->dirty_since_ns != 0) timeout_ms = MIR_STATE_SYNC_INTERVAL_MS;
-    atomic_store_explicit(&state->sleeping, true, memory_order_seq_cst);
-    /* Pairs with the push and the load of `sleeping` in submit: one of the two sees the other. */
-    if (mir_mpsc_is_empty(&state->queue) &&
-        !atomic_load_explicit(&state->closing, memory_order_seq_cst)) {
+    return atomic_load_explicit(&state->closing, memory_order_seq_cst);
+}
+
+/* Waits until somebody wakes the writer; `more` is what the last look into the queue has found. */
+static mir_mpsc_node *sleep_until_woken(mir_state *state, writer_sleep how, int timeout_ms)
+{
+    atomic_store_explicit(&state->sleep, how, memory_order_seq_cst);
+    /* Pairs with the push and the load of `sleep` in submit: one of the two sees the other. */
+    mir_mpsc_node *more = mir_mpsc_is_empty(&state->queue) ? NULL : mir_mpsc_take(&state->queue);
+    if ((more == NULL || (how == GATHERING && may_wait(more))) && !is_closing(state)) {
         struct pollfd poll_fd = {.fd = state->wake_fd, .events = POLLIN};
         (void)poll(&poll_fd, 1, timeout_ms);
     }
-    if (!atomic_exchange_explicit(&state->sleeping, false, memory_order_seq_cst)) {
+    if (atomic_exchange_explicit(&state->sleep, AWAKE, memory_order_seq_cst) == AWAKE) {
         uint64_t wakes;
         (void)!read(state->wake_fd, &wakes, sizeof wakes);
     }
+    return more;
 }
 
-static void wake(mir_state *state)
+static void wake(mir_state *state, bool for_what_may_wait)
 {
     /* Who takes the flag down owes the write; the writer reads it away when it finds it down. */
-    if (!atomic_load_explicit(&state->sleeping, memory_order_seq_cst)) return;
-    if (!atomic_exchange_explicit(&state->sleeping, false, memory_order_seq_cst)) return;
+    unsigned sleep = atomic_load_explicit(&state->sleep, memory_order_seq_cst);
+    if (sleep == AWAKE || (sleep == GATHERING && for_what_may_wait)) return;
+    if (atomic_exchange_explicit(&state->sleep, AWAKE, memory_order_seq_cst) == AWAKE) return;
     uint64_t one = 1;
     (void)!write(state->wake_fd, &one, sizeof one);
+}
+
+static mir_mpsc_node *append(mir_mpsc_node *list, mir_mpsc_node *more)
+{
+    if (list == NULL) return more;
+    mir_mpsc_node *last = list;
+    while (last->next != NULL) last = last->next;
+    last->next = more;
+    return list;
+}
+
+/* A commit costs a sync, however little is in it: what nobody waits for waits for company. */
+static mir_mpsc_node *gather(mir_state *state, mir_mpsc_node *list)
+{
+    int64_t until_ns = mir_clock_mono_ns() + MIR_STATE_GATHER_MS * MIR_NS_PER_MS;
+    while (may_wait(list) && !is_closing(state)) {
+        int64_t left_ns = until_ns - mir_clock_mono_ns();
+        if (left_ns <= 0 || atomic_load_explicit(&state->in_flight, memory_order_relaxed) >=
+                                MIR_STATE_GATHER_REQUESTS)
+            break;
+        int timeout_ms = (int)((left_ns + MIR_NS_PER_MS - 1) / MIR_NS_PER_MS);
+        list = append(list, sleep_until_woken(state, GATHERING, timeout_ms));
+        list = append(list, mir_mpsc_take(&state->queue));
+    }
+    return list;
 }
 
 static void *writer_main(void *opaque)
@@ -218,10 +264,13 @@ static void *writer_main(void *opaque)
     (void)pthread_setname_np(pthread_self(), "mir-state");
     for (;;) {
         /* Read before the queue is taken, so that nothing pushed before closing is left. */
-        bool closing = atomic_load_explicit(&state->closing, memory_order_seq_cst);
+        bool closing = is_closing(state);
         mir_mpsc_node *list = mir_mpsc_take(&state->queue);
         if (list == NULL && closing) break;
-        if (list == NULL) sleep_until_woken(state);
+        if (list == NULL)
+            list = sleep_until_woken(state, SLEEPING,
+                                     state->dirty_since_ns != 0 ? MIR_STATE_SYNC_INTERVAL_MS : -1);
+        if (list != NULL) list = gather(state, list);
         while (list != NULL) {
             list = run_group(state, list);
             sync_if_due(state, false);
@@ -288,7 +337,7 @@ void mir_state_close(mir_state *state)
     if (state == NULL) return;
     mir_event_keeper_stop(state->events);
     atomic_store_explicit(&state->closing, true, memory_order_seq_cst);
-    wake(state);
+    wake(state, false);
     (void)pthread_join(state->writer, NULL);
     mir_event_keeper_free(state->events);
     for (size_t i = 0; i < MIR_STATE_READERS_KEPT; i++) {
@@ -306,14 +355,16 @@ mir_status mir_state_submit(mir_state *state, mir_state_request *request)
 {
     MIR_ASSERT(request->done != NULL);
     if (atomic_load_explicit(&state->closing, memory_order_relaxed)) return MIR_E_CLOSED;
-    if (atomic_fetch_add_explicit(&state->in_flight, 1, memory_order_relaxed) >=
-        state->requests_max) {
+    uint32_t before = atomic_fetch_add_explicit(&state->in_flight, 1, memory_order_relaxed);
+    if (before >= state->requests_max) {
         atomic_fetch_sub_explicit(&state->in_flight, 1, memory_order_relaxed);
         return MIR_E_FULL;
     }
     if (request->arena.bytes_max == 0) request->arena.bytes_max = MIR_STATE_REQUEST_BYTES_MAX;
+    /* From here on it is not the submitter's, and may be gone. */
+    bool may_wait_now = request->may_wait && before + 1 < MIR_STATE_GATHER_REQUESTS;
     (void)mir_mpsc_push(&state->queue, &request->node);
-    wake(state);
+    wake(state, may_wait_now);
     return MIR_OK;
 }
 

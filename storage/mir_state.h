@@ -47,6 +47,8 @@ enum {
     MIR_STATE_EVENTS_MAX = 16384, /* of one request */
     MIR_STATE_REQUEST_BYTES_MAX = 512 * 1024 * 1024,
     MIR_STATE_SYNC_INTERVAL_MS = 100,
+    MIR_STATE_GATHER_MS = 10, /* what may wait waits no longer for company */
+    MIR_STATE_GATHER_REQUESTS = 256,
 };
 
 typedef struct mir_state mir_state;
@@ -183,6 +185,9 @@ struct mir_state_request {
     /* Who causes the changes, for their events. Null: nobody is named, see mir_event_cause. */
     const mir_event_cause *cause;
     bool without_events; /* changes are not recorded as events */
+    /* Nobody waits for it: it is committed with what comes within MIR_STATE_GATHER_MS, or with the
+     * next one that does not wait, whichever is first. The order stays that of submission. */
+    bool may_wait;
     void (*done)(mir_state_request *request, void *ctx);
     void *ctx;
 

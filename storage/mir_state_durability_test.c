@@ -41,8 +41,8 @@ static void note(mir_state_request *request, void *ctx)
     (void)sem_post(&item->batch->finished);
 }
 
-static void submit_create(fixture *f, batch_item *item, batch *b, size_t index, const char *device,
-                          void (*done)(mir_state_request *, void *))
+static void prepare_create(fixture *f, batch_item *item, batch *b, size_t index, const char *device,
+                           void (*done)(mir_state_request *, void *))
 {
     *item = (batch_item){.batch = b, .index = index};
     mir_api__v1__create_device_request__init(&item->create);
@@ -51,6 +51,12 @@ static void submit_create(fixture *f, batch_item *item, batch *b, size_t index, 
     item->request.create = &item->create;
     item->request.done = done;
     item->request.ctx = done == hold ? (void *)b : item;
+}
+
+static void submit_create(fixture *f, batch_item *item, batch *b, size_t index, const char *device,
+                          void (*done)(mir_state_request *, void *))
+{
+    prepare_create(f, item, b, index, device, done);
     assert_int_equal(mir_state_submit(f->state, &item->request), MIR_OK);
 }
 
@@ -91,6 +97,47 @@ static void a_refusal_in_a_group_harms_nobody(void **state)
     assert_string_equal(list(f, NULL), "a,b,d,first");
     mir_arena_free(&first.request.arena);
     for (size_t i = 0; i < 5; i++) mir_arena_free(&items[i].request.arena);
+    fixture_free(f);
+}
+
+static void what_may_wait_is_done_in_order_and_not_forgotten(void **state)
+{
+    (void)state;
+    static const char *const devices[] = {
+        "{\"spec\":{\"deviceId\":\"a\"}}", "{\"spec\":{\"deviceId\":\"b\"}}",
+        "{\"spec\":{\"deviceId\":\"c\"}}", "{\"spec\":{\"deviceId\":\"d\"}}",
+        "{\"spec\":{\"deviceId\":\"e\"}}", "{\"spec\":{\"deviceId\":\"f\"}}",
+    };
+    fixture *f = fixture_new(MIR_STATE_SYNC_OFF, 16 << 20);
+    batch b = {.count = 0};
+    batch_item items[6];
+    (void)sem_init(&b.finished, 0, 0);
+    for (size_t i = 0; i < 6; i++) prepare_create(f, &items[i], &b, i, devices[i], note);
+    /* One alone is done when nothing else comes. */
+    items[0].request.may_wait = true;
+    assert_int_equal(mir_state_submit(f->state, &items[0].request), MIR_OK);
+    while (sem_wait(&b.finished) != 0) continue;
+    /* What does not wait takes those before it along. */
+    for (size_t i = 1; i < 4; i++) {
+        items[i].request.may_wait = i != 3;
+        assert_int_equal(mir_state_submit(f->state, &items[i].request), MIR_OK);
+    }
+    for (size_t i = 1; i < 4; i++)
+        while (sem_wait(&b.finished) != 0) continue;
+    /* Nor does closing wait, or forget. */
+    for (size_t i = 4; i < 6; i++) {
+        items[i].request.may_wait = true;
+        assert_int_equal(mir_state_submit(f->state, &items[i].request), MIR_OK);
+    }
+    mir_state_close(f->state);
+    assert_int_equal(b.count, 6);
+    for (size_t i = 0; i < 6; i++) {
+        assert_int_equal(b.order[i], i);
+        assert_int_equal(items[i].request.status, MIR_OK);
+        mir_arena_free(&items[i].request.arena);
+    }
+    fixture_open(f, MIR_STATE_SYNC_OFF, 16 << 20);
+    assert_string_equal(list(f, NULL), "a,b,c,d,e,f");
     fixture_free(f);
 }
 
@@ -516,6 +563,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_refusal_in_a_group_harms_nobody),
+        cmocka_unit_test(what_may_wait_is_done_in_order_and_not_forgotten),
         cmocka_unit_test(requests_in_flight_are_bounded),
         cmocka_unit_test(a_full_map_is_said_and_survived),
         cmocka_unit_test(a_failed_write_is_said_and_survived),

@@ -39,7 +39,8 @@ struct mir_state {
 
     mir_mpsc queue;
     atomic_uint in_flight;
-    atomic_bool sleeping; /* announced before the last look into the queue */
+    atomic_uint
+        sleep; /* how deep the writer sleeps: announced before the last look into the queue */
     atomic_bool closing;
     int wake_fd;
     pthread_t writer;
