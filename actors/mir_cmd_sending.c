@@ -22,6 +22,7 @@ enum {
     HEADER_BYTES_MAX = MIR_CHAIN_BLOCK_BYTES_MAX + MIR_CMD_NAME_BYTES_MAX + 64,
     KNOWN_NAMES_BYTES_MAX = 1024,
     PARTIAL_BYTES_MAX = 256 * 1024,
+    QUICK_BYTES_MAX = 4096, /* of an answer that is handled where it arrives */
 };
 
 #define ERROR_NAME "mir.device.v1.Error"
@@ -109,18 +110,31 @@ typedef struct batch {
 static _Atomic uint32_t targets_in_flight;
 
 static void work(mir_request *request);
+static void run(sending *all, size_t handled);
 
-static void push(sending *all, mir_mpsc_node *node)
+/* `here`: it is quickly done, on the shard that calls. */
+static void push(sending *all, mir_mpsc_node *node, bool here)
 {
     size_t before = atomic_fetch_add_explicit(&all->pending, 1, memory_order_acq_rel);
     (void)mir_mpsc_push(&all->inbox, node);
     /* Whoever handles it may end the whole from here on, unless it waits for this one's run. */
-    if (before == 0) mir_request_continue(all->request, work, false);
+    if (before != 0) return;
+    if (here)
+        run(all, 0);
+    else
+        mir_request_continue(all->request, work, false);
 }
 
 static void come_back(target *t)
 {
-    push(t->all, &t->inbox);
+    push(t->all, &t->inbox, false);
+}
+
+/* Whether the whole is one device and one message there and back. It takes the shortest way: from the
+ * shard of the request, which also makes the answer of the device's answer. */
+static bool is_alone(const sending *all)
+{
+    return all->count == 1 && !all->input->queue;
 }
 
 static mir_view text_view(const char *text)
@@ -420,7 +434,9 @@ static void answered(mir_ask *ask, mir_status status, const mir_message *answer)
     if (status == MIR_OK)
         keep_answer(t, mir_nats_header(answer->header, MIR_VIEW_LITERAL("mir-msg")),
                     answer->payload);
-    come_back(t);
+    bool is_quick = status == MIR_OK && is_alone(t->all) &&
+                    answer->header.size + answer->payload.size <= QUICK_BYTES_MAX;
+    push(t->all, &t->inbox, is_quick);
 }
 
 static void send_on_shard(mir_shard *shard, mir_post *post)
@@ -472,7 +488,7 @@ static void adds_done(mir_state_request *request, void *context)
 {
     (void)request;
     sending *all = context;
-    push(all, &all->stored);
+    push(all, &all->stored, false);
 }
 
 static mir_status prepare_add(sending *all, target *t, mir_command_add *add, int64_t expires_ns)
@@ -575,7 +591,8 @@ static void send_ready(sending *all)
     for (size_t i = 0; i < all->count; i++) {
         target *t = &all->targets[i];
         if (t->state != READY) continue;
-        unsigned shard = mir_hub_shard_of(hub, mir_view_cstr(t->record->device_id));
+        unsigned shard = is_alone(all) ? all->request->shard->id
+                                       : mir_hub_shard_of(hub, mir_view_cstr(t->record->device_id));
         if (batches[shard] == NULL) {
             batches[shard] = mir_arena_alloc(&all->request->arena, sizeof *batches[shard]);
             if (batches[shard] == NULL) {

@@ -4,9 +4,11 @@
  * Why        Devices are checked, sent to and waited for independently: the slowest delays only the
  *            end of the whole answer. With `stream` the others' results are out before that.
  * Ownership  A sending is in its request's arena and finishes it. While a device is asked, its target
- *            belongs to the device's shard; it comes back through the sending's inbox.
+ *            belongs to the shard that asks; it comes back through the sending's inbox.
  * Affinity   An actor of its own: whatever comes back is handled by one worker at a time. Questions
- *            and answers are on the shards of the devices.
+ *            and answers are on the shards of the devices. A command to one device is asked on the
+ *            shard of its request, and a small answer is handled there at once: nothing of that waits
+ *            or reads the store.
  * Units      Time-outs in seconds, as in the request; 0 means 10.
  * Bounds     MIR_CMD_TARGETS_MAX devices at a time in all requests together, MIR_CMD_TIMEOUT_S_MAX,
  *            MIR_CMD_SENT_PER_TURN of one request in a turn of a shard.
