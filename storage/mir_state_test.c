@@ -425,8 +425,7 @@ static void update_with_desired_properties_is_refused(void **state)
     assert_int_equal(run(f), MIR_OK); /* an empty one changes nothing */
     assert_int_equal(mir_struct_parse(mir_view_cstr("{\"a\":{}}"), &f->arena, &props.desired, NULL),
                      0);
-    assert_refused(f, run(f),
-                   "error updating device: desired properties that nobody has checked");
+    assert_refused(f, run(f), "error updating device: desired properties that nobody has checked");
 }
 
 static void uniqueness(void **state)
