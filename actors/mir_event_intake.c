@@ -4,13 +4,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "mir_clock.h"
 #include "mir_event_batch.h"
+#include "mir_event_store.h"
 #include "mir_log.h"
 #include "mir_nats.h"
 #include "mir_origin.h"
 #include "mir_pb.h"
 
-enum { TEXTS = 5 };
+enum { TEXTS = 5, PAUSE_MS = 5 };
+
+/* If the index does not catch up within that, it is the index that is in trouble. */
+static const int64_t pause_ns_max = MIR_NS_PER_S;
 
 /* One message, its texts behind it. */
 typedef struct entry {
@@ -26,12 +31,15 @@ typedef struct reading {
 } reading;
 
 struct mir_event_intake {
-    mir_bytes entries; /* that wait */
+    mir_shard *shard;
+    mir_timer timer;         /* of a pause, for the index */
+    int64_t paused_since_ns; /* 0: there is none */
+    mir_bytes entries;       /* that wait */
     size_t count;
     bool reading; /* a worker has some, or the store */
 };
 
-static void begin(mir_shard *shard, mir_event_intake *intake);
+static void proceed(mir_shard *shard, mir_event_intake *intake);
 
 static void committed(mir_shard *shard, mir_post *post)
 {
@@ -41,7 +49,7 @@ static void committed(mir_shard *shard, mir_post *post)
     mir_bytes_free(&r->entries);
     free(r);
     intake->reading = false;
-    if (intake->count != 0) begin(shard, intake);
+    proceed(shard, intake);
     mir_hub_end(hub);
 }
 
@@ -116,12 +124,38 @@ static void begin(mir_shard *shard, mir_event_intake *intake)
     mir_workers_submit(hub->requests, &r->job);
 }
 
+static void on_pause_over(mir_timer *timer, void *context)
+{
+    (void)context;
+    mir_event_intake *intake = MIR_CONTAINER(timer, mir_event_intake, timer);
+    proceed(intake->shard, intake);
+}
+
+/* Begins with what there is, unless something is under way or the index is too far behind. */
+static void proceed(mir_shard *shard, mir_event_intake *intake)
+{
+    if (intake->reading || intake->count == 0 || mir_timer_is_set(&intake->timer)) return;
+    int64_t now_ns = shard->loop->now_ns;
+    if (intake->paused_since_ns == 0) intake->paused_since_ns = now_ns;
+    if (!shard->stopping && now_ns - intake->paused_since_ns < pause_ns_max &&
+        mir_event_lags(mir_actors_of(shard)->hub->state)) {
+        mir_timer_set(&shard->loop->timers, &intake->timer, now_ns + PAUSE_MS * MIR_NS_PER_MS);
+        return;
+    }
+    intake->paused_since_ns = 0;
+    begin(shard, intake);
+}
+
 void mir_event_intake_take(mir_shard *shard, const mir_message *message)
 {
     if (message->publisher == 0) return;
     mir_actors *actors = mir_actors_of(shard);
     if (actors->intake == NULL) actors->intake = calloc(1, sizeof *actors->intake);
     mir_event_intake *intake = actors->intake;
+    if (intake != NULL && intake->shard == NULL) {
+        intake->shard = shard;
+        intake->timer.fire = on_pause_over;
+    }
     mir_origin origin = mir_origin_of(shard, message);
     const mir_view texts[TEXTS] = {message->subject, message->header, message->payload, origin.user,
                                    origin.address};
@@ -146,12 +180,16 @@ void mir_event_intake_take(mir_shard *shard, const mir_message *message)
         return;
     }
     intake->count++;
-    if (!intake->reading) begin(shard, intake);
+    proceed(shard, intake);
 }
 
 void mir_event_intake_fini(mir_actors *actors)
 {
     if (actors->intake == NULL) return;
+    if (actors->intake->count != 0)
+        mir_event_batch_lost(actors->hub, actors->intake->count, "the server is stopping");
+    if (actors->intake->shard != NULL)
+        mir_timer_cancel(&actors->intake->shard->loop->timers, &actors->intake->timer);
     mir_bytes_free(&actors->intake->entries);
     free(actors->intake);
     actors->intake = NULL;

@@ -3,11 +3,12 @@
  *
  * Why        Whatever is published on event.<id>.<module>.<version>.<function> is kept, by whomever.
  *            What comes while a batch is being committed is the next batch: the faster they come, the
- *            fewer commits they cost.
+ *            fewer commits they cost. While the index of events is far behind, the next batch waits for
+ *            it: so the lag is bounded by what comes within a moment.
  * Ownership  Messages are copied. What a worker reads belongs to it until it is committed.
  * Affinity   take: the shard's thread.
  * Bounds     MIR_EVENT_INTAKE_BYTES and MIR_EVENT_INTAKE_EVENTS wait on a shard; what comes beyond is
- *            counted as lost.
+ *            counted as lost. A pause for the index: a second.
  * Errors     What is no CreateEventRequest is counted as a problem of its subject's id. */
 #ifndef MIR_EVENT_INTAKE_H
 #define MIR_EVENT_INTAKE_H

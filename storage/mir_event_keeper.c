@@ -37,6 +37,7 @@ struct mir_event_keeper {
     int wake_fd, urgent_fd;
     atomic_bool stopping;
     _Atomic uint64_t indexed; /* blocks, as far as it is known */
+    _Atomic uint64_t complete;
     /* One of them at a time: the thread, its helper, or a test. Held for one block. */
     pthread_mutex_t busy;
     uint64_t *terms; /* kind, hash and place of each, MIR_EVENT_BLOCK * MIR_EVENT_TERMS */
@@ -448,9 +449,17 @@ static void wake_fd(int fd)
 
 void mir_event_keeper_wake(mir_event_keeper *keeper, uint64_t complete)
 {
+    atomic_store_explicit(&keeper->complete, complete, memory_order_relaxed);
     wake_fd(keeper->wake_fd);
     uint64_t indexed = atomic_load_explicit(&keeper->indexed, memory_order_relaxed);
     if (complete > indexed + MIR_EVENT_LAG_BLOCKS) wake_fd(keeper->urgent_fd);
+}
+
+bool mir_event_lags(mir_state *state)
+{
+    uint64_t complete = atomic_load_explicit(&state->events->complete, memory_order_relaxed);
+    uint64_t indexed = atomic_load_explicit(&state->events->indexed, memory_order_relaxed);
+    return complete > indexed + MIR_EVENT_LAG_BLOCKS_MAX;
 }
 
 static void stop_thread(mir_event_keeper *keeper, pthread_t thread, int fd)

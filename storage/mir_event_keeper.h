@@ -22,6 +22,8 @@ enum {
     /* Complete blocks that wait for their index before a thread of ordinary priority makes it: what
      * is behind the index costs a query some 60 ns for each event. */
     MIR_EVENT_LAG_BLOCKS = 8,
+    /* So many, and whoever brings events that can wait should: see mir_event_lags. */
+    MIR_EVENT_LAG_BLOCKS_MAX = 16,
 };
 
 typedef struct mir_event_keeper mir_event_keeper;

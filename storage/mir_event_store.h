@@ -122,6 +122,10 @@ MIR_MUST_CHECK mir_status mir_event_retention_get(mir_state *state, mir_event_re
 /* Called now and then; false ends the verification with MIR_E_CANCELLED. */
 typedef bool (*mir_event_progress)(void *ctx, uint64_t done, uint64_t total);
 
+/* Whether the index is so far behind that who can wait with further events should. Cheap; from any
+ * thread. */
+bool mir_event_lags(mir_state *state);
+
 /* Computes the whole chain anew and compares; `head` is 32 bytes or empty. A chain that is broken is
  * an answer (MIR_OK, intact false), as is a head that is not in it. */
 MIR_MUST_CHECK mir_status mir_event_verify(mir_state *state, mir_view head,
