@@ -346,15 +346,15 @@ static mir_status lists(mir_bench_conn *conn, const filling *all, mir_bench_repo
     unsigned long long count = all->event_count;
     mir_bench_row *row =
         mir_bench_report_add(report, "ms", by_name.median_ms, NAN, MIR_BENCH_BAR_VALUE_MAX, 5,
-                             "newest %d events of a device of %llu", LIST_EVENTS, count);
+                             "%d of a device in %llu events", LIST_EVENTS, count);
     (void)snprintf(row->note, sizeof row->note,
-                   "by name; by id %.2f ms; median of %d, the slowest took %.1f ms",
+                   "the newest, by name; by id %.2f ms; median of %d, the slowest took %.1f ms",
                    by_id.median_ms, LIST_ROUNDS,
                    by_name.max_ms > by_id.max_ms ? by_name.max_ms : by_id.max_ms);
     row = mir_bench_report_add(report, "ms", by_reason.median_ms, NAN, MIR_BENCH_BAR_VALUE_MAX, 20,
-                               "%d events by reason and day of %llu", LIST_EVENTS, count);
+                               "%d by reason in %llu events", LIST_EVENTS, count);
     (void)snprintf(row->note, sizeof row->note,
-                   "the day: in which a tenth of them came; median of %d, the slowest took %.1f ms",
+                   "and day, in which a tenth of them came; median of %d, the slowest took %.1f ms",
                    LIST_ROUNDS, by_reason.max_ms);
     return MIR_OK;
 }

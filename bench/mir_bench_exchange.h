@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* mir_bench_exchange: one that asks and many that answer, over TCP, measured at the one that asks.
+/* mir_bench_exchange: one that asks and one that answers, over TCP, measured at the one that asks.
  *
  * Why        A plain request through the peer and a command through ours are compared, so both go
  *            through the same loop, and differ only in what is said.
@@ -24,7 +24,7 @@ typedef struct mir_bench_exchange {
     const char *subject;
     mir_view request;
     mir_view expected; /* what has to come back, byte for byte */
-    /* Every so manieth subject, by the number behind its first '-', is never answered; 0: none. */
+    /* One in so many subjects, by the number behind its first '-', is never answered; 0: none. */
     unsigned silent_every;
 } mir_bench_exchange;
 
