@@ -88,6 +88,15 @@ typedef struct mir_problem {
 
 typedef struct mir_event_intake mir_event_intake;
 
+/* What mir_notices counts. */
+typedef struct mir_notices {
+    mir_map by_key;
+    struct mir_notice_entry *first, *last;
+    mir_timer timer;
+    uint32_t under_way;
+    uint64_t dropped;
+} mir_notices;
+
 typedef struct mir_actors {
     mir_hub *hub;
     mir_shard *shard;
@@ -97,8 +106,11 @@ typedef struct mir_actors {
     mir_timer queue_watch; /* on one shard: for commands that expire */
     bool queue_watching;   /* a look at them is under way */
     mir_map plans;
-    uint32_t loading;          /* activations under way */
-    uint32_t absent;           /* twins of devices that the store does not know */
+    uint32_t loading;  /* activations under way */
+    uint32_t absent;   /* twins of devices that the store does not know */
+    uint32_t disabled; /* twins of devices that are disabled */
+    uint32_t visits;   /* questions for twins of other shards under way */
+    mir_notices notices;
     size_t reading_bytes;      /* of schemas of devices that workers read */
     mir_cfg_intake properties; /* of devices: what they ask for and what they report */
     mir_event_intake *intake;  /* null before the first event */

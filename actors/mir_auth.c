@@ -23,6 +23,7 @@ struct mir_permissions {
     rule_list publish_allow, publish_deny, subscribe_allow, subscribe_deny;
     bool responses;
     int64_t responses_max, responses_expires_ns;
+    mir_view device; /* see mir_permissions_device */
 };
 
 typedef struct user {
@@ -82,6 +83,44 @@ static mir_status read_rules(mir_arena *arena, const mir_config_strings *from, b
     return MIR_OK;
 }
 
+static mir_view token_at(mir_view subject, unsigned index)
+{
+    const uint8_t *at = subject.data, *end = at + subject.size;
+    for (;; index--) {
+        const uint8_t *dot = at == end ? NULL : memchr(at, '.', (size_t)(end - at));
+        if (index == 0) return mir_view_of(at, (size_t)((dot == NULL ? end : dot) - at));
+        if (dot == NULL) return (mir_view){0};
+        at = dot + 1;
+    }
+}
+
+/* False when an entry names something else than inboxes and this one id. */
+static bool names_one(const rule_list *list, bool publish, mir_view *id)
+{
+    if (!list->given) return false;
+    for (size_t i = 0; i < list->count; i++) {
+        mir_view subject = list->rules[i].subject, first = token_at(subject, 0);
+        if (mir_view_eq_cstr(first, "_INBOX")) continue;
+        if (publish && !mir_view_eq_cstr(first, "device") && !mir_view_eq_cstr(first, "event"))
+            return false;
+        mir_view named = publish ? token_at(subject, 1) : first;
+        if (named.size == 0 || mir_view_eq_cstr(named, "*") || mir_view_eq_cstr(named, ">"))
+            return false;
+        if (id->size != 0 && !mir_view_eq(named, *id)) return false;
+        *id = named;
+    }
+    return true;
+}
+
+static mir_view device_of(const mir_permissions *p)
+{
+    mir_view id = {0};
+    bool only_answers = !p->publish_allow.given && p->responses;
+    bool is_one = (only_answers || names_one(&p->publish_allow, true, &id)) &&
+                  names_one(&p->subscribe_allow, false, &id);
+    return is_one ? id : (mir_view){0};
+}
+
 static mir_status read_permissions(mir_arena *arena, const mir_config_permissions *from,
                                    const char *who, mir_permissions **permissions, mir_error *error)
 {
@@ -100,6 +139,7 @@ static mir_status read_permissions(mir_arena *arena, const mir_config_permission
     p->responses = from->allow_responses;
     p->responses_max = from->responses_max;
     p->responses_expires_ns = from->responses_expires_ns;
+    if (status == MIR_OK) p->device = device_of(p);
     if (status == MIR_OK) *permissions = p;
     return status;
 }
@@ -274,6 +314,11 @@ static bool any_matches(const rule_list *list, mir_view subject)
     for (size_t i = 0; i < list->count; i++)
         if (mir_nats_match(list->rules[i].subject, subject)) return true;
     return false;
+}
+
+mir_view mir_permissions_device(const mir_permissions *permissions)
+{
+    return permissions == NULL ? (mir_view){0} : permissions->device;
 }
 
 bool mir_permissions_publish(const mir_permissions *p, mir_view subject)

@@ -40,6 +40,8 @@ bool mir_auth_is_slow(const mir_auth *auth, const mir_credentials *credentials);
 /* True when they are right. */
 bool mir_auth_check(const mir_auth *auth, const mir_credentials *credentials, mir_login *login);
 
+/* The one id below which they allow anything, beside inboxes; empty when there is none. */
+mir_view mir_permissions_device(const mir_permissions *permissions);
 bool mir_permissions_publish(const mir_permissions *permissions, mir_view subject);
 bool mir_permissions_subscribe(const mir_permissions *permissions, mir_view pattern,
                                mir_view queue);

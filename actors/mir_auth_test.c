@@ -222,6 +222,35 @@ static void responses_alone_mean_no_other_publish(void **state)
     assert_false(mir_permissions_publish(p, text("b")));
 }
 
+static void permissions_that_name_one_device_are_that_devices(void **state)
+{
+    (void)state;
+    assert_int_equal(mir_permissions_device(NULL).size, 0);
+    const struct {
+        const char *publish, *subscribe, *device;
+    } cases[] = {
+        {"device.a.>", "a.>|_INBOX.>", "a"},
+        {"device.a.core.>|device.a.tlm.>|event.a.>|_INBOX.>", "a.v1alpha.command", "a"},
+        {"device.a.>", "", "a"},
+        {"", "a.>", "a"},
+        {"device.a.>|device.b.>", "a.>", ""},
+        {"device.a.>", "b.>", ""},
+        {"device.*.>", "a.>", ""},
+        {"device.>", "a.>", ""},
+        {"client.a.>", "a.>", ""},
+        {"device.a.>", "*.>", ""},
+        {"device.a.>", ">", ""},
+        {"device", "a.>", ""},
+        {"_INBOX.>", "_INBOX.>", ""},
+        {NULL, "a.>", ""},
+        {"device.a.>", NULL, ""},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const mir_permissions *p = with(cases[i].publish, NULL, cases[i].subscribe, NULL);
+        assert_true(mir_view_eq_cstr(mir_permissions_device(p), cases[i].device));
+    }
+}
+
 static void an_entry_that_is_no_subject_is_refused_by_name(void **state)
 {
     (void)state;
@@ -383,6 +412,7 @@ int main(void)
         CASE(deny_wins_where_it_covers_and_its_queue_matches),
         CASE(what_overlaps_a_deny_entry_is_filtered_message_by_message),
         CASE(responses_alone_mean_no_other_publish),
+        CASE(permissions_that_name_one_device_are_that_devices),
         CASE(an_entry_that_is_no_subject_is_refused_by_name),
         CASE(a_token_must_be_the_token),
         CASE(users_pass_with_their_own_password_alone),

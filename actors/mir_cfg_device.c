@@ -236,6 +236,10 @@ static void read_device(batch *b, message *m)
         fail(b, m, "", status == MIR_E_NOT_FOUND ? mir_twin_unknown : error.text);
         return;
     }
+    if (m->record->has_disabled && m->record->disabled) {
+        fail(b, m, "", mir_twin_disabled);
+        return;
+    }
     mir_known_schema known = {0};
     mir_view hash = {NULL, 0};
     if (m->record->has_schema_hash)
@@ -446,7 +450,10 @@ static void device_known(mir_shard *shard, mir_twin_waiter *waiter, const char *
     } else {
         char text[MIR_ERROR_TEXT_BYTES_MAX + 64];
         (void)snprintf(text, sizeof text, "%s%s",
-                       error == mir_twin_unknown ? "" : "cannot reconcile device schema: ", error);
+                       error == mir_twin_unknown || error == mir_twin_disabled
+                           ? ""
+                           : "cannot reconcile device schema: ",
+                       error);
         if (!mir_reply_is_inbox(m->reply)) m->refusal = strdup(text);
         if (m->refusal != NULL) {
             enqueue(shard, m); /* a worker sees whether it may be answered there */

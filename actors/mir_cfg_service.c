@@ -416,7 +416,9 @@ static void stored(mir_request *request)
             fail_target(request, t, failed, error);
             continue;
         }
-        mir_cfg_publish(request, t->plan, t->record->device_id, of->merged_ns);
+        /* A disabled device asks for it when it has been enabled. */
+        if (!of->record->has_disabled || !of->record->disabled)
+            mir_cfg_publish(request, t->plan, t->record->device_id, of->merged_ns);
         show_stored(request, t, of);
     }
     if (request->letters.failed) {

@@ -256,6 +256,7 @@ void mir_cfg_update_publish(mir_request *request)
     for (size_t i = 0; i < state->with_count; i++) {
         const mir_state_property *of = &state->with[i];
         if (!of->changed || of->record == NULL) continue;
+        if (of->record->has_disabled && of->record->disabled) continue;
         mir_cfg_publish(request, c->plans[i], of->record->device_id, of->merged_ns);
     }
 }

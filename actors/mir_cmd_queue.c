@@ -347,6 +347,8 @@ static void read_run(mir_job *job)
     } else if (mir_command_time_ns(q->record->expires) <= mir_clock_wall_ns()) {
         note_state(q, MIR_COMMAND_EXPIRED, NULL);
         write_step(q, MIR_COMMAND_QUEUED);
+    } else if (device->has_disabled && device->disabled) {
+        go_home(q, NEXT_SETTLE);
     } else {
         go_home(q, NEXT_SEND);
     }
@@ -371,6 +373,7 @@ static void write_sent(mir_job *job)
 
 static bool is_there(queue *q)
 {
+    if (mir_twin_is_disabled(q->shard, mir_view_of(q->id, q->id_size))) return false;
     char subject[MIR_DEVICE_ID_BYTES_MAX + 32];
     int size = snprintf(subject, sizeof subject, "%s.v1alpha.command", q->id);
     mir_view view = mir_view_of(subject, (size_t)size);

@@ -109,6 +109,8 @@ typedef struct batch {
 
 static _Atomic uint32_t targets_in_flight;
 
+static const char device_is_disabled[] = "the device is disabled";
+
 static void work(mir_request *request);
 static void run(sending *all, size_t handled);
 
@@ -336,6 +338,13 @@ static void ask(target *t)
     mir_shard_post(hub->shards[mir_hub_shard_of(hub, id)], &t->post);
 }
 
+/* A queued command waits until the device is enabled; a template is nothing that is sent. */
+static bool is_cut_off(const target *t)
+{
+    const MirApi__V1__SendCommandRequest *input = t->all->input;
+    return t->record->has_disabled && t->record->disabled && !input->queue && !input->show_template;
+}
+
 static void check(target *t, mir_schema_group *group)
 {
     sending *all = t->all;
@@ -399,7 +408,12 @@ static void check_asked(target *t)
     }
     if (record != NULL) {
         t->record = record;
-        check_stored(t);
+        if (is_cut_off(t)) {
+            all->unchecked--;
+            fail_target(t, "", device_is_disabled);
+        } else {
+            check_stored(t);
+        }
     } else {
         all->unchecked--;
         fail_target(t,
@@ -450,6 +464,8 @@ static void send_on_shard(mir_shard *shard, mir_post *post)
         t->ask.done = answered;
         if (shard->stopping) {
             answered(&t->ask, MIR_E_CANCELLED, NULL);
+        } else if (mir_twin_is_disabled(shard, mir_view_cstr(t->record->device_id))) {
+            answered(&t->ask, MIR_E_PERMISSION, NULL);
         } else {
             char subject[MIR_DEVICE_ID_BYTES_MAX + 32];
             int size =
@@ -702,6 +718,7 @@ static void take_answer(target *t)
         break;
     case MIR_E_TIMEOUT: fail_target(t, asking, "nats: timeout"); break;
     case MIR_E_CANCELLED: fail_target(t, prefix, "the server is stopping"); break;
+    case MIR_E_PERMISSION: fail_target(t, "", device_is_disabled); break;
     default: fail_target(t, prefix, "the server is out of memory"); break;
     }
     free(t->answer);
@@ -988,7 +1005,10 @@ static void set_targets(sending *all, MirStore__V1__DeviceRecord **records)
         t->record = records[i];
         mir_api__v1__send_command_response__command_response__init(&t->entry);
         t->entry.device_id = t->record->device_id;
-        if (all->raw != NULL) {
+        if (is_cut_off(t)) {
+            all->unchecked--;
+            fail_target(t, "", device_is_disabled);
+        } else if (all->raw != NULL) {
             set_status(t, MIR_API__V1__COMMAND_RESPONSE_STATUS__COMMAND_RESPONSE_STATUS_PENDING);
             t->plan = all->raw;
             t->state = READY;

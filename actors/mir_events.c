@@ -50,7 +50,8 @@ static void draft_of(const mir_device_event *event, draft *d)
     d->meta.namespace_ = (char *)(uintptr_t)event->name_space;
     mir_api__v1__object__init(&d->object);
     d->object.api_version = (char *)(uintptr_t) "mir/v1alpha";
-    d->object.kind = (char *)(uintptr_t) "device";
+    d->object.kind =
+        (char *)(uintptr_t)(event->object_kind == NULL ? "device" : event->object_kind);
     d->object.meta = &d->meta;
     mir_api__v1__event_audit__init(&d->audit);
     d->audit.actor = cause->actor.size != 0 ? text_of(cause->actor, d->actor, sizeof d->actor)
@@ -134,8 +135,8 @@ void mir_events_of_changes(mir_hub *hub, const mir_state_request *state, mir_vie
         MirStore__V1__DeviceRecord *record = change->after != NULL ? change->after : change->before;
         json.size = 0;
         mir_error error;
-        if (mir_state_change_is_of_property(change->kind)) {
-            if (mir_state_change_json(change->kind, record, &json) != MIR_OK) json.failed = true;
+        if (mir_state_change_has_json(change->kind)) {
+            if (mir_state_change_json(change, &json) != MIR_OK) json.failed = true;
         } else if (!write_device(hub, record, arena, &json, &error)) {
             mir_log_error("event %s of device %s: %s", kind->reason, record->device_id, error.text);
             letters->failed = true;
@@ -172,15 +173,18 @@ typedef struct notice {
     mir_post post;
     mir_hub *hub;
     size_t count, used;
-    char *ids; /* one behind the other, terminated */
+    char *ids; /* one behind the other: whether it is disabled, the id, a zero byte */
 } notice;
+
+enum { IS_DISABLED = 'd', IS_NOT = '-' };
 
 static void notice_run(mir_shard *shard, mir_post *post)
 {
     notice *n = MIR_CONTAINER(post, notice, post);
     const char *id = n->ids;
     for (size_t i = 0; i < n->count && !shard->stopping; i++) {
-        mir_twin_changed(shard, mir_view_cstr(id));
+        bool is_disabled = *id++ == IS_DISABLED;
+        mir_twin_changed(shard, mir_view_cstr(id), is_disabled);
         id += strlen(id) + 1;
     }
     mir_hub_end(n->hub);
@@ -188,9 +192,10 @@ static void notice_run(mir_shard *shard, mir_post *post)
     free(n);
 }
 
-static void collect(notice *n, const char *id)
+static void collect(notice *n, const char *id, bool is_disabled)
 {
     size_t size = strlen(id) + 1;
+    n->ids[n->used++] = is_disabled ? IS_DISABLED : IS_NOT;
     memcpy(n->ids + n->used, id, size);
     n->used += size;
     n->count++;
@@ -206,15 +211,16 @@ void mir_events_notify_twins(mir_hub *hub, const mir_state_change *changes, size
             MirStore__V1__DeviceRecord *records[2] = {changes[i].before, changes[i].after};
             for (int r = 0; r < 2; r++) {
                 if (records[r] == NULL) continue;
-                if (r == 1 && records[0] != NULL &&
+                if (r == 0 && records[1] != NULL &&
                     strcmp(records[0]->device_id, records[1]->device_id) == 0)
                     continue;
                 const char *id = records[r]->device_id;
                 unsigned shard = mir_hub_shard_of(hub, mir_view_cstr(id));
                 if (pass == 0)
-                    bytes[shard] += strlen(id) + 1;
+                    bytes[shard] += strlen(id) + 2;
                 else if (notices[shard] != NULL)
-                    collect(notices[shard], id);
+                    collect(notices[shard], id,
+                            r == 1 && records[r]->has_disabled && records[r]->disabled);
             }
         }
         for (unsigned s = 0; pass == 0 && s < hub->shard_count; s++) {

@@ -16,6 +16,7 @@
 typedef struct mir_device_event {
     const char *device_id;
     const char *name, *name_space; /* of the device */
+    const char *object_kind;       /* of what it is about; null: a device */
     const char *route;             /* behind the id: "cmd.v1alpha.devicecommand" */
     const char *type, *reason, *text;
     mir_view json;

@@ -15,11 +15,13 @@
 #include "mir_cmd_queue.h"
 #include "mir_cmd_service.h"
 #include "mir_core_service.h"
+#include "mir_cutoff.h"
 #include "mir_event_intake.h"
 #include "mir_evt_service.h"
 #include "mir_hash.h"
 #include "mir_log.h"
 #include "mir_nats.h"
+#include "mir_notices.h"
 #include "mir_request.h"
 #include "mir_status_service.h"
 #include "mir_timestamp.h"
@@ -271,10 +273,23 @@ static void commit(mir_shard *shard)
         actors->telemetry_refused += refused;
 }
 
+static void refused(mir_shard *shard, const mir_refusal *refusal)
+{
+    mir_notice notice = {.reason = refusal->is_login ? MIR_NOTICE_AUTHENTICATION_FAILED
+                                                     : MIR_NOTICE_CONNECTION_REFUSED,
+                         .text = refusal->text,
+                         .user = refusal->user,
+                         .address = refusal->address,
+                         .count = 1};
+    mir_notices_tell(shard, &notice);
+}
+
 const mir_endpoints mir_hub_endpoints = {
     .classify = classify,
     .deliver = deliver,
     .commit = commit,
+    .subscribed = mir_cutoff_visit,
+    .refused = refused,
 };
 
 /* --- life ----------------------------------------------------------------------------------- */
@@ -381,6 +396,7 @@ void mir_hub_shard_fini(mir_hub *hub, mir_shard *shard)
     mir_map_free(&actors->plans);
     mir_row_fini(&actors->row);
     mir_event_intake_fini(actors);
+    mir_notices_fini(actors);
     mir_cmd_queue_fini(actors);
     (void)pthread_mutex_destroy(&actors->problems_lock);
     free(actors);

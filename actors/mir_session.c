@@ -288,6 +288,16 @@ static void finish_closing(mir_session *session)
     }
 }
 
+static void tell_refused(mir_shard *shard, bool is_login, const char *text, mir_view user,
+                         const char *address)
+{
+    if (shard->endpoints->refused == NULL) return;
+    shard->endpoints->refused(shard, &(mir_refusal){.is_login = is_login,
+                                                    .text = mir_view_cstr(text),
+                                                    .user = user,
+                                                    .address = mir_view_cstr(address)});
+}
+
 static void on_closed(mir_session *session)
 {
     mir_shard *shard = session->shard;
@@ -445,6 +455,10 @@ static void accept_socket(mir_shard *shard, int fd, bool local, bool placed)
             (credentials.uid != geteuid() && credentials.uid != 0)) {
             mir_log_warn("admin socket: refused a process of user %u", (unsigned)credentials.uid);
             shard->stats.refused_connections++;
+            char text[64];
+            (void)snprintf(text, sizeof text, "a process of user %u at the admin socket",
+                           (unsigned)credentials.uid);
+            tell_refused(shard, false, text, (mir_view){0}, "admin socket");
             (void)close(fd);
             return;
         }
@@ -489,6 +503,8 @@ static void accept_socket(mir_shard *shard, int fd, bool local, bool placed)
     send_info(session, false);
     if (!local && connections > (uint64_t)shard->config->limits.max_connections) {
         shard->stats.refused_connections++;
+        tell_refused(shard, false, "more connections than limits.max_connections allows",
+                     (mir_view){0}, session->address);
         mir_session_fail(session, "maximum connections exceeded", "Maximum Connections Exceeded");
         return;
     }
@@ -535,6 +551,28 @@ static void on_timer(mir_timer *timer, void *context)
 static mir_view sub_pattern(const mir_subscription *sub)
 {
     return (mir_view){sub->strings, sub->pattern_size};
+}
+
+/* The first token of a pattern of several, when it is a word. */
+static mir_view first_word(mir_view pattern)
+{
+    const uint8_t *dot = memchr(pattern.data, '.', pattern.size);
+    size_t size = dot == NULL ? 0 : (size_t)(dot - pattern.data);
+    if (size == 1 && (pattern.data[0] == '*' || pattern.data[0] == '>')) size = 0;
+    return mir_view_of(pattern.data, size);
+}
+
+bool mir_session_is_of(const mir_session *session, mir_view device_id)
+{
+    if (mir_view_eq(mir_permissions_device(session->permissions), device_id)) return true;
+    bool any = false;
+    for (const mir_subscription *sub = session->subscriptions; sub != NULL; sub = sub->next) {
+        mir_view word = first_word(sub_pattern(sub));
+        if (mir_view_eq_cstr(word, "_INBOX")) continue;
+        if (!mir_view_eq(word, device_id)) return false;
+        any = true;
+    }
+    return any;
 }
 
 static mir_view sub_queue(const mir_subscription *sub)
@@ -662,6 +700,10 @@ static void handle_sub(mir_session *session, const mir_nats_op *op)
     session->subscription_count++;
     shard->stats.subscriptions++;
     out_ok(session);
+    mir_view word = first_word(op->subject);
+    if (shard->endpoints->subscribed != NULL && word.size != 0 &&
+        !mir_view_eq_cstr(word, "_INBOX") && mir_session_is_of(session, word))
+        shard->endpoints->subscribed(shard, word);
 }
 
 static void handle_unsub(mir_session *session, const mir_nats_op *op)
@@ -967,7 +1009,8 @@ static void forget_login(mir_session *session)
     session->responses = NULL;
 }
 
-static void login_done(mir_session *session, bool accepted, const mir_login *login)
+/* `tried`: by which name. */
+static void login_done(mir_session *session, bool accepted, const mir_login *login, mir_view tried)
 {
     mir_shard *shard = session->shard;
     mir_loop *loop = shard->loop;
@@ -975,6 +1018,8 @@ static void login_done(mir_session *session, bool accepted, const mir_login *log
         shard->stats.auth_failures++;
         mir_log_info("login refused for a connection from %s",
                      session->address[0] == '\0' ? "the admin socket" : session->address);
+        tell_refused(shard, true, tried.size == 0 ? "no user was named" : "wrong user or password",
+                     tried, session->address);
         mir_session_fail(session, "Authorization Violation", "Authentication Failure");
         return;
     }
@@ -1010,16 +1055,16 @@ static void login_checked(mir_shard *shard, mir_post *post)
 {
     login_check *check = MIR_CONTAINER(post, login_check, post);
     mir_session *session = mir_session_find(shard, check->session);
-    json_decref(check->object);
     if (session != NULL && session->pause == MIR_PAUSE_CHECK) {
         session->pause = MIR_PAUSE_NONE;
-        login_done(session, check->accepted, &check->login);
+        login_done(session, check->accepted, &check->login, check->credentials.user);
         if (!session->closing && !session->is_waiting) {
             session->is_waiting = true;
             session->next_waiting = shard->waiting;
             shard->waiting = session;
         }
     }
+    json_decref(check->object);
     free(check);
 }
 
@@ -1067,7 +1112,7 @@ static void handle_connect(mir_session *session, mir_view text)
     session->name = options.name == NULL ? NULL : strdup(name);
     if (session->local) {
         json_decref(object);
-        login_done(session, true, &(mir_login){NULL, MIR_VIEW_LITERAL("admin")});
+        login_done(session, true, &(mir_login){NULL, MIR_VIEW_LITERAL("admin")}, (mir_view){0});
         return;
     }
     if (!options.obsolete && mir_auth_is_slow(gateway->auth, &options.credentials)) {
@@ -1088,8 +1133,8 @@ static void handle_connect(mir_session *session, mir_view text)
     mir_login login;
     bool accepted =
         !options.obsolete && mir_auth_check(gateway->auth, &options.credentials, &login);
+    login_done(session, accepted, &login, options.credentials.user);
     json_decref(object);
-    login_done(session, accepted, &login);
 }
 
 /* --- publishing ---------------------------------------------------------------------------- */

@@ -122,6 +122,9 @@ static inline mir_ref mir_session_ref(const mir_session *session)
     return mir_ref_make(session->shard->id, session->slot.generation, session->slot.index);
 }
 mir_session *mir_session_find(mir_shard *shard, mir_ref ref);
+/* Whether it serves this one device: its permissions name no other, or it subscribes below the id of
+ * this one alone (beside inboxes). */
+bool mir_session_is_of(const mir_session *session, mir_view device_id);
 
 /* Something that this session published goes to a neighbour with the next parcel: its next PONG
  * waits for that. True when it is a PONG that waits already. */

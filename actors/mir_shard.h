@@ -52,12 +52,22 @@ typedef enum mir_endpoint_kind {
     MIR_ENDPOINT_REPLY,   /* an answer to a request of the server's own, on the shard that asked */
 } mir_endpoint_kind;
 
+/* A connection or a login that was not accepted. */
+typedef struct mir_refusal {
+    bool is_login;
+    mir_view text, user, address;
+} mir_refusal;
+
 typedef struct mir_endpoints {
     /* Pure. Fills endpoint, function and key, and the shard to handle it. */
     mir_endpoint_kind (*classify)(const mir_shard *shard, mir_message *message, unsigned *owner);
     void (*deliver)(mir_shard *shard, const mir_message *message);
     /* Before acknowledgements leave: what was staged becomes visible and lasts. */
     void (*commit)(mir_shard *shard);
+    /* Both may be null. A connection that serves nothing else has subscribed below this first token
+     * of a subject; a connection was refused. */
+    void (*subscribed)(mir_shard *shard, mir_view token);
+    void (*refused)(mir_shard *shard, const mir_refusal *refusal);
 } mir_endpoints;
 
 /* What comes back through the mailbox begins with this. */

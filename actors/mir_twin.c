@@ -8,6 +8,7 @@
 #include "mir_assert.h"
 #include "mir_clock.h"
 #include "mir_cmd_queue.h"
+#include "mir_cutoff.h"
 #include "mir_device_rules.h"
 #include "mir_events.h"
 #include "mir_hash.h"
@@ -21,6 +22,7 @@ enum {
     PULL_AGAIN_S = 10,   /* after a schema came, for messages that it does not have */
     UNKNOWN_IDLE_S = 30, /* a device that nobody provisions is forgotten */
     REFRESH_S = 300,     /* heartbeats are written down at least this often */
+    CUT_AGAIN_MS = 10,
 };
 
 static const mir_view no_view = {NULL, 0};
@@ -118,8 +120,10 @@ static void set_state(mir_twin *twin, mir_twin_state state)
 {
     mir_actors *actors = mir_actors_of(twin->shard);
     if (twin->state == MIR_TWIN_ABSENT) actors->absent--;
+    if (twin->state == MIR_TWIN_DISABLED) actors->disabled--;
     twin->state = (uint8_t)state;
     if (state == MIR_TWIN_ABSENT) actors->absent++;
+    if (state == MIR_TWIN_DISABLED) actors->disabled++;
 }
 
 static void free_twin(mir_twin *twin)
@@ -128,7 +132,7 @@ static void free_twin(mir_twin *twin)
     set_state(twin, MIR_TWIN_COLD);
     mir_map_remove(&actors->twins, &twin->by_id);
     mir_timer_cancel(&twin->shard->loop->timers, &twin->timer);
-    mir_twin_telemetry_drop(twin, false, "");
+    mir_twin_telemetry_drop(twin, NULL, "");
     mir_twin_telemetry_forget(twin);
     mir_schema_unref(twin->schema.schema);
     mir_schema_unref(twin->hello.schema);
@@ -164,7 +168,7 @@ typedef struct loading {
     mir_shard *shard;
     mir_hub *hub;
     mir_status status;
-    bool online;
+    bool online, disabled;
     uint64_t number;
     int64_t last_beat_wall_ns;
     mir_known_schema schema;
@@ -173,6 +177,51 @@ typedef struct loading {
 } loading;
 
 static void end_await(mir_twin *twin);
+
+/* A heartbeat, hello or schema of a disabled device. */
+static void count_sign(mir_twin *twin)
+{
+    mir_actors_problem(mir_actors_of(twin->shard), mir_twin_id(twin), "disabled", 1, "%s",
+                       mir_twin_disabled);
+}
+
+/* Nothing of what was on its way is done any more. */
+static void cut_off(mir_twin *twin)
+{
+    if (twin->beat_waits) count_sign(twin);
+    twin->beat_waits = false;
+    mir_schema_unref(twin->hello.schema);
+    mir_schema_unref(twin->taken.schema);
+    twin->hello = twin->taken = (mir_known_schema){0};
+    mir_twin_telemetry_drop(twin, "disabled", mir_twin_disabled);
+    mir_twin_waiter *waiter = take_waiters(&twin->pull_waiters);
+    while (waiter != NULL) {
+        mir_twin_waiter *next = waiter->next;
+        waiter->done(twin->shard, waiter, mir_twin_disabled);
+        waiter = next;
+    }
+    tell_waiters(twin, mir_twin_disabled);
+    end_await(twin);
+    /* The order matters: what is closed already is not refused once more. */
+    mir_cutoff_device(twin->shard, mir_twin_id(twin), twin->visited);
+    mir_cutoff_publisher(twin->shard, mir_twin_id(twin), twin->speaker);
+    twin->visited = false;
+    twin->speaker = 0;
+}
+
+/* Closes a connection of a disabled device, unless it serves others too. */
+static void refuse_connection(mir_twin *twin, mir_ref publisher)
+{
+    if (mir_twin_now(twin) < twin->cut_after_ns) return;
+    twin->cut_after_ns = mir_twin_now(twin) + CUT_AGAIN_MS * MIR_NS_PER_MS;
+    mir_cutoff_publisher(twin->shard, mir_twin_id(twin), publisher);
+}
+
+static void refuse_sign(mir_twin *twin, const mir_message *message)
+{
+    count_sign(twin);
+    refuse_connection(twin, message->publisher);
+}
 
 static void loaded(mir_shard *shard, mir_post *post)
 {
@@ -187,10 +236,10 @@ static void loaded(mir_shard *shard, mir_post *post)
     }
     MIR_ASSERT(twin->state == MIR_TWIN_LOADING);
     if (op->status == MIR_OK) {
-        set_state(twin, MIR_TWIN_READY);
+        set_state(twin, op->disabled ? MIR_TWIN_DISABLED : MIR_TWIN_READY);
         twin->number = op->number;
-        twin->online = op->online;
-        twin->cell = mir_state_heartbeat_cell(op->hub->state, op->number);
+        twin->online = op->online && !op->disabled;
+        twin->cell = op->disabled ? NULL : mir_state_heartbeat_cell(op->hub->state, op->number);
         set_schema(twin, op->schema);
     } else {
         set_state(twin, MIR_TWIN_ABSENT);
@@ -204,6 +253,12 @@ static void loaded(mir_shard *shard, mir_post *post)
         load(twin);
         return;
     }
+    if (twin->state == MIR_TWIN_DISABLED) {
+        cut_off(twin);
+        return;
+    }
+    twin->visited = false;
+    twin->speaker = 0;
     if (twin->cell != NULL && twin->last_beat_wall_ns != 0)
         atomic_store_explicit(twin->cell, twin->last_beat_wall_ns, memory_order_relaxed);
     if (twin->beat_waits && !twin->hello_parses) {
@@ -225,7 +280,8 @@ static void loaded(mir_shard *shard, mir_post *post)
         pull(twin, NULL);
     if (twin->state == MIR_TWIN_ABSENT && mir_actors_of(shard)->absent > MIR_TWINS_ABSENT_MAX &&
         !is_busy(twin)) {
-        mir_twin_telemetry_drop(twin, true, "the device is not provisioned (it sent no heartbeat)");
+        mir_twin_telemetry_drop(twin, "telemetry refused",
+                                "the device is not provisioned (it sent no heartbeat)");
         free_twin(twin);
     }
 }
@@ -246,6 +302,7 @@ static void load_run(mir_job *job)
     if (op->status == MIR_OK) {
         op->number = record->number;
         op->online = record->online;
+        op->disabled = record->has_disabled && record->disabled;
         if (record->schema_hash.len == MIR_STATE_HASH_BYTES &&
             mir_schemas_get(op->hub->schemas,
                             mir_view_of(record->schema_hash.data, record->schema_hash.len),
@@ -279,12 +336,35 @@ static void load(mir_twin *twin)
     mir_workers_submit(op->hub->requests, &op->job);
 }
 
-void mir_twin_changed(mir_shard *shard, mir_view device_id)
+void mir_twin_changed(mir_shard *shard, mir_view device_id, bool is_disabled)
 {
     mir_twin *twin = find(shard, device_id);
+    if (twin != NULL) {
+        twin->changes++;
+        if (twin->state != MIR_TWIN_COLD) load(twin);
+    }
+    if (is_disabled && (twin == NULL || twin->state == MIR_TWIN_COLD))
+        mir_cutoff_device(shard, device_id, false);
+}
+
+void mir_twin_visit(mir_shard *shard, mir_view device_id)
+{
+    mir_twin *twin = find(shard, device_id);
+    bool is_cold = twin == NULL || twin->state == MIR_TWIN_COLD;
+    if (is_cold && mir_actors_of(shard)->loading >= MIR_TWIN_LOADING_SHARD) return;
+    if (twin == NULL) twin = find_or_make(shard, device_id);
     if (twin == NULL) return;
-    twin->changes++;
-    if (twin->state != MIR_TWIN_COLD) load(twin);
+    twin->last_active_ns = shard->loop->now_ns;
+    if (twin->state == MIR_TWIN_COLD) load(twin);
+    if (twin->state == MIR_TWIN_LOADING) twin->visited = true;
+    if (twin->state == MIR_TWIN_DISABLED) mir_cutoff_device(shard, device_id, true);
+}
+
+bool mir_twin_is_disabled(mir_shard *shard, mir_view device_id)
+{
+    if (mir_actors_of(shard)->disabled == 0) return false;
+    const mir_twin *twin = find(shard, device_id);
+    return twin != NULL && twin->state == MIR_TWIN_DISABLED;
 }
 
 bool mir_twin_is_online(mir_shard *shard, mir_view device_id)
@@ -383,11 +463,15 @@ static void written(mir_shard *shard, mir_post *post)
         if (ok) {
             twin->last_written_ns = shard->loop->now_ns;
             twin->number = op->beat.number;
+            /* It may have been disabled since. */
+            if (twin->state == MIR_TWIN_DISABLED) break;
             twin->online = true;
             if (twin->state != MIR_TWIN_LOADING) set_state(twin, MIR_TWIN_READY);
             twin->cell = mir_state_heartbeat_cell(op->hub->state, op->beat.number);
             if (twin->cell != NULL)
                 atomic_store_explicit(twin->cell, twin->last_beat_wall_ns, memory_order_relaxed);
+        } else if (op->beat.status == MIR_E_PERMISSION) {
+            if (twin->state != MIR_TWIN_DISABLED) load(twin); /* the twin did not know yet */
         } else {
             mir_actors_problem(mir_actors_of(shard), mir_twin_id(twin), "not provisioned", 1, "%s",
                                op->request.error != NULL
@@ -482,6 +566,12 @@ static void retry_soon(mir_twin *twin)
 
 static void write_beat(mir_twin *twin)
 {
+    if (twin->state == MIR_TWIN_DISABLED) {
+        twin->beat_waits = false;
+        mir_schema_unref(twin->hello.schema);
+        twin->hello = (mir_known_schema){0};
+        return;
+    }
     if (twin->writing) {
         twin->beat_waits = true;
         return;
@@ -569,6 +659,12 @@ static void schema_failed(mir_twin *twin, const char *text)
 /* Stores a schema that the device sent. */
 static void take_schema(mir_twin *twin, mir_known_schema schema)
 {
+    if (twin->state == MIR_TWIN_DISABLED) {
+        mir_schema_unref(schema.schema);
+        twin->pulling = false;
+        tell_waiters(twin, mir_twin_disabled);
+        return;
+    }
     if (twin->writing) {
         /* One write at a time: this one follows. */
         mir_schema_unref(twin->taken.schema);
@@ -697,6 +793,12 @@ static void answered(mir_ask *ask, mir_status status, const mir_message *answer)
 
 static void pull(mir_twin *twin, mir_twin_waiter *waiter)
 {
+    if (twin->state == MIR_TWIN_DISABLED) {
+        if (waiter == NULL) return;
+        waiter->next = NULL;
+        waiter->done(twin->shard, waiter, mir_twin_disabled);
+        return;
+    }
     if (waiter != NULL) {
         if (twin->state == MIR_TWIN_ABSENT) {
             waiter->next = NULL;
@@ -736,7 +838,7 @@ void mir_twin_pull(mir_shard *shard, mir_view device_id, mir_twin_waiter *waiter
         waiter->done(shard, waiter, "no device found to update");
         return;
     }
-    if (twin->state == MIR_TWIN_READY || twin->state == MIR_TWIN_ABSENT) {
+    if (twin->state != MIR_TWIN_COLD && twin->state != MIR_TWIN_LOADING) {
         pull(twin, waiter);
         return;
     }
@@ -747,6 +849,8 @@ void mir_twin_pull(mir_shard *shard, mir_view device_id, mir_twin_waiter *waiter
 /* --- who waits until the device is known ------------------------------------------------------ */
 
 const char mir_twin_unknown[] = "no device found with current targets criteria";
+const char mir_twin_disabled[] =
+    "the device is disabled: enable it with \"mir device update NAME/NAMESPACE --disabled false\"";
 
 /* Whether what is under way may yet register the device or bring its schema. */
 static bool is_settling(const mir_twin *twin)
@@ -763,6 +867,8 @@ static void end_await(mir_twin *twin)
         mir_twin_waiter *next = waiter->next;
         if (twin->state == MIR_TWIN_ABSENT)
             waiter->done(twin->shard, waiter, mir_twin_unknown);
+        else if (twin->state == MIR_TWIN_DISABLED)
+            waiter->done(twin->shard, waiter, mir_twin_disabled);
         else if (twin->schema.schema != NULL)
             waiter->done(twin->shard, waiter, NULL);
         else
@@ -785,6 +891,10 @@ void mir_twin_await(mir_shard *shard, const mir_message *message, mir_twin_waite
     }
     if (twin->state == MIR_TWIN_COLD && mir_actors_of(shard)->loading >= MIR_TWIN_LOADING_SHARD)
         mir_shard_tell_congested(shard, message->publisher);
+    if (twin->state == MIR_TWIN_DISABLED)
+        refuse_connection(twin, message->publisher);
+    else
+        twin->speaker = message->publisher;
     add_waiter(&twin->await, waiter);
     if (twin->state == MIR_TWIN_COLD)
         load(twin);
@@ -810,6 +920,7 @@ static void heartbeat(mir_twin *twin, const mir_message *message)
     if (hello) twin->hello_parses = true;
     if (twin->state == MIR_TWIN_COLD || twin->state == MIR_TWIN_LOADING) {
         twin->beat_waits = true;
+        twin->speaker = message->publisher;
         if (twin->state == MIR_TWIN_COLD) load(twin);
         return;
     }
@@ -845,7 +956,7 @@ static void on_timer(mir_timer *timer, void *context)
             (twin->state == MIR_TWIN_ABSENT ? UNKNOWN_IDLE_S : MIR_TWIN_IDLE_S) * MIR_NS_PER_S;
         bool busy = is_busy(twin);
         if (!busy && loop->now_ns - twin->last_active_ns >= idle_ns) {
-            mir_twin_telemetry_drop(twin, true,
+            mir_twin_telemetry_drop(twin, "telemetry refused",
                                     twin->state == MIR_TWIN_ABSENT
                                         ? "the device is not provisioned (it sent no heartbeat)"
                                         : "its schema could not be had");
@@ -875,14 +986,27 @@ void mir_twin_receive(mir_shard *shard, const mir_message *message)
     switch ((mir_function)message->function) {
     case MIR_DEVICE_TELEMETRY:
         if (mir_twin_telemetry_take(twin, message)) break;
+        if (twin->state == MIR_TWIN_DISABLED) {
+            refuse_connection(twin, message->publisher);
+            break;
+        }
+        twin->speaker = message->publisher;
         if (twin->state == MIR_TWIN_COLD) load(twin);
         if (twin->state == MIR_TWIN_READY) pull(twin, NULL);
         break;
     case MIR_DEVICE_HEARTBEAT:
+        if (twin->state == MIR_TWIN_DISABLED) {
+            refuse_sign(twin, message);
+            break;
+        }
         heartbeat(twin, message);
         mir_cmd_queue_wake(shard, message->key);
         break;
     case MIR_DEVICE_SCHEMA:
+        if (twin->state == MIR_TWIN_DISABLED) {
+            refuse_sign(twin, message);
+            break;
+        }
         if (twin->state == MIR_TWIN_COLD) load(twin);
         (void)read_schema(twin, READ_PUSH, message);
         break;

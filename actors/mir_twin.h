@@ -14,8 +14,9 @@
  * The parts of a twin are modules of their own where they can be (mir_twin_telemetry.h); they share
  * mir_twin_internal.h.
  *
- * States     cold ──message──▶ loading ──▶ ready | absent ──heartbeat──▶ ready
- *            A change of the device in the store makes a loaded twin load again. */
+ * States     cold ──message──▶ loading ──▶ ready | disabled | absent ──heartbeat──▶ ready
+ *            A change of the device in the store makes a loaded twin load again. A disabled one
+ *            refuses everything and has the connections of its device closed (mir_cutoff.h). */
 #ifndef MIR_TWIN_H
 #define MIR_TWIN_H
 
@@ -40,16 +41,20 @@ typedef struct mir_twin_waiter {
 
 /* A message of the device: heartbeat, schema, telemetry. */
 void mir_twin_receive(mir_shard *shard, const mir_message *message);
-/* The store has something new about this device; a twin that is not active does not care. */
-void mir_twin_changed(mir_shard *shard, mir_view device_id);
+/* The store has something new about this device, and has it disabled or not. */
+void mir_twin_changed(mir_shard *shard, mir_view device_id, bool is_disabled);
+/* A connection of this device alone has come; it is closed when the device is disabled. */
+void mir_twin_visit(mir_shard *shard, mir_view device_id);
+/* False also while that is being read: the store has the last word. */
+bool mir_twin_is_disabled(mir_shard *shard, mir_view device_id);
 /* Asks the device for its schema and stores it. */
 void mir_twin_pull(mir_shard *shard, mir_view device_id, mir_twin_waiter *waiter);
 /* Tells the waiter when the sender's device is registered and its schema known. What is under way (an
  * activation, a heartbeat that is being written) is awaited, and then the device is asked for its
  * schema if need be. Who waits for one device is told in the order of the calls. The error is
- * mir_twin_unknown (that pointer) for a device that is not registered. */
+ * mir_twin_unknown (that pointer) for a device that is not registered, and mir_twin_disabled. */
 void mir_twin_await(mir_shard *shard, const mir_message *message, mir_twin_waiter *waiter);
-extern const char mir_twin_unknown[];
+extern const char mir_twin_unknown[], mir_twin_disabled[];
 bool mir_twin_is_online(mir_shard *shard, mir_view device_id);
 /* At the start: the device was online when the server stopped. */
 void mir_twin_resume(mir_shard *shard, mir_view device_id, uint64_t number);

@@ -12,11 +12,13 @@
 #include "mir_twin.h"
 #include "mir_twin_telemetry.h"
 
+/* What is disabled is not READY: the way of a message asks for nothing more. */
 typedef enum mir_twin_state {
     MIR_TWIN_COLD,
     MIR_TWIN_LOADING,
     MIR_TWIN_ABSENT,
-    MIR_TWIN_READY
+    MIR_TWIN_DISABLED,
+    MIR_TWIN_READY,
 } mir_twin_state;
 
 /* In the order in which they came. */
@@ -34,11 +36,14 @@ struct mir_twin {
     bool hello_parses; /* a hello is being read: its heartbeat waits for it */
     bool writing;
     bool pulling;
+    bool visited;     /* while loading: by a connection of this device alone */
+    mir_ref speaker;  /* while loading: the last connection that spoke for it */
     uint32_t changes; /* notices that the store has something new */
     uint64_t number;
     _Atomic int64_t *cell;
     int64_t last_beat_wall_ns, last_beat_ns, last_active_ns, last_written_ns;
     int64_t pull_after_ns, pull_backoff_ns;
+    int64_t cut_after_ns; /* when a connection is looked at again, while disabled */
     mir_timer timer;
     mir_known_schema schema;
     mir_known_schema hello; /* read, and waiting to be written with a heartbeat */

@@ -7,6 +7,7 @@
 #include "mir_clock.h"
 #include "mir_hash.h"
 #include "mir_nats.h"
+#include "mir_notices.h"
 #include "mir_plan.h"
 #include "mir_twin_internal.h"
 
@@ -119,11 +120,24 @@ void mir_twin_telemetry_forget(mir_twin *twin)
     twin->telemetry.series_count = 0;
 }
 
-static void refuse(mir_twin *twin, const char *kind, const char *text)
+/* Whoever invents ids makes no events. */
+static void count_refused(mir_twin *twin, const char *kind, uint64_t count, const char *text)
 {
     mir_actors *actors = mir_actors_of(twin->shard);
-    actors->telemetry_refused++;
-    mir_actors_problem(actors, mir_twin_id(twin), kind, 1, "%s", text);
+    actors->telemetry_refused += count;
+    mir_actors_problem(actors, mir_twin_id(twin), kind, count, "%s", text);
+    if (twin->state == MIR_TWIN_ABSENT) return;
+    mir_notice notice = {.reason = MIR_NOTICE_TELEMETRY_REFUSED,
+                         .device_id = mir_twin_id(twin),
+                         .kind = kind,
+                         .text = mir_view_cstr(text),
+                         .count = count};
+    mir_notices_tell(twin->shard, &notice);
+}
+
+static void refuse(mir_twin *twin, const char *kind, const char *text)
+{
+    count_refused(twin, kind, 1, text);
 }
 
 /* MIR_E_NOT_FOUND when the schema does not know the message; everything else is settled here. */
@@ -187,15 +201,12 @@ static void release_held(mir_twin *twin)
     }
 }
 
-void mir_twin_telemetry_drop(mir_twin *twin, bool refused, const char *why)
+void mir_twin_telemetry_drop(mir_twin *twin, const char *kind, const char *why)
 {
     release_held(twin);
     mir_actors *actors = mir_actors_of(twin->shard);
-    if (refused && twin->telemetry.held_count != 0) {
-        actors->telemetry_refused += twin->telemetry.held_count;
-        mir_actors_problem(actors, mir_twin_id(twin), "telemetry refused",
-                           twin->telemetry.held_count, "%s", why);
-    }
+    if (kind != NULL && twin->telemetry.held_count != 0)
+        count_refused(twin, kind, twin->telemetry.held_count, why);
     while (twin->telemetry.held != NULL) {
         held *next = twin->telemetry.held->next;
         free(twin->telemetry.held);
@@ -281,6 +292,10 @@ bool mir_twin_telemetry_take(mir_twin *twin, const mir_message *message)
             return true;
         }
     }
+    if (twin->state == MIR_TWIN_DISABLED) {
+        refuse(twin, "disabled", mir_twin_disabled);
+        return false;
+    }
     hold(twin, name, message);
     return false;
 }
@@ -313,11 +328,10 @@ static void trim_held(mir_twin *twin)
         free(rest);
         rest = next;
     }
-    actors->telemetry_refused += refused;
-    mir_actors_problem(actors, mir_twin_id(twin), "telemetry refused", refused, "%s",
-                       twin->state == MIR_TWIN_ABSENT
-                           ? "the device is not provisioned (it sent no heartbeat)"
-                           : "its schema is not known yet");
+    count_refused(twin, "telemetry refused", refused,
+                  twin->state == MIR_TWIN_ABSENT
+                      ? "the device is not provisioned (it sent no heartbeat)"
+                      : "its schema is not known yet");
 }
 
 /* Stores what was held, now that the schema is known or will not be. */

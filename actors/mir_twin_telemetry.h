@@ -47,8 +47,8 @@ bool mir_twin_telemetry_take(mir_twin *twin, const mir_message *message);
 bool mir_twin_telemetry_floods(mir_twin *twin);
 /* Stores what was held, now that the schema is known or will not be. */
 void mir_twin_telemetry_settle(mir_twin *twin);
-/* What was held goes; counted as refused, with the reason, or silently. */
-void mir_twin_telemetry_drop(mir_twin *twin, bool refused, const char *why);
+/* What was held goes; counted as refused of that kind, with the reason, or (null) silently. */
+void mir_twin_telemetry_drop(mir_twin *twin, const char *kind, const char *why);
 /* The schema will be another one: its series are closed. */
 void mir_twin_telemetry_forget(mir_twin *twin);
 /* The shard's plans, when no twin is left. */

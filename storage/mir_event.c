@@ -43,6 +43,12 @@ static const mir_event_wording kinds[] = {
                             "Device reported properties updated successfully"},
     [MIR_STATE_OUT_OF_SYNC] = {"cfg.v1alpha.outofsync", "warning", "DeviceConfigOutOfSync",
                                "Device reports by an older configuration than the desired one"},
+    [MIR_STATE_DISABLED] = {"core.v1alpha.devicedisabled", "normal", "DeviceDisabled",
+                            "Device is disabled and cut off"},
+    [MIR_STATE_ENABLED] = {"core.v1alpha.deviceenabled", "normal", "DeviceEnabled",
+                           "Device is enabled"},
+    [MIR_STATE_SCHEMA_CHANGED] = {"core.v1alpha.schemachanged", "normal", "SchemaChanged",
+                                  "Device has another schema"},
 };
 
 const mir_event_wording *mir_event_wording_of(unsigned change)

@@ -274,8 +274,8 @@ mir_status mir_event_log_change(mir_event_log *log, int64_t now_ns, mir_state_ch
     record.reason = (char *)(uintptr_t)kind->reason;
     record.message = (char *)(uintptr_t)kind->message;
     mir_bytes json = {0};
-    if (mir_state_change_is_of_property(change->kind)) {
-        TRY(mir_state_change_json(change->kind, device, &json));
+    if (mir_state_change_has_json(change->kind)) {
+        TRY(mir_state_change_json(change, &json));
         record.has_json = 1;
         record.json = (ProtobufCBinaryData){json.size, json.data};
     } else {

@@ -119,18 +119,19 @@ static void an_update_tells_what_it_changed(void **state)
     const char *want = "meta.name:\"n\">\"m\" meta.labels.floor:\"2\">\"3\" "
                        "meta.labels.old:\"x\"> meta.labels.new:>\"\\\"y\" "
                        "spec.disabled:false>true";
-    assert_string_equal(changes_of_event(f, 2), want);
-    assert_int_equal(f->request.changes[0].diff_count, 5);
-    assert_string_equal(f->request.changes[0].diffs[0]->path, "meta.name");
+    assert_string_equal(stored(f, 2)->reason, "DeviceDisabled");
+    assert_string_equal(changes_of_event(f, 3), want);
+    assert_int_equal(f->request.changes[1].diff_count, 5);
+    assert_string_equal(f->request.changes[1].diffs[0]->path, "meta.name");
     /* An update that changes nothing is an event as well, and says so. */
     assert_int_equal(update(f, "{\"ids\":[\"a\"]}", "{\"name\":\"m\"}"), MIR_OK);
-    assert_string_equal(stored(f, 3)->reason, "DeviceUpdated");
-    assert_string_equal(changes_of_event(f, 3), "");
+    assert_string_equal(stored(f, 4)->reason, "DeviceUpdated");
+    assert_string_equal(changes_of_event(f, 4), "");
     assert_int_equal(update(f, "{\"ids\":[\"a\"]}", "{\"id\":\"b\",\"namespace\":\"plant\"}"),
                      MIR_OK);
-    assert_string_equal(changes_of_event(f, 4),
+    assert_string_equal(changes_of_event(f, 5),
                         "meta.namespace:\"default\">\"plant\" spec.deviceId:\"a\">\"b\"");
-    assert_string_equal(stored(f, 4)->route, "event.b.core.v1alpha.deviceupdated");
+    assert_string_equal(stored(f, 5)->route, "event.b.core.v1alpha.deviceupdated");
     fixture_free(f);
 }
 

@@ -99,6 +99,9 @@ typedef enum mir_state_change_kind {
     MIR_STATE_DESIRED,     /* before, after: a desired property was set */
     MIR_STATE_REPORTED,    /* before, after: a reported property was set */
     MIR_STATE_OUT_OF_SYNC, /* before, after: the device goes by an older desired property */
+    MIR_STATE_DISABLED,    /* before, after; with its UPDATED. One that is created so has none */
+    MIR_STATE_ENABLED,     /* the same */
+    MIR_STATE_SCHEMA_CHANGED, /* before, after: it had another schema */
 } mir_state_change_kind;
 
 typedef struct mir_state_change {
@@ -132,7 +135,8 @@ typedef struct mir_state_heartbeat {
     int64_t at_ns;
     const mir_state_schema *schema; /* null: none came with it */
     /* Outputs. MIR_E_INVALID: no usable id. MIR_E_EXISTS: unknown, and the name that it would get
-     * belongs to another device. MIR_E_NOT_FOUND (refresh): unknown. */
+     * belongs to another device. MIR_E_NOT_FOUND (refresh): unknown. MIR_E_PERMISSION: disabled,
+     * nothing was written. */
     mir_status status;
     uint64_t number;
     /* Whether the schema was taken. A schema that is no good makes a plain heartbeat: MIR_E_INVALID,
@@ -164,7 +168,8 @@ struct mir_state_request {
         struct {
             mir_view device_id;
             mir_state_schema schema;
-        } set_schema; /* an update of one device: UPDATED. Unknown: `no device found to update` */
+        } set_schema; /* an update of one device: UPDATED. Unknown: `no device found to update`.
+                         Disabled: MIR_E_PERMISSION */
         struct {
             mir_state_property *list;
             size_t count;

@@ -101,15 +101,17 @@ static mir_status record_event(mir_state_ops *ops, mir_state_change *change)
     mir_state_request *request = ops->request;
     if (!ops->context.ready)
         TRY(mir_event_context_make(request->cause, &request->arena, &ops->context));
-    bool of_property = mir_state_change_is_of_property(change->kind);
-    if (!of_property)
+    bool has_json = mir_state_change_has_json(change->kind);
+    if (!has_json)
         TRY(with_live_heartbeat(ops, change->after != NULL ? &change->after : &change->before));
     if (change->kind == MIR_STATE_UPDATED || change->kind == MIR_STATE_DESIRED)
         TRY(mir_event_diff(change->before, change->after, &request->arena, &change->diffs,
                            &change->diff_count));
     char actor[MIR_DEVICE_ID_BYTES_MAX + 16] = "server";
     change->by_device =
-        request->op == MIR_STATE_HEARTBEAT || (of_property && change->kind != MIR_STATE_DESIRED);
+        request->op == MIR_STATE_HEARTBEAT || change->kind == MIR_STATE_REPORTED ||
+        change->kind == MIR_STATE_OUT_OF_SYNC ||
+        (change->kind == MIR_STATE_SCHEMA_CHANGED && request->op == MIR_STATE_SET_SCHEMA);
     if (change->by_device)
         (void)snprintf(actor, sizeof actor, "device %s", change->after->device_id);
     return mir_event_log_change(ops->events, ops->now_ns, change, &ops->context, actor);
@@ -127,6 +129,32 @@ mir_status mir_state_ops_add_change(mir_state_ops *ops, mir_state_change_kind ki
         .after = after,
     };
     return ops->request->without_events ? MIR_OK : record_event(ops, change);
+}
+
+static bool is_disabled(const record *device)
+{
+    return device->has_disabled && device->disabled;
+}
+
+static bool has_other_schema(const record *before, const record *after)
+{
+    return before->has_schema_hash && after->has_schema_hash &&
+           !mir_view_eq(mir_view_of(before->schema_hash.data, before->schema_hash.len),
+                        mir_view_of(after->schema_hash.data, after->schema_hash.len));
+}
+
+/* An update, and what else it means; at most UPDATE_CHANGES_MAX changes. */
+enum { UPDATE_CHANGES_MAX = 4 };
+static mir_status add_update(mir_state_ops *ops, record *before, record *after)
+{
+    if (has_other_schema(before, after))
+        TRY(mir_state_ops_add_change(ops, MIR_STATE_SCHEMA_CHANGED, before, after));
+    if (is_disabled(before) != is_disabled(after))
+        TRY(mir_state_ops_add_change(
+            ops, is_disabled(after) ? MIR_STATE_DISABLED : MIR_STATE_ENABLED, before, after));
+    if (is_disabled(after) && before->has_online && before->online)
+        TRY(mir_state_ops_add_change(ops, MIR_STATE_OFFLINE_NOW, before, after));
+    return mir_state_ops_add_change(ops, MIR_STATE_UPDATED, before, after);
 }
 
 /* ── Names, labels, annotations ──────────────────────────────────────────────────────────────── */
@@ -685,6 +713,11 @@ static mir_status execute_set_schema(mir_state_ops *ops)
     }
     TRY(status);
     TRY(mir_state_db_load(ops->db, ops->txn, number, &request->arena, &before));
+    if (is_disabled(before)) {
+        mir_state_ops_refuse(request, MIR_E_PERMISSION,
+                             "error updating device: the device is disabled");
+        return MIR_OK;
+    }
     mir_error error;
     prepared_schema schema = {0};
     status = prepare_schema(ops, &request->set_schema.schema, &schema, &error);
@@ -696,10 +729,10 @@ static mir_status execute_set_schema(mir_state_ops *ops)
     record *after = copy_record(ops, before);
     if (after == NULL) return MIR_E_NO_MEMORY;
     apply_schema(after, &schema);
-    TRY(reserve_changes(ops, 1));
+    TRY(reserve_changes(ops, UPDATE_CHANGES_MAX));
     TRY(write_schema(ops, &schema));
     TRY(mir_state_db_store(ops->db, ops->txn, before, after, ops->now_ns));
-    TRY(mir_state_ops_add_change(ops, MIR_STATE_UPDATED, before, after));
+    TRY(add_update(ops, before, after));
     return MIR_OK;
 }
 
@@ -897,6 +930,15 @@ static mir_status check_uniqueness(mir_state_ops *ops, const update_plan *plan, 
     return MIR_OK;
 }
 
+static mir_status set_heartbeat(mir_state_ops *ops, record *after, int64_t at_ns)
+{
+    if (at_ns <= mir_state_time_ns(after->last_heartbeat)) return MIR_OK;
+    MirStore__V1__Time *time = mir_state_time_new(&ops->request->arena, at_ns);
+    if (time == NULL) return MIR_E_NO_MEMORY;
+    after->last_heartbeat = time;
+    return MIR_OK;
+}
+
 static mir_status merge_device(mir_state_ops *ops, const update_plan *plan, const record *before,
                                record **out, mir_error *error)
 {
@@ -924,6 +966,12 @@ static mir_status merge_device(mir_state_ops *ops, const update_plan *plan, cons
     }
     if (plan->heartbeat != NULL) after->last_heartbeat = plan->heartbeat;
     apply_schema(after, &plan->schema);
+    /* It is neither online nor offline, and its last heartbeat is the last one before this. */
+    if (is_disabled(after) && after->online) {
+        after->online = 0;
+        if (plan->heartbeat == NULL)
+            TRY(set_heartbeat(ops, after, ops->live_ns(ops->live_ctx, after->number)));
+    }
     *out = after;
     return MIR_OK;
 }
@@ -1054,7 +1102,7 @@ static mir_status execute_update(mir_state_ops *ops)
         }
         TRY(status);
     }
-    TRY(reserve_changes(ops, count + request->with_count));
+    TRY(reserve_changes(ops, count * UPDATE_CHANGES_MAX + request->with_count));
     TRY(merge_properties(ops, list, after, count));
     if (refused(ops)) return MIR_OK;
     TRY(write_schema(ops, &plan.schema));
@@ -1062,8 +1110,7 @@ static mir_status execute_update(mir_state_ops *ops)
         TRY(mir_state_db_store(ops->db, ops->txn, list[i], after[i], ops->now_ns));
     }
     TRY(mir_state_props_tell(ops, request->with, request->with_count));
-    for (size_t i = 0; i < count; i++)
-        TRY(mir_state_ops_add_change(ops, MIR_STATE_UPDATED, list[i], after[i]));
+    for (size_t i = 0; i < count; i++) TRY(add_update(ops, list[i], after[i]));
     return MIR_OK;
 }
 
@@ -1097,15 +1144,6 @@ static mir_status execute_delete(mir_state_ops *ops)
 }
 
 /* ── Presence ────────────────────────────────────────────────────────────────────────────────── */
-
-static mir_status set_heartbeat(mir_state_ops *ops, record *after, int64_t at_ns)
-{
-    if (at_ns <= mir_state_time_ns(after->last_heartbeat)) return MIR_OK;
-    MirStore__V1__Time *time = mir_state_time_new(&ops->request->arena, at_ns);
-    if (time == NULL) return MIR_E_NO_MEMORY;
-    after->last_heartbeat = time;
-    return MIR_OK;
-}
 
 /* A device that the store does not know yet; `*made` stays null when its name is taken. */
 static mir_status provision(mir_state_ops *ops, mir_state_heartbeat *beat, record **made)
@@ -1155,6 +1193,10 @@ static mir_status one_heartbeat(mir_state_ops *ops, mir_state_heartbeat *beat, b
         if (created == NULL) return MIR_OK;
         number = created->number;
     }
+    if (before != NULL && is_disabled(before)) {
+        beat->status = MIR_E_PERMISSION;
+        return MIR_OK;
+    }
     beat->number = number;
     record *old = before != NULL ? before : created;
     record *after = copy_record(ops, old);
@@ -1185,7 +1227,7 @@ static mir_status one_heartbeat(mir_state_ops *ops, mir_state_heartbeat *beat, b
     if (created != NULL) TRY(mir_state_ops_add_change(ops, MIR_STATE_CREATED, NULL, created));
     if (!refresh_only && !was_online)
         TRY(mir_state_ops_add_change(ops, MIR_STATE_ONLINE, old, after));
-    if (with_schema) TRY(mir_state_ops_add_change(ops, MIR_STATE_UPDATED, old, after));
+    if (with_schema) TRY(add_update(ops, old, after));
     return MIR_OK;
 }
 
@@ -1193,7 +1235,7 @@ static mir_status execute_heartbeat(mir_state_ops *ops)
 {
     mir_state_request *request = ops->request;
     size_t count = request->heartbeat.count;
-    TRY(reserve_changes(ops, count * 3)); /* created, online, updated */
+    TRY(reserve_changes(ops, count * (2 + UPDATE_CHANGES_MAX))); /* created, online */
     for (size_t i = 0; i < count; i++)
         TRY(one_heartbeat(ops, &request->heartbeat.beats[i], request->heartbeat.refresh_only));
     return MIR_OK;

@@ -335,6 +335,8 @@ static mir_status apply(mir_state_ops *ops, working *w, mir_state_property *prop
         return refuse(ops, property, MIR_E_EXISTS,
                       "device %s/%s has version %" PRIu64 ", not %" PRIu64, w->of->name,
                       w->of->namespace_, w->of->version, property->if_version);
+    if (property->kind == MIR_STATE_PROPERTY_REPORT && w->of->has_disabled && w->of->disabled)
+        return refuse(ops, property, MIR_E_PERMISSION, "the device is disabled");
     const json_t *desired = json_object_get(w->maps[0], property->name);
     if (property->kind == MIR_STATE_PROPERTY_DEFAULT && desired != NULL) {
         property->merged_ns = mir_state_property_time_ns(w->of, false, property->name);
@@ -361,9 +363,10 @@ mir_status mir_state_props_apply(mir_state_ops *ops, record *of, mir_state_prope
 
 /* ── What events carry ───────────────────────────────────────────────────────────────────────── */
 
-bool mir_state_change_is_of_property(unsigned kind)
+bool mir_state_change_has_json(unsigned kind)
 {
-    return kind == MIR_STATE_DESIRED || kind == MIR_STATE_REPORTED || kind == MIR_STATE_OUT_OF_SYNC;
+    return kind == MIR_STATE_DESIRED || kind == MIR_STATE_REPORTED ||
+           kind == MIR_STATE_OUT_OF_SYNC || kind == MIR_STATE_SCHEMA_CHANGED;
 }
 
 /* What is wanted and what is reported of each property whose report goes by an older one. */
@@ -388,10 +391,36 @@ static mir_status out_of_sync_json(const record *of, mir_bytes *text)
     return status;
 }
 
-mir_status mir_state_change_json(unsigned kind, const record *of, mir_bytes *json)
+static void put_hash(const record *of, mir_bytes *json)
 {
-    if (kind == MIR_STATE_OUT_OF_SYNC) return out_of_sync_json(of, json);
-    mir_bytes_view(json, json_of(of, kind == MIR_STATE_REPORTED));
+    mir_bytes_u8(json, '"');
+    for (size_t i = 0; i < of->schema_hash.len; i++)
+        mir_bytes_printf(json, "%02x", of->schema_hash.data[i]);
+    mir_bytes_u8(json, '"');
+}
+
+/* Schemas are named by their hashes. */
+static mir_status schema_json(const record *before, const record *after, mir_bytes *json)
+{
+    mir_bytes_text(json, "{\"from\":");
+    put_hash(before, json);
+    mir_bytes_text(json, ",\"to\":");
+    put_hash(after, json);
+    mir_bytes_text(json, ",\"packages\":[");
+    for (size_t i = 0; i < after->n_package_names; i++) {
+        if (i != 0) mir_bytes_u8(json, ',');
+        mir_json_write_string(mir_view_cstr(after->package_names[i]), json);
+    }
+    mir_bytes_text(json, "]}");
+    return mir_bytes_ok(json) ? MIR_OK : MIR_E_NO_MEMORY;
+}
+
+mir_status mir_state_change_json(const mir_state_change *change, mir_bytes *json)
+{
+    const record *of = change->after;
+    if (change->kind == MIR_STATE_SCHEMA_CHANGED) return schema_json(change->before, of, json);
+    if (change->kind == MIR_STATE_OUT_OF_SYNC) return out_of_sync_json(of, json);
+    mir_bytes_view(json, json_of(of, change->kind == MIR_STATE_REPORTED));
     return mir_bytes_ok(json) ? MIR_OK : MIR_E_NO_MEMORY;
 }
 

@@ -64,12 +64,12 @@ MIR_MUST_CHECK mir_status mir_state_property_find(mir_view all_json, const char 
 int64_t mir_state_property_time_ns(const MirStore__V1__DeviceRecord *record, bool reported,
                                    const char *name);
 
-/* Whether a change (mir_state_change_kind) is one of properties, and what its event then carries:
- * all desired or all reported properties; for OUT_OF_SYNC `{name: {"desired": …, "reported": …}}` of
- * each that is. Appended. */
-bool mir_state_change_is_of_property(unsigned kind);
-MIR_MUST_CHECK mir_status mir_state_change_json(unsigned kind,
-                                                const MirStore__V1__DeviceRecord *record,
+/* Whether the event of a change (mir_state_change_kind) carries something else than the device, and
+ * what: all desired or all reported properties; for OUT_OF_SYNC `{name: {"desired": …, "reported":
+ * …}}` of each that is; for SCHEMA_CHANGED `{"from": …, "to": …, "packages": […]}`. Appended. */
+struct mir_state_change;
+bool mir_state_change_has_json(unsigned kind);
+MIR_MUST_CHECK mir_status mir_state_change_json(const struct mir_state_change *change,
                                                 mir_bytes *json);
 
 /* What the state's writer does; see mir_state_ops.h. */

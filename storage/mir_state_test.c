@@ -601,6 +601,38 @@ static void a_refresh_creates_nothing_and_reports_nothing(void **state)
     assert_null(get(f, "unknown"));
 }
 
+static void a_disabled_device_is_not_online(void **state)
+{
+    fixture *f = *state;
+    add(f, "d", "d", "ns");
+    mir_state_heartbeat beat = {.device_id = MIR_VIEW_LITERAL("d"), .at_ns = 3 * MIR_NS_PER_S};
+    assert_int_equal(heartbeats(f, &beat, 1, false), MIR_OK);
+    atomic_store(mir_state_heartbeat_cell(f->state, beat.number), 4 * MIR_NS_PER_S);
+    assert_int_equal(update(f, "{\"ids\":[\"d\"]}", "{\"disabled\":true,\"online\":true}"), MIR_OK);
+    assert_int_equal(f->request.change_count, 3);
+    assert_int_equal(f->request.changes[0].kind, MIR_STATE_DISABLED);
+    assert_int_equal(f->request.changes[1].kind, MIR_STATE_OFFLINE_NOW);
+    assert_int_equal(f->request.changes[2].kind, MIR_STATE_UPDATED);
+    MirStore__V1__DeviceRecord *record = get(f, "d");
+    assert_false(record->online);
+    assert_int_equal(record->last_heartbeat->seconds, 4);
+    /* Nor does it become so. */
+    beat.at_ns = 9 * MIR_NS_PER_S;
+    for (int refresh = 0; refresh < 2; refresh++) {
+        assert_int_equal(heartbeats(f, &beat, 1, refresh != 0), MIR_OK);
+        assert_int_equal(beat.status, MIR_E_PERMISSION);
+        assert_int_equal(f->request.change_count, 0);
+    }
+    assert_int_equal(update(f, "{\"ids\":[\"d\"]}", "{\"online\":true}"), MIR_OK);
+    record = get(f, "d");
+    assert_false(record->online);
+    assert_int_equal(record->last_heartbeat->seconds, 4);
+    assert_int_equal(update(f, "{\"ids\":[\"d\"]}", "{\"disabled\":false}"), MIR_OK);
+    assert_int_equal(f->request.changes[0].kind, MIR_STATE_ENABLED);
+    assert_int_equal(heartbeats(f, &beat, 1, false), MIR_OK);
+    assert_true(get(f, "d")->online);
+}
+
 static void a_bad_schema_makes_a_plain_heartbeat(void **state)
 {
     fixture *f = *state;
@@ -804,6 +836,7 @@ int main(void)
         TEST(upsert_creates),
         TEST(delete_returns_what_was),
         TEST(heartbeats_provision_and_turn_online),
+        TEST(a_disabled_device_is_not_online),
         TEST(a_bad_schema_makes_a_plain_heartbeat),
         TEST(a_refresh_creates_nothing_and_reports_nothing),
         TEST(schemas_are_stored_once_and_by_every_form),

@@ -94,6 +94,8 @@ class Api:
 
 api = Api()
 
+ADDED_EVENTS = {"schemachanged", "devicedisabled", "deviceenabled", "connectionrefused"}
+
 # function -> request, response
 SERVICES = {
     "core.create": ("CreateDeviceRequest", "CreateDeviceResponse"),
@@ -269,7 +271,8 @@ class Bus(Connection):
         return found
 
     def kinds(self, device):
-        return [event.kind for event in self.events(device)]
+        """Of the events that every server of this API has, without those that this one adds."""
+        return [event.kind for event in self.events(device) if event.kind not in ADDED_EVENTS]
 
     def await_kinds(self, device, *kinds):
         wait_until(lambda: len(self.kinds(device)) >= len(kinds), DEADLINE_S, f"events {kinds} of {device}")
