@@ -7,6 +7,7 @@
 #include "mir/device/v1/mir.pb-c.h"
 #include "mir_ask.h"
 #include "mir_clock.h"
+#include "mir_cmd_sending.h"
 #include "mir_events.h"
 #include "mir_hash.h"
 #include "mir_json_text.h"
@@ -14,6 +15,7 @@
 #include "mir_nats.h"
 #include "mir_pb.h"
 #include "mir_twin.h"
+#include "mir_utf8.h"
 
 enum { WATCH_S = 1, DUE_AT_ONCE = 1000, HEADER_BYTES_MAX = MIR_CHAIN_BLOCK_BYTES_MAX + 1024 };
 
@@ -33,6 +35,10 @@ typedef struct queue {
     bool running;
     bool again;   /* entered while it was running */
     bool is_left; /* commands may wait: it stays */
+    bool asking;  /* a command is with the device */
+    bool asked;   /* the command of the last step was */
+    bool written; /* the last step */
+    bool owes;    /* an outcome that could not be written */
     mir_cmd_queue_waiter *waiters;
     /* Of what runs: */
     mir_arena arena;
@@ -99,14 +105,23 @@ static mir_cmd_queue_waiter *take_waiter(queue *q, uint64_t number)
     return NULL;
 }
 
+static void drop_outcome(queue *q)
+{
+    mir_arena_free(&q->arena);
+    mir_arena_free(&q->state.arena);
+    free(q->answer);
+    q->answer = NULL;
+    q->name_size = q->payload_size = 0;
+}
+
 static void settle(queue *q)
 {
     tell_others(q, 0);
-    mir_arena_free(&q->arena);
-    mir_arena_free(&q->state.arena);
+    if (!q->owes) drop_outcome(q);
     q->running = false;
     mir_hub_end(q->hub);
     if (q->is_left && !q->shard->stopping) return;
+    drop_outcome(q);
     mir_map_remove(&mir_actors_of(q->shard)->queues, &q->by_id);
     free(q);
 }
@@ -188,8 +203,10 @@ static bool describe(mir_hub *hub, const mir_cmd_note *note, telling *t)
     const mir_command_record *record = note->record;
     write_json(note, &t->json);
     bool failed = w->type[0] == 'w';
-    (void)snprintf(t->text, sizeof t->text, failed && note->error != NULL ? "%s: %s" : "%s",
-                   w->text, note->error);
+    int size =
+        snprintf(t->text, sizeof t->text, failed && note->error != NULL ? "%s: " : "%s", w->text);
+    if (failed && note->error != NULL)
+        (void)mir_utf8_copy(note->error, t->text + size, sizeof t->text - (size_t)size);
     /* What becomes of it later is still the doing of whoever queued it. */
     t->cause = note->cause != NULL ? *note->cause
                                    : (mir_event_cause){.actor = view_of(record->actor),
@@ -267,7 +284,8 @@ static void told(mir_job *job)
 static void step_written(mir_state_request *request, void *context)
 {
     queue *q = context;
-    if (request->status != MIR_OK) {
+    q->written = request->status == MIR_OK;
+    if (!q->written) {
         go_home(q, NEXT_IDLE);
         return;
     }
@@ -279,6 +297,8 @@ static void step_written(mir_state_request *request, void *context)
     q->next = q->step.to == MIR_COMMAND_SENT     ? NEXT_ASK
               : q->step.to == MIR_COMMAND_QUEUED ? NEXT_IDLE
                                                  : NEXT_READ;
+    if (q->step.to == MIR_COMMAND_QUEUED)
+        mir_cmd_queue_note_due(q->hub, mir_command_time_ns(q->record->expires));
     if (q->step.event == NULL) {
         go_home(q, q->next);
         return;
@@ -299,12 +319,13 @@ static void write_step(queue *q, mir_command_state from)
     /* That it waits has been told when it began to. */
     if (q->note.state != MIR_COMMAND_QUEUED &&
         mir_cmd_queue_event(q->hub, &q->note, &q->arena, &q->step.event) != MIR_OK)
-        mir_event_batch_lost(q->hub, 1, "out of memory");
+        mir_event_batch_lost(q->hub, 1, "the event of a queued command cannot be made");
     q->steps = (mir_command_steps){&q->step, 1};
     mir_command_prepare_steps(&q->state, &q->steps);
     q->state.cause = &q->hub->own_cause;
     q->state.done = step_written;
     q->state.ctx = q;
+    q->written = false;
     if (mir_state_submit(q->hub->state, &q->state) != MIR_OK) go_home(q, NEXT_IDLE);
 }
 
@@ -357,6 +378,7 @@ static void read_run(mir_job *job)
 static void read_next(queue *q)
 {
     q->again = false;
+    q->asked = false;
     q->is_left = true;
     q->job.run = read_run;
     mir_workers_submit(q->hub->requests, &q->job);
@@ -422,8 +444,12 @@ static void answered(mir_ask *ask, mir_status status, const mir_message *answer)
 {
     queue *q = MIR_CONTAINER(ask, queue, ask);
     q->status = status;
+    q->asking = false;
+    q->asked = true;
     if (status == MIR_OK) {
         mir_view name = mir_nats_header(answer->header, MIR_VIEW_LITERAL("mir-msg"));
+        /* It is stored as a text: one that is none names nothing. */
+        if (name.size > MIR_CMD_NAME_BYTES_MAX || !mir_utf8_valid(name)) name = (mir_view){0};
         q->answer = malloc(name.size + 1 + answer->payload.size);
         if (q->answer == NULL) {
             q->status = MIR_E_NO_MEMORY;
@@ -454,27 +480,40 @@ static void send(queue *q)
     size = mir_block_add(block, size, sizeof block, "mir-msg", mir_view_cstr(q->record->message));
     memset(&q->ask, 0, sizeof q->ask);
     q->ask.done = answered;
+    q->asking = true;
     mir_ask_send(q->shard, &q->ask, mir_view_of(subject, (size_t)subject_size),
                  mir_view_of(block, size),
                  mir_view_of(q->record->payload.data, q->record->payload.len),
                  (int64_t)q->record->timeout_s * MIR_NS_PER_S);
 }
 
-/* The command of the last step has ended: whoever waits for it hears how. */
+/* The command of the last step has ended, or could not be moved on: whoever waits for it hears how. */
 static void tell_ended(queue *q)
 {
     mir_cmd_queue_waiter *waiter = take_waiter(q, q->step.number);
-    bool is_over = q->step.status == MIR_OK && q->step.to != MIR_COMMAND_QUEUED;
-    if (waiter != NULL && q->answer != NULL && is_over) {
+    mir_command_state state = q->step.to;
+    bool is_outcome = state == MIR_COMMAND_DONE || state == MIR_COMMAND_FAILED;
+    if (waiter != NULL && is_outcome && q->asked && q->answer != NULL) {
         mir_view name = mir_view_of(q->answer, q->name_size);
         mir_view payload = mir_view_of(q->answer + q->name_size + 1, q->payload_size);
         waiter->done(q->shard, waiter, MIR_OK, name, payload);
     } else if (waiter != NULL) {
-        tell_waiter(q, waiter, is_over ? q->status : MIR_E_UNREACHABLE);
+        mir_status status = MIR_E_UNREACHABLE;
+        bool has_moved = q->written && q->step.status == MIR_OK;
+        if (is_outcome && q->asked) status = q->status == MIR_OK ? MIR_E_NO_MEMORY : q->status;
+        /* Somebody else moved it just then: that can only have been a cancellation or its end. */
+        if (q->written && q->step.status != MIR_OK) status = MIR_E_CLOSED;
+        if (has_moved && state == MIR_COMMAND_CANCELLED) status = MIR_E_CLOSED;
+        if (has_moved && state == MIR_COMMAND_EXPIRED) status = MIR_E_EMPTY;
+        tell_waiter(q, waiter, status);
     }
-    free(q->answer);
-    q->answer = NULL;
-    q->name_size = q->payload_size = 0;
+    /* What the device said is not lost with a write that failed. */
+    q->owes = !q->written && q->asked;
+    if (!q->owes) {
+        free(q->answer);
+        q->answer = NULL;
+        q->name_size = q->payload_size = 0;
+    }
 }
 
 static void run_next(queue *q)
@@ -500,12 +539,19 @@ static void run_next(queue *q)
         return;
     case NEXT_SETTLE:
     case NEXT_IDLE:
-        if (q->again && q->next == NEXT_SETTLE)
+        if (q->again && (q->next == NEXT_SETTLE || q->written))
             read_next(q);
         else
             settle(q);
         return;
     }
+}
+
+/* The outcome that could not be written the last time. */
+static void write_again(mir_job *job)
+{
+    queue *q = MIR_CONTAINER(job, queue, job);
+    write_step(q, MIR_COMMAND_SENT);
 }
 
 static void begin(queue *q)
@@ -515,9 +561,15 @@ static void begin(queue *q)
         return;
     }
     q->running = true;
-    q->status = MIR_OK;
     mir_hub_begin(q->hub);
-    read_next(q);
+    if (!q->owes) {
+        q->written = true;
+        read_next(q);
+        return;
+    }
+    q->again = false;
+    q->job.run = write_again;
+    mir_workers_submit(q->hub->requests, &q->job);
 }
 
 static queue *find_or_make(mir_shard *shard, mir_view device_id)
@@ -545,7 +597,10 @@ void mir_cmd_queue_enter(mir_shard *shard, mir_view device_id, mir_cmd_queue_wai
                          none);
         return;
     }
-    if (waiter != NULL) {
+    if (waiter != NULL && q->asking) {
+        /* Another one is with the device, and may be for long. */
+        tell_waiter(q, waiter, MIR_E_UNREACHABLE);
+    } else if (waiter != NULL) {
         waiter->next = q->waiters;
         q->waiters = waiter;
     }
@@ -556,7 +611,7 @@ void mir_cmd_queue_wake(mir_shard *shard, mir_view device_id)
 {
     if (mir_actors_of(shard)->queues.count == 0) return;
     queue *q = find(shard, device_id);
-    if (q != NULL && !q->running) begin(q);
+    if (q != NULL) begin(q);
 }
 
 /* --- what is over its time ------------------------------------------------------------------ */
@@ -591,9 +646,11 @@ static void expiry_home(mir_shard *shard, mir_post *post)
 static void expiry_told(mir_job *job)
 {
     expiry *e = MIR_CONTAINER(job, expiry, job);
-    for (size_t i = 0; i < e->steps.count; i++)
-        if (e->list[i].status == MIR_OK)
-            mir_cmd_queue_tell(e->hub, &e->notes[i], e->list[i].event, &e->letters);
+    for (size_t i = 0; i < e->steps.count; i++) {
+        if (e->list[i].status != MIR_OK) continue;
+        mir_cmd_queue_tell(e->hub, &e->notes[i], e->list[i].event, &e->letters);
+        mir_cmd_queue_forget(e->hub, mir_view_cstr(e->notes[i].record->device_id));
+    }
     mir_shard_post(e->shard, &e->post);
 }
 
@@ -631,6 +688,8 @@ static void expiry_run(mir_job *job)
     size_t count = 0;
     int64_t now_ns = mir_clock_wall_ns(), next_ns;
     mir_error error = {{0}};
+    /* What is queued from here on lowers it again; what was before is in the snapshot. */
+    atomic_store_explicit(&e->hub->commands_due_ns, INT64_MAX, memory_order_seq_cst);
     mir_status status = mir_command_due(e->hub->state, now_ns, DUE_AT_ONCE, &e->arena, &records,
                                         &count, &next_ns, &error);
     if (status == MIR_OK && count != 0) {
@@ -639,8 +698,7 @@ static void expiry_run(mir_job *job)
         mir_command_prepare_purge(&e->state);
     } else if (status == MIR_OK) {
         int64_t latest_ns = now_ns + 3600 * MIR_NS_PER_S;
-        atomic_store_explicit(&e->hub->commands_due_ns, next_ns < latest_ns ? next_ns : latest_ns,
-                              memory_order_relaxed);
+        mir_cmd_queue_note_due(e->hub, next_ns < latest_ns ? next_ns : latest_ns);
         mir_shard_post(e->shard, &e->post);
         return;
     }
@@ -651,6 +709,7 @@ static void expiry_run(mir_job *job)
     if (status != MIR_OK)
         mir_log_error("queued commands cannot expire: %s",
                       error.text[0] == '\0' ? mir_status_name(status) : error.text);
+    mir_cmd_queue_note_due(e->hub, now_ns + MIR_NS_PER_S);
     mir_shard_post(e->shard, &e->post);
 }
 
@@ -721,6 +780,12 @@ static mir_status post_arrival(mir_hub *hub, mir_shard *shard, mir_view id)
     return MIR_OK;
 }
 
+void mir_cmd_queue_forget(mir_hub *hub, mir_view device_id)
+{
+    /* It reads, finds nothing, and goes; without memory it stays until the device's next sign. */
+    (void)!post_arrival(hub, hub->shards[mir_hub_shard_of(hub, device_id)], device_id);
+}
+
 typedef struct seen {
     mir_hub *hub;
     char last[MIR_DEVICE_ID_BYTES_MAX + 1];
@@ -750,7 +815,9 @@ void mir_cmd_queue_fini(mir_actors *actors)
     mir_map_node *node;
     while ((node = mir_map_any(&actors->queues, &from)) != NULL) {
         mir_map_remove(&actors->queues, node);
-        free(MIR_CONTAINER(node, queue, by_id));
+        queue *q = MIR_CONTAINER(node, queue, by_id);
+        drop_outcome(q);
+        free(q);
     }
     mir_map_free(&actors->queues);
 }

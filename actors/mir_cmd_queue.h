@@ -8,7 +8,8 @@
  *            belongs to the worker, the writer or the bus that has it; a stop waits for it.
  * Affinity   The shard of the device, and workers in turns.
  * Bounds     Those of mir_command_store.h. A device runs one queued command at a time.
- * Errors     A store that fails leaves a command as it is; the next heartbeat tries again.
+ * Errors     A store that fails leaves a command as it is; the next heartbeat tries again. An outcome
+ *            that could not be written is kept, and written then.
  *
  * Presence   A device is there when somebody subscribes to its own subjects by its id. Subscriptions
  *            that begin with a wildcard (a gateway for many devices, but also a monitor) count while
@@ -27,13 +28,16 @@ typedef struct mir_cmd_queue_waiter {
     struct mir_cmd_queue_waiter *next;
     uint64_t number; /* of the command */
     /* Called once: MIR_OK with the device's answer (its name and payload live during the call),
-     * MIR_E_TIMEOUT, MIR_E_CANCELLED (the server stops), MIR_E_UNREACHABLE: it stays queued. */
+     * MIR_E_TIMEOUT, MIR_E_CANCELLED (the server stops), MIR_E_CLOSED (it was cancelled), MIR_E_EMPTY
+     * (its time was over), MIR_E_UNREACHABLE: it stays queued. */
     void (*done)(mir_shard *shard, struct mir_cmd_queue_waiter *waiter, mir_status status,
                  mir_view name, mir_view payload);
 } mir_cmd_queue_waiter;
 
 /* A command was queued; `waiter` may be null. */
 void mir_cmd_queue_enter(mir_shard *shard, mir_view device_id, mir_cmd_queue_waiter *waiter);
+/* A command of the device has ended without it: its queue may go. Any thread. */
+void mir_cmd_queue_forget(mir_hub *hub, mir_view device_id);
 /* The device gave a sign of life. Costs next to nothing when nothing waits for it. */
 void mir_cmd_queue_wake(mir_shard *shard, mir_view device_id);
 

@@ -9,11 +9,25 @@
 #include "mir_timestamp.h"
 
 /* How many are cancelled at once, and how much of a message is left for what is not a record. */
-enum { CANCELLED_AT_ONCE = 10000, ANSWER_BYTES_ELSE = 8192 };
+enum { IDS_MAX = 10000, CANCELLED_AT_ONCE = 10000, ANSWER_BYTES_ELSE = 8192 };
 
 static int compare_texts(const void *a, const void *b)
 {
     return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* False when the request was answered. */
+static bool set_ids(mir_request *request, char **ids, size_t count, mir_command_filter *filter)
+{
+    if (count == 0) return true;
+    if (count > IDS_MAX) {
+        mir_request_fail(request, "%zu command ids in one request: use at most %d", count, IDS_MAX);
+        return false;
+    }
+    qsort(ids, count, sizeof *ids, compare_texts);
+    filter->ids = (const char *const *)ids;
+    filter->id_count = count;
+    return true;
 }
 
 /* Fills the filter's devices; false when the request was answered. */
@@ -162,11 +176,10 @@ void mir_cmd_queue_list(mir_request *request)
         return;
     }
     mir_command_filter filter = {.rows_max = input->limit, .bytes_max = bytes_max_of(request)};
-    filter.ids = input->n_command_ids == 0 ? NULL : (const char *const *)input->command_ids;
-    filter.id_count = input->n_command_ids;
     for (size_t i = 0; i < input->n_states; i++)
         if ((unsigned)input->states[i] < 32) filter.states |= 1u << input->states[i];
-    if (!set_devices(request, input->targets, &filter)) {
+    if (!set_ids(request, input->command_ids, input->n_command_ids, &filter) ||
+        !set_devices(request, input->targets, &filter)) {
         mir_request_finish(request);
         return;
     }
@@ -174,7 +187,7 @@ void mir_cmd_queue_list(mir_request *request)
     size_t count;
     bool cut;
     mir_error error = {{0}};
-    showing show;
+    showing show = {0};
     mir_status status = mir_command_list(request->hub->state, &filter, &request->arena, &records,
                                          &count, &cut, &error);
     if (status == MIR_OK) status = begin_showing(&show, request, count);
@@ -194,7 +207,7 @@ void mir_cmd_queue_list(mir_request *request)
         mir_request_fail(request, "error listing queued commands: %s",
                          error.text[0] == '\0' ? mir_status_name(status) : error.text);
     }
-    if (status == MIR_OK) mir_schema_groups_free(&show.groups);
+    mir_schema_groups_free(&show.groups);
     mir_request_finish(request);
 }
 
@@ -214,12 +227,13 @@ static void cancelled(mir_request *request)
         mir_request_finish(request);
         return;
     }
-    showing show;
+    showing show = {0};
     mir_status status = begin_showing(&show, request, c->steps.count);
     for (size_t i = 0; status == MIR_OK && i < c->steps.count; i++) {
         const mir_command_step *step = &c->steps.list[i];
         /* Sent, or over its time, just then. */
         if (step->status != MIR_OK) continue;
+        mir_cmd_queue_forget(request->hub, mir_view_cstr(step->record->device_id));
         mir_cmd_queue_tell(request->hub, &c->notes[i], step->event, &request->letters);
         status = add_record(&show, step->record);
     }
@@ -229,11 +243,11 @@ static void cancelled(mir_request *request)
         response.response_case = MIR_API__V1__CANCEL_QUEUED_COMMANDS_RESPONSE__RESPONSE_OK;
         response.ok = &show.list;
         mir_request_answer(request, &response.base);
-        mir_schema_groups_free(&show.groups);
     } else {
         mir_request_fail(request, "the commands are cancelled, but the server is out of memory for "
                                   "the answer");
     }
+    mir_schema_groups_free(&show.groups);
     mir_request_finish(request);
 }
 
@@ -270,10 +284,11 @@ void mir_cmd_queue_cancel(mir_request *request)
         mir_request_finish(request);
         return;
     }
-    mir_command_filter filter = {.states = 1u << MIR_COMMAND_QUEUED, .rows_max = CANCELLED_AT_ONCE};
-    filter.ids = input->n_command_ids == 0 ? NULL : (const char *const *)input->command_ids;
-    filter.id_count = input->n_command_ids;
-    if (!set_devices(request, input->targets, &filter)) {
+    mir_command_filter filter = {.states = 1u << MIR_COMMAND_QUEUED,
+                                 .rows_max = CANCELLED_AT_ONCE,
+                                 .bytes_max = bytes_max_of(request)};
+    if (!set_ids(request, input->command_ids, input->n_command_ids, &filter) ||
+        !set_devices(request, input->targets, &filter)) {
         mir_request_finish(request);
         return;
     }
@@ -285,7 +300,9 @@ void mir_cmd_queue_cancel(mir_request *request)
                                   : mir_command_list(request->hub->state, &filter, &request->arena,
                                                      &c->records, &count, &cut, &error);
     if (status == MIR_OK && cut) {
-        mir_request_fail(request, "more than %d commands would be cancelled: narrow the target",
+        mir_request_fail(request,
+                         "more than %d commands would be cancelled, or more than an answer can "
+                         "show: narrow the target",
                          CANCELLED_AT_ONCE);
         mir_request_finish(request);
         return;

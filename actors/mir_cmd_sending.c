@@ -17,6 +17,7 @@
 #include "mir_pb.h"
 #include "mir_resolve.h"
 #include "mir_twin.h"
+#include "mir_utf8.h"
 
 enum {
     HEADER_BYTES_MAX = MIR_CHAIN_BLOCK_BYTES_MAX + MIR_CMD_NAME_BYTES_MAX + 64,
@@ -87,11 +88,13 @@ struct sending {
     size_t told;
     bool is_decided; /* what is ready is sent */
     bool was_sent;
+    bool was_stored; /* with queue */
     bool is_storing; /* one batch at a time */
     bool failed;     /* without memory: what is under way is awaited, then that is the answer */
     int64_t timeout_ns;
     /* With queue: */
     mir_state_request store;
+    int64_t expires_ns;
     mir_mpsc_node stored; /* comes back once they are */
     mir_command_add *adds;
     mir_command_adds adds_list;
@@ -429,6 +432,8 @@ static void check_asked(target *t)
 
 static void keep_answer(target *t, mir_view name, mir_view payload)
 {
+    /* The name goes into texts: one that is none names nothing. */
+    if (name.size > MIR_CMD_NAME_BYTES_MAX || !mir_utf8_valid(name)) name = (mir_view){0};
     t->answer = malloc(name.size + 1 + payload.size);
     if (t->answer == NULL) {
         t->status = MIR_E_NO_MEMORY;
@@ -541,10 +546,23 @@ static void queue_ready(sending *all)
     }
     size_t ttl_s = all->input->ttl_sec == 0 ? MIR_CMD_TTL_S_DEFAULT : all->input->ttl_sec;
     int64_t expires_ns = mir_clock_wall_ns() + (int64_t)ttl_s * MIR_NS_PER_S;
-    size_t count = 0;
+    size_t count = 0, bytes = 0;
+    mir_state_stats stats;
+    mir_state_stats_get(request->hub->state, &stats);
+    bool is_full = stats.map_bytes_used > stats.map_bytes / 2;
     for (size_t i = 0; i < all->count; i++) {
         target *t = &all->targets[i];
         if (t->state != READY) continue;
+        bytes += t->plan->payload.size;
+        if (is_full || t->plan->payload.size > MIR_COMMAND_PAYLOAD_BYTES_MAX ||
+            bytes > MIR_CMD_QUEUED_BYTES_MAX) {
+            fail_target(t, "error queueing the command: ",
+                        is_full ? "the state store is more than half full: raise state.map_size"
+                        : t->plan->payload.size > MIR_COMMAND_PAYLOAD_BYTES_MAX
+                            ? "its payload is larger than 262144 bytes"
+                            : "the payloads of one request are larger than 64 MiB together");
+            continue;
+        }
         if (all->adds == NULL || all->added == NULL ||
             prepare_add(all, t, &all->adds[count], expires_ns) != MIR_OK) {
             fail_target(t, "", "out of memory");
@@ -560,7 +578,7 @@ static void queue_ready(sending *all)
     all->store.cause = &request->cause;
     all->store.done = adds_done;
     all->store.ctx = all;
-    mir_cmd_queue_note_due(request->hub, expires_ns);
+    all->expires_ns = expires_ns;
     if (mir_state_submit(request->hub->state, &all->store) == MIR_OK) return;
     all->is_storing = false;
     for (size_t i = 0; i < count; i++)
@@ -584,6 +602,7 @@ static void take_stored(sending *all)
                               "device is back"
                             : "the device was deleted");
         } else {
+            all->was_stored = true;
             t->number = add->record->number;
             t->entry.command_id = (char *)(uintptr_t)add->id;
             mir_cmd_note note = {
@@ -595,6 +614,7 @@ static void take_stored(sending *all)
             mir_shard_post(hub->shards[mir_hub_shard_of(hub, id)], &t->post);
         }
     }
+    if (all->was_stored) mir_cmd_queue_note_due(hub, all->expires_ns);
     mir_arena_free(&all->store.arena);
 }
 
@@ -718,6 +738,8 @@ static void take_answer(target *t)
         break;
     case MIR_E_TIMEOUT: fail_target(t, asking, "nats: timeout"); break;
     case MIR_E_CANCELLED: fail_target(t, prefix, "the server is stopping"); break;
+    case MIR_E_CLOSED: fail_target(t, prefix, "it was cancelled before it was sent"); break;
+    case MIR_E_EMPTY: fail_target(t, prefix, "its time was over before it was sent"); break;
     case MIR_E_PERMISSION: fail_target(t, "", device_is_disabled); break;
     default: fail_target(t, prefix, "the server is out of memory"); break;
     }
@@ -858,10 +880,13 @@ static void add_events(sending *all)
         const target *t = &all->targets[i];
         bool failed =
             t->entry.status == MIR_API__V1__COMMAND_RESPONSE_STATUS__COMMAND_RESPONSE_STATUS_ERROR;
+        static const char prefix[] = "Device command failed: ";
+        enum { prefix_size = sizeof prefix - 1 };
         char text[256];
+        memcpy(text, prefix, sizeof prefix);
         if (failed)
-            (void)snprintf(text, sizeof text, "Device command failed: %s",
-                           t->entry.error == NULL ? "out of memory" : t->entry.error);
+            (void)mir_utf8_copy(t->entry.error == NULL ? "out of memory" : t->entry.error,
+                                text + prefix_size, sizeof text - prefix_size);
         json.size = 0;
         write_entry_json(&t->entry, &json);
         if (!mir_bytes_ok(&json)) {
@@ -901,10 +926,11 @@ static void add_answer(sending *all)
         if (!set_pair(all, &all->targets[i], &pairs[i])) all->failed = true;
     }
     if (all->failed) {
-        mir_request_fail(request, all->was_sent
-                                      ? "the command was sent, but the server is out of memory for "
-                                        "the answers"
-                                      : "the server is out of memory");
+        mir_request_fail(
+            request, (all->was_sent || all->was_stored)
+                         ? "the command was sent or queued, but the server is out of memory for "
+                           "the answers"
+                         : "the server is out of memory");
         return;
     }
     MirApi__V1__SendCommandResponse__CommandResponses responses =
@@ -917,12 +943,13 @@ static void add_answer(sending *all)
     response.ok = &responses;
     size_t size = protobuf_c_message_get_packed_size(&response.base);
     size_t size_max = (size_t)request->hub->config->limits.max_payload_bytes;
-    if (all->was_sent && size + MIR_CHAIN_BLOCK_BYTES_MAX > size_max)
-        mir_request_fail(request,
-                         "the command was sent, but the answer has %zu bytes, more than a message "
-                         "may have (%zu): narrow the target, or ask for results as they come "
-                         "(stream)",
-                         size, size_max);
+    if ((all->was_sent || all->was_stored) && size + MIR_CHAIN_BLOCK_BYTES_MAX > size_max)
+        mir_request_fail(
+            request,
+            "the command was sent or queued, but the answer has %zu bytes, more than a message "
+            "may have (%zu): narrow the target, or ask for results as they come "
+            "(stream)",
+            size, size_max);
     else
         mir_request_answer(request, &response.base);
 }
@@ -1040,6 +1067,10 @@ void mir_cmd_sending_begin(mir_request *request, MirApi__V1__SendCommandRequest 
     /* A name as lists show it: what follows are its labels. */
     char *labels = strchr(input->name, '{');
     if (labels != NULL) *labels = '\0';
+    if (input->name[0] == '\0') {
+        refuse(request, "error occure because of bad request: [No command name provided]");
+        return;
+    }
     if (strlen(input->name) > MIR_CMD_NAME_BYTES_MAX || has_control(input->name)) {
         refuse(request, "error occure because of bad request: [the command name is longer than 512 "
                         "bytes or has blanks or control characters]");

@@ -33,6 +33,7 @@ enum {
     MIR_CMD_TTL_S_MAX = 365 * 24 * 3600,
     MIR_CMD_SENT_PER_TURN = 256,
     MIR_CMD_NAME_BYTES_MAX = 512,
+    MIR_CMD_QUEUED_BYTES_MAX = 64 * 1024 * 1024, /* payloads of one request, together */
 };
 
 /* `records` are those of the devices, at least one. */

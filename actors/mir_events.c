@@ -9,13 +9,16 @@
 #include "mir_log.h"
 #include "mir_origin.h"
 #include "mir_twin.h"
+#include "mir_utf8.h"
 
 enum { HEADER_BYTES_MAX = MIR_CHAIN_BLOCK_BYTES_MAX + 64 };
 
 static char *text_of(mir_view view, char *to, size_t size)
 {
-    (void)snprintf(to, size, "%.*s", (int)view.size, view.size == 0 ? "" : (const char *)view.data);
-    return to;
+    char whole[1024];
+    (void)snprintf(whole, sizeof whole, "%.*s", (int)view.size,
+                   view.size == 0 ? "" : (const char *)view.data);
+    return mir_utf8_copy(whole, to, size);
 }
 
 static size_t write_header(mir_hub *hub, const mir_device_event *event, char *block)
@@ -36,6 +39,7 @@ typedef struct draft {
     MirApi__V1__EventSpec spec;
     char actor[256], address[64], id[MIR_REQUEST_ID_BYTES_MAX + 1];
     char subject[256];
+    char error[2048]; /* what a device says may be longer than an event should be */
     mir_view route;
     const mir_event_cause *cause;
 } draft;
@@ -61,7 +65,8 @@ static void draft_of(const mir_device_event *event, draft *d)
     if (cause->request_id.size != 0)
         d->audit.request_id = text_of(cause->request_id, d->id, sizeof d->id);
     d->audit.outcome = (char *)(uintptr_t)(event->failed ? "failed" : "ok");
-    d->audit.error = (char *)(uintptr_t)event->error;
+    if (event->error != NULL)
+        d->audit.error = mir_utf8_copy(event->error, d->error, sizeof d->error);
     d->audit.changes = event->changes;
     d->audit.n_changes = event->change_count;
     mir_api__v1__event_spec__init(&d->spec);
@@ -84,8 +89,8 @@ static mir_event_input input_of(const mir_device_event *event, const draft *d)
                              .spec = &d->spec,
                              .cause = d->cause,
                              .failed = event->failed,
-                             .error = event->error == NULL ? (mir_view){0}
-                                                           : mir_view_cstr(event->error)};
+                             .error = d->audit.error == NULL ? (mir_view){0}
+                                                             : mir_view_cstr(d->audit.error)};
 }
 
 void mir_events_add(mir_hub *hub, const mir_device_event *event, mir_letters *letters,

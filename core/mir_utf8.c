@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "mir_utf8.h"
 
+#include <string.h>
+
 size_t mir_utf8_sequence(mir_view text)
 {
     uint8_t lead = text.data[0];
@@ -32,4 +34,17 @@ bool mir_utf8_valid(mir_view text)
         i += size;
     }
     return true;
+}
+
+char *mir_utf8_copy(const char *text, char *to, size_t size)
+{
+    size_t length = strnlen(text, size);
+    if (length >= size) {
+        length = size - 1;
+        /* The first byte that does not fit tells whether the cut is inside a sequence. */
+        while (length != 0 && ((uint8_t)text[length] & 0xc0) == 0x80) length--;
+    }
+    memcpy(to, text, length);
+    to[length] = '\0';
+    return to;
 }

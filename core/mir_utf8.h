@@ -17,5 +17,7 @@
  * none. */
 size_t mir_utf8_sequence(mir_view text);
 bool mir_utf8_valid(mir_view text);
+/* What fits into `size` bytes with a zero byte behind it, without a part of a sequence at its end. */
+char *mir_utf8_copy(const char *text, char *to, size_t size);
 
 #endif

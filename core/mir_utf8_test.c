@@ -69,11 +69,30 @@ static void what_is_not_well_formed_is_seen_anywhere(void **state)
     assert_true(mir_utf8_valid(mir_view_of("a\0\xe2\x82\xac", 5)));
 }
 
+static void a_copy_ends_between_characters(void **state)
+{
+    (void)state;
+    static const char text[] = "a\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80z";
+    char to[sizeof text + 2];
+    for (size_t size = 1; size <= sizeof to; size++) {
+        memset(to, 'x', sizeof to);
+        assert_ptr_equal(mir_utf8_copy(text, to, size), to);
+        size_t length = strlen(to);
+        assert_true(length < size);
+        assert_memory_equal(to, text, length);
+        assert_true(mir_utf8_valid(mir_view_cstr(to)));
+        /* No character that fits is left out. */
+        if (length < strlen(text))
+            assert_true(length + mir_utf8_sequence(mir_view_cstr(text + length)) >= size);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_character_and_nothing_else_is_a_sequence),
         cmocka_unit_test(what_is_not_well_formed_is_seen_anywhere),
+        cmocka_unit_test(a_copy_ends_between_characters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

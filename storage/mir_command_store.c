@@ -9,6 +9,7 @@
 #include "mir_pb.h"
 #include "mir_state_internal.h"
 #include "mir_state_ops.h"
+#include "mir_utf8.h"
 
 #define TRY(call)                                                                                  \
     do {                                                                                           \
@@ -16,7 +17,7 @@
         if (try_status != MIR_OK) return try_status;                                               \
     } while (0)
 
-enum { PURGED_AT_ONCE = 1024 };
+enum { PURGED_AT_ONCE = 1024, DUE_LOOKED_MAX = 8192 };
 
 static const mir_view next_key = {(const uint8_t *)"command_next", 12};
 
@@ -284,13 +285,19 @@ static mir_status move(mir_state_ops *ops, mir_command_step *one)
         return MIR_OK;
     }
     TRY(set_indexes(ops, record, false));
-    TRY(add_state(ops, record, one->to));
+    if (one->to == MIR_COMMAND_QUEUED && record->n_steps > 1)
+        record->n_steps--;
+    else
+        TRY(add_state(ops, record, one->to));
     if (one->error != NULL) record->error = (char *)(uintptr_t)one->error;
-    if (one->response_name != NULL) {
+    /* What is no text would make a record that nobody can read. */
+    bool is_text = one->response_name == NULL || mir_utf8_valid(mir_view_cstr(one->response_name));
+    if (one->response_name != NULL && is_text) {
         record->response_name = (char *)(uintptr_t)one->response_name;
-        record->has_response_payload = 1;
-        record->response_payload = (ProtobufCBinaryData){
-            one->response_payload.size, (uint8_t *)(uintptr_t)one->response_payload.data};
+        record->has_response_payload = one->response_payload.size <= MIR_COMMAND_PAYLOAD_BYTES_MAX;
+        if (record->has_response_payload)
+            record->response_payload = (ProtobufCBinaryData){
+                one->response_payload.size, (uint8_t *)(uintptr_t)one->response_payload.data};
     }
     TRY(put(ops, record));
     TRY(set_indexes(ops, record, true));
@@ -404,11 +411,8 @@ static bool matches(const mir_command_filter *filter, const mir_command_record *
         bsearch(&record->device_id, filter->device_ids, filter->device_count, sizeof(char *),
                 compare_texts) == NULL)
         return false;
-    for (size_t i = 0; filter->ids != NULL; i++) {
-        if (i == filter->id_count) return false;
-        if (strcmp(filter->ids[i], record->id) == 0) break;
-    }
-    return true;
+    return filter->ids == NULL || bsearch(&record->id, filter->ids, filter->id_count,
+                                          sizeof(char *), compare_texts) != NULL;
 }
 
 typedef struct listing {
@@ -518,6 +522,7 @@ static mir_status due_in(const mir_state_db *db, MDB_txn *txn, int64_t now_ns, s
     MDB_cursor *cursor;
     TRY(mir_state_db_status(mdb_cursor_open(txn, db->command_due, &cursor)));
     MDB_val k, v;
+    size_t looked = 0;
     mir_status status = MIR_OK;
     *next_ns = INT64_MAX;
     int rc = mdb_cursor_get(cursor, &k, &v, MDB_FIRST);
@@ -527,15 +532,22 @@ static mir_status due_in(const mir_state_db *db, MDB_txn *txn, int64_t now_ns, s
             if (*next_ns == INT64_MAX) *next_ns = due_ns;
             break;
         }
+        /* What has ended, and is to be purged, may be much. */
+        mir_arena scratch = {0};
         mir_command_record *record;
         uint64_t number = mir_state_u64_read((const uint8_t *)k.mv_data + 8);
-        status = k.mv_size == 16 ? load(db, txn, number, arena, &record) : MIR_E_CORRUPT;
+        status = k.mv_size == 16 ? load(db, txn, number, &scratch, &record) : MIR_E_CORRUPT;
         if (status == MIR_E_NOT_FOUND) status = MIR_E_CORRUPT;
+        bool is_queued = status == MIR_OK && mir_command_state_of(record) == MIR_COMMAND_QUEUED;
+        mir_arena_free(&scratch);
         if (status != MIR_OK) break;
-        if (mir_command_state_of(record) == MIR_COMMAND_QUEUED)
-            status = take(list, record, arena);
-        else if (*next_ns == INT64_MAX)
-            *next_ns = due_ns; /* to be purged */
+        if (is_queued) {
+            status = load(db, txn, number, arena, &record);
+            if (status == MIR_OK) status = take(list, record, arena);
+        } else if (*next_ns == INT64_MAX) {
+            *next_ns = due_ns;
+        }
+        if (++looked == DUE_LOOKED_MAX) break;
     }
     mdb_cursor_close(cursor);
     if (status != MIR_OK) return status;

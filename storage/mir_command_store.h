@@ -27,6 +27,7 @@ enum {
     MIR_COMMANDS_WAITING_MAX = 1000,
     MIR_COMMANDS_KEPT_S = 30 * 24 * 3600,
     MIR_COMMAND_ID_BYTES_MAX = 48,
+    MIR_COMMAND_PAYLOAD_BYTES_MAX = 256 * 1024, /* of a command, and of an answer that is kept */
 };
 
 /* The numbers of mir_api.v1.QueuedCommandState. */
@@ -67,7 +68,8 @@ typedef struct mir_command_adds {
     size_t count;
 } mir_command_adds;
 
-/* Each one moves on if it is in the state `from`, and stays what it is otherwise. */
+/* Each one moves on if it is in the state `from`, and stays what it is otherwise. Back to QUEUED takes
+ * the step to SENT away: nobody was there. A larger answer than is kept leaves its name alone. */
 typedef struct mir_command_step {
     uint64_t number;
     mir_command_state from, to;
@@ -100,7 +102,7 @@ MIR_MUST_CHECK mir_status mir_command_first(mir_state *state, mir_view device_id
 typedef struct mir_command_filter {
     const char *const *device_ids; /* sorted; null: of any device */
     size_t device_count;
-    const char *const *ids; /* of commands; null: any */
+    const char *const *ids; /* of commands, sorted; null: any */
     size_t id_count;
     uint32_t states; /* a bit for each: 1 << MIR_COMMAND_QUEUED …; 0: any */
     size_t rows_max; /* 0: none */
@@ -118,7 +120,7 @@ typedef mir_status (*mir_command_visit)(void *ctx, const mir_command_record *rec
 MIR_MUST_CHECK mir_status mir_command_waiting_each(mir_state *state, mir_command_visit visit,
                                                    void *ctx, mir_error *error);
 
-/* QUEUED commands whose time is over, at most `max`; *next_ns: when the next is due (also a purge),
+/* QUEUED commands whose time is over, at most `max` of them; *next_ns: when the next is due (also a purge),
  * INT64_MAX if none is. */
 MIR_MUST_CHECK mir_status mir_command_due(mir_state *state, int64_t now_ns, size_t max,
                                           mir_arena *arena, mir_command_record ***records,

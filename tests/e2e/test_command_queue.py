@@ -8,10 +8,10 @@ import threading
 
 import nats.errors
 import pytest
-from bus import DEADLINE_S, Bus, Refused, schema_of
+from bus import DEADLINE_S, Bus, Refused, api, schema_of
 from test_command import ERROR, SUCCESS, VALVE, Kinds, Obedient, send
 
-from wire import wait_until
+from wire import Wire, wait_until
 
 pytestmark = pytest.mark.alone("it queues no commands")
 
@@ -64,8 +64,9 @@ class Field:
             pass
         return False
 
-    def queue(self, percent=1, **fields):
-        entries, _ = send(self.bus, self.id, payload={"percent": percent}, queue=True, **fields)
+    def queue(self, percent=1, raw=None, **fields):
+        payload = {"percent": percent} if raw is None else raw
+        entries, _ = send(self.bus, self.id, payload=payload, queue=True, **fields)
         return entries[f"{self.id}/plant"]
 
     def listed(self, **fields):
@@ -210,6 +211,71 @@ def test_a_monitor_is_no_device(field, connect, server):
     field.come()
     field.await_states(DONE)
     assert field.ran == [1]
+
+
+def test_an_answer_whose_type_is_no_text_harms_nobody(field, name):
+    """A header may have any bytes; what is stored and answered is text."""
+    field.go()
+    field.queue(1)
+    bad = b"NATS/1.0\r\nmir-msg: a\xff\xfe\r\n\r\n"
+    with Wire(field.server.address).connect() as wire:
+        wire.sub(f"{field.id}.>", 1).settle()
+        field.bus.heartbeat(field.id)
+        while True:
+            message = wire.msg()
+            if message.subject.endswith(b".command"):
+                break
+        wire.send(b"HPUB %s %d %d\r\n%s\r\n" % (message.reply, len(bad), len(bad), bad)).settle()
+        field.await_states(DONE)
+    assert field.listed()[0].response_name == ""
+    field.come()
+    assert field.queue(2).status == SUCCESS
+
+
+def test_the_event_of_a_long_error_is_stored(field):
+    """However long an error is and wherever it is cut."""
+    for error in ("a" + "\u00e9" * 400, "\u00e9" * 400, "a" + "\u20ac" * 900):
+        text = error.encode()
+        size = bytes([len(text) & 0x7F | 0x80, len(text) >> 7])
+        answer = ("mir.device.v1.Error", b"\x0a" + size + text)
+        field.device.on["valve.v1.Open"] = lambda body, answer=answer: answer
+        entry = send(field.bus, field.id)[0][f"{field.id}/plant"]
+        assert (entry.status, entry.error) == (ERROR, error)
+        assert field.queue(1).error == error
+    wait_until(lambda: len(field.stored_reasons()) == 9, DEADLINE_S, "all events are stored")
+    told = field.bus.events(field.id, "devicecommand", "cmd")
+    assert len(told) == 6 and all(event.spec.message.startswith("Device command failed: ") for event in told)
+
+
+def test_a_command_that_was_cancelled_is_no_success(field):
+    """It waits behind one that is with the device; then the device is deleted."""
+    field.go()
+    field.come(answers=False)
+    reply = field.bus.answer_name()
+    fields = {"targets": {"ids": [field.id]}, "name": "valve.v1.Open", "payload": b"{}", "payload_encoding": 2}
+    body = api.SendCommandRequest(queue=True, timeout_sec=2, **fields).SerializeToString()
+    field.bus.send("cmd.send", body, reply)
+    wait_until(lambda: field.ran, DEADLINE_S, "the first one is with the device")
+    assert field.queue(2).status == QUEUED_STATUS
+    field.bus.ask("core.delete", targets={"ids": [field.id]})
+    wait_until(
+        lambda: [c.state for c in field.bus.ask("cmd.queue").commands if c.device.device_id == field.id]
+        == [CANCELLED, FAILED],
+        DEADLINE_S,
+        "both have an outcome",
+    )
+
+
+def test_the_bounds_of_a_request(field):
+    field.go()
+    with pytest.raises(Refused, match="use at most 10000"):
+        field.bus.ask("cmd.queue", command_ids=["x"] * 10001)
+    with pytest.raises(Refused, match="No command name provided"):
+        field.queue(1, name="{x", no_validation=True, payload_encoding=1)
+    big = b"\x0a" + b"\x80\x80\x12" + b"x" * (18 << 14)
+    entry = field.queue(1, payload_encoding=1, no_validation=True, raw=big)
+    assert entry.status == ERROR and "262144" in entry.error
+    assert field.listed() == []
 
 
 def test_lists_are_narrowed(field):
