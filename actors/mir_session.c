@@ -565,6 +565,7 @@ static mir_view first_word(mir_view pattern)
 bool mir_session_is_of(const mir_session *session, mir_view device_id)
 {
     if (mir_view_eq(mir_permissions_device(session->permissions), device_id)) return true;
+    if (session->subscription_count > MIR_SESSION_OF_SUBSCRIPTIONS_MAX) return false;
     bool any = false;
     for (const mir_subscription *sub = session->subscriptions; sub != NULL; sub = sub->next) {
         mir_view word = first_word(sub_pattern(sub));

@@ -123,7 +123,9 @@ static inline mir_ref mir_session_ref(const mir_session *session)
 }
 mir_session *mir_session_find(mir_shard *shard, mir_ref ref);
 /* Whether it serves this one device: its permissions name no other, or it subscribes below the id of
- * this one alone (beside inboxes). */
+ * this one alone (beside inboxes), and not more often than MIR_SESSION_OF_SUBSCRIPTIONS_MAX: every
+ * subscription looks at all of them. */
+enum { MIR_SESSION_OF_SUBSCRIPTIONS_MAX = 64 };
 bool mir_session_is_of(const mir_session *session, mir_view device_id);
 
 /* Something that this session published goes to a neighbour with the next parcel: its next PONG

@@ -271,6 +271,19 @@ def test_other_devices_of_a_connection_are_served(bus, gateway, name):
     assert bus.device(f"{name}-other").status.online
 
 
+def test_a_connection_with_many_subscriptions_is_of_no_device(dial, server, bus, name):
+    """Each further subscription would look at all the others."""
+    wire = dial.quiet(server)
+    for i in range(65):
+        wire.sub(f"{name}.{i}", i)
+    wire.settle()
+    bus.create(name, disabled=True)
+    heartbeat(wire, name).settle()
+    await_problem(bus, name)
+    bus.publish(f"{name}.7", b"hello")
+    assert wire.msg().body == b"hello"
+
+
 def test_a_device_that_was_enabled_is_let_in(dial, server, bus, name):
     bus.create(name, disabled=True)
     wire = dial.quiet(server)
