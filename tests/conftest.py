@@ -7,6 +7,7 @@ MIR_TEST_SHARDS    shards of a server unless a test says otherwise (2)
 MIR_TEST_BACKEND   auto, uring or epoll
 MIR_TEST_PATIENCE  factor on every deadline, for slow builds (1)
 MIR_TEST_SCALE     divisor of the large message counts, for slow builds (1)
+MIR_TEST_SOAK      seconds of the test that does everything at once (6)
 """
 
 import contextlib
