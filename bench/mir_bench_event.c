@@ -89,14 +89,14 @@ static mir_status newest(mir_bench_conn *conn, uint64_t before, uint64_t *sequen
                          mir_error *error)
 {
     MirApi__V1__EventTarget target = MIR_API__V1__EVENT_TARGET__INIT;
-    MirApi__V1__ListEventsResponse *response;
+    MirApi__V1__ListEventsResponse *response = NULL;
     int64_t wall_ns;
     target.has_filter_limit = 1;
     target.filter_limit = 1;
     target.has_before_sequence = before != 0;
     target.before_sequence = before;
     mir_status status = list(conn, &target, &response, &wall_ns, error);
-    if (status != MIR_OK) return status;
+    if (status != MIR_OK || response == NULL) return status;
     *sequence = 0;
     *at_ns = 0;
     if (response->ok->n_events > 0) {
@@ -285,7 +285,7 @@ static mir_status list_some(mir_bench_conn *conn, const filling *all, list_kind 
         MirApi__V1__Targets names = MIR_API__V1__TARGETS__INIT;
         MirApi__V1__DateFilter dates = MIR_API__V1__DATE_FILTER__INIT;
         MirApi__V1__Timestamp from, to;
-        MirApi__V1__ListEventsResponse *response;
+        MirApi__V1__ListEventsResponse *response = NULL;
         static char name_space[] = "plant";
         char text[40], *texts[] = {text}, *namespaces[] = {name_space};
         unsigned device = i * 997 % all->device_count;
@@ -312,7 +312,7 @@ static mir_status list_some(mir_bench_conn *conn, const filling *all, list_kind 
             target.filter_date = &dates;
         }
         mir_status status = list(conn, &target, &response, &times[i], error);
-        if (status != MIR_OK) return status;
+        if (status != MIR_OK || response == NULL) return status;
         size_t found = response->ok->n_events;
         mir_api__v1__list_events_response__free_unpacked(response, NULL);
         if (found != LIST_EVENTS)

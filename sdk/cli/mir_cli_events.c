@@ -273,8 +273,13 @@ MIR_MUST_CHECK static mir_status ask_pages(mir_cli_session *session,
         if (!append(&session->arena, to, answer))
             return mir_error_set(error, MIR_E_NO_MEMORY, "no memory for so many events");
         got += answer->n_events;
-        if (answer->n_events < want || (limit > 0 && got >= limit)) return MIR_OK;
-        before = mir_cli_events_sequence(answer->events[answer->n_events - 1]);
+        /* A page may end early because a message had no room for more. */
+        bool cut = answer->has_cut && answer->cut;
+        if ((answer->n_events < want && !cut) || (limit > 0 && got >= limit)) return MIR_OK;
+        if (cut)
+            before = answer->cut_sequence;
+        else if (answer->n_events != 0)
+            before = mir_cli_events_sequence(answer->events[answer->n_events - 1]);
         if (before == 0)
             return mir_error_set(error, MIR_E_UNSUPPORTED,
                                  "the server does not number its events: ask for at most %d",

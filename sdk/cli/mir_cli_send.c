@@ -526,7 +526,7 @@ static int edit_and_send(sender *from)
         const mir_cli_result *wrong = mir_cli_result_first_error(&shown);
         code = mir_cli_fail("%s", wrong != NULL ? wrong->error : "the server knows no template");
     }
-    if (code == MIR_EXIT_OK) {
+    if (code == MIR_EXIT_OK && first != NULL) {
         pretty(first->payload, &json);
         mir_bytes_printf(&about, "%s for ", from->name);
         add_devices(&shown, &about);

@@ -14,9 +14,9 @@ from test_command import JSON, VALVE, Obedient
 
 from wire import Violation, Wire, wait_until
 
-pytestmark = pytest.mark.alone("it has no commands")
-
 SECONDS = float(os.environ.get("MIR_TEST_SOAK", "6"))
+pytestmark = [pytest.mark.alone("it has no commands"), pytest.mark.timeout(SECONDS + 240)]
+
 DEVICES = 60
 
 
