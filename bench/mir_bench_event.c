@@ -336,7 +336,7 @@ static mir_status day_of(mir_bench_conn *conn, const filling *all, time_span *da
 static mir_status lists(mir_bench_conn *conn, const filling *all, mir_bench_report *report,
                         mir_error *error)
 {
-    list_times by_name, by_id, by_reason;
+    list_times by_name = {0}, by_id = {0}, by_reason = {0};
     time_span day = {0, 0};
     mir_status status = list_some(conn, all, BY_NAME, day, &by_name, error);
     if (status == MIR_OK) status = list_some(conn, all, BY_ID, day, &by_id, error);

@@ -91,16 +91,16 @@ typedef enum mir_state_op {
 } mir_state_op;
 
 typedef enum mir_state_change_kind {
-    MIR_STATE_CREATED = 1, /* after */
-    MIR_STATE_UPDATED,     /* before, after; also when nothing changed */
-    MIR_STATE_DELETED,     /* before */
-    MIR_STATE_ONLINE,      /* before, after: was not online */
-    MIR_STATE_OFFLINE_NOW, /* before, after: was online */
-    MIR_STATE_DESIRED,     /* before, after: a desired property was set */
-    MIR_STATE_REPORTED,    /* before, after: a reported property was set */
-    MIR_STATE_OUT_OF_SYNC, /* before, after: the device goes by an older desired property */
-    MIR_STATE_DISABLED,    /* before, after; with its UPDATED. One that is created so has none */
-    MIR_STATE_ENABLED,     /* the same */
+    MIR_STATE_CREATED = 1,    /* after */
+    MIR_STATE_UPDATED,        /* before, after; also when nothing changed */
+    MIR_STATE_DELETED,        /* before */
+    MIR_STATE_ONLINE,         /* before, after: was not online */
+    MIR_STATE_OFFLINE_NOW,    /* before, after: was online */
+    MIR_STATE_DESIRED,        /* before, after: a desired property was set */
+    MIR_STATE_REPORTED,       /* before, after: a reported property was set */
+    MIR_STATE_OUT_OF_SYNC,    /* before, after: the device goes by an older desired property */
+    MIR_STATE_DISABLED,       /* before, after; with its UPDATED. One that is created so has none */
+    MIR_STATE_ENABLED,        /* the same */
     MIR_STATE_SCHEMA_CHANGED, /* before, after: it had another schema */
 } mir_state_change_kind;
 

@@ -93,7 +93,7 @@ static int posix_size(void *context, int handle, uint64_t *size)
 
 static int posix_data(void *context, int handle, uint64_t from, uint64_t *start, uint64_t *end)
 {
-    uint64_t size;
+    uint64_t size = 0;
     const int result = posix_size(context, handle, &size);
     if (result < 0) return result;
     if (from >= size) return -ENXIO;
