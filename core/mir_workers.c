@@ -5,11 +5,9 @@
 #include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "mir_assert.h"
+#include "mir_thread.h"
 
 typedef struct worker {
     mir_workers *pool;
@@ -38,8 +36,7 @@ static void *worker_main(void *argument)
     worker *w = argument;
     mir_workers *pool = w->pool;
     (void)pthread_setname_np(pthread_self(), w->name);
-    if (w->nice_level != 0)
-        (void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), w->nice_level);
+    if (w->nice_level != 0) mir_thread_give_way(w->nice_level);
     for (;;) {
         while (sem_wait(&w->wakes) != 0) continue;
         mir_mpsc_node *node = mir_mpsc_take(&w->jobs);

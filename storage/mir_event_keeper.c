@@ -5,8 +5,6 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "mir_clock.h"
@@ -15,9 +13,9 @@
 #include "mir_log.h"
 #include "mir_state_internal.h"
 #include "mir_state_ops.h"
+#include "mir_thread.h"
 
 enum {
-    KEEPER_NICE = 19,
     SLICE_BYTES_MAX = 256 * 1024,
     NAME_SLOTS = 2 * MIR_EVENT_BLOCK,
     AGAIN_S = 60,
@@ -402,7 +400,7 @@ static void *keeper_main(void *opaque)
 {
     mir_event_keeper *keeper = opaque;
     (void)pthread_setname_np(pthread_self(), "mir-events");
-    (void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), KEEPER_NICE);
+    mir_thread_give_way(MIR_THREAD_NICE_LAST);
     int64_t retain_ns = 0; /* when it is due, on the monotonic clock */
     while (!atomic_load_explicit(&keeper->stopping, memory_order_relaxed)) {
         mir_status status = mir_event_index_all(keeper);
@@ -429,6 +427,7 @@ static void *helper_main(void *opaque)
 {
     mir_event_keeper *keeper = opaque;
     (void)pthread_setname_np(pthread_self(), "mir-events-now");
+    mir_thread_give_way(0);
     while (!atomic_load_explicit(&keeper->stopping, memory_order_relaxed)) {
         struct pollfd poll_fd = {.fd = keeper->urgent_fd, .events = POLLIN};
         if (poll(&poll_fd, 1, -1) <= 0) continue;

@@ -15,6 +15,7 @@
 #include "mir_state_internal.h"
 #include "mir_state_ops.h"
 #include "mir_state_target.h"
+#include "mir_thread.h"
 #include "mir_zstd.h"
 #include "mir_device_rules.h"
 
@@ -262,6 +263,7 @@ static void *writer_main(void *opaque)
 {
     mir_state *state = opaque;
     (void)pthread_setname_np(pthread_self(), "mir-state");
+    mir_thread_give_way(0);
     for (;;) {
         /* Read before the queue is taken, so that nothing pushed before closing is left. */
         bool closing = is_closing(state);

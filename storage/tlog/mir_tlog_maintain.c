@@ -3,21 +3,19 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "mir_assert.h"
 #include "mir_clock.h"
 #include "mir_log.h"
+#include "mir_thread.h"
 #include "mir_tlog_internal.h"
 
 /* What runs beside the shards: syncing, spare logs, sealing, merging, retention. */
 
 enum {
     LOG_BYTES_PER_SERIES = 1024,
-    BACKGROUND_NICE = 19,
     OUTPUTS_MAX = 8, /* segments that one seal writes for days of their own; the rest shares one */
     MERGE_RUN_MIN = 4,
     MERGE_RUN_MAX = 16,
@@ -931,6 +929,7 @@ static void *sync_main(void *context)
 {
     mir_tlog *tlog = context;
     (void)pthread_setname_np(pthread_self(), "mir-tlog-sync");
+    mir_thread_give_way(0);
     /* Half the promised time, so that waiting and syncing together stay within it. */
     const int64_t interval = (int64_t)tlog->options.sync_ms * MIR_NS_PER_MS / 2;
     while (!stopping(tlog)) {
@@ -996,6 +995,7 @@ static void *files_main(void *context)
 {
     mir_tlog *tlog = context;
     (void)pthread_setname_np(pthread_self(), "mir-tlog-files");
+    mir_thread_give_way(0);
     while (!stopping(tlog)) {
         spares_make(tlog);
         full_watch(tlog);
@@ -1012,6 +1012,7 @@ static void *sealer_main(void *context)
                    atomic_fetch_add_explicit(&tlog->sealers_started, 1, memory_order_relaxed) %
                        MIR_TLOG_SEALERS_MAX);
     (void)pthread_setname_np(pthread_self(), name);
+    mir_thread_give_way(0);
     mir_tlog_codec codec;
     bool ready = false;
     while (!stopping(tlog)) {
@@ -1036,7 +1037,7 @@ static void *background_main(void *context)
 {
     mir_tlog *tlog = context;
     (void)pthread_setname_np(pthread_self(), "mir-tlog-back");
-    (void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), BACKGROUND_NICE);
+    mir_thread_give_way(MIR_THREAD_NICE_LAST);
     mir_tlog_codec codec;
     bool ready = false;
     while (!stopping(tlog)) {

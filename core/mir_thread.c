@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "mir_thread.h"
+
+#include <stdint.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* As the kernel had it first, which every kernel takes. The C library has no name for it yet, or one
+ * that would clash with the kernel's. */
+typedef struct attributes {
+    uint32_t size, policy;
+    uint64_t flags;
+    int32_t nice;
+    uint32_t priority;
+    uint64_t runtime_ns, deadline_ns, period_ns;
+} attributes;
+
+void mir_thread_give_way(int nice_level)
+{
+    if (nice_level != 0) (void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), nice_level);
+    attributes now = {0};
+    if (syscall(SYS_sched_getattr, 0, &now, sizeof now, 0) != 0) return;
+    now.runtime_ns = (uint64_t)MIR_THREAD_SLICE_US * 1000;
+    (void)syscall(SYS_sched_setattr, 0, &now, 0);
+}

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* mir_thread: how a thread beside the shards shares their processors.
+ *
+ * Why        Shards have the processors to themselves only while nobody else has work. Linux lets a
+ *            running thread end its slice before one that wakes gets the processor, some milliseconds,
+ *            at whatever nice level; a commit of the store is shorter than that, so a message that
+ *            arrived during one waited for its end. With a slice longer than that of the others a
+ *            thread keeps its share of the processor and gives it up at once to who wakes.
+ * Affinity   The calling thread, for itself.
+ * Errors     None: where the system does not have it, everything works, and messages wait.
+ * Source     sched_setattr(2): `sched_runtime` of SCHED_OTHER is the slice since Linux 6.12, older
+ *            ones ignore it. */
+#ifndef MIR_THREAD_H
+#define MIR_THREAD_H
+
+enum {
+    /* More than the slice of others, which is 2.8 ms at most unless somebody has configured it; also
+     * about what the thread may have to wait for when all processors are busy. */
+    MIR_THREAD_SLICE_US = 10000,
+    MIR_THREAD_NICE_LAST = 19, /* hardly anything while somebody else has work */
+};
+
+/* The calling thread gives way to those that wake. `nice_level`: how much of the processor it gets
+ * beside those that do not sleep; 0 is as much as they. */
+void mir_thread_give_way(int nice_level);
+
+#endif
