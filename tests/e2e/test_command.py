@@ -197,12 +197,20 @@ def test_commands_of_nobody(bus, name):
 
 
 def test_commands_by_schema_package_soon_after_a_launch(bus, obedient):
-    device = obedient("a")
-    wait_until(
-        lambda: device.id in [pair.device_id for pair in commands(bus, targets={"schemas": ["valve.v1"]})[0].ids],
-        DEADLINE_S,
-        "the schema is stored",
-    )
+    device, other = obedient("a", known=False), obedient("b", schema=schema_of(PING, "ping.proto"))
+    device.hello(device.id, device.schema)
+
+    def found():
+        try:
+            groups = commands(bus, targets={"schemas": ["valve.v1"]})
+        except Refused:
+            return []
+        return [pair.device_id for group in groups for pair in group.ids]
+
+    wait_until(lambda: device.id in found(), DEADLINE_S, "the schema is stored")
+    assert other.id not in found()
+    with pytest.raises(Refused, match="^no device found with current targets criteria$"):
+        commands(bus, targets={"schemas": ["valve.v2"]})
 
 
 # --- sending
@@ -285,11 +293,29 @@ def test_a_dry_run_validates(bus, obedient):
 def test_the_error_of_a_handler_comes_back_word_for_word(bus, obedient, valve):
     device = obedient("a")
     device.on["valve.v1.Open"] = lambda body: "device error in command handler: it is stuck"
-    # Of another type, but it parses: bytes do not tell.
-    body = valve.Position(percent=3).SerializeToString()
+    # Of another type, but it parses, though one field is out of range and one unknown: bytes do not tell.
+    body = valve.Position(percent=3, steps=1 << 40).SerializeToString() + b"\x7a\x01x"
     entry = one(bus, device, payload=body, payload_encoding=PROTOBUF)
     assert (entry.status, entry.error) == (ERROR, "device error in command handler: it is stuck")
-    assert (entry.name, entry.payload, len(device.ran)) == ("", b"", 1)
+    assert (entry.name, entry.payload) == ("", b"")
+    assert [sent for _, sent, _ in device.ran] == [body]
+
+
+@pytest.mark.parametrize("encoding", [JSON, PROTOBUF], ids=["json", "protobuf"])
+def test_two_devices_succeed(bus, obedient, valve, encoding):
+    devices = [obedient("a"), obedient("b")]
+    devices[1].on["valve.v1.Open"] = lambda body: ("valve.v1.Position", b"\x08\x09")
+    body = valve.Open(percent=5).SerializeToString()
+    payload = body if encoding == PROTOBUF else {"percent": 5}
+    entries, echoed = send(bus, *devices, payload=payload, payload_encoding=encoding)
+    assert echoed == encoding and len(entries) == 2
+    answers = [b'{"percent":5,"steps":"1099511627776"}', b'{"percent":9}']
+    if encoding == PROTOBUF:
+        answers = [valve.Position(percent=5, steps=1 << 40).SerializeToString(), b"\x08\x09"]
+    for device, answer in zip(devices, answers, strict=True):
+        entry = entries[f"{device.id}/plant"]
+        assert (entry.status, entry.name, entry.payload) == (SUCCESS, "valve.v1.Position", answer)
+        assert entry.device_id == device.id and [sent for _, sent, _ in device.ran] == [body]
 
 
 def test_many_devices_answer_for_themselves(bus, obedient):

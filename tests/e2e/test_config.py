@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Configuration: desired properties on their way to devices, and what devices report of them."""
 
+import base64
 import json
 import time
 
 import pytest
-from bus import DEADLINE_S, NO_RESPONDERS, PULL, ConfiguredDevice, Refused, api, schema_of, seconds_ago
+from bus import DEADLINE_S, NO_RESPONDERS, PULL, ConfiguredDevice, Refused, api, schema_of, seconds_ago, unzstd
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
 
 from wire import wait_until
@@ -654,6 +655,25 @@ def test_what_was_sent_while_the_device_was_away_is_delivered_at_its_launch(bus,
         gas_level=7, power=12, valve_open=True
     )
     await_calls(back, 1)
+
+
+def test_one_event_brings_a_schema_that_was_asked_for_and_one_the_labels_after_it(bus, device):
+    """Whoever keeps devices and schemas by these events alone has what the server has."""
+    made = device("a", hello=False)
+
+    def updates():
+        bus.settle()
+        return [event.payload for event in bus.events(made.id, "deviceupdated")]
+
+    (pulled,) = updates()
+    schema = unzstd(base64.b64decode(pulled["status"]["schema"]["compressedSchema"]))
+    assert schema == made.schema and len(made.asked) == 1
+    bus.ask("core.update", targets=ids_of([made]), meta={"labels": {"floor": api.OptString(value="2")}})
+    _, labelled = updates()
+    assert labelled["meta"]["labels"] == {"floor": "2"}
+    assert unzstd(base64.b64decode(labelled["status"]["schema"]["compressedSchema"])) == schema
+    assert labelled["status"]["schema"] == pulled["status"]["schema"]
+    assert len(listed(bus, made)[0].cfg_descriptors) == len(NAMES) and len(made.asked) == 1
 
 
 def test_an_unknown_device_is_told_so(loop, server, name, heater_schema):

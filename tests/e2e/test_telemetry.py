@@ -7,7 +7,7 @@ import math
 import time
 
 import pytest
-from bus import DEADLINE_S, NO_RESPONDERS, PULL, SERVICES, Refused, api, schema_of
+from bus import DEADLINE_S, NO_RESPONDERS, PULL, SERVICES, Refused, api, schema_of, seconds_ago, unzstd, zstd
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from wire import wait_until
@@ -219,6 +219,75 @@ def test_rows_that_come_before_the_schema_is_known_are_kept(bus, name, weather):
     bus.hello(name, weather.set)
     report(bus, name, *samples(weather, 3))
     wait_until(lambda: len(query(bus, name, weather.name("Sample")).rows) == 3, DEADLINE_S, "three rows")
+
+
+def upload(bus, device, schema, fetched_s):
+    """The schema comes from a client, not from the device."""
+    schema = {"compressed_schema": zstd(schema), "package_names": ["any"], "last_schema_fetch": {"seconds": fetched_s}}
+    bus.ask("core.update", targets={"ids": [device]}, status={"schema": schema})
+
+
+def await_rows(bus, device, measurement, count):
+    wait_until(lambda: len(query(bus, device, measurement).rows) >= count, DEADLINE_S, f"{count} rows of {measurement}")
+    assert len(query(bus, device, measurement).rows) == count
+
+
+def test_telemetry_brings_the_schema_of_a_device_that_said_no_hello(bus, connect, server, name, weather):
+    bus.create(name)
+    device = connect.device(server, name, schema=weather.set)
+    sample, wind = samples(weather, 3), [weather.Wind(ts=START_NS + n, gusts=[n]) for n in range(2)]
+    report(bus, name, sample[0], wind[0], sample[1], wind[1], sample[2])
+    await_rows(bus, name, weather.name("Sample"), 3)
+    await_rows(bus, name, weather.name("Wind"), 2)
+    schema = bus.device(name).status.schema
+    assert unzstd(schema.compressed_schema) == weather.set
+    assert -1 < seconds_ago(schema.last_schema_fetch) < 60
+    assert len(device.asked) == 1 and bus.kinds(name) == ["devicecreated", "deviceupdated"]
+
+
+def test_telemetry_goes_by_a_stored_schema_without_asking_the_device(bus, connect, server, name, weather):
+    bus.create(name)
+    upload(bus, name, weather.set, 1_600_000_000)
+    device = connect.device(server, name, schema=weather.set)
+    report(bus, name, *samples(weather, 5))
+    await_rows(bus, name, weather.name("Sample"), 5)
+    assert device.asked == []
+    assert bus.device(name).status.schema.last_schema_fetch.seconds == 1_600_000_000
+
+
+def test_telemetry_replaces_a_wrong_schema_by_that_of_the_device(bus, connect, server, name, weather, pump):
+    bus.create(name)
+    upload(bus, name, pump, 1_600_000_000)
+    connect.device(server, name, schema=weather.set)
+    report(bus, name, *samples(weather, 5))
+    await_rows(bus, name, weather.name("Sample"), 5)
+    schema = bus.device(name).status.schema
+    assert unzstd(schema.compressed_schema) == weather.set
+    assert -1 < seconds_ago(schema.last_schema_fetch) < 60
+
+
+def test_labels_that_change_in_flight_cost_no_rows(bus, connect, server, name, weather):
+    device = connect.device(server, name, schema=weather.set)
+    launch_device(bus, name, weather)
+    rows, answers = 400, []
+    for n in range(rows):
+        if n % 20 == 0:
+            labels = {"labels": {"turn": api.OptString(value=str(n))}}
+            request = api.UpdateDeviceRequest(targets={"ids": [name]}, meta=labels)
+            answers.append(bus.answer_name())
+            bus.send("core.update", request.SerializeToString(), answers[-1])
+        report(bus, name, weather.Sample(ts=START_NS + n), flush=False)
+    bus.flush()
+    for answer in answers:
+        assert not api.UpdateDeviceResponse.FromString(bus.answer(answer)[1].data).error
+    await_rows(bus, name, weather.name("Sample"), rows)
+    times = [row[0] for row in rows_of(query(bus, name, weather.name("Sample")))]
+    assert times == list(range(START_NS, START_NS + rows))
+    # Every change is told with its labels; of those that were made at once the number says which was last.
+    events = sorted(bus.events(name, "deviceupdated")[1:], key=lambda event: int(event.headers["mir-event-sequence"]))
+    told = [event.payload["meta"]["labels"]["turn"] for event in events]
+    assert sorted(map(int, told)) == list(range(0, rows, 20))
+    assert bus.device(name).meta.labels["turn"] == told[-1] and device.asked == []
 
 
 def test_query_of_some_fields(bus, name, weather):

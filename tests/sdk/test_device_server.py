@@ -4,10 +4,11 @@
 import json
 import os
 import subprocess
+import time
 
 import pytest
 
-from hub import BUILD, Api, Hub, Program
+from hub import BUILD, Api, Hub, Program, unzstd
 from servers import BINARY
 from wire import PATIENCE, wait_until
 
@@ -110,6 +111,30 @@ def probe(world, name):
 @pytest.fixture
 def name(request):
     return f"sdk{abs(hash(request.node.nodeid)) % 10**9}"
+
+
+# ---- Launch ----
+
+
+def test_a_launched_device_is_online_with_a_recent_heartbeat(world, host):
+    def status():
+        (found,) = world.knows(host, "host.v1")
+        return found.status
+
+    wait_until(lambda: status().online, 20 * PATIENCE)
+    first = status().last_hearthbeat
+    assert abs(time.time() - first.seconds) < 20 * PATIENCE
+    # And goes on so: the next one comes by itself.
+    later = wait_until(lambda: status() if status().last_hearthbeat != first else None, 20 * PATIENCE)
+    assert later.online and later.last_hearthbeat.seconds > first.seconds
+
+
+def test_the_server_stores_the_schema_that_the_device_has(world, api, host):
+    (found,) = world.knows(host, "host.v1")
+    reply = world.client.request(f"{host}.v1alpha.schema")
+    schema = api.SchemaRetrieveResponse.FromString(reply.data).schema
+    assert schema and unzstd(found.status.schema.compressed_schema) == schema
+    assert abs(time.time() - found.status.schema.last_schema_fetch.seconds) < 60 * PATIENCE
 
 
 # ---- Commands ----
