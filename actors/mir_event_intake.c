@@ -64,8 +64,8 @@ static void read_one(mir_hub *hub, mir_event_batch *batch, const mir_view texts[
 {
     MirApi__V1__CreateEventRequest *message;
     mir_error error = {{0}};
-    mir_event_cause cause = {
-        .actor = texts[3], .address = texts[4], .instance = mir_hub_instance(hub)};
+    /* The chain stays as it came, with the module as its last: this server caused nothing. */
+    mir_event_cause cause = {.actor = texts[3], .address = texts[4]};
     mir_status status = mir_pb_unpack(&mir_api__v1__create_event_request__descriptor, texts[2],
                                       arena, &message, &error);
     if (status == MIR_OK) status = mir_origin_chain(texts[1], arena, &cause);
