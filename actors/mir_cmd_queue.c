@@ -597,7 +597,7 @@ void mir_cmd_queue_enter(mir_shard *shard, mir_view device_id, mir_cmd_queue_wai
                          none);
         return;
     }
-    if (waiter != NULL && q->asking) {
+    if (waiter != NULL && q->asking && q->record->number != waiter->number) {
         /* Another one is with the device, and may be for long. */
         tell_waiter(q, waiter, MIR_E_UNREACHABLE);
     } else if (waiter != NULL) {
@@ -646,11 +646,14 @@ static void expiry_home(mir_shard *shard, mir_post *post)
 static void expiry_told(mir_job *job)
 {
     expiry *e = MIR_CONTAINER(job, expiry, job);
+    mir_cmd_queue_calls calls = {.hub = e->hub};
     for (size_t i = 0; i < e->steps.count; i++) {
         if (e->list[i].status != MIR_OK) continue;
         mir_cmd_queue_tell(e->hub, &e->notes[i], e->list[i].event, &e->letters);
-        mir_cmd_queue_forget(e->hub, mir_view_cstr(e->notes[i].record->device_id));
+        /* It reads, finds nothing, and goes; without memory it stays until the device's next sign. */
+        (void)!mir_cmd_queue_calls_add(&calls, mir_view_cstr(e->notes[i].record->device_id));
     }
+    mir_cmd_queue_calls_go(&calls);
     mir_shard_post(e->shard, &e->post);
 }
 
@@ -743,51 +746,87 @@ static void watch(mir_timer *timer, void *context)
 
 /* --- life ----------------------------------------------------------------------------------- */
 
-typedef struct arrival {
+/* Devices of one shard whose queues are to look: some in each turn. */
+typedef struct mir_cmd_queue_call {
     mir_post post;
     mir_hub *hub;
-    bool watches; /* no device: the shard begins to watch for expiry */
-    size_t id_size;
-    char id[];
-} arrival;
+    mir_bytes ids; /* one behind the other, each with a zero byte */
+    size_t at;
+} call;
 
-static void arrive(mir_shard *shard, mir_post *post)
+static void call_free(call *c)
 {
-    arrival *a = MIR_CONTAINER(post, arrival, post);
+    mir_bytes_free(&c->ids);
+    free(c);
+}
+
+static void call_run(mir_shard *shard, mir_post *post)
+{
+    call *c = MIR_CONTAINER(post, call, post);
+    for (unsigned i = 0; i < MIR_CMD_SENT_PER_TURN && c->at < c->ids.size && !shard->stopping;
+         i++) {
+        mir_view id = mir_view_cstr((const char *)c->ids.data + c->at);
+        c->at += id.size + 1;
+        mir_cmd_queue_enter(shard, id, NULL);
+    }
+    if (c->at < c->ids.size && !shard->stopping) {
+        mir_shard_post(shard, &c->post);
+        return;
+    }
+    mir_hub_end(c->hub);
+    call_free(c);
+}
+
+mir_status mir_cmd_queue_calls_add(mir_cmd_queue_calls *calls, mir_view device_id)
+{
+    mir_hub *hub = calls->hub;
+    call **c = &calls->by_shard[mir_hub_shard_of(hub, device_id)];
+    if (*c == NULL) *c = calloc(1, sizeof **c);
+    if (*c == NULL) return MIR_E_NO_MEMORY;
+    mir_bytes *ids = &(*c)->ids;
+    size_t before = ids->size;
+    mir_bytes_view(ids, device_id);
+    mir_bytes_u8(ids, 0);
+    if (mir_bytes_ok(ids)) return MIR_OK;
+    ids->size = before;
+    ids->failed = false;
+    return MIR_E_NO_MEMORY;
+}
+
+void mir_cmd_queue_calls_go(mir_cmd_queue_calls *calls)
+{
+    mir_hub *hub = calls->hub;
+    for (unsigned s = 0; s < hub->shard_count; s++) {
+        call *c = calls->by_shard[s];
+        if (c == NULL) continue;
+        calls->by_shard[s] = NULL;
+        c->hub = hub;
+        c->post.run = call_run;
+        mir_hub_begin(hub);
+        mir_shard_post(hub->shards[s], &c->post);
+    }
+}
+
+typedef struct watching {
+    mir_post post;
+    mir_hub *hub;
+} watching;
+
+static void watch_begin(mir_shard *shard, mir_post *post)
+{
+    watching *w = MIR_CONTAINER(post, watching, post);
     mir_actors *actors = mir_actors_of(shard);
-    if (a->watches && !shard->stopping) {
+    if (!shard->stopping) {
         actors->queue_watch.fire = watch;
         mir_timer_set(&shard->loop->timers, &actors->queue_watch,
                       shard->loop->now_ns + WATCH_S * MIR_NS_PER_S);
-    } else if (!shard->stopping) {
-        mir_cmd_queue_enter(shard, mir_view_of(a->id, a->id_size), NULL);
     }
-    mir_hub_end(a->hub);
-    free(a);
-}
-
-static mir_status post_arrival(mir_hub *hub, mir_shard *shard, mir_view id)
-{
-    arrival *a = calloc(1, sizeof *a + id.size);
-    if (a == NULL) return MIR_E_NO_MEMORY;
-    a->hub = hub;
-    a->watches = id.size == 0;
-    a->post.run = arrive;
-    a->id_size = id.size;
-    if (id.size != 0) memcpy(a->id, id.data, id.size);
-    mir_hub_begin(hub);
-    mir_shard_post(shard, &a->post);
-    return MIR_OK;
-}
-
-void mir_cmd_queue_forget(mir_hub *hub, mir_view device_id)
-{
-    /* It reads, finds nothing, and goes; without memory it stays until the device's next sign. */
-    (void)!post_arrival(hub, hub->shards[mir_hub_shard_of(hub, device_id)], device_id);
+    mir_hub_end(w->hub);
+    free(w);
 }
 
 typedef struct seen {
-    mir_hub *hub;
+    mir_cmd_queue_calls calls;
     char last[MIR_DEVICE_ID_BYTES_MAX + 1];
 } seen;
 
@@ -797,16 +836,26 @@ static mir_status see(void *context, const mir_command_record *record)
     seen *s = context;
     if (strcmp(s->last, record->device_id) == 0) return MIR_OK;
     (void)snprintf(s->last, sizeof s->last, "%s", record->device_id);
-    mir_view id = mir_view_cstr(record->device_id);
-    return post_arrival(s->hub, s->hub->shards[mir_hub_shard_of(s->hub, id)], id);
+    return mir_cmd_queue_calls_add(&s->calls, mir_view_cstr(record->device_id));
 }
 
 mir_status mir_cmd_queue_start(mir_hub *hub, mir_error *error)
 {
-    seen s = {.hub = hub};
+    seen s = {.calls.hub = hub};
+    watching *w = calloc(1, sizeof *w);
+    if (w == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
     mir_status status = mir_command_waiting_each(hub->state, see, &s, error);
-    if (status == MIR_OK) status = post_arrival(hub, hub->shards[0], (mir_view){0});
-    return status;
+    /* Those that were found are looked at in any case: nobody else will. */
+    mir_cmd_queue_calls_go(&s.calls);
+    if (status != MIR_OK) {
+        free(w);
+        return status;
+    }
+    w->hub = hub;
+    w->post.run = watch_begin;
+    mir_hub_begin(hub);
+    mir_shard_post(hub->shards[0], &w->post);
+    return MIR_OK;
 }
 
 void mir_cmd_queue_fini(mir_actors *actors)

@@ -7,7 +7,8 @@
  * Ownership  The shard's map owns a queue for each device that commands wait for. What is under way
  *            belongs to the worker, the writer or the bus that has it; a stop waits for it.
  * Affinity   The shard of the device, and workers in turns.
- * Bounds     Those of mir_command_store.h. A device runs one queued command at a time.
+ * Bounds     Those of mir_command_store.h. A device runs one queued command at a time. However many
+ *            queues are to look at once, MIR_CMD_SENT_PER_TURN of them do in a turn of their shard.
  * Errors     A store that fails leaves a command as it is; the next heartbeat tries again. An outcome
  *            that could not be written is kept, and written then.
  *
@@ -22,6 +23,7 @@
 
 #include "mir_actors.h"
 #include "mir_command_store.h"
+#include "mir_limits.h"
 
 /* Whoever queued a command and waits for what becomes of it now. */
 typedef struct mir_cmd_queue_waiter {
@@ -36,8 +38,17 @@ typedef struct mir_cmd_queue_waiter {
 
 /* A command was queued; `waiter` may be null. */
 void mir_cmd_queue_enter(mir_shard *shard, mir_view device_id, mir_cmd_queue_waiter *waiter);
-/* A command of the device has ended without it: its queue may go. Any thread. */
-void mir_cmd_queue_forget(mir_hub *hub, mir_view device_id);
+
+/* Devices whose queues are to look whether there is something to do, or whether they may go: some of
+ * them in each turn of their shard. Any thread, one at a time. After `hub` was set: any number of adds
+ * (MIR_E_NO_MEMORY: it is not among them), then go. */
+typedef struct mir_cmd_queue_calls {
+    mir_hub *hub;
+    struct mir_cmd_queue_call *by_shard[MIR_SHARDS_MAX];
+} mir_cmd_queue_calls;
+MIR_MUST_CHECK mir_status mir_cmd_queue_calls_add(mir_cmd_queue_calls *calls, mir_view device_id);
+void mir_cmd_queue_calls_go(mir_cmd_queue_calls *calls);
+
 /* The device gave a sign of life. Costs next to nothing when nothing waits for it. */
 void mir_cmd_queue_wake(mir_shard *shard, mir_view device_id);
 

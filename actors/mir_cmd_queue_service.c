@@ -229,14 +229,17 @@ static void cancelled(mir_request *request)
     }
     showing show = {0};
     mir_status status = begin_showing(&show, request, c->steps.count);
+    mir_cmd_queue_calls calls = {.hub = request->hub};
     for (size_t i = 0; status == MIR_OK && i < c->steps.count; i++) {
         const mir_command_step *step = &c->steps.list[i];
         /* Sent, or over its time, just then. */
         if (step->status != MIR_OK) continue;
-        mir_cmd_queue_forget(request->hub, mir_view_cstr(step->record->device_id));
+        /* Its queue may go; without memory it stays until the device's next sign. */
+        (void)!mir_cmd_queue_calls_add(&calls, mir_view_cstr(step->record->device_id));
         mir_cmd_queue_tell(request->hub, &c->notes[i], step->event, &request->letters);
         status = add_record(&show, step->record);
     }
+    mir_cmd_queue_calls_go(&calls);
     if (status == MIR_OK) {
         MirApi__V1__CancelQueuedCommandsResponse response =
             MIR_API__V1__CANCEL_QUEUED_COMMANDS_RESPONSE__INIT;

@@ -13,6 +13,7 @@
 #include "mir_json_codec.h"
 #include "mir_json_text.h"
 #include "mir_limits.h"
+#include "mir_log.h"
 #include "mir_nats.h"
 #include "mir_pb.h"
 #include "mir_resolve.h"
@@ -53,15 +54,16 @@ typedef enum target_state {
 
 typedef struct sending sending;
 
+/* While it is out, a target belongs to the shard that has it. */
 typedef struct target {
     mir_mpsc_node inbox;
-    struct target *next; /* of its batch */
+    struct target *next; /* of the chain that it is in */
     sending *all;
+    void (*errand)(mir_shard *shard, struct target *t);
     MirStore__V1__DeviceRecord *record;
     plan *plan;
     uint8_t state;
     bool was_asked_again; /* for a schema that has the command */
-    bool is_told;         /* in a partial answer */
     entry_message entry;
     /* What came back: */
     mir_status status;
@@ -69,7 +71,6 @@ typedef struct target {
     size_t name_size, payload_size;
     uint64_t number; /* of the queued command */
     char *asked_error;
-    mir_post post;
     union {
         mir_twin_waiter waiter;
         mir_ask ask;
@@ -77,45 +78,82 @@ typedef struct target {
     };
 } target;
 
+/* A target is in one chain at most. */
+typedef struct chain {
+    target *first, *last;
+    size_t count;
+} chain;
+
+/* Takes targets to one shard, where each does its errand: some in each turn. */
+typedef struct carrier {
+    mir_post post;
+    mir_mpsc chains; /* each by the inbox of its first target */
+    /* Targets in them, or about to be. Who counts it up from 0 posts. */
+    atomic_size_t waiting;
+    chain loading; /* by the present pass */
+    /* The shard's: what it has taken and not yet done. */
+    target *at;
+    mir_mpsc_node *taken;
+} carrier;
+
 struct sending {
     mir_request *request;
     MirApi__V1__SendCommandRequest *input;
     mir_schema_groups groups;
     plan *raw; /* without validation */
+    MirStore__V1__DeviceRecord **records;
     target *targets;
     size_t count;
+    size_t begun; /* so many of them have been looked at */
     size_t unchecked, in_error, left;
+    chain ready;  /* checked, and not sent yet */
+    chain untold; /* final, and in no partial answer yet */
     size_t told;
     bool is_decided; /* what is ready is sent */
     bool was_sent;
     bool was_stored; /* with queue */
-    bool is_storing; /* one batch at a time */
     bool failed;     /* without memory: what is under way is awaited, then that is the answer */
     int64_t timeout_ns;
-    /* With queue: */
+    /* With queue, a part at a time: */
     mir_state_request store;
+    bool is_storing; /* until each of the part is in the queue of its device, or has failed */
+    bool is_stored;
+    size_t queued_bytes;
     int64_t expires_ns;
     mir_mpsc_node stored; /* comes back once they are */
     mir_command_add *adds;
     mir_command_adds adds_list;
+    size_t placed; /* so many of the list went on */
     target **added;
+    /* What is told (partial answers and events) goes out some in each turn of the request's shard,
+     * from the request's letters: */
+    mir_post telling;
+    mir_letters letters; /* the shard's, while it tells */
+    bool is_telling;
+    mir_mpsc_node told_some; /* comes back once they are out */
+    /* At the end: */
+    bool is_ending;
+    size_t ended; /* so many of the targets are in the answer, and their events are made */
+    entry_pair *pairs;
+    entry_pair **pair_list;
+    mir_event_batch *events;
+    /* The actor: */
     mir_mpsc inbox;
+    mir_mpsc_node *taken; /* from it, and not handled yet */
+    size_t handled;       /* of what is pending */
+    size_t budget;        /* devices that the present pass may yet deal with */
     /* What is in the inbox or about to be, and what is being handled. Who counts it up from 0 has it
      * run. */
     atomic_size_t pending;
+    carrier carriers[]; /* to each shard */
 };
-
-typedef struct batch {
-    mir_post post;
-    target *first;
-} batch;
 
 static _Atomic uint32_t targets_in_flight;
 
 static const char device_is_disabled[] = "the device is disabled";
 
 static void work(mir_request *request);
-static void run(sending *all, size_t handled);
+static void run(sending *all);
 
 /* `here`: it is quickly done, on the shard that calls. */
 static void push(sending *all, mir_mpsc_node *node, bool here)
@@ -125,7 +163,7 @@ static void push(sending *all, mir_mpsc_node *node, bool here)
     /* Whoever handles it may end the whole from here on, unless it waits for this one's run. */
     if (before != 0) return;
     if (here)
-        run(all, 0);
+        run(all);
     else
         mir_request_continue(all->request, work, false);
 }
@@ -154,12 +192,92 @@ static char *copy_text(sending *all, mir_view text)
     return copy;
 }
 
+/* --- chains --------------------------------------------------------------------------------- */
+
+static void chain_add(chain *c, target *t)
+{
+    t->next = NULL;
+    if (c->last == NULL)
+        c->first = t;
+    else
+        c->last->next = t;
+    c->last = t;
+    c->count++;
+}
+
+static target *chain_take(chain *c)
+{
+    target *t = c->first;
+    if (t == NULL) return NULL;
+    c->first = t->next;
+    if (c->first == NULL) c->last = NULL;
+    c->count--;
+    return t;
+}
+
+/* --- to the shards and back ----------------------------------------------------------------- */
+
+static target *carried_next(carrier *c)
+{
+    if (c->at == NULL) {
+        if (c->taken == NULL) c->taken = mir_mpsc_take(&c->chains);
+        if (c->taken == NULL) return NULL;
+        c->at = MIR_CONTAINER(c->taken, target, inbox);
+        c->taken = c->taken->next;
+    }
+    target *t = c->at;
+    c->at = t->next;
+    return t;
+}
+
+static void carry_run(mir_shard *shard, mir_post *post)
+{
+    carrier *c = MIR_CONTAINER(post, carrier, post);
+    chain now = {0};
+    target *t;
+    while (now.count < MIR_CMD_SENT_PER_TURN && (t = carried_next(c)) != NULL) chain_add(&now, t);
+    if (atomic_fetch_sub_explicit(&c->waiting, now.count, memory_order_acq_rel) != now.count)
+        mir_shard_post(shard, &c->post);
+    /* The last one's errand may end the whole, and the carrier with it. */
+    while ((t = chain_take(&now)) != NULL) t->errand(shard, t);
+}
+
+/* The target goes to that shard at the end of this pass. */
+static void carry(target *t, unsigned shard, void (*errand)(mir_shard *shard, target *t))
+{
+    t->errand = errand;
+    chain_add(&t->all->carriers[shard].loading, t);
+}
+
+static void carry_home(target *t, void (*errand)(mir_shard *shard, target *t))
+{
+    carry(t, mir_hub_shard_of(t->all->request->hub, mir_view_cstr(t->record->device_id)), errand);
+}
+
+static void carry_loaded(sending *all)
+{
+    mir_hub *hub = all->request->hub;
+    for (unsigned s = 0; s < hub->shard_count; s++) {
+        carrier *c = &all->carriers[s];
+        chain loaded = c->loading;
+        if (loaded.first == NULL) continue;
+        c->loading = (chain){0};
+        size_t before = atomic_fetch_add_explicit(&c->waiting, loaded.count, memory_order_acq_rel);
+        (void)mir_mpsc_push(&c->chains, &loaded.first->inbox);
+        if (before != 0) continue;
+        c->post.run = carry_run;
+        mir_shard_post(hub->shards[s], &c->post);
+    }
+}
+
 /* --- entries -------------------------------------------------------------------------------- */
 
 static void finish_target(target *t)
 {
+    sending *all = t->all;
     t->state = FINAL;
-    t->all->left--;
+    all->left--;
+    if (all->input->stream && all->request->reply.size != 0) chain_add(&all->untold, t);
 }
 
 static void fail_target(target *t, const char *prefix, const char *cause)
@@ -323,22 +441,13 @@ static void schema_asked(mir_shard *shard, mir_twin_waiter *waiter, const char *
     come_back(t);
 }
 
-static void ask_on_shard(mir_shard *shard, mir_post *post)
+static void ask_for_schema(mir_shard *shard, target *t)
 {
-    target *t = MIR_CONTAINER(post, target, post);
-    t->waiter.done = schema_asked;
+    t->waiter = (mir_twin_waiter){.done = schema_asked};
     if (shard->stopping)
         schema_asked(shard, &t->waiter, "the server is stopping");
     else
         mir_twin_pull(shard, mir_view_cstr(t->record->device_id), &t->waiter);
-}
-
-static void ask(target *t)
-{
-    mir_hub *hub = t->all->request->hub;
-    t->post.run = ask_on_shard;
-    mir_view id = mir_view_cstr(t->record->device_id);
-    mir_shard_post(hub->shards[mir_hub_shard_of(hub, id)], &t->post);
 }
 
 /* A queued command waits until the device is enabled; a template is nothing that is sent. */
@@ -360,7 +469,7 @@ static void check(target *t, mir_schema_group *group)
     }
     if (p->error != NULL && p->is_unknown && !t->was_asked_again) {
         t->was_asked_again = true;
-        ask(t);
+        carry_home(t, ask_for_schema);
         return;
     }
     all->unchecked--;
@@ -377,6 +486,7 @@ static void check(target *t, mir_schema_group *group)
     } else {
         set_status(t, MIR_API__V1__COMMAND_RESPONSE_STATUS__COMMAND_RESPONSE_STATUS_VALIDATED);
         t->state = READY;
+        chain_add(&all->ready, t);
     }
 }
 
@@ -458,30 +568,33 @@ static void answered(mir_ask *ask, mir_status status, const mir_message *answer)
     push(t->all, &t->inbox, is_quick);
 }
 
-static void send_on_shard(mir_shard *shard, mir_post *post)
+static void send_command(mir_shard *shard, target *t)
 {
-    batch *b = MIR_CONTAINER(post, batch, post);
-    for (unsigned i = 0; i < MIR_CMD_SENT_PER_TURN && b->first != NULL; i++) {
-        target *t = b->first;
-        b->first = t->next;
-        bool is_last = b->first == NULL;
-        memset(&t->ask, 0, sizeof t->ask);
-        t->ask.done = answered;
-        if (shard->stopping) {
-            answered(&t->ask, MIR_E_CANCELLED, NULL);
-        } else if (mir_twin_is_disabled(shard, mir_view_cstr(t->record->device_id))) {
-            answered(&t->ask, MIR_E_PERMISSION, NULL);
-        } else {
-            char subject[MIR_DEVICE_ID_BYTES_MAX + 32];
-            int size =
-                snprintf(subject, sizeof subject, "%s.v1alpha.command", t->record->device_id);
-            mir_ask_send(shard, &t->ask, mir_view_of(subject, (size_t)size), t->plan->header,
-                         t->plan->payload, t->all->timeout_ns);
-        }
-        /* The last one's answer may have ended the whole, and the batch with it. */
-        if (is_last) return;
+    t->ask = (mir_ask){.done = answered};
+    if (shard->stopping) {
+        answered(&t->ask, MIR_E_CANCELLED, NULL);
+    } else if (mir_twin_is_disabled(shard, mir_view_cstr(t->record->device_id))) {
+        answered(&t->ask, MIR_E_PERMISSION, NULL);
+    } else {
+        char subject[MIR_DEVICE_ID_BYTES_MAX + 32];
+        int size = snprintf(subject, sizeof subject, "%s.v1alpha.command", t->record->device_id);
+        mir_ask_send(shard, &t->ask, mir_view_of(subject, (size_t)size), t->plan->header,
+                     t->plan->payload, t->all->timeout_ns);
     }
-    mir_shard_post(shard, &b->post);
+}
+
+static void send_ready(sending *all)
+{
+    target *t;
+    while (all->budget != 0 && (t = chain_take(&all->ready)) != NULL) {
+        all->budget--;
+        t->state = SENT;
+        all->was_sent = true;
+        if (is_alone(all))
+            carry(t, all->request->shard->id, send_command);
+        else
+            carry_home(t, send_command);
+    }
 }
 
 /* --- queueing ------------------------------------------------------------------------------- */
@@ -497,9 +610,8 @@ static void queue_told(mir_shard *shard, mir_cmd_queue_waiter *waiter, mir_statu
     come_back(t);
 }
 
-static void enter_queue(mir_shard *shard, mir_post *post)
+static void enter_queue(mir_shard *shard, target *t)
 {
-    target *t = MIR_CONTAINER(post, target, post);
     uint64_t number = t->number;
     t->queued = (mir_cmd_queue_waiter){.number = number, .done = queue_told};
     mir_cmd_queue_enter(shard, mir_view_cstr(t->record->device_id), &t->queued);
@@ -536,118 +648,111 @@ static mir_status prepare_add(sending *all, target *t, mir_command_add *add, int
     return mir_cmd_queue_event(all->request->hub, &note, arena, &add->event);
 }
 
-/* Everything that is ready, durable in one commit before any of it is sent. */
-static void queue_ready(sending *all)
+static void submit_adds(sending *all)
 {
     mir_request *request = all->request;
-    if (all->adds == NULL) {
-        all->adds = mir_arena_alloc(&request->arena, all->count * sizeof *all->adds);
-        all->added = mir_arena_alloc(&request->arena, all->count * sizeof(target *));
-    }
-    size_t ttl_s = all->input->ttl_sec == 0 ? MIR_CMD_TTL_S_DEFAULT : all->input->ttl_sec;
-    int64_t expires_ns = mir_clock_wall_ns() + (int64_t)ttl_s * MIR_NS_PER_S;
-    size_t count = 0, bytes = 0;
-    mir_state_stats stats;
-    mir_state_stats_get(request->hub->state, &stats);
-    bool is_full = stats.map_bytes_used > stats.map_bytes / 2;
-    for (size_t i = 0; i < all->count; i++) {
-        target *t = &all->targets[i];
-        if (t->state != READY) continue;
-        bytes += t->plan->payload.size;
-        if (is_full || t->plan->payload.size > MIR_COMMAND_PAYLOAD_BYTES_MAX ||
-            bytes > MIR_CMD_QUEUED_BYTES_MAX) {
-            fail_target(t, "error queueing the command: ",
-                        is_full ? "the state store is more than half full: raise state.map_size"
-                        : t->plan->payload.size > MIR_COMMAND_PAYLOAD_BYTES_MAX
-                            ? "its payload is larger than 262144 bytes"
-                            : "the payloads of one request are larger than 64 MiB together");
-            continue;
-        }
-        if (all->adds == NULL || all->added == NULL ||
-            prepare_add(all, t, &all->adds[count], expires_ns) != MIR_OK) {
-            fail_target(t, "", "out of memory");
-            continue;
-        }
-        t->state = STORING;
-        all->added[count++] = t;
-    }
-    if (count == 0) return;
     all->is_storing = true;
-    all->adds_list = (mir_command_adds){all->adds, count};
+    all->is_stored = false;
+    all->placed = 0;
     mir_command_prepare_add(&all->store, &all->adds_list);
     all->store.cause = &request->cause;
     all->store.done = adds_done;
     all->store.ctx = all;
-    all->expires_ns = expires_ns;
     if (mir_state_submit(request->hub->state, &all->store) == MIR_OK) return;
     all->is_storing = false;
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < all->adds_list.count; i++)
         fail_target(all->added[i], "", "the store is busy: try again");
+    all->adds_list.count = 0;
 }
 
-/* They are stored, or not: those that are go to the queues of their devices. */
-static void take_stored(sending *all)
+/* Null: it can be queued. */
+static const char *refusal_of(sending *all, const target *t)
 {
-    mir_hub *hub = all->request->hub;
-    all->is_storing = false;
-    for (size_t i = 0; i < all->adds_list.count; i++) {
-        target *t = all->added[i];
-        const mir_command_add *add = &all->adds[i];
-        if (all->store.status != MIR_OK) {
-            fail_target(t, "error queueing the command: ", all->store.error);
-        } else if (add->status != MIR_OK) {
-            fail_target(t, "error queueing the command: ",
-                        add->status == MIR_E_FULL
-                            ? "too many commands wait already: cancel some, or wait until the "
-                              "device is back"
-                            : "the device was deleted");
+    mir_state_stats stats;
+    mir_state_stats_get(all->request->hub->state, &stats);
+    all->queued_bytes += t->plan->payload.size;
+    if (stats.map_bytes_used > stats.map_bytes / 2)
+        return "the state store is more than half full: raise state.map_size";
+    if (t->plan->payload.size > MIR_COMMAND_PAYLOAD_BYTES_MAX)
+        return "its payload is larger than 262144 bytes";
+    if (all->queued_bytes > MIR_CMD_QUEUED_BYTES_MAX)
+        return "the payloads of one request are larger than 64 MiB together";
+    return NULL;
+}
+
+/* Makes up a part of what is ready, and has it stored when it is full or there is no more. */
+static void queue_ready(sending *all)
+{
+    mir_request *request = all->request;
+    if (all->is_storing) return;
+    if (all->adds == NULL) {
+        size_t room = all->count < MIR_CMD_STORED_AT_ONCE ? all->count : MIR_CMD_STORED_AT_ONCE;
+        all->adds = mir_arena_alloc(&request->arena, room * sizeof *all->adds);
+        all->added = mir_arena_alloc(&request->arena, room * sizeof(target *));
+        all->adds_list.list = all->adds;
+    }
+    size_t ttl_s = all->input->ttl_sec == 0 ? MIR_CMD_TTL_S_DEFAULT : all->input->ttl_sec;
+    size_t *count = &all->adds_list.count;
+    if (*count == 0) all->expires_ns = mir_clock_wall_ns() + (int64_t)ttl_s * MIR_NS_PER_S;
+    target *t;
+    while (all->budget != 0 && *count < MIR_CMD_STORED_AT_ONCE &&
+           (t = chain_take(&all->ready)) != NULL) {
+        all->budget--;
+        const char *refusal = refusal_of(all, t);
+        if (refusal != NULL) {
+            fail_target(t, "error queueing the command: ", refusal);
+        } else if (all->adds == NULL || all->added == NULL ||
+                   prepare_add(all, t, &all->adds[*count], all->expires_ns) != MIR_OK) {
+            fail_target(t, "", "out of memory");
         } else {
-            all->was_stored = true;
-            t->number = add->record->number;
-            t->entry.command_id = (char *)(uintptr_t)add->id;
-            mir_cmd_note note = {
-                .record = add->record, .state = MIR_COMMAND_QUEUED, .cause = &all->request->cause};
-            mir_cmd_queue_tell(hub, &note, add->event, &all->request->letters);
-            t->state = SENT;
-            t->post.run = enter_queue;
-            mir_view id = mir_view_cstr(t->record->device_id);
-            mir_shard_post(hub->shards[mir_hub_shard_of(hub, id)], &t->post);
+            t->state = STORING;
+            all->added[(*count)++] = t;
         }
     }
-    if (all->was_stored) mir_cmd_queue_note_due(hub, all->expires_ns);
+    if (*count != 0 && (*count == MIR_CMD_STORED_AT_ONCE || all->ready.count == 0))
+        submit_adds(all);
+}
+
+/* It is stored, or not: if it is, it goes to the queue of its device. */
+static void place(sending *all, target *t, const mir_command_add *add)
+{
+    if (all->store.status != MIR_OK) {
+        fail_target(t, "error queueing the command: ", all->store.error);
+        return;
+    }
+    if (add->status != MIR_OK) {
+        fail_target(t, "error queueing the command: ",
+                    add->status == MIR_E_FULL
+                        ? "too many commands wait already: cancel some, or wait until the "
+                          "device is back"
+                        : "the device was deleted");
+        return;
+    }
+    all->was_stored = true;
+    t->number = add->record->number;
+    t->entry.command_id = (char *)(uintptr_t)add->id;
+    mir_cmd_note note = {
+        .record = add->record, .state = MIR_COMMAND_QUEUED, .cause = &all->request->cause};
+    mir_cmd_queue_tell(all->request->hub, &note, add->event, &all->request->letters);
+    t->state = SENT;
+    carry_home(t, enter_queue);
+}
+
+static void place_stored(sending *all)
+{
+    if (!all->is_stored) return;
+    for (; all->placed < all->adds_list.count && all->budget != 0; all->budget--) {
+        size_t i = all->placed++;
+        place(all, all->added[i], &all->adds[i]);
+    }
+    if (all->placed < all->adds_list.count) return;
+    if (all->was_stored) mir_cmd_queue_note_due(all->request->hub, all->expires_ns);
     mir_arena_free(&all->store.arena);
+    all->is_storing = all->is_stored = false;
+    all->adds_list.count = 0;
 }
 
-/* Everything that is ready, one batch for each shard. */
-static void send_ready(sending *all)
-{
-    mir_hub *hub = all->request->hub;
-    batch *batches[MIR_SHARDS_MAX] = {0};
-    target *last[MIR_SHARDS_MAX];
-    for (size_t i = 0; i < all->count; i++) {
-        target *t = &all->targets[i];
-        if (t->state != READY) continue;
-        unsigned shard = is_alone(all) ? all->request->shard->id
-                                       : mir_hub_shard_of(hub, mir_view_cstr(t->record->device_id));
-        if (batches[shard] == NULL) {
-            batches[shard] = mir_arena_alloc(&all->request->arena, sizeof *batches[shard]);
-            if (batches[shard] == NULL) {
-                fail_target(t, "", "out of memory");
-                continue;
-            }
-            batches[shard]->post.run = send_on_shard;
-            batches[shard]->first = t;
-        } else {
-            last[shard]->next = t;
-        }
-        last[shard] = t;
-        t->next = NULL;
-        t->state = SENT;
-        all->was_sent = true;
-    }
-    for (unsigned s = 0; s < hub->shard_count; s++)
-        if (batches[s] != NULL) mir_shard_post(hub->shards[s], &batches[s]->post);
-}
+/* --- what devices answer -------------------------------------------------------------------- */
 
 static void take_error_message(target *t, mir_view payload)
 {
@@ -774,24 +879,7 @@ static void set_encoding(const sending *all,
     responses->encoding = all->input->payload_encoding;
 }
 
-typedef struct partial {
-    mir_post post;
-    mir_hub *hub;
-    mir_letters letters;
-} partial;
-
-static void partial_publish(mir_shard *shard, mir_post *post)
-{
-    partial *p = MIR_CONTAINER(post, partial, post);
-    if (shard->stopping)
-        mir_letters_discard(&p->letters);
-    else
-        mir_letters_publish(shard, &p->letters);
-    mir_hub_end(p->hub);
-    free(p);
-}
-
-static void add_partial(sending *all, entry_pair **pairs, size_t count, mir_letters *letters)
+static void add_partial(sending *all, entry_pair **pairs, size_t count)
 {
     MirApi__V1__SendCommandResponse__CommandResponses responses =
         MIR_API__V1__SEND_COMMAND_RESPONSE__COMMAND_RESPONSES__INIT;
@@ -808,40 +896,56 @@ static void add_partial(sending *all, entry_pair **pairs, size_t count, mir_lett
     size = mir_block_add(block, size, sizeof block, "mir-progress",
                          mir_view_of(progress, (size_t)progress_size));
     size = mir_block_add(block, size, sizeof block, "mir-stream", MIR_VIEW_LITERAL("partial"));
-    mir_letters_add_packed(letters, all->request->reply, mir_view_of(block, size), &response.base);
+    mir_letters_add_packed(&all->request->letters, all->request->reply, mir_view_of(block, size),
+                           &response.base);
 }
 
 /* What became final since the last time; without memory it comes with the whole answer. */
 static void tell_partial(sending *all)
 {
-    mir_request *request = all->request;
-    if (!all->input->stream || request->reply.size == 0 || all->told == all->count - all->left)
-        return;
-    partial *p = calloc(1, sizeof *p);
-    entry_pair *pairs = calloc(all->count, sizeof *pairs);
-    entry_pair **list = calloc(all->count, sizeof(entry_pair *));
-    if (p != NULL && pairs != NULL && list != NULL) {
-        size_t count = 0, bytes = 0;
-        for (size_t i = 0; i < all->count; i++) {
-            target *t = &all->targets[i];
-            if (t->state != FINAL || t->is_told || !set_pair(all, t, &pairs[count])) continue;
-            t->is_told = true;
-            list[count] = &pairs[count];
-            bytes += protobuf_c_message_get_packed_size(&pairs[count++].base);
-            if (bytes < PARTIAL_BYTES_MAX) continue;
-            add_partial(all, list, count, &p->letters);
-            count = bytes = 0;
-        }
-        if (count != 0) add_partial(all, list, count, &p->letters);
-        p->hub = request->hub;
-        p->post.run = partial_publish;
-        mir_hub_begin(p->hub);
-        mir_shard_post(request->shard, &p->post);
-    } else {
-        free(p);
+    size_t max = all->untold.count < all->budget ? all->untold.count : all->budget;
+    if (max == 0) return;
+    all->budget -= max;
+    entry_pair *pairs = calloc(max, sizeof *pairs);
+    entry_pair **list = calloc(max, sizeof(entry_pair *));
+    size_t count = 0, bytes = 0;
+    for (size_t i = 0; i < max; i++) {
+        target *t = chain_take(&all->untold);
+        if (pairs == NULL || list == NULL || !set_pair(all, t, &pairs[count])) continue;
+        list[count] = &pairs[count];
+        bytes += protobuf_c_message_get_packed_size(&pairs[count++].base);
+        if (bytes < PARTIAL_BYTES_MAX) continue;
+        add_partial(all, list, count);
+        count = bytes = 0;
     }
+    if (count != 0) add_partial(all, list, count);
     free(pairs);
     free(list);
+}
+
+static void tell_run(mir_shard *shard, mir_post *post)
+{
+    sending *all = MIR_CONTAINER(post, sending, telling);
+    if (shard->stopping)
+        mir_letters_discard(&all->letters);
+    else
+        mir_letters_publish_some(shard, &all->letters, MIR_CMD_SENT_PER_TURN);
+    if (all->letters.first != NULL)
+        mir_shard_post(shard, &all->telling);
+    else
+        push(all, &all->told_some, false);
+}
+
+/* Has the request's shard tell what there is, unless it does already. */
+static void tell(sending *all)
+{
+    mir_letters *letters = &all->request->letters;
+    if (all->is_telling || letters->first == NULL) return;
+    all->is_telling = true;
+    all->letters = *letters;
+    *letters = (mir_letters){.failed = letters->failed};
+    all->telling.run = tell_run;
+    mir_shard_post(all->request->shard, &all->telling);
 }
 
 static void put_member(mir_bytes *json, const char *key, mir_view value, bool as_base64)
@@ -871,60 +975,45 @@ static void write_entry_json(const entry_message *entry, mir_bytes *json)
     mir_bytes_u8(json, '}');
 }
 
-static void add_events(sending *all)
+static void add_event(sending *all, const target *t, mir_bytes *json)
 {
     mir_request *request = all->request;
-    mir_event_batch *stored = mir_event_batch_new(request->hub);
-    mir_bytes json = {0};
-    for (size_t i = 0; i < all->count; i++) {
-        const target *t = &all->targets[i];
-        bool failed =
-            t->entry.status == MIR_API__V1__COMMAND_RESPONSE_STATUS__COMMAND_RESPONSE_STATUS_ERROR;
-        static const char prefix[] = "Device command failed: ";
-        enum { prefix_size = sizeof prefix - 1 };
-        char text[256];
-        memcpy(text, prefix, sizeof prefix);
-        if (failed)
-            (void)mir_utf8_copy(t->entry.error == NULL ? "out of memory" : t->entry.error,
-                                text + prefix_size, sizeof text - prefix_size);
-        json.size = 0;
-        write_entry_json(&t->entry, &json);
-        if (!mir_bytes_ok(&json)) {
-            request->letters.failed = true;
-            break;
-        }
-        const char *error = t->entry.error == NULL ? "out of memory" : t->entry.error;
-        mir_events_add(
-            request->hub,
-            &(mir_device_event){.device_id = t->record->device_id,
-                                .name = t->record->name,
-                                .name_space = t->record->namespace_,
-                                .route = "cmd.v1alpha.devicecommand",
-                                .type = failed ? "warning" : "normal",
-                                .reason = "DeviceCommand",
-                                .text = failed ? text : "Device command executed successfully",
-                                .json = mir_bytes_as_view(&json),
-                                .cause = &request->cause,
-                                .actor = "server",
-                                .failed = failed,
-                                .error = failed ? error : NULL,
-                                .header = request->header},
-            &request->letters, stored);
+    bool failed =
+        t->entry.status == MIR_API__V1__COMMAND_RESPONSE_STATUS__COMMAND_RESPONSE_STATUS_ERROR;
+    const char *error = t->entry.error == NULL ? "out of memory" : t->entry.error;
+    static const char prefix[] = "Device command failed: ";
+    enum { prefix_size = sizeof prefix - 1 };
+    char text[256];
+    memcpy(text, prefix, sizeof prefix);
+    if (failed) (void)mir_utf8_copy(error, text + prefix_size, sizeof text - prefix_size);
+    json->size = 0;
+    write_entry_json(&t->entry, json);
+    if (!mir_bytes_ok(json)) {
+        json->failed = false;
+        mir_event_batch_lost(request->hub, 1, "out of memory");
+        return;
     }
-    mir_event_batch_submit(request->hub, stored, NULL, NULL);
-    mir_bytes_free(&json);
+    mir_events_add(
+        request->hub,
+        &(mir_device_event){.device_id = t->record->device_id,
+                            .name = t->record->name,
+                            .name_space = t->record->namespace_,
+                            .route = "cmd.v1alpha.devicecommand",
+                            .type = failed ? "warning" : "normal",
+                            .reason = "DeviceCommand",
+                            .text = failed ? text : "Device command executed successfully",
+                            .json = mir_bytes_as_view(json),
+                            .cause = &request->cause,
+                            .actor = "server",
+                            .failed = failed,
+                            .error = failed ? error : NULL,
+                            .header = request->header},
+        &request->letters, all->events);
 }
 
 static void add_answer(sending *all)
 {
     mir_request *request = all->request;
-    entry_pair *pairs = mir_arena_alloc(&request->arena, all->count * sizeof *pairs);
-    entry_pair **list = mir_arena_alloc(&request->arena, all->count * sizeof(entry_pair *));
-    if (pairs == NULL || list == NULL) all->failed = true;
-    for (size_t i = 0; i < all->count && !all->failed; i++) {
-        list[i] = &pairs[i];
-        if (!set_pair(all, &all->targets[i], &pairs[i])) all->failed = true;
-    }
     if (all->failed) {
         mir_request_fail(
             request, (all->was_sent || all->was_stored)
@@ -935,7 +1024,7 @@ static void add_answer(sending *all)
     }
     MirApi__V1__SendCommandResponse__CommandResponses responses =
         MIR_API__V1__SEND_COMMAND_RESPONSE__COMMAND_RESPONSES__INIT;
-    responses.device_responses = list;
+    responses.device_responses = all->pair_list;
     responses.n_device_responses = all->count;
     set_encoding(all, &responses);
     MirApi__V1__SendCommandResponse response = MIR_API__V1__SEND_COMMAND_RESPONSE__INIT;
@@ -957,8 +1046,9 @@ static void add_answer(sending *all)
 static void complete(sending *all)
 {
     mir_request *request = all->request;
-    tell_partial(all);
-    if (all->was_sent) add_events(all);
+    /* A letter for which there was no memory is no reason to say that the command was not sent. */
+    if (request->letters.failed) mir_log_error("out of memory: not all of a command is told");
+    request->letters.failed = false;
     add_answer(all);
     atomic_fetch_sub_explicit(&targets_in_flight, (uint32_t)all->count, memory_order_relaxed);
     mir_schema_groups_free(&all->groups);
@@ -967,85 +1057,141 @@ static void complete(sending *all)
 
 /* --- the actor ------------------------------------------------------------------------------ */
 
-/* Takes the next step that is possible; true when that was the last. */
-static bool advance(sending *all)
+typedef enum progress {
+    WAITS,    /* for what is to come back */
+    HAS_MORE, /* the pass has done its share */
+    IS_OVER,
+} progress;
+
+/* Everything is final: tells the rest, makes the events and the answer. */
+static progress end(sending *all)
+{
+    if (!all->is_ending) {
+        mir_arena *arena = &all->request->arena;
+        all->is_ending = true;
+        all->pairs = mir_arena_alloc(arena, all->count * sizeof *all->pairs);
+        all->pair_list = mir_arena_alloc(arena, all->count * sizeof(entry_pair *));
+        if (all->pairs == NULL || all->pair_list == NULL) all->failed = true;
+        if (all->was_sent) all->events = mir_event_batch_new(all->request->hub);
+    }
+    tell_partial(all);
+    mir_bytes json = {0};
+    for (; all->ended < all->count && all->budget != 0; all->budget--) {
+        size_t i = all->ended++;
+        target *t = &all->targets[i];
+        if (!all->failed) {
+            all->pair_list[i] = &all->pairs[i];
+            if (!set_pair(all, t, &all->pairs[i])) all->failed = true;
+        }
+        if (all->was_sent) add_event(all, t, &json);
+    }
+    mir_bytes_free(&json);
+    if (all->untold.count != 0 || all->ended < all->count) return HAS_MORE;
+    if (all->events != NULL) mir_event_batch_submit(all->request->hub, all->events, NULL, NULL);
+    all->events = NULL;
+    /* The answer comes behind what is told. */
+    if (all->is_telling || all->request->letters.count > MIR_CMD_SENT_PER_TURN) return WAITS;
+    complete(all);
+    return IS_OVER;
+}
+
+static void begin_target(sending *all, target *t, MirStore__V1__DeviceRecord *record)
+{
+    t->all = all;
+    t->record = record;
+    mir_api__v1__send_command_response__command_response__init(&t->entry);
+    t->entry.device_id = record->device_id;
+    if (is_cut_off(t)) {
+        all->unchecked--;
+        fail_target(t, "", device_is_disabled);
+    } else if (all->raw != NULL) {
+        set_status(t, MIR_API__V1__COMMAND_RESPONSE_STATUS__COMMAND_RESPONSE_STATUS_PENDING);
+        t->plan = all->raw;
+        t->state = READY;
+        chain_add(&all->ready, t);
+        all->unchecked--;
+    } else if (all->input->refresh_schema || mir_resolve_schema_hash(record).size == 0) {
+        carry_home(t, ask_for_schema);
+    } else {
+        check_stored(t);
+    }
+}
+
+/* Takes the next steps that are possible, as far as the pass may. */
+static progress advance(sending *all)
 {
     const MirApi__V1__SendCommandRequest *input = all->input;
     bool holds_back = input->dry_run || input->show_template;
+    if (all->is_ending) return end(all);
+    for (; all->begun < all->count && all->budget != 0; all->budget--) {
+        size_t i = all->begun++;
+        begin_target(all, &all->targets[i], all->records[i]);
+    }
     if (!all->is_decided && (all->unchecked == 0 || (input->force_push && !holds_back))) {
-        if (holds_back || (all->in_error != 0 && !input->force_push)) return true;
+        if (holds_back || (all->in_error != 0 && !input->force_push)) return end(all);
         all->is_decided = true;
     }
     if (all->is_decided) {
-        if (!input->queue)
-            send_ready(all);
-        else if (!all->is_storing)
+        if (input->queue) {
+            place_stored(all);
             queue_ready(all);
+        } else {
+            send_ready(all);
+        }
         tell_partial(all);
     }
-    return all->left == 0;
+    if (all->left == 0) return end(all);
+    return all->budget == 0 ? HAS_MORE : WAITS;
 }
 
-/* Handles what came back, `handled` of it already; ends when there is no more. */
-static void run(sending *all, size_t handled)
+static void handle(sending *all, mir_mpsc_node *node)
 {
+    if (node == &all->stored) {
+        all->is_stored = true;
+    } else if (node == &all->told_some) {
+        all->is_telling = false;
+    } else {
+        target *t = MIR_CONTAINER(node, target, inbox);
+        if (t->state == CHECKING)
+            check_asked(t);
+        else
+            take_answer(t);
+    }
+}
+
+/* A pass: handles what came back and takes the next steps, of a bounded number of devices. While
+ * there is more, others have their turn first. */
+static void run(sending *all)
+{
+    all->budget = MIR_CMD_PER_PASS;
     for (;;) {
-        if (advance(all)) {
-            complete(all);
+        for (; all->taken != NULL && all->budget != 0; all->budget--) {
+            mir_mpsc_node *node = all->taken;
+            all->taken = node->next;
+            all->handled++;
+            handle(all, node);
+        }
+        progress made = advance(all);
+        if (made == IS_OVER) return;
+        tell(all);
+        carry_loaded(all);
+        if (made == HAS_MORE || all->taken != NULL) {
+            mir_request_continue(all->request, work, false);
             return;
         }
+        size_t handled = all->handled;
+        all->handled = 0;
         /* After the count is 0 somebody else may run, and end it all. */
         if (atomic_fetch_sub_explicit(&all->pending, handled, memory_order_acq_rel) == handled)
             return;
-        handled = 0;
-        mir_mpsc_node *node;
         /* It has been counted: it is here, or about to be. */
-        while ((node = mir_mpsc_take(&all->inbox)) == NULL) (void)sched_yield();
-        while (node != NULL) {
-            mir_mpsc_node *taken = node;
-            node = node->next;
-            handled++;
-            if (taken == &all->stored) {
-                take_stored(all);
-                continue;
-            }
-            target *t = MIR_CONTAINER(taken, target, inbox);
-            if (t->state == CHECKING)
-                check_asked(t);
-            else
-                take_answer(t);
-        }
+        while ((all->taken = mir_mpsc_take(&all->inbox)) == NULL) (void)sched_yield();
     }
 }
 
 static void work(mir_request *request)
 {
-    run(request->context, 0);
-}
-
-static void set_targets(sending *all, MirStore__V1__DeviceRecord **records)
-{
-    const MirApi__V1__SendCommandRequest *input = all->input;
-    for (size_t i = 0; i < all->count; i++) {
-        target *t = &all->targets[i];
-        t->all = all;
-        t->record = records[i];
-        mir_api__v1__send_command_response__command_response__init(&t->entry);
-        t->entry.device_id = t->record->device_id;
-        if (is_cut_off(t)) {
-            all->unchecked--;
-            fail_target(t, "", device_is_disabled);
-        } else if (all->raw != NULL) {
-            set_status(t, MIR_API__V1__COMMAND_RESPONSE_STATUS__COMMAND_RESPONSE_STATUS_PENDING);
-            t->plan = all->raw;
-            t->state = READY;
-            all->unchecked--;
-        } else if (input->refresh_schema || mir_resolve_schema_hash(t->record).size == 0) {
-            ask(t);
-        } else {
-            check_stored(t);
-        }
-    }
+    run(request->context);
 }
 
 static bool has_control(const char *text)
@@ -1086,7 +1232,8 @@ void mir_cmd_sending_begin(mir_request *request, MirApi__V1__SendCommandRequest 
                         "year (31536000 seconds)]");
         return;
     }
-    sending *all = mir_arena_alloc(&request->arena, sizeof *all);
+    size_t carriers_bytes = request->hub->shard_count * sizeof(carrier);
+    sending *all = mir_arena_alloc(&request->arena, sizeof *all + carriers_bytes);
     target *targets = mir_arena_alloc(&request->arena, count * sizeof *targets);
     bool is_raw = input->no_validation && !input->show_template &&
                   input->payload_encoding != MIR_API__V1__ENCODING__ENCODING_JSON;
@@ -1108,6 +1255,7 @@ void mir_cmd_sending_begin(mir_request *request, MirApi__V1__SendCommandRequest 
     }
     all->request = request;
     all->input = input;
+    all->records = records;
     all->targets = targets;
     all->count = all->unchecked = all->left = count;
     all->groups.arena = &request->arena;
@@ -1122,6 +1270,6 @@ void mir_cmd_sending_begin(mir_request *request, MirApi__V1__SendCommandRequest 
     }
     /* This run counts like something that came back: nobody else begins one meanwhile. */
     atomic_init(&all->pending, 1);
-    set_targets(all, records);
-    run(all, 1);
+    all->handled = 1;
+    run(all);
 }

@@ -10,8 +10,11 @@
  *            shard of its request, and a small answer is handled there at once: nothing of that waits
  *            or reads the store.
  * Units      Time-outs in seconds, as in the request; 0 means 10.
- * Bounds     MIR_CMD_TARGETS_MAX devices at a time in all requests together, MIR_CMD_TIMEOUT_S_MAX,
- *            MIR_CMD_SENT_PER_TURN of one request in a turn of a shard.
+ * Bounds     MIR_CMD_TARGETS_MAX devices at a time in all requests together, MIR_CMD_TIMEOUT_S_MAX.
+ *            However many devices one request has: MIR_CMD_PER_PASS of them while a worker is at it,
+ *            then others have their turn; MIR_CMD_SENT_PER_TURN questions and as many letters in a
+ *            turn of a shard; MIR_CMD_STORED_AT_ONCE in one request to the store. What comes back from
+ *            a device costs the same however many others there are.
  * Errors     In the entry of each device; the texts are those of docs/formats/api.md.
  *
  *   mir_cmd_sending_begin ── schema known ──▶ checked ──┬─▶ sent ──▶ answered ──▶ entry
@@ -31,7 +34,9 @@ enum {
     MIR_CMD_TIMEOUT_S_MAX = 3600,
     MIR_CMD_TTL_S_DEFAULT = 24 * 3600,
     MIR_CMD_TTL_S_MAX = 365 * 24 * 3600,
+    MIR_CMD_PER_PASS = 256,
     MIR_CMD_SENT_PER_TURN = 256,
+    MIR_CMD_STORED_AT_ONCE = 1024,
     MIR_CMD_NAME_BYTES_MAX = 512,
     MIR_CMD_QUEUED_BYTES_MAX = 64 * 1024 * 1024, /* payloads of one request, together */
 };

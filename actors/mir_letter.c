@@ -64,14 +64,19 @@ static mir_letter *letter_take(mir_letters *letters)
     return letter;
 }
 
-void mir_letters_publish(mir_shard *shard, mir_letters *letters)
+void mir_letters_publish_some(mir_shard *shard, mir_letters *letters, size_t max)
 {
     mir_letter *letter;
-    while ((letter = letter_take(letters)) != NULL) {
+    for (size_t i = 0; i < max && (letter = letter_take(letters)) != NULL; i++) {
         (void)mir_shard_publish(shard, &letter->message, NULL);
         mir_buffer_release(letter->message.buffer);
         free(letter);
     }
+}
+
+void mir_letters_publish(mir_shard *shard, mir_letters *letters)
+{
+    mir_letters_publish_some(shard, letters, SIZE_MAX);
 }
 
 void mir_letters_discard(mir_letters *letters)

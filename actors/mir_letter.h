@@ -32,6 +32,8 @@ void mir_letters_add(mir_letters *letters, mir_view subject, mir_view reply, mir
 void mir_letters_add_packed(mir_letters *letters, mir_view subject, mir_view header,
                             const ProtobufCMessage *message);
 void mir_letters_publish(mir_shard *shard, mir_letters *letters);
+/* The first `max` of them. */
+void mir_letters_publish_some(mir_shard *shard, mir_letters *letters, size_t max);
 void mir_letters_discard(mir_letters *letters);
 
 /* The chain of a message as lines of a header block, `instance` last; chain may be empty. The
