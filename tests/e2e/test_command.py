@@ -109,9 +109,9 @@ def obedient(loop, connect, bus, server, valve, valve_schema, name):
     """obedient("a", …): a created device that opens valves, with its schema known."""
     devices = []
 
-    def make(suffix, schema=valve_schema, known=True, handles=True, labels=None):
+    def make(suffix, schema=valve_schema, known=True, handles=True, labels=None, title=""):
         device = f"{name}-{suffix}"
-        bus.create(device, namespace="plant", labels=labels)
+        bus.create(device, title, namespace="plant", labels=labels)
         made = Obedient(loop, server, device, schema)
         devices.append(made)
         if handles:
@@ -244,11 +244,47 @@ def test_the_spellings_of_a_command(bus, obedient, spelling):
     assert device.ran[0][0] == "valve.v1.Open"
 
 
-def test_a_command_without_an_answer_is_void(bus, obedient):
-    device = obedient("a")
+@pytest.mark.parametrize("with_file", [True, False], ids=["of the schema", "not of the schema"])
+@pytest.mark.parametrize("encoding, payload", [(JSON, b"{}"), (PROTOBUF, b"")], ids=["json", "protobuf"])
+def test_a_command_without_an_answer_is_void(bus, obedient, valve_schema, encoding, payload, with_file):
+    """Devices may leave the file that declares Void out of their schemas."""
+    files = descriptor_pb2.FileDescriptorSet.FromString(valve_schema)
+    kept = [file for file in files.file if with_file or file.name != "mir/device/v1/mir.proto"]
+    assert len(files.file) - len(kept) == (0 if with_file else 1)
+    device = obedient("a", schema=descriptor_pb2.FileDescriptorSet(file=kept).SerializeToString())
     device.on["valve.v1.Reset"] = lambda body: ("mir.device.v1.Void", b"")
-    entry = one(bus, device, name="valve.v1.Reset")
-    assert (entry.status, entry.name, entry.payload) == (SUCCESS, "mir.device.v1.Void", b"{}")
+    entry = one(bus, device, name="valve.v1.Reset", payload=payload, payload_encoding=encoding)
+    assert (entry.status, entry.name, entry.payload) == (SUCCESS, "mir.device.v1.Void", payload)
+
+
+def test_answers_and_events_go_by_the_name_of_a_device(bus, obedient, name):
+    """Which need not be its id, by which it is asked."""
+    device = obedient("a", title=f"{name}-pump")
+    (group,) = commands(bus, targets={"names": [f"{name}-pump"]})
+    pair = group.ids[0]
+    assert (pair.device_id, pair.name, pair.namespace) == (device.id, f"{name}-pump", "plant")
+    entries, _ = send(bus, device)
+    assert list(entries) == [f"{name}-pump/plant"]
+    assert entries[f"{name}-pump/plant"].device_id == device.id and len(device.ran) == 1
+    (event,) = bus.events(device.id, "devicecommand", "cmd")
+    meta = event.spec.related_object.meta
+    assert (meta.name, meta.namespace) == (f"{name}-pump", "plant")
+    assert event.payload["device_id"] == device.id
+
+
+def test_a_command_goes_to_all_devices_of_a_package(bus, obedient, name):
+    package = f"ping_{name}.v1"
+    schema = schema_of(PING.replace("ping.v1", package), "ping.proto")
+    devices, other = [obedient("a", schema=schema), obedient("b", schema=schema)], obedient("c")
+    for device in devices:
+        device.on[f"{package}.Ping"] = lambda body: ("mir.device.v1.Void", b"")
+    ok = bus.ask(
+        "cmd.send", targets={"schemas": [package]}, name=f"{package}.Ping", payload=b"{}", payload_encoding=JSON
+    )
+    assert {key: entry.status for key, entry in ok.device_responses.items()} == {
+        f"{device.id}/plant": SUCCESS for device in devices
+    }
+    assert other.ran == []
 
 
 def test_the_request_is_checked_as_a_whole(bus):
@@ -280,6 +316,36 @@ def test_a_dry_run_without_validation_sends_nothing(bus, obedient):
     device = obedient("a")
     entry = one(bus, device, payload=b"\x08\x01", payload_encoding=PROTOBUF, no_validation=True, dry_run=True)
     assert entry.status == PENDING and device.ran == []
+
+
+def test_json_is_validated_though_validation_is_off(bus, obedient, valve):
+    """It has to be turned into protobuf anyway."""
+    device = obedient("a")
+    entry = one(bus, device, payload={"procent": 1}, no_validation=True)
+    assert entry.status == ERROR and entry.error.startswith("error unmarshaling payload: ") and device.ran == []
+    assert one(bus, device, payload={"percent": 1}, no_validation=True, dry_run=True).status == VALIDATED
+    assert one(bus, device, payload={"percent": 1}, no_validation=True).status == SUCCESS
+    assert [valve.Open.FromString(body).percent for _, body, _ in device.ran] == [1]
+
+
+def test_without_validation_no_schema_is_consulted(bus, obedient):
+    """Neither for the command nor for its answer, whether one is stored or not."""
+    for device in (obedient("a"), obedient("b", known=False)):
+        device.on["secret.v1.Do"] = lambda body: ("secret.v1.Done", body + b"\xff")
+        entry = one(bus, device, name="secret.v1.Do", payload=b"\x07raw", payload_encoding=PROTOBUF, no_validation=True)
+        assert (entry.status, entry.name, entry.payload) == (SUCCESS, "secret.v1.Done", b"\x07raw\xff")
+        assert [(ran, body) for ran, body, _ in device.ran] == [("secret.v1.Do", b"\x07raw")]
+        assert device.asked == []
+
+
+def test_what_is_not_sent_is_no_event(bus, obedient):
+    device = obedient("a")
+    one(bus, device, dry_run=True)
+    one(bus, device, dry_run=True, payload=b"", payload_encoding=PROTOBUF, no_validation=True)
+    one(bus, device, payload=b"", show_template=True)
+    one(bus, device, payload={"procent": 1})
+    bus.settle()
+    assert bus.events(device.id, module="cmd") == [] and device.ran == []
 
 
 def test_a_dry_run_validates(bus, obedient):
@@ -373,6 +439,10 @@ def test_one_device_in_error_holds_all_back_unless_pushed(bus, obedient):
     entries, _ = send(bus, good, bad, force_push=True)
     assert [entries[f"{d.id}/plant"].status for d in (good, bad)] == [SUCCESS, ERROR]
     assert len(good.ran) == 1 and bad.ran == []
+    # Something was sent: every device of the request has its event, with what became of it.
+    assert [event.payload["status"] for event in bus.events(good.id, "devicecommand", "cmd")] == [SUCCESS]
+    (event,) = bus.events(bad.id, "devicecommand", "cmd")
+    assert (event.payload["status"], event.payload["error"]) == (ERROR, entries[f"{bad.id}/plant"].error)
 
 
 def test_a_command_that_the_device_learnt_since_is_found(bus, obedient, valve_schema):

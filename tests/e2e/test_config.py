@@ -101,10 +101,11 @@ def device(loop, bus, server, heater_schema, name):
     """device("a", …): a created device with handlers for all its properties, launched unless told not to."""
     devices = []
 
-    def make(suffix, schema=heater_schema, handled=tuple(NAMES), launch=True, create=True, namespace="plant", **how):
+    def make(suffix, schema=heater_schema, handled=tuple(NAMES), launch=True, create=True, namespace="plant", title="",
+             **how):
         made_id = f"{name}-{suffix}"
         if create:
-            bus.create(made_id, namespace=namespace)
+            bus.create(made_id, title, namespace=namespace)
         made = ConfiguredDevice(loop, server, made_id, schema, handled=handled, **how)
         devices.append(made)
         if launch:
@@ -340,6 +341,28 @@ def test_a_dry_run_only_validates(bus, device):
     assert values(bus, made)["heater.v1.Burner"] == BURNER_DEFAULT
 
 
+def test_a_dry_run_tells_what_would_change_nothing(bus, device):
+    made = device("a")
+    one(bus, made)
+    assert one(bus, made, dry_run=True, send_only_different=True).status == NOCHANGE
+    assert one(bus, made, dry_run=True, send_only_different=True, payload={"gasLevel": 8}).status == VALIDATED
+    await_calls(made, 2)
+
+
+def test_answers_and_events_go_by_the_name_of_a_device(bus, device, name):
+    """Which need not be its id, by which it is asked."""
+    made = device("a", title=f"{name}-boiler")
+    entries = send(bus, made).device_responses
+    assert list(entries) == [f"{name}-boiler/plant"] and entries[f"{name}-boiler/plant"].device_id == made.id
+    (group,) = bus.ask("cfg.list", targets={"names": [f"{name}-boiler"]}).device_configs
+    pair = group.cfg_values[0].id
+    assert (pair.device_id, pair.name, pair.namespace) == (made.id, f"{name}-boiler", "plant")
+    (event,) = cfg_events(bus, made)
+    meta = event.spec.related_object.meta
+    assert (meta.name, meta.namespace) == (f"{name}-boiler", "plant")
+    await_calls(made, 2)
+
+
 def test_an_unknown_config_is_refused_with_those_that_there_are(bus, device):
     made = device("a")
     entry = one(bus, made, name="heater.v1.Nothing")
@@ -410,6 +433,13 @@ def test_a_template_is_shown_for_each_device(bus, device):
         b'{"mode":"MODE_UNSPECIFIED|MODE_DAY|MODE_NIGHT","slots":[{"hour":0,"celsius":0.0}],'
         b'"offsets":{"string":0},"note":"","key":[0, 255],"minutes":0,"forEver":false}'
     )
+
+
+def test_a_template_goes_before_values(bus, device):
+    made = device("a")
+    one(bus, made)
+    entry = one(bus, made, payload=b"", show_template=True, show_values=True)
+    assert (entry.status, entry.payload) == (SUCCESS, b'{"gasLevel":0,"power":0,"valveOpen":false}')
 
 
 def test_a_template_of_an_unreachable_device_is_an_error(bus, device, name):
@@ -838,6 +868,28 @@ def test_a_property_is_reported_with_one_event(bus, device, heater):
     made.report("heater.v1.Rate", heater.Rate(interval=2).SerializeToString())
     wait_until(lambda: len(cfg_events(bus, made, "reportedproperties")) == 2, DEADLINE_S, "the event")
     assert set(cfg_events(bus, made, "reportedproperties")[1].payload) == {"heater.v1.Position", "heater.v1.Rate"}
+
+
+def test_what_a_later_report_leaves_out_stays(bus, device, heater):
+    """And what was never set is not there, while everything else has its default."""
+    made = device("a")
+    before = bus.kinds(made.id)
+
+    def report(**fields):
+        events = len(cfg_events(bus, made, "reportedproperties"))
+        made.report("heater.v1.Program", heater.Program(**fields).SerializeToString())
+        wait_until(lambda: len(cfg_events(bus, made, "reportedproperties")) > events, DEADLINE_S, "the event")
+        return reported(bus, made)["heater.v1.Program"]
+
+    assert report(offsets={"a": 1}) == {"mode": "MODE_UNSPECIFIED", "slots": [], "offsets": {"a": 1}, "key": ""}
+    assert report(note="x", minutes=5)["offsets"] == {"a": 1}
+    slots = [{"hour": 6, "celsius": 19.5}]
+    assert report(mode=2, slots=slots, offsets={"b": 2}) == {
+        "mode": "MODE_NIGHT", "slots": slots, "offsets": {"a": 1, "b": 2}, "key": "", "note": "x", "minutes": "5",
+    }
+    for event in cfg_events(bus, made, "reportedproperties"):
+        assert event.headers["mir-trigger-chain"].startswith("mir-")
+    assert bus.kinds(made.id) == before  # it is no update of the device
 
 
 def test_a_report_right_behind_the_first_hello_is_stored(bus, device, heater):

@@ -507,6 +507,17 @@ def test_targets(bus, name, target, hit):
     assert bus.ids(**target(name)) == [f"{name}-{letter}" for letter in hit]
 
 
+def test_targets_of_many_ids(bus, name):
+    ids = sorted(f"{name}-{i}" for i in range(350))
+    bus.ask("core.creates", devices=[new(device, namespace=name) for device in [*ids, f"{name}-else"]])
+    shuffled = random.Random(1).sample(ids, len(ids))
+    assert bus.ids(ids=shuffled) == ids
+    done = bus.ask("core.update", targets={"ids": shuffled}, meta={"labels": optional(a="1")}).devices
+    assert ids_of(done) == ids == bus.ids(namespaces=[name], labels={"a": "1"})
+    assert ids_of(bus.ask("core.delete", targets={"ids": shuffled}).devices) == ids
+    assert bus.ids(namespaces=[name]) == [f"{name}-else"]
+
+
 @pytest.mark.parametrize("key", ["a-b", "a.b", "a/b", "two words", "ünï", "'\"\\`$", "a:b,c={}", "%s%n"])
 def test_labels_with_odd_characters(bus, name, key):
     value = f"{name}{key}*"[:-1]

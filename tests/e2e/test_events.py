@@ -129,6 +129,15 @@ def test_other_subjects_are_no_events(bus, name, subject):
     await_reasons(bus, name, "Yes")
 
 
+def test_equal_events_are_events_of_their_own(bus, name):
+    for _ in range(3):
+        publish(bus, f"event.{name}.mod.v1.f", reason="Again", type="normal", message="the same")
+    events = await_reasons(bus, name, "Again", "Again", "Again")
+    assert len({event.object.meta.name for event in events}) == 3
+    assert [event.status.count for event in events] == [1, 1, 1]
+    assert [event.spec.json_payload for event in events] == [b"", b"", b""]
+
+
 def test_what_is_no_event_is_left_out(bus, name):
     bus.publish(f"event.{name}.mod.v1.f", b"\xff\xff\xff")
     publish(bus, f"event.{name}.mod.v1.f", reason="Yes")
@@ -316,6 +325,13 @@ def test_devices_are_listed_with_their_newest_events(bus, name):
     events = ok.devices[0].status.events
     assert [event.reason for event in events] == ["DeviceUpdated"] * 5
     assert all(event.type == "normal" and event.message and event.first_at.seconds for event in events)
+    times = [(event.first_at.seconds, event.first_at.nanos) for event in events]
+    newest = of_device(bus, name)[0].status.first_at
+    assert times == sorted(times, reverse=True) and times[0] == (newest.seconds, newest.nanos)
+    # They are those of its name, in its namespace.
+    bus.create(f"{name}-2", f"{name}-n", "ns2")
+    (twin,) = bus.ask("core.list", targets={"ids": [f"{name}-2"]}, include_events=True).devices
+    assert [event.reason for event in twin.status.events] == ["DeviceCreated"]
     assert not bus.device(name).status.events
 
 
@@ -331,6 +347,35 @@ def test_deleting_answers_with_what_it_deleted(bus, name, tales):
     assert listed(bus, device_ids=[tales[1]]) == []
     assert len(listed(bus, device_ids=tales)) == 20
     assert list(bus.ask("evt.delete", target={"device_ids": [tales[1]]}).events) == []
+
+
+def test_a_date_alone_says_what_to_delete_and_a_limit_alone_does_not(bus, tales):
+    tomorrow = {"seconds": int(time.time()) + 86400}
+    assert list(bus.ask("evt.delete", target={"filter_date": {"from": tomorrow}}).events) == []
+    for target in ({"filter_limit": 5}, {"targets": {}}, {"filter_date": {}}):
+        with pytest.raises(Refused, match="^error no target found: No device target provided$"):
+            bus.ask("evt.delete", target=target)
+    assert len(listed(bus, device_ids=tales)) == 30
+
+
+def test_deletions_are_no_events(bus, tales):
+    def heard():
+        """Devices of other tests may go offline at any time."""
+        bus.settle()
+        return [m.subject for m in bus.heard if m.subject.split(".")[1] != "answer" and "offline" not in m.subject]
+
+    before = heard()
+    assert len(bus.ask("evt.delete", target={"device_ids": tales}).events) == 30
+    assert heard() == before and listed(bus, device_ids=tales) == []
+
+
+def test_a_list_without_conditions_has_everything(bus, name, tales):
+    bus.create(f"{name}-made")
+    everything = listed(bus)
+    sequences = [event.status.sequence for event in everything]
+    assert sequences == sorted(sequences, reverse=True)
+    mine = [event for event in everything if event.object.meta.name.startswith(f"{name}-")]
+    assert mine[0].spec.reason == "DeviceCreated" and numbers(mine[1:]) == list(range(29, -1, -1))
 
 
 # --- proof
