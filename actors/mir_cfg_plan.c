@@ -5,7 +5,9 @@
 #include <time.h>
 
 #include "mir_clock.h"
+#include "mir_device_json.h"
 #include "mir_json_normal.h"
+#include "mir_log.h"
 #include "mir_timestamp.h"
 
 enum { KNOWN_NAMES_BYTES_MAX = 1024 };
@@ -149,22 +151,65 @@ mir_status mir_cfg_plan_is_stored(mir_cfg_plan *plan, const MirStore__V1__Device
     return MIR_OK;
 }
 
-void mir_cfg_publish(mir_request *request, const mir_cfg_plan *plan, const char *device_id,
-                     int64_t at_ns)
+static void publish(mir_request *request, const char *name, mir_view payload, const char *device_id,
+                    int64_t at_ns)
 {
     char block[MIR_CHAIN_BLOCK_BYTES_MAX + MIR_CFG_NAME_BYTES_MAX + 128];
-    char subject[MIR_DEVICE_ID_BYTES_MAX + 32], time[64];
-    int time_size =
-        mir_timestamp_format(at_ns / MIR_NS_PER_S, (int32_t)(at_ns % MIR_NS_PER_S), time);
+    char subject[MIR_DEVICE_ID_BYTES_MAX + 32], time[64] = "0001-01-01T00:00:00Z";
+    int time_size = (int)strlen(time);
+    if (at_ns != 0)
+        time_size =
+            mir_timestamp_format(at_ns / MIR_NS_PER_S, (int32_t)(at_ns % MIR_NS_PER_S), time);
     size_t size = mir_chain_block(request->header, mir_hub_instance(request->hub), block);
     size =
         mir_block_add(block, size, sizeof block, "mir-time", mir_view_of(time, (size_t)time_size));
-    size = mir_block_add(block, size, sizeof block, "mir-msg", mir_view_cstr(plan->message->name));
+    size = mir_block_add(block, size, sizeof block, "mir-msg", mir_view_cstr(name));
     int subject_size = snprintf(subject, sizeof subject, "%s.v1alpha.config", device_id);
     if (size == 0 || time_size <= 0) {
         request->letters.failed = true;
         return;
     }
     mir_letters_add(&request->letters, mir_view_of(subject, (size_t)subject_size), (mir_view){0},
-                    mir_view_of(block, size), plan->payload);
+                    mir_view_of(block, size), payload);
+}
+
+void mir_cfg_publish(mir_request *request, const mir_cfg_plan *plan, const char *device_id,
+                     int64_t at_ns)
+{
+    publish(request, plan->message->name, plan->payload, device_id, at_ns);
+}
+
+void mir_cfg_publish_stored(mir_request *request, const MirStore__V1__DeviceRecord *record)
+{
+    mir_known_schema known = {0};
+    mir_error error = {""};
+    json_t *desired = NULL;
+    /* Without a schema nothing was sent to it, and the device asks when it has one. */
+    if (!record->has_desired_json || !record->has_schema_hash) return;
+    if (mir_schemas_get(request->hub->schemas,
+                        mir_view_of(record->schema_hash.data, record->schema_hash.len), &known,
+                        &error) != MIR_OK ||
+        mir_json_parse(mir_view_of(record->desired_json.data, record->desired_json.len), &desired,
+                       &error) != MIR_OK) {
+        mir_log_warn("device %s: its configuration is not sent: %s", record->device_id, error.text);
+        mir_schema_unref(known.schema);
+        return;
+    }
+    const char *name;
+    json_t *value;
+    json_object_foreach(desired, name, value)
+    {
+        const mir_schema_message *of = NULL;
+        mir_bytes object = {0}, payload = {0};
+        /* What the schema cannot read any more is left out, as it is when the device asks. */
+        if (mir_schema_find(known.schema, mir_view_cstr(name), &of, &error) == MIR_OK &&
+            mir_json_generic(value, &object, NULL) == MIR_OK &&
+            mir_json_to_proto(of, mir_bytes_as_view(&object), &payload, &error) == MIR_OK)
+            publish(request, of->name, mir_bytes_as_view(&payload), record->device_id,
+                    mir_state_property_time_ns(record, false, of->name));
+        mir_bytes_free(&object);
+        mir_bytes_free(&payload);
+    }
+    json_decref(desired);
+    mir_schema_unref(known.schema);
 }

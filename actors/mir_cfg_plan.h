@@ -51,4 +51,8 @@ MIR_MUST_CHECK mir_status mir_cfg_plan_is_stored(mir_cfg_plan *plan,
 void mir_cfg_publish(mir_request *request, const mir_cfg_plan *plan, const char *device_id,
                      int64_t at_ns);
 
+/* All desired properties of a device, each with the time under which it is stored: those that it has
+ * already it knows by their times. */
+void mir_cfg_publish_stored(mir_request *request, const MirStore__V1__DeviceRecord *record);
+
 #endif

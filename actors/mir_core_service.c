@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "mir_api/v1/core.pb-c.h"
+#include "mir_cfg_plan.h"
 #include "mir_cfg_update.h"
 #include "mir_event_store.h"
 #include "mir_events.h"
@@ -90,11 +91,24 @@ void mir_core_creates(mir_request *request)
     mir_request_write(request, creates_done);
 }
 
+/* What was stored while a device was disabled was not sent to it. A connection that serves it alone
+ * was closed, and asks when it is back; one that serves others too hears of it here. */
+static void publish_to_enabled(mir_request *request)
+{
+    const mir_state_request *state = &request->state;
+    for (size_t i = 0; i < state->change_count; i++)
+        if (state->changes[i].kind == MIR_STATE_ENABLED)
+            mir_cfg_publish_stored(request, state->changes[i].after);
+}
+
 static void update_done(mir_request *request)
 {
     MirApi__V1__DeviceList list = MIR_API__V1__DEVICE_LIST__INIT;
     bool reported = report(request, MIR_STATE_UPDATED, &list.devices, &list.n_devices);
-    if (request->state.status == MIR_OK) mir_cfg_update_publish(request);
+    if (request->state.status == MIR_OK) {
+        publish_to_enabled(request);
+        mir_cfg_update_publish(request);
+    }
     if (reported) {
         MirApi__V1__UpdateDeviceResponse response = MIR_API__V1__UPDATE_DEVICE_RESPONSE__INIT;
         response.response_case = MIR_API__V1__UPDATE_DEVICE_RESPONSE__RESPONSE_OK;

@@ -378,6 +378,44 @@ def test_configuration_of_a_disabled_device_is_stored_and_not_sent(loop, bus, se
     device.close()
 
 
+def test_configuration_stored_meanwhile_is_delivered_when_the_device_is_enabled(loop, bus, server, name, level):
+    """On a connection that serves others too nothing else tells the device that it is enabled."""
+    device = ConfiguredDevice(loop, server, name, level, handled=["level.v1.Rate"])
+    device.subscribe(f"{name}-neighbour.>", device._asked)
+    device.launch()
+    disable(bus, name)
+    for interval in (7, 9):
+        payload = b'{"interval":%d}' % interval
+        bus.ask("cfg.send", targets={"ids": [name]}, name="level.v1.Rate", payload=payload, payload_encoding=JSON)
+    enable(bus, name)
+    wait_until(lambda: device.pushed, DEADLINE_S, "the stored value is delivered")
+    (pushed,) = device.pushed
+    assert (pushed.headers["mir-msg"], pushed.data) == ("level.v1.Rate", b"\x08\x09")
+    assert device.calls == [("level.v1.Rate", b""), ("level.v1.Rate", b"\x08\x09")]
+    asked = device.ask_desired().ok.properties["level.v1.Rate"]
+    assert (asked.property, asked.time) == (pushed.data, pushed.headers["mir-time"])
+    # A value that the device has is told again under its time: no handler is called.
+    disable(bus, name)
+    enable(bus, name)
+    wait_until(lambda: len(device.pushed) == 2, DEADLINE_S, "it is told again")
+    assert len(device.calls) == 2
+    device.close()
+
+
+def test_an_update_that_enables_a_device_delivers_what_it_brings_and_what_was_stored(loop, bus, server, name, level):
+    device = ConfiguredDevice(loop, server, name, level, handled=["level.v1.Rate"])
+    device.subscribe(f"{name}-neighbour.>", device._asked)
+    device.launch()
+    disable(bus, name)
+    request = api.UpdateDeviceRequest(targets={"ids": [name]}, spec={"disabled": False})
+    json_format.ParseDict({"level.v1.Rate": {"interval": 5}}, request.props.desired)
+    bus.ask("core.update", request)
+    wait_until(lambda: ("level.v1.Rate", b"\x08\x05") in device.calls, DEADLINE_S, "it is delivered")
+    device.flush()
+    assert len(device.calls) == 2
+    device.close()
+
+
 # --- events
 
 
