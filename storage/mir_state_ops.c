@@ -1130,7 +1130,7 @@ static mir_status execute_delete(mir_state_ops *ops)
     size_t count = 0;
     mir_status status =
         mir_state_target_load(ops->db, ops->txn, target, &request->arena, &list, &count, &error);
-    if (status == MIR_E_TOO_LARGE) {
+    if (status == MIR_E_INVALID || (status == MIR_E_TOO_LARGE && error.text[0] != '\0')) {
         mir_state_ops_refuse(request, status, "error deleting device: %s", error.text);
         return MIR_OK;
     }

@@ -115,6 +115,8 @@ SERVICES = {
     "evt.history": ("DeviceHistoryRequest", "DeviceHistoryResponse"),
     "cfg.list": ("SendListConfigRequest", "SendListConfigResponse"),
     "cfg.send": ("SendConfigRequest", "SendConfigResponse"),
+    "tlm.list": ("ListTelemetryRequest", "ListTelemetryResponse"),
+    "tlm.query": ("QueryTelemetryRequest", "QueryTelemetryResponse"),
 }
 
 

@@ -518,6 +518,38 @@ def test_targets_of_many_ids(bus, name):
     assert bus.ids(namespaces=[name]) == [f"{name}-else"]
 
 
+SENT = {"name": "a.B", "payload": b"{}", "payload_encoding": 2}
+PREFIXES = {
+    "core.list": ({}, "error listing device: error listing devices from database: "),
+    "core.update": ({}, "error updating device: "),
+    "core.delete": ({}, "error deleting device: "),
+    "core.schema": ({}, "error listing device: error listing devices from database: "),
+    "cmd.send": (SENT, "error sending command to devices: "),
+    "cmd.list": ({}, "error listing devices from db: "),
+    "cfg.send": (SENT, "error sending config to devices: "),
+    "cfg.list": ({}, "error listing devices from db: "),
+    "tlm.list": ({}, "error listing device from db: "),
+    "tlm.query": ({}, "error listing device from db: "),
+}
+
+
+@pytest.mark.parametrize(
+    "what, text",
+    [
+        ({"liveness": ["asleep"]}, "'asleep' is no liveness of a device: it is online, offline or disabled"),
+        ({"ids": [f"*{i}" for i in range(65)]}, "the target has 65 patterns and empty label values: use at most 64"),
+        ({"labels": {f"k{i}": "v" for i in range(257)}}, "the target has 257 labels and 0 schemas: use at most 256"),
+    ],
+    ids=["liveness", "patterns", "labels"],
+)
+@pytest.mark.parametrize("function", PREFIXES)
+def test_a_target_that_is_none_is_refused_with_the_words_of_the_service(bus, name, function, what, text):
+    fields, prefix = PREFIXES[function]
+    bus.create(name)
+    assert refused(bus, function, targets={"names": [name], **what}, **fields) == prefix + text
+    assert bus.device(name) is not None
+
+
 @pytest.mark.parametrize("key", ["a-b", "a.b", "a/b", "two words", "ünï", "'\"\\`$", "a:b,c={}", "%s%n"])
 def test_labels_with_odd_characters(bus, name, key):
     value = f"{name}{key}*"[:-1]

@@ -12,9 +12,6 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from wire import wait_until
 
-SERVICES["tlm.list"] = ("ListTelemetryRequest", "ListTelemetryResponse")
-SERVICES["tlm.query"] = ("QueryTelemetryRequest", "QueryTelemetryResponse")
-
 UNKNOWN = "no device found with current targets criteria"
 START_NS = 1_700_000_000_000_000_000
 SECOND_NS = 1_000_000_000
