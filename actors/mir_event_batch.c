@@ -27,10 +27,13 @@ struct mir_event_batch {
     void *context;
 };
 
+/* Stands for the batches for which there was no memory. */
+static mir_event_batch takes_nothing;
+
 mir_event_batch *mir_event_batch_new(mir_hub *hub)
 {
     mir_event_batch *batch = calloc(1, sizeof *batch);
-    if (batch == NULL) return NULL;
+    if (batch == NULL) return &takes_nothing;
     batch->hub = hub;
     batch->arena.bytes_max = MIR_EVENT_BATCH_BYTES_MAX;
     return batch;
@@ -51,7 +54,7 @@ void mir_event_batch_lost(mir_hub *hub, size_t count, const char *why)
 mir_status mir_event_batch_add(mir_event_batch *batch, const mir_event_input *input,
                                mir_error *error)
 {
-    if (batch == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
+    if (batch == &takes_nothing) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
     if (batch->last == NULL || batch->last->count == batch->last->room) {
         size_t room = batch->last == NULL ? PART_EVENTS_FIRST : PART_EVENTS;
         part *fresh = calloc(1, sizeof *fresh + room * sizeof fresh->items[0]);
@@ -98,7 +101,7 @@ static void stored(mir_state_request *request, void *context)
 void mir_event_batch_submit(mir_hub *hub, mir_event_batch *batch, void (*done)(void *context),
                             void *context)
 {
-    if (batch == NULL) {
+    if (batch == &takes_nothing) {
         if (done != NULL) done(context);
         return;
     }

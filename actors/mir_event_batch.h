@@ -6,8 +6,10 @@
  * Ownership  From submit on a batch owns itself, until its `done` has run. Inputs are copied by add.
  * Affinity   One thread at a time; `done` runs on the thread of the store's writer, and must be short.
  * Bounds     MIR_EVENT_BATCH_BYTES_MAX in one batch: what is added beyond it is lost.
- * Errors     What cannot be stored is counted in hub->events_lost and said in the log, at most once
- *            a second. add: MIR_E_INVALID and MIR_E_TOO_LARGE with a text for who sent the event. */
+ * Errors     What cannot be stored is counted in hub->events_lost, which the status shows as a
+ *            problem of the server, and said in the log, at most once a second. add: MIR_E_INVALID
+ *            and MIR_E_TOO_LARGE with a text for who sent the event; whatever it answers, the event is
+ *            not in the batch, and it is the caller's to count it. */
 #ifndef MIR_EVENT_BATCH_H
 #define MIR_EVENT_BATCH_H
 
@@ -17,7 +19,8 @@ enum { MIR_EVENT_BATCH_BYTES_MAX = 256 * 1024 * 1024 };
 
 typedef struct mir_event_batch mir_event_batch;
 
-/* Null without memory; add and submit take that for a batch that is lost. */
+/* Never null: without memory it is a batch that takes nothing, so that what is added is known to be
+ * lost. */
 mir_event_batch *mir_event_batch_new(mir_hub *hub);
 MIR_MUST_CHECK mir_status mir_event_batch_add(mir_event_batch *batch, const mir_event_input *input,
                                               mir_error *error);

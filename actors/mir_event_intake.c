@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "mir_event_intake.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,12 +23,21 @@ typedef struct entry {
     uint32_t sizes[TEXTS]; /* subject, header, payload, user, address */
 } entry;
 
+/* Events of one id that are none. */
+typedef struct refused {
+    mir_view id; /* in the entries */
+    uint64_t count;
+    char text[MIR_PROBLEM_TEXT_BYTES]; /* of the last one */
+} refused;
+
 /* What a worker reads. */
 typedef struct reading {
     mir_job job;
     mir_post post;
     mir_shard *shard;
     mir_bytes entries;
+    size_t refused_count;
+    refused refused[MIR_EVENT_INTAKE_REFUSED];
 } reading;
 
 struct mir_event_intake {
@@ -46,6 +56,9 @@ static void committed(mir_shard *shard, mir_post *post)
     reading *r = MIR_CONTAINER(post, reading, post);
     mir_hub *hub = mir_actors_of(shard)->hub;
     mir_event_intake *intake = mir_actors_of(shard)->intake;
+    for (size_t i = 0; i < r->refused_count; i++)
+        mir_actors_problem(mir_actors_of(shard), r->refused[i].id, "bad event", r->refused[i].count,
+                           "%s", r->refused[i].text);
     mir_bytes_free(&r->entries);
     free(r);
     intake->reading = false;
@@ -59,9 +72,30 @@ static void batch_done(void *context)
     mir_shard_post(r->shard, &r->post);
 }
 
-static void read_one(mir_hub *hub, mir_event_batch *batch, const mir_view texts[TEXTS],
+/* The second token of the subject, which has five. */
+static mir_view id_of(mir_view subject)
+{
+    mir_view rest = mir_view_from(subject, sizeof "event." - 1);
+    const uint8_t *dot = memchr(rest.data, '.', rest.size);
+    return dot == NULL ? rest : (mir_view){rest.data, (size_t)(dot - rest.data)};
+}
+
+static void refuse(reading *r, mir_view subject, const char *text)
+{
+    mir_view id = id_of(subject);
+    size_t i = 0;
+    while (i < r->refused_count && !mir_view_eq(r->refused[i].id, id)) i++;
+    if (i == MIR_EVENT_INTAKE_REFUSED) return;
+    if (i == r->refused_count) r->refused[r->refused_count++] = (refused){.id = id};
+    r->refused[i].count++;
+    (void)snprintf(r->refused[i].text, sizeof r->refused[i].text, "%.*s: %s",
+                   MIR_VIEW_ARGS(subject), text);
+}
+
+static void read_one(reading *r, mir_event_batch *batch, const mir_view texts[TEXTS],
                      mir_arena *arena)
 {
+    mir_hub *hub = mir_actors_of(r->shard)->hub;
     MirApi__V1__CreateEventRequest *message;
     mir_error error = {{0}};
     /* The chain stays as it came, with the module as its last: this server caused nothing. */
@@ -76,8 +110,12 @@ static void read_one(mir_hub *hub, mir_event_batch *batch, const mir_view texts[
                                  .cause = &cause};
         status = mir_event_batch_add(batch, &input, &error);
     }
-    if (status != MIR_OK)
-        mir_event_batch_lost(hub, 1, error.text[0] == '\0' ? mir_status_name(status) : error.text);
+    if (status == MIR_OK) return;
+    const char *text = error.text[0] == '\0' ? mir_status_name(status) : error.text;
+    if (status == MIR_E_INVALID || status == MIR_E_TOO_LARGE)
+        refuse(r, texts[0], text);
+    else
+        mir_event_batch_lost(hub, 1, text);
 }
 
 static void read_all(mir_job *job)
@@ -95,7 +133,7 @@ static void read_all(mir_job *job)
             at += head.sizes[i];
         }
         mir_arena arena = {0};
-        read_one(hub, batch, texts, &arena);
+        read_one(r, batch, texts, &arena);
         mir_arena_free(&arena);
     }
     mir_event_batch_submit(hub, batch, batch_done, r);

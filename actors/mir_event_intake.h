@@ -9,7 +9,9 @@
  * Affinity   take: the shard's thread.
  * Bounds     MIR_EVENT_INTAKE_BYTES and MIR_EVENT_INTAKE_EVENTS wait on a shard; what comes beyond is
  *            counted as lost. A pause for the index: a second.
- * Errors     What is no CreateEventRequest is counted as a problem of its subject's id. */
+ * Errors     What cannot be read, or is more than an event may be, is the fault of who sent it: a
+ *            problem of its subject's id (`bad event`), MIR_EVENT_INTAKE_REFUSED ids in one batch.
+ *            What the server has no room for is counted as lost (mir_event_batch.h). */
 #ifndef MIR_EVENT_INTAKE_H
 #define MIR_EVENT_INTAKE_H
 
@@ -18,6 +20,7 @@
 enum {
     MIR_EVENT_INTAKE_BYTES = 32 * 1024 * 1024,
     MIR_EVENT_INTAKE_EVENTS = 65536,
+    MIR_EVENT_INTAKE_REFUSED = 32,
 };
 
 /* The server's own events are stored where they are made, and not taken. */

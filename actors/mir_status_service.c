@@ -345,6 +345,10 @@ static void put_server_problems(mir_bytes *json, const mir_hub *hub, const mir_t
     if (state->commits_failed != 0)
         put_problem(json, "", "commits failed", state->commits_failed, wall_ns,
                     "the state store could not write: the log says why");
+    uint64_t events_lost = atomic_load_explicit(&hub->events_lost, memory_order_relaxed);
+    if (events_lost != 0)
+        put_problem(json, "", "events lost", events_lost, wall_ns,
+                    "events were published and are not stored: the log says why");
     if (state->commit_last_ns > SLOW_DISK_NS) {
         (void)snprintf(text, sizeof text, "the last commit of the state store took %.1f s",
                        (double)state->commit_last_ns / MIR_NS_PER_S);

@@ -3,7 +3,7 @@
 
 import pytest
 from bus import Bus
-from load import await_problem, readings_kind, reading, status_of, telemetry
+from load import await_problem, problems_of, reading, readings_kind, status_of, telemetry
 from test_telemetry import launch_device
 
 from wire import Wire
@@ -62,4 +62,17 @@ def test_a_flood_is_refused_and_counted_for_its_device_alone(place, name):
     assert problems_of_twin(bus, other) == {}
     after = status_of(server)["telemetry"]
     assert after["rows_accepted"] - before["rows_accepted"] == 1040 - refused
+    wire.close()
+
+
+def test_what_is_no_event_is_a_problem_of_its_id_and_no_loss(place):
+    server, bus, _, device = place
+    wire = Wire(server.address).connect()
+    subject = b"event.%s.door.v1.opened" % device.encode()
+    wire.send(b"PUB %s 3\r\n\xff\xff\xff\r\n" % subject * 3)
+    wire.send(b"PUB %s 0\r\n\r\n" % subject).settle()
+    await_problem(server, device, "bad event", 3)
+    problem = problems_of_twin(bus, device)["bad event"]
+    assert problem.count == 3 and problem.message.startswith(f"event.{device}.door.v1.opened: ")
+    assert problems_of(server, "") == {}
     wire.close()
