@@ -15,7 +15,8 @@ static mir_event_bounds bounds_of(const mir_request *request)
     size_t bytes_max = (size_t)request->hub->config->limits.max_payload_bytes;
     return (mir_event_bounds){.bytes_max = bytes_max > 2 * ANSWER_BYTES_ELSE
                                                ? bytes_max - ANSWER_BYTES_ELSE
-                                               : bytes_max / 2};
+                                               : bytes_max / 2,
+                              .stop = &request->hub->stopping};
 }
 
 static void set_list(MirApi__V1__Events *events, const mir_event_list *list)
@@ -101,6 +102,11 @@ void mir_evt_delete(mir_request *request)
         response.response_case = MIR_API__V1__DELETE_EVENT_REPONSE__RESPONSE_OK;
         response.ok = &events;
         mir_request_answer(request, &response.base);
+    } else if (status == MIR_E_CANCELLED) {
+        mir_request_fail(request,
+                         "error deleting event: the server is stopping: %llu events are deleted, "
+                         "the others are not",
+                         (unsigned long long)removed);
     } else {
         mir_request_fail(request, "error deleting event: %s", reason_of(&error, status));
     }

@@ -134,9 +134,16 @@ bool mir_request_unpack(mir_request *request, const ProtobufCMessageDescriptor *
     return false;
 }
 
-/* The first step: an answer that would go to a device is none. */
+/* The first step: an answer that would go to a device is none. What waited for a worker while the
+ * server began to stop is not begun: the stop waits for it. */
 static void admit(mir_request *request)
 {
+    if (atomic_load_explicit(&request->hub->stopping, memory_order_relaxed)) {
+        if (!mir_reply_is_inbox(request->reply)) request->reply.size = 0;
+        mir_request_fail(request, "the server is stopping");
+        mir_request_finish(request);
+        return;
+    }
     if (!mir_reply_allowed(request->hub, request->reply)) request->reply.size = 0;
     mir_request_handlers[request->function](request);
 }

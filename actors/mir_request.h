@@ -11,6 +11,8 @@
  *            that it is an error that says how to narrow the request.
  * Audit      The cause names the user and the address of the connection, and the request: by its
  *            header mir-request-id, or by a number of our own.
+ * Stop       Of what has not begun then each is refused; what has begun is carried out, but for what
+ *            takes long, which looks at hub->stopping now and then.
  * Errors     mir_request_fail answers with the error arm, which is field 2 of every response. */
 #ifndef MIR_REQUEST_H
 #define MIR_REQUEST_H

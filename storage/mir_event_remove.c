@@ -82,9 +82,15 @@ mir_status mir_event_remove(mir_state *state, const MirApi__V1__EventTarget *tar
     mir_event_list answer = {0};
     TRY(mir_event_list_get(state, target, bounds, arena, &answer, error));
     uint64_t last = answer.sequence, total = 0;
+    const _Atomic bool *stop = bounds == NULL ? NULL : bounds->stop;
     while (last != 0) {
         batch found;
         size_t gone = 0;
+        if (stop != NULL && atomic_load_explicit(stop, memory_order_relaxed)) {
+            *removed = total;
+            return mir_error_set(error, MIR_E_CANCELLED, "stopped after %llu events",
+                                 (unsigned long long)total);
+        }
         mir_status status = find_doomed(state, target, &last, &found, error);
         if (status == MIR_OK && found.count != 0)
             status = mir_event_remove_slice(state, found.sequences, found.count, "request", cause,

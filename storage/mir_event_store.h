@@ -34,6 +34,7 @@ typedef struct mir_event_bounds {
     size_t rows_max;
     size_t bytes_max; /* of the events as they are packed for a reply */
     uint64_t looked_max;
+    const _Atomic bool *stop; /* once it is true, a removal ends behind its slice; null: never */
 } mir_event_bounds;
 
 typedef struct mir_event_list {
@@ -94,7 +95,7 @@ MIR_MUST_CHECK mir_status mir_event_device_at(mir_state *state, const mir_event_
 
 /* Removes everything that matches and answers what it was, as a list would: its bounds and
  * filter_limit bound the answer, not the removal. Refuses a target without any condition. What is
- * stored while it runs stays. */
+ * stored while it runs stays. MIR_E_CANCELLED: it was stopped; *removed are removed all the same. */
 MIR_MUST_CHECK mir_status mir_event_remove(mir_state *state, const MirApi__V1__EventTarget *target,
                                            const mir_event_cause *cause,
                                            const mir_event_bounds *bounds, mir_arena *arena,

@@ -609,6 +609,29 @@ static void removed_events_are_gone_and_told_of(void **state)
     events_free(f);
 }
 
+static void a_removal_is_stopped(void **state)
+{
+    (void)state;
+    fixture *f = fixture_new(MIR_STATE_SYNC_OFF, 64 << 20);
+    tell_mixture(f);
+    _Atomic bool stop = true;
+    mir_event_bounds bounds = {.stop = &stop};
+    mir_event_list list = {0};
+    mir_error error = {""};
+    uint64_t removed = 77;
+    assert_int_equal(mir_event_remove(f->state, event_target(f, "{\"names\":[\"pump-*\"]}"), NULL,
+                                      &bounds, &f->arena, &list, &removed, &error),
+                     MIR_E_CANCELLED);
+    assert_int_equal(removed, 0);
+    assert_string_equal(error.text, "stopped after 0 events");
+    stop = false;
+    assert_int_equal(mir_event_remove(f->state, event_target(f, "{\"names\":[\"pump-*\"]}"), NULL,
+                                      &bounds, &f->arena, &list, &removed, &error),
+                     MIR_OK);
+    assert_int_equal(removed, 3);
+    events_free(f);
+}
+
 static void many_are_removed_in_slices(void **state)
 {
     (void)state;
@@ -743,6 +766,7 @@ int main(void)
         cmocka_unit_test(the_newest_of_each_device),
         cmocka_unit_test(a_device_has_its_history_through_all_names),
         cmocka_unit_test(removed_events_are_gone_and_told_of),
+        cmocka_unit_test(a_removal_is_stopped),
         cmocka_unit_test(many_are_removed_in_slices),
         cmocka_unit_test(retention_keeps_what_the_rules_say),
         cmocka_unit_test(retention_of_many_runs_by_itself),
