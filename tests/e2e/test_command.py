@@ -32,6 +32,7 @@ message SelfTest {
 }
 message Reset { option (mir.device.v1.message_type) = MESSAGE_TYPE_TELECOMMAND; }
 message Close {
+    message Inner { option (mir.device.v1.message_type) = MESSAGE_TYPE_TELECOMMAND; }
     option (mir.device.v1.message_type) = MESSAGE_TYPE_TELECOMMAND;
     option (mir.device.v1.meta) = {tags: [{key: "kind", value: "motion"}]};
     int64 delay_ms = 1;
@@ -194,6 +195,18 @@ def test_devices_of_one_schema_are_one_group(bus, obedient, loop, server):
 def test_commands_of_nobody(bus, name):
     with pytest.raises(Refused, match="^no device found with current targets criteria$"):
         commands(bus, targets={"ids": [name]})
+
+
+def test_a_schema_that_could_not_be_had_is_asked_for_again(bus, obedient, name):
+    bus.create(f"{name}-late", namespace="plant")
+    target = {"ids": [f"{name}-late"]}
+    for _ in range(2):
+        (group,) = commands(bus, targets=target)
+        assert group.error == PULL + NO_RESPONDERS and not group.cmd_descriptors
+    bus.ask("core.delete", targets=target)
+    obedient("late", known=False)
+    (group,) = commands(bus, targets=target)
+    assert group.error == "" and len(group.cmd_descriptors) == 4
 
 
 def test_commands_by_schema_package_soon_after_a_launch(bus, obedient):

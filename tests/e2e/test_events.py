@@ -349,6 +349,27 @@ def test_deleting_answers_with_what_it_deleted(bus, name, tales):
     assert list(bus.ask("evt.delete", target={"device_ids": [tales[1]]}).events) == []
 
 
+@pytest.mark.parametrize(
+    "target, gone",
+    [
+        (lambda n: {"namespaces": [f"{n}-south"]}, lambda i: i % 3 == 2),
+        (lambda n: {"labels": {"reason": f"{n}-2"}}, lambda i: i % 5 == 2),
+        (lambda n: {"labels": {"reason": f"{n}-*", "type": "warning"}}, lambda i: i % 2),
+        (lambda n: {"names": [f"{n}-0-*", f"{n}-1-*"], "namespaces": [f"{n}-*"]}, lambda i: i % 3 < 2),
+    ],
+    ids=["namespace", "label", "labels", "names"],
+)
+def test_deleting_leaves_what_does_not_match(bus, name, target, gone):
+    for i in range(12):
+        meta = {"name": f"{name}-{i % 3}", "namespace": f"{name}-{['north', 'south'][i % 3 == 2]}"}
+        spec = {"type": ["normal", "warning"][i % 2], "reason": f"{name}-{i % 5}", "related_object": {"meta": meta}}
+        publish(bus, f"event.{name}.tale.v1.told", json_payload=json.dumps({"i": i}).encode(), **spec)
+    wait_until(lambda: len(of_device(bus, name)) == 12, DEADLINE_S, "all are stored")
+    deleted = bus.ask("evt.delete", target={"targets": target(name)}).events
+    assert numbers(deleted) == [i for i in range(11, -1, -1) if gone(i)]
+    assert numbers(of_device(bus, name)) == [i for i in range(11, -1, -1) if not gone(i)]
+
+
 def test_a_date_alone_says_what_to_delete_and_a_limit_alone_does_not(bus, tales):
     tomorrow = {"seconds": int(time.time()) + 86400}
     assert list(bus.ask("evt.delete", target={"filter_date": {"from": tomorrow}}).events) == []
