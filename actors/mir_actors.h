@@ -87,6 +87,7 @@ typedef struct mir_problem {
 } mir_problem;
 
 typedef struct mir_event_intake mir_event_intake;
+struct mir_cmd_known;
 
 /* What mir_notices counts. */
 typedef struct mir_notices {
@@ -105,6 +106,7 @@ typedef struct mir_actors {
     mir_map queues;        /* of devices that commands wait for */
     mir_timer queue_watch; /* on one shard: for commands that expire */
     bool queue_watching;   /* a look at them is under way */
+    struct mir_cmd_known *known; /* devices that commands went to; null before the first */
     mir_map plans;
     uint32_t loading;  /* activations under way */
     uint32_t absent;   /* twins of devices that the store does not know */

@@ -1208,7 +1208,7 @@ static void refuse(mir_request *request, const char *text)
 }
 
 void mir_cmd_sending_begin(mir_request *request, MirApi__V1__SendCommandRequest *input,
-                           MirStore__V1__DeviceRecord **records, size_t count)
+                           MirStore__V1__DeviceRecord **records, size_t count, mir_schema *schema)
 {
     /* A name as lists show it: what follows are its labels. */
     char *labels = strchr(input->name, '{');
@@ -1259,6 +1259,11 @@ void mir_cmd_sending_begin(mir_request *request, MirApi__V1__SendCommandRequest 
     all->targets = targets;
     all->count = all->unchecked = all->left = count;
     all->groups.arena = &request->arena;
+    /* Without memory it is looked up like others. */
+    mir_schema_group *known;
+    if (schema != NULL)
+        (void)!mir_schema_groups_of_schema(&all->groups, mir_resolve_schema_hash(records[0]),
+                                           schema, &known);
     int64_t timeout_s = input->timeout_sec == 0 ? MIR_CMD_TIMEOUT_S_DEFAULT : input->timeout_sec;
     all->timeout_ns = timeout_s * MIR_NS_PER_S;
     request->context = all;

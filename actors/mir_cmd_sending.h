@@ -41,8 +41,9 @@ enum {
     MIR_CMD_QUEUED_BYTES_MAX = 64 * 1024 * 1024, /* payloads of one request, together */
 };
 
-/* `records` are those of the devices, at least one. */
+/* `records` are those of the devices, at least one. `schema`, that of the first, is null unless it is
+ * at hand. On a worker, or for one device and with its schema on the shard of the request. */
 void mir_cmd_sending_begin(mir_request *request, MirApi__V1__SendCommandRequest *input,
-                           MirStore__V1__DeviceRecord **records, size_t count);
+                           MirStore__V1__DeviceRecord **records, size_t count, mir_schema *schema);
 
 #endif

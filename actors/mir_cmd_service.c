@@ -1,9 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "mir_cmd_service.h"
 
+#include <stdlib.h>
+
 #include "mir_api/v1/cmd.pb-c.h"
+#include "mir_cmd_known.h"
 #include "mir_cmd_sending.h"
 #include "mir_descriptors.h"
+#include "mir_pb.h"
+#include "mir_reply.h"
 #include "mir_resolve.h"
 
 /* --- list ----------------------------------------------------------------------------------- */
@@ -158,10 +163,74 @@ static bool check(mir_request *request, const MirApi__V1__SendCommandRequest *in
     return count == 0;
 }
 
+/* Whether the shard could do it, if it knew the device. */
+static bool is_plain(const MirApi__V1__SendCommandRequest *input, mir_cmd_known_key *key)
+{
+    return !input->queue && !input->refresh_schema && !input->show_template &&
+           mir_cmd_known_key_of(input->targets, key);
+}
+
+bool mir_cmd_send_here(mir_request *request)
+{
+    mir_cmd_known *known = mir_actors_of(request->shard)->known;
+    MirApi__V1__SendCommandRequest *input;
+    mir_cmd_known_key key;
+    if (known == NULL || request->payload.size > MIR_CMD_HERE_BYTES_MAX ||
+        (request->reply.size != 0 && !mir_reply_is_inbox(request->reply)))
+        return false;
+    /* What is wrong with a request is told by the worker. */
+    if (mir_pb_unpack(&mir_api__v1__send_command_request__descriptor, request->payload,
+                      &request->arena, &input, NULL) != MIR_OK)
+        return false;
+    request->context = input;
+    if (!is_plain(input, &key)) return false;
+    const mir_cmd_known_entry *entry =
+        mir_cmd_known_find(known, &key, mir_cmd_known_changes(request->hub->state, &key));
+    if (entry == NULL) return false;
+    MirStore__V1__DeviceRecord **records = mir_arena_alloc(&request->arena, sizeof(void *));
+    if (records == NULL) return false;
+    records[0] = mir_cmd_known_record(entry, &request->arena);
+    if (records[0] == NULL) return false;
+    if (check(request, input))
+        mir_cmd_sending_begin(request, input, records, 1, entry->schema);
+    else
+        mir_request_finish(request);
+    return true;
+}
+
+static void learned(mir_shard *shard, mir_post *post)
+{
+    mir_cmd_known_entry *entry = MIR_CONTAINER(post, mir_cmd_known_entry, post);
+    mir_actors *actors = mir_actors_of(shard);
+    if (actors->known == NULL) actors->known = calloc(1, sizeof *actors->known);
+    if (actors->known == NULL)
+        mir_cmd_known_entry_free(entry);
+    else
+        mir_cmd_known_put(actors->known, entry);
+    mir_hub_end(actors->hub);
+}
+
+/* The next command for the device needs no worker. */
+static void learn(mir_request *request, const mir_cmd_known_key *key, uint64_t changes,
+                  const MirStore__V1__DeviceRecord *record)
+{
+    mir_known_schema schema;
+    if (mir_schemas_get(request->hub->schemas, mir_resolve_schema_hash(record), &schema, NULL) !=
+        MIR_OK)
+        return;
+    mir_cmd_known_entry *entry = mir_cmd_known_make(key, changes, record, schema.schema);
+    mir_schema_unref(schema.schema);
+    if (entry == NULL) return;
+    entry->post.run = learned;
+    mir_hub_begin(request->hub);
+    mir_shard_post(request->shard, &entry->post);
+}
+
 void mir_cmd_send(mir_request *request)
 {
-    MirApi__V1__SendCommandRequest *input;
-    if (!mir_request_unpack(request, &mir_api__v1__send_command_request__descriptor, &input) ||
+    MirApi__V1__SendCommandRequest *input = request->context;
+    if ((input == NULL &&
+         !mir_request_unpack(request, &mir_api__v1__send_command_request__descriptor, &input)) ||
         !check(request, input)) {
         mir_request_finish(request);
         return;
@@ -169,6 +238,9 @@ void mir_cmd_send(mir_request *request)
     MirStore__V1__DeviceRecord **records;
     size_t count = 0;
     mir_error error = {{0}};
+    mir_cmd_known_key key;
+    bool is_one = is_plain(input, &key);
+    uint64_t changes = is_one ? mir_cmd_known_changes(request->hub->state, &key) : 0;
     if (mir_state_list(request->hub->state, input->targets, &request->arena, &records, &count,
                        &error) != MIR_OK)
         mir_request_fail(request, "error sending command to devices: %s", error.text);
@@ -179,5 +251,6 @@ void mir_cmd_send(mir_request *request)
         mir_request_finish(request);
         return;
     }
-    mir_cmd_sending_begin(request, input, records, count);
+    if (is_one && count == 1) learn(request, &key, changes, records[0]);
+    mir_cmd_sending_begin(request, input, records, count, NULL);
 }

@@ -12,6 +12,7 @@
 #include "mir_assert.h"
 #include "mir_cfg_service.h"
 #include "mir_clock.h"
+#include "mir_cmd_known.h"
 #include "mir_cmd_queue.h"
 #include "mir_cmd_service.h"
 #include "mir_core_service.h"
@@ -398,6 +399,7 @@ void mir_hub_shard_fini(mir_hub *hub, mir_shard *shard)
     mir_event_intake_fini(actors);
     mir_notices_fini(actors);
     mir_cmd_queue_fini(actors);
+    mir_cmd_known_free(actors->known);
     (void)pthread_mutex_destroy(&actors->problems_lock);
     free(actors);
     shard->actors = NULL;

@@ -7,6 +7,7 @@
 
 #include "mir_assert.h"
 #include "mir_clock.h"
+#include "mir_cmd_service.h"
 #include "mir_log.h"
 #include "mir_origin.h"
 #include "mir_pb.h"
@@ -195,6 +196,7 @@ void mir_request_begin(mir_shard *shard, const mir_message *message)
     bool is_long = message->function == MIR_TLM_QUERY || message->function == MIR_EVT_VERIFY ||
                    message->function == MIR_EVT_HISTORY || message->function == MIR_EVT_DELETE ||
                    message->function == MIR_CMD_QUEUE || message->function == MIR_CMD_CANCEL;
+    if (message->function == MIR_CMD_SEND && mir_cmd_send_here(request)) return;
     mir_request_continue(request, admit, is_long);
 }
 

@@ -6,7 +6,8 @@
  *            publishes what it wrote: events first, then the reply.
  * Ownership  A request owns copies of what it needs of the message. It belongs to whoever runs one
  *            of its steps, and goes with mir_request_finish.
- * Affinity   begin: the shard. Handlers and everything they call: a worker.
+ * Affinity   begin: the shard. Handlers and everything they call: a worker, but for a command to one
+ *            device that the shard knows (mir_cmd_service.h).
  * Bounds     MIR_HUB_REQUESTS_MAX at a time; a reply holds at most limits.max_payload bytes, beyond
  *            that it is an error that says how to narrow the request.
  * Audit      The cause names the user and the address of the connection, and the request: by its

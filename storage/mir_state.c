@@ -76,6 +76,19 @@ static void raise_max(_Atomic int64_t *max, int64_t value)
         atomic_store_explicit(max, value, memory_order_relaxed);
 }
 
+/* What the transaction has changed; whoever hears from now on that it is done sees the counts. */
+static void count_changes(mir_state *state, bool committed)
+{
+    for (unsigned i = 0; i < MIR_STATE_CHANGE_COUNTS / 64; i++) {
+        uint64_t left = committed ? state->changed[i] : 0;
+        for (; left != 0; left &= left - 1) {
+            unsigned count = i * 64 + (unsigned)__builtin_ctzll(left);
+            atomic_fetch_add_explicit(&state->changes[count], 1, memory_order_seq_cst);
+        }
+        state->changed[i] = 0;
+    }
+}
+
 /* Executes and commits `count` requests in one transaction, all or none. */
 static mir_status commit_group(mir_state *state, mir_state_request *first, size_t count,
                                size_t *executed)
@@ -106,11 +119,13 @@ static mir_status commit_group(mir_state *state, mir_state_request *first, size_
     if (status == MIR_OK) status = mir_event_log_end(&events);
     if (status != MIR_OK) {
         mdb_txn_abort(txn);
+        count_changes(state, false);
         /* A lookup that finds nothing is an answer; here it means that an index lies. */
         return status == MIR_E_NOT_FOUND || status == MIR_E_EXISTS ? MIR_E_CORRUPT : status;
     }
     int64_t start_ns = mir_clock_mono_ns();
     status = mir_state_db_status(mdb_txn_commit(txn));
+    count_changes(state, status == MIR_OK);
     if (status != MIR_OK) return status;
     if (events.completed)
         mir_event_keeper_wake(state->events, events.head.sequence / MIR_EVENT_BLOCK);
@@ -310,6 +325,7 @@ mir_status mir_state_open(const mir_state_options *options, mir_state **state, m
     mir_status status =
         mir_state_db_open(options->path, map_bytes, options->sync, &opened->db, error);
     if (status != MIR_OK) goto failed;
+    opened->db.changed = opened->changed;
     opened->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (opened->wake_fd < 0) {
         status = mir_error_os(error, errno, "cannot start the state writer");
@@ -441,6 +457,17 @@ mir_status mir_state_get(mir_state *state, mir_view device_id, mir_arena *arena,
     if (status != MIR_OK && status != MIR_E_NOT_FOUND)
         mir_state_db_explain(&state->db, status, error);
     return status;
+}
+
+uint64_t mir_state_changes_of_id(const mir_state *state, mir_view id)
+{
+    return atomic_load_explicit(&state->changes[mir_state_count_of_id(id)], memory_order_seq_cst);
+}
+
+uint64_t mir_state_changes_of_name(const mir_state *state, mir_view name, mir_view name_space)
+{
+    return atomic_load_explicit(&state->changes[mir_state_count_of_name(name, name_space)],
+                                memory_order_seq_cst);
 }
 
 mir_status mir_state_list(mir_state *state, const MirApi__V1__DeviceTarget *target,

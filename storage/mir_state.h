@@ -218,6 +218,12 @@ MIR_MUST_CHECK mir_status mir_state_execute(mir_state *state, mir_state_request 
 MIR_MUST_CHECK mir_status mir_state_get(mir_state *state, mir_view device_id, mir_arena *arena,
                                         MirStore__V1__DeviceRecord **record, mir_error *error);
 
+/* These count up when the device of this id, or of this name and namespace, was changed, created or
+ * deleted (and with others' changes: they share counts): after the commit, before `done` of the
+ * request that changed it. What was read after the count holds as long as the count stands still. */
+uint64_t mir_state_changes_of_id(const mir_state *state, mir_view id);
+uint64_t mir_state_changes_of_name(const mir_state *state, mir_view name, mir_view name_space);
+
 /* Absent, or no list has an entry. */
 bool mir_state_target_is_empty(const MirApi__V1__DeviceTarget *target);
 /* All that match, sorted by namespace, then name. An absent or empty target matches everything. */

@@ -654,6 +654,27 @@ static mir_status store_record(const mir_state_db *db, MDB_txn *txn, bool is_new
     return MIR_OK;
 }
 
+unsigned mir_state_count_of_id(mir_view id)
+{
+    return (unsigned)(mir_hash_view(id) % MIR_STATE_CHANGE_COUNTS);
+}
+
+unsigned mir_state_count_of_name(mir_view name, mir_view name_space)
+{
+    return (unsigned)(((mir_hash_view(name) << 1) ^ mir_hash_view(name_space)) %
+                      MIR_STATE_CHANGE_COUNTS);
+}
+
+static void note_changed(const mir_state_db *db, const MirStore__V1__DeviceRecord *record)
+{
+    if (db->changed == NULL || record == NULL) return;
+    unsigned counts[] = {
+        mir_state_count_of_id(mir_view_cstr(record->device_id)),
+        mir_state_count_of_name(mir_view_cstr(record->name), mir_view_cstr(record->namespace_))};
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++)
+        db->changed[counts[i] / 64] |= UINT64_C(1) << counts[i] % 64;
+}
+
 mir_status mir_state_db_store(const mir_state_db *db, MDB_txn *txn,
                               const MirStore__V1__DeviceRecord *before,
                               MirStore__V1__DeviceRecord *after, int64_t now_ns)
@@ -666,6 +687,8 @@ mir_status mir_state_db_store(const mir_state_db *db, MDB_txn *txn,
         TRY(record_is_stored(db, txn, k, after, &same));
         if (same) return MIR_OK;
     }
+    note_changed(db, before);
+    note_changed(db, after);
     TRY(store_id(db, txn, before, after));
     TRY(store_names(db, txn, before, after));
     TRY(store_labels(db, txn, before, after));

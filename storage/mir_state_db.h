@@ -38,12 +38,15 @@ typedef struct mir_state_db {
     MDB_dbi command_due;
     int lock_fd;
     uint64_t map_bytes;
+    uint64_t
+        *changed; /* the writer's: which counts of changes its transaction moves; may be null */
 } mir_state_db;
 
 enum {
     MIR_STATE_KEY_BYTES_MAX = 511,
     MIR_STATE_LABEL_INLINE_BYTES_MAX = 256, /* longer values are indexed by their hash */
     MIR_STATE_LABEL_HASH_BYTES = 16,
+    MIR_STATE_CHANGE_COUNTS = 4096,
     MIR_STATE_LABEL_HASHED = 1, /* first byte of the value part; no value begins with it */
 };
 
@@ -57,6 +60,10 @@ typedef struct mir_state_key {
 void mir_state_key_view(mir_state_key *key, mir_view view);
 void mir_state_key_u8(mir_state_key *key, uint8_t byte);
 void mir_state_key_u64(mir_state_key *key, uint64_t value);
+
+/* Which count of changes a device has by its id, and which by its name. */
+unsigned mir_state_count_of_id(mir_view id);
+unsigned mir_state_count_of_name(mir_view name, mir_view name_space);
 
 uint64_t mir_state_u64_read(const void *data);
 void mir_state_u64_write(void *data, uint64_t value);

@@ -48,6 +48,9 @@ struct mir_state {
      * fail with. */
     int64_t dirty_since_ns;
     mir_status failing;
+    uint64_t changed[MIR_STATE_CHANGE_COUNTS / 64]; /* db.changed */
+
+    _Atomic uint64_t changes[MIR_STATE_CHANGE_COUNTS];
 
     struct mir_event_keeper *events;
     _Atomic uint64_t event_keeper_failures;

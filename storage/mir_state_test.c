@@ -793,6 +793,67 @@ static void online_devices_are_found_after_a_reopen(void **state)
     assert_true(get(f, "v")->number > next);
 }
 
+/* ── Counts of changes ───────────────────────────────────────────────────────────────────────── */
+
+typedef struct counts {
+    uint64_t id, new_id, name, new_name;
+} counts;
+
+static counts counts_of(const fixture *f)
+{
+    return (counts){
+        .id = mir_state_changes_of_id(f->state, mir_view_cstr("d")),
+        .new_id = mir_state_changes_of_id(f->state, mir_view_cstr("e")),
+        .name = mir_state_changes_of_name(f->state, mir_view_cstr("n"), mir_view_cstr("s")),
+        .new_name = mir_state_changes_of_name(f->state, mir_view_cstr("m"), mir_view_cstr("s")),
+    };
+}
+
+static void a_change_counts_for_the_device_before_and_after_it(void **state)
+{
+    fixture *f = *state;
+    counts before = counts_of(f), now;
+    add(f, "d", "n", "s");
+    now = counts_of(f);
+    assert_true(now.id > before.id && now.name > before.name);
+    before = now;
+    assert_int_equal(update(f, "{\"ids\":[\"d\"]}", "{\"labels\":{\"a\":\"b\"}}"), MIR_OK);
+    now = counts_of(f);
+    assert_true(now.id > before.id && now.name > before.name);
+    before = now;
+    assert_int_equal(update(f, "{\"ids\":[\"d\"]}", "{\"id\":\"e\"}"), MIR_OK);
+    now = counts_of(f);
+    assert_true(now.id > before.id && now.new_id > before.new_id && now.name > before.name);
+    before = now;
+    assert_int_equal(update(f, "{\"ids\":[\"e\"]}", "{\"name\":\"m\"}"), MIR_OK);
+    now = counts_of(f);
+    assert_true(now.new_id > before.new_id && now.name > before.name &&
+                now.new_name > before.new_name);
+    before = now;
+    mir_state_heartbeat beat = {.device_id = mir_view_cstr("e"), .at_ns = MIR_NS_PER_S};
+    assert_int_equal(heartbeats(f, &beat, 1, false), MIR_OK);
+    now = counts_of(f);
+    assert_true(now.new_id > before.new_id && now.new_name > before.new_name);
+    before = now;
+    assert_int_equal(delete_them(f, "{\"ids\":[\"e\"]}"), MIR_OK);
+    now = counts_of(f);
+    assert_true(now.new_id > before.new_id && now.new_name > before.new_name);
+}
+
+static void what_changes_nothing_counts_nothing(void **state)
+{
+    fixture *f = *state;
+    add(f, "d", "n", "s");
+    counts before = counts_of(f), now;
+    /* Its name is taken. */
+    assert_int_not_equal(create(f, "{\"meta\":{\"name\":\"n\",\"namespace\":\"s\"},"
+                                   "\"spec\":{\"deviceId\":\"e\"}}"),
+                         MIR_OK);
+    assert_int_equal(update(f, "{\"ids\":[\"d\"]}", "{\"name\":\"n\"}"), MIR_OK);
+    now = counts_of(f);
+    assert_memory_equal(&now, &before, sizeof now);
+}
+
 /* ── Limits of a device ──────────────────────────────────────────────────────────────────────── */
 
 static void labels_of_a_device_are_bounded(void **state)
@@ -843,6 +904,8 @@ int main(void)
         TEST(a_schema_is_kept_until_it_is_unused_for_a_while),
         TEST(devices_are_shown_complete),
         TEST(online_devices_are_found_after_a_reopen),
+        TEST(a_change_counts_for_the_device_before_and_after_it),
+        TEST(what_changes_nothing_counts_nothing),
         TEST(labels_of_a_device_are_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -148,6 +148,10 @@ def commands(bus, **fields):
     return list(bus.ask("cmd.list", **fields).devices_commands)
 
 
+def send_to(bus, **targets):
+    return bus.ask("cmd.send", targets=targets, name="valve.v1.Open", payload=b"{}", payload_encoding=JSON).device_responses
+
+
 # --- listing
 
 
@@ -456,6 +460,92 @@ def test_one_device_in_error_holds_all_back_unless_pushed(bus, obedient):
     assert [event.payload["status"] for event in bus.events(good.id, "devicecommand", "cmd")] == [SUCCESS]
     (event,) = bus.events(bad.id, "devicecommand", "cmd")
     assert (event.payload["status"], event.payload["error"]) == (ERROR, entries[f"{bad.id}/plant"].error)
+
+
+# A second command to a device whose answer goes to an inbox is sent from what the server remembers of the first.
+
+
+@pytest.fixture
+def near(bus):
+    """The bus, with answers to an inbox as clients have them."""
+    bus.subscribe("_INBOX.near.>", bus._hear)
+    bus.answer_name = lambda: f"_INBOX.near.{next(bus.answers)}"
+    return bus
+
+
+def test_the_next_command_sees_every_change_of_the_device(near, obedient):
+    device = obedient("a")
+    for round_ in range(20):
+        for name in [f"{device.id}-{round_}", device.id]:
+            near.ask("core.update", targets={"ids": [device.id]}, meta={"name": name})
+            for _ in range(2):
+                entries, _ = send(near, device)
+                assert {key: entry.status for key, entry in entries.items()} == {f"{name}/plant": SUCCESS}
+    ran = len(device.ran)
+    near.ask("core.update", targets={"ids": [device.id]}, spec={"disabled": True})
+    for _ in range(3):
+        entry = one(near, device)
+        assert (entry.status, entry.error) == (ERROR, "the device is disabled")
+    assert len(device.ran) == ran
+    near.ask("core.update", targets={"ids": [device.id]}, spec={"disabled": False})
+    # Its connection is gone.
+    assert one(near, device).error == SENT + "nats: no responders available for request"
+
+
+def test_the_next_command_to_a_deleted_device_finds_nobody(near, obedient, valve_schema):
+    device = obedient("a")
+    for _ in range(2):
+        assert one(near, device).status == SUCCESS
+    near.ask("core.delete", targets={"ids": [device.id]})
+    with pytest.raises(Refused, match="no device found with current targets criteria"):
+        send(near, device)
+    near.create(device.id, namespace="plant")
+    device.hello(device.id, valve_schema)
+    wait_until(lambda: near.device(device.id).status.schema.package_names, DEADLINE_S, "the schema is stored")
+    assert one(near, device).status == SUCCESS
+
+
+def test_a_name_means_whoever_has_it_now(near, obedient, name):
+    first, second = obedient("a"), obedient("b")
+    shared = {"names": [f"{name}-valve"], "namespaces": ["plant"]}
+    for device, other in [(first, second), (second, first)] * 5:
+        near.ask("core.update", targets={"ids": [other.id]}, meta={"name": other.id})
+        near.ask("core.update", targets={"ids": [device.id]}, meta={"name": f"{name}-valve"})
+        for _ in range(3):
+            ran = len(device.ran), len(other.ran)
+            entries = send_to(near, **shared)
+            assert [entry.device_id for entry in entries.values()] == [device.id]
+            assert (len(device.ran), len(other.ran)) == (ran[0] + 1, ran[1])
+    near.ask("core.update", targets={"ids": [first.id]}, meta={"name": first.id})
+    assert {key: entry.device_id for key, entry in send_to(near, names=[first.id], namespaces=["plant"]).items()} == {
+        f"{first.id}/plant": first.id
+    }
+    near.ask("core.update", targets={"ids": [first.id]}, meta={"namespace": "elsewhere"})
+    with pytest.raises(Refused, match="no device found with current targets criteria"):
+        send_to(near, names=[first.id], namespaces=["plant"])
+
+
+def test_what_is_wrong_with_a_command_to_a_remembered_device_is_told(near, obedient, valve):
+    device = obedient("a")
+    for _ in range(2):
+        assert one(near, device).status == SUCCESS
+    with pytest.raises(Refused, match="No command payload provided"):
+        send(near, device, payload=b"")
+    with pytest.raises(Refused, match="longer than 3600 seconds"):
+        send(near, device, timeout_sec=3601)
+    assert one(near, device, payload='{"percent": "no"}').error.startswith("error unmarshaling payload: ")
+    assert one(near, device, name="valve.v1.Shut").error.startswith("error retrieve command descriptor")
+    assert one(near, device, name="valve.v1.Position").status == ERROR
+    assert one(near, device, dry_run=True).status == VALIDATED
+    ran = len(device.ran)
+    packed = valve.Open(percent=5).SerializeToString()
+    entry = one(near, device, payload=packed, payload_encoding=PROTOBUF, no_validation=True)
+    assert (entry.status, entry.name) == (SUCCESS, "valve.v1.Position")
+    assert len(device.ran) == ran + 1
+    # More than a shard would translate.
+    spaces = " " * 8192
+    assert one(near, device, payload='{"percent": 7' + spaces + "}").status == SUCCESS
+    assert valve.Open.FromString(device.ran[-1][1]).percent == 7
 
 
 def test_a_command_that_the_device_learnt_since_is_found(bus, obedient, valve_schema):
