@@ -44,7 +44,14 @@ def test_create(bus, name):
 
 
 def test_sub_messages_are_there_though_empty(bus, name):
-    for device in (bus.create(name), bus.device(name)):
+    """Clients read them without a look whether they are there, whichever answer brings the device."""
+    target = {"ids": [name]}
+    devices = [bus.create(name), bus.device(name)]
+    devices.append(bus.ask("core.schema", targets=target).devices[0].device)
+    devices.append(bus.ask("core.update", targets=target).devices[0])
+    devices.append(bus.ask("core.delete", targets=target).devices[0])
+    devices.append(bus.ask("core.creates", devices=[{"spec": {"device_id": name}}]).devices[0])
+    for device in devices:
         for path in ("meta", "spec", "properties", "status"):
             assert device.HasField(path)
         for path in ("desired", "reported"):

@@ -138,6 +138,21 @@ def test_equal_events_are_events_of_their_own(bus, name):
     assert [event.spec.json_payload for event in events] == [b"", b"", b""]
 
 
+def test_sub_messages_of_events_are_there_though_empty(bus, name):
+    """Clients read them without a look whether they are there."""
+    publish(bus, f"event.{name}.mod.v1.f", reason="Related", related_object={"kind": "valve"})
+    bus.publish(f"event.{name}.mod.v1.f", api.CreateEventRequest().SerializeToString())
+    bus.flush()
+    stored = await_reasons(bus, name, "", "Related")
+    deleted = bus.ask("evt.delete", target={"device_ids": [name]}).events
+    for bare, related in (stored, deleted):
+        for event in (bare, related):
+            assert event.HasField("object") and event.object.HasField("meta")
+            assert event.HasField("spec") and event.HasField("status")
+        assert not bare.spec.HasField("related_object")
+        assert related.spec.related_object.kind == "valve" and related.spec.related_object.HasField("meta")
+
+
 def test_what_is_no_event_is_left_out(bus, name):
     bus.publish(f"event.{name}.mod.v1.f", b"\xff\xff\xff")
     publish(bus, f"event.{name}.mod.v1.f", reason="Yes")
@@ -274,6 +289,25 @@ def test_dates_bound_a_list_and_belong_to_it(bus, tales):
     inside = [e for e in inside if (e.status.first_at.seconds, e.status.first_at.nanos) <= (last.seconds, last.nanos)]
     found = listed(bus, device_ids=tales, filter_date={"from": first, "to": last})
     assert numbers(found) == numbers(inside) and len(found) >= 11
+
+
+@pytest.mark.parametrize(
+    "function, prefix",
+    [
+        ("evt.list", "error listing events: error listing devices from database: "),
+        ("evt.delete", "error deleting event: "),
+    ],
+)
+def test_a_target_that_is_none_is_refused_with_the_words_of_the_service(bus, function, prefix):
+    reasons = {
+        "a value of reasons in the target has more than 2048 bytes": {"reasons": ["x" * 2049]},
+        "a bound of filter_date is no time between the years 1 and 9999": {"filter_date": {"to": {"seconds": 1 << 60}}},
+        "'asleep' is no liveness of a device: it is online, offline or disabled": {"devices": {"liveness": ["asleep"]}},
+    }
+    for text, target in reasons.items():
+        with pytest.raises(Refused) as refused:
+            bus.ask(function, target=target)
+        assert str(refused.value) == prefix + text
 
 
 def test_a_watch_goes_on_where_it_was(bus, name, tales):
