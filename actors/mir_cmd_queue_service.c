@@ -11,6 +11,38 @@
 /* How many are cancelled at once, and how much of a message is left for what is not a record. */
 enum { IDS_MAX = 10000, CANCELLED_AT_ONCE = 10000, ANSWER_BYTES_ELSE = 8192 };
 
+/* How many a worker looks at, and how many it shows, before others have their turn: there may be a
+ * million. It is done at the priority of other requests; on a machine that is busy, whoever has to give
+ * way comes too late to cancel anything. */
+enum { LOOKED_AT_ONCE = 1024, SHOWN_AT_ONCE = 256 };
+
+typedef struct queue_query {
+    mir_command_filter filter;
+    mir_command_listing list;
+    bool has_limit;
+    mir_request_handler then; /* once the list is made */
+} queue_query;
+
+static void fail_list(mir_request *request, const char *what, mir_status status,
+                      const mir_error *error)
+{
+    mir_request_fail(request, "error %s: %s", what,
+                     error->text[0] == '\0' ? mir_status_name(status) : error->text);
+    mir_request_finish(request);
+}
+
+static void look(mir_request *request)
+{
+    queue_query *q = request->context;
+    mir_error error = {{0}};
+    mir_status status = mir_command_list(request->hub->state, &q->filter, LOOKED_AT_ONCE,
+                                         &request->arena, &q->list, &error);
+    if (status != MIR_OK)
+        fail_list(request, "listing queued commands", status, &error);
+    else
+        mir_request_continue(request, q->list.is_over ? q->then : look, false);
+}
+
 static int compare_texts(const void *a, const void *b)
 {
     return strcmp(*(const char *const *)a, *(const char *const *)b);
@@ -61,6 +93,8 @@ typedef struct showing {
     mir_request *request;
     mir_schema_groups groups;
     MirApi__V1__QueuedCommands list;
+    const mir_command_listing *from;
+    size_t shown; /* so many of these */
 } showing;
 
 static char *json_of(showing *show, const mir_schema *schema, const char *name, mir_view payload)
@@ -167,6 +201,58 @@ static size_t bytes_max_of(const mir_request *request)
     return bytes_max > 4 * ANSWER_BYTES_ELSE ? (bytes_max - ANSWER_BYTES_ELSE) / 3 : bytes_max / 4;
 }
 
+static void list_answer(mir_request *request)
+{
+    showing *show = request->context;
+    MirApi__V1__ListQueuedCommandsResponse response =
+        MIR_API__V1__LIST_QUEUED_COMMANDS_RESPONSE__INIT;
+    response.response_case = MIR_API__V1__LIST_QUEUED_COMMANDS_RESPONSE__RESPONSE_OK;
+    response.ok = &show->list;
+    mir_request_answer(request, &response.base);
+    mir_schema_groups_free(&show->groups);
+    mir_request_finish(request);
+}
+
+static void show_more(mir_request *request)
+{
+    showing *show = request->context;
+    mir_status status = MIR_OK;
+    for (size_t i = 0; i < SHOWN_AT_ONCE && status == MIR_OK && show->shown < show->from->count;
+         i++)
+        status = add_record(show, show->from->records[show->shown++]);
+    if (status != MIR_OK) {
+        mir_error none = {{0}};
+        mir_schema_groups_free(&show->groups);
+        fail_list(request, "listing queued commands", status, &none);
+    } else if (show->shown < show->from->count) {
+        mir_request_continue(request, show_more, false);
+    } else {
+        list_answer(request);
+    }
+}
+
+static void listed(mir_request *request)
+{
+    const queue_query *q = request->context;
+    if (q->list.cut && !q->has_limit) {
+        mir_request_fail(request,
+                         "the answer would be larger than a message may be (%lld bytes): "
+                         "narrow the target, the states or give a limit",
+                         (long long)request->hub->config->limits.max_payload_bytes);
+        mir_request_finish(request);
+        return;
+    }
+    showing *show = mir_arena_alloc(&request->arena, sizeof *show);
+    if (show == NULL || begin_showing(show, request, q->list.count) != MIR_OK) {
+        mir_request_fail(request, "the server is out of memory");
+        mir_request_finish(request);
+        return;
+    }
+    show->from = &q->list;
+    request->context = show;
+    show_more(request);
+}
+
 void mir_cmd_queue_list(mir_request *request)
 {
     MirApi__V1__ListQueuedCommandsRequest *input;
@@ -175,48 +261,32 @@ void mir_cmd_queue_list(mir_request *request)
         mir_request_finish(request);
         return;
     }
-    mir_command_filter filter = {.rows_max = input->limit, .bytes_max = bytes_max_of(request)};
-    for (size_t i = 0; i < input->n_states; i++)
-        if ((unsigned)input->states[i] < 32) filter.states |= 1u << input->states[i];
-    if (!set_ids(request, input->command_ids, input->n_command_ids, &filter) ||
-        !set_devices(request, input->targets, &filter)) {
+    queue_query *q = mir_arena_alloc(&request->arena, sizeof *q);
+    if (q == NULL) {
+        mir_request_fail(request, "the server is out of memory");
         mir_request_finish(request);
         return;
     }
-    mir_command_record **records;
-    size_t count;
-    bool cut;
-    mir_error error = {{0}};
-    showing show = {0};
-    mir_status status = mir_command_list(request->hub->state, &filter, &request->arena, &records,
-                                         &count, &cut, &error);
-    if (status == MIR_OK) status = begin_showing(&show, request, count);
-    for (size_t i = 0; status == MIR_OK && i < count; i++) status = add_record(&show, records[i]);
-    if (status == MIR_OK && cut && input->limit == 0) {
-        mir_request_fail(request,
-                         "the answer would be larger than a message may be (%lld bytes): "
-                         "narrow the target, the states or give a limit",
-                         (long long)request->hub->config->limits.max_payload_bytes);
-    } else if (status == MIR_OK) {
-        MirApi__V1__ListQueuedCommandsResponse response =
-            MIR_API__V1__LIST_QUEUED_COMMANDS_RESPONSE__INIT;
-        response.response_case = MIR_API__V1__LIST_QUEUED_COMMANDS_RESPONSE__RESPONSE_OK;
-        response.ok = &show.list;
-        mir_request_answer(request, &response.base);
-    } else {
-        mir_request_fail(request, "error listing queued commands: %s",
-                         error.text[0] == '\0' ? mir_status_name(status) : error.text);
+    q->then = listed;
+    q->has_limit = input->limit != 0;
+    q->filter = (mir_command_filter){.rows_max = input->limit, .bytes_max = bytes_max_of(request)};
+    for (size_t i = 0; i < input->n_states; i++)
+        if ((unsigned)input->states[i] < 32) q->filter.states |= 1u << input->states[i];
+    if (!set_ids(request, input->command_ids, input->n_command_ids, &q->filter) ||
+        !set_devices(request, input->targets, &q->filter)) {
+        mir_request_finish(request);
+        return;
     }
-    mir_schema_groups_free(&show.groups);
-    mir_request_finish(request);
+    request->context = q;
+    look(request);
 }
 
 /* --- cancel --------------------------------------------------------------------------------- */
 
 typedef struct cancelling {
+    queue_query query;
     mir_command_steps steps;
     mir_cmd_note *notes;
-    mir_command_record **records;
 } cancelling;
 
 static void cancelled(mir_request *request)
@@ -261,9 +331,10 @@ static mir_status prepare_cancel(mir_request *request, cancelling *c, size_t cou
     c->notes = mir_arena_alloc(arena, (count + 1) * sizeof *c->notes);
     if (list == NULL || c->notes == NULL) return MIR_E_NO_MEMORY;
     for (size_t i = 0; i < count; i++) {
-        c->notes[i] = (mir_cmd_note){
-            .record = c->records[i], .state = MIR_COMMAND_CANCELLED, .cause = &request->cause};
-        list[i] = (mir_command_step){.number = c->records[i]->number,
+        c->notes[i] = (mir_cmd_note){.record = c->query.list.records[i],
+                                     .state = MIR_COMMAND_CANCELLED,
+                                     .cause = &request->cause};
+        list[i] = (mir_command_step){.number = c->query.list.records[i]->number,
                                      .from = MIR_COMMAND_QUEUED,
                                      .to = MIR_COMMAND_CANCELLED};
         mir_status status = mir_cmd_queue_event(request->hub, &c->notes[i], arena, &list[i].event);
@@ -271,6 +342,28 @@ static mir_status prepare_cancel(mir_request *request, cancelling *c, size_t cou
     }
     c->steps = (mir_command_steps){list, count};
     return MIR_OK;
+}
+
+static void cancel_listed(mir_request *request)
+{
+    cancelling *c = MIR_CONTAINER((queue_query *)request->context, cancelling, query);
+    mir_error error = {{0}};
+    if (c->query.list.cut) {
+        mir_request_fail(request,
+                         "more than %d commands would be cancelled, or more than an answer can "
+                         "show: narrow the target",
+                         CANCELLED_AT_ONCE);
+        mir_request_finish(request);
+        return;
+    }
+    mir_status status = prepare_cancel(request, c, c->query.list.count);
+    if (status != MIR_OK) {
+        fail_list(request, "cancelling commands", status, &error);
+        return;
+    }
+    request->context = c;
+    mir_command_prepare_steps(&request->state, &c->steps);
+    mir_request_write(request, cancelled);
 }
 
 void mir_cmd_queue_cancel(mir_request *request)
@@ -287,37 +380,21 @@ void mir_cmd_queue_cancel(mir_request *request)
         mir_request_finish(request);
         return;
     }
-    mir_command_filter filter = {.states = 1u << MIR_COMMAND_QUEUED,
-                                 .rows_max = CANCELLED_AT_ONCE,
-                                 .bytes_max = bytes_max_of(request)};
-    if (!set_ids(request, input->command_ids, input->n_command_ids, &filter) ||
-        !set_devices(request, input->targets, &filter)) {
-        mir_request_finish(request);
-        return;
-    }
     cancelling *c = mir_arena_alloc(&request->arena, sizeof *c);
-    size_t count = 0;
-    bool cut = false;
-    mir_error error = {{0}};
-    mir_status status = c == NULL ? MIR_E_NO_MEMORY
-                                  : mir_command_list(request->hub->state, &filter, &request->arena,
-                                                     &c->records, &count, &cut, &error);
-    if (status == MIR_OK && cut) {
-        mir_request_fail(request,
-                         "more than %d commands would be cancelled, or more than an answer can "
-                         "show: narrow the target",
-                         CANCELLED_AT_ONCE);
+    if (c == NULL) {
+        mir_request_fail(request, "the server is out of memory");
         mir_request_finish(request);
         return;
     }
-    if (status == MIR_OK) status = prepare_cancel(request, c, count);
-    if (status != MIR_OK) {
-        mir_request_fail(request, "error cancelling commands: %s",
-                         error.text[0] == '\0' ? mir_status_name(status) : error.text);
+    c->query.then = cancel_listed;
+    c->query.filter = (mir_command_filter){.states = 1u << MIR_COMMAND_QUEUED,
+                                           .rows_max = CANCELLED_AT_ONCE,
+                                           .bytes_max = bytes_max_of(request)};
+    if (!set_ids(request, input->command_ids, input->n_command_ids, &c->query.filter) ||
+        !set_devices(request, input->targets, &c->query.filter)) {
         mir_request_finish(request);
         return;
     }
-    request->context = c;
-    mir_command_prepare_steps(&request->state, &c->steps);
-    mir_request_write(request, cancelled);
+    request->context = &c->query;
+    look(request);
 }

@@ -37,6 +37,24 @@ static void command_all(options how)
     say(body, (size_t)head + size + 2);
 }
 
+static void cancel_all(void)
+{
+    char name_space[] = "default", *spaces[] = {name_space};
+    MirApi__V1__DeviceTarget target = MIR_API__V1__DEVICE_TARGET__INIT;
+    target.n_namespaces = 1;
+    target.namespaces = spaces;
+    MirApi__V1__CancelQueuedCommandsRequest request =
+        MIR_API__V1__CANCEL_QUEUED_COMMANDS_REQUEST__INIT;
+    request.targets = &target;
+    char body[256];
+    size_t size = protobuf_c_message_get_packed_size(&request.base);
+    assert_true(size < 128);
+    int head = snprintf(body, 128, "PUB client.t.cmd.v1alpha.cancel _INBOX.test %zu\r\n", size);
+    (void)protobuf_c_message_pack(&request.base, (uint8_t *)body + head);
+    memcpy(body + head + size, "\r\n", 2);
+    say(body, (size_t)head + size + 2);
+}
+
 static size_t twins(void)
 {
     return mir_actors_of(w->shards[0])->twins.count;
@@ -140,6 +158,54 @@ static void a_worker_is_not_held(void **state)
     close_world();
 }
 
+/* Neither a list of commands nor a cancellation waits for what gives way to everybody else. */
+static void who_cancels_does_not_wait_for_queries(void **state)
+{
+    (void)state;
+    open_world(DEVICES);
+    command_all((options){.raw = true, .queue = true});
+    await_answer();
+    forget();
+    gate held[2] = {0};
+    for (int i = 0; i < 2; i++) {
+        gate_submit_to(w->hub->queries, &held[i]);
+        gate_await(&held[i]);
+    }
+    say_text("PUB client.t.cmd.v1alpha.queue _INBOX.test 0\r\n\r\n");
+    await_answer();
+    assert_in_range(heard("t.v1.Open"), DEVICES, 3 * DEVICES);
+    forget();
+    cancel_all();
+    await_answer();
+    assert_in_range(heard("t.v1.Open"), DEVICES, 3 * DEVICES);
+    for (int i = 0; i < 2; i++) (void)sem_post(&held[i].open);
+    close_world();
+}
+
+/* A list looks at a part of them, then others have their turn. */
+static void a_worker_is_not_held_by_a_list(void **state)
+{
+    (void)state;
+    open_world(DEVICES);
+    command_all((options){.raw = true, .queue = true});
+    await_answer();
+    while (w->hub->in_flight != 0) turn();
+    forget();
+    gate first = {0}, second = {0};
+    gate_submit(&first);
+    gate_await(&first);
+    say_text("PUB client.t.cmd.v1alpha.queue _INBOX.test 0\r\n\r\n");
+    turn();
+    gate_submit(&second);
+    (void)sem_post(&first.open);
+    gate_await(&second);
+    for (int i = 0; i < 10; i++) turn();
+    assert_int_equal(answers(), 0);
+    (void)sem_post(&second.open);
+    await_answer();
+    close_world();
+}
+
 /* --- a stop in the midst ----------------------------------------------------------------------- */
 
 /* Whatever it is at: it ends, and the leak checker finds nothing. */
@@ -169,6 +235,8 @@ int main(void)
         cmocka_unit_test(events_go_out_some_in_a_turn_and_before_the_answer),
         cmocka_unit_test(partial_answers_tell_of_each_device_once),
         cmocka_unit_test(a_worker_is_not_held),
+        cmocka_unit_test(who_cancels_does_not_wait_for_queries),
+        cmocka_unit_test(a_worker_is_not_held_by_a_list),
         cmocka_unit_test(a_stop_ends_what_is_under_way),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

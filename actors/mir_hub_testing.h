@@ -346,12 +346,17 @@ static inline void gate_run(mir_job *job)
     while (sem_wait(&g->open) != 0) continue;
 }
 
-static inline void gate_submit(gate *g)
+static inline void gate_submit_to(mir_workers *workers, gate *g)
 {
     g->job.run = gate_run;
     (void)sem_init(&g->reached, 0, 0);
     (void)sem_init(&g->open, 0, 0);
-    mir_workers_submit(w->workers, &g->job);
+    mir_workers_submit(workers, &g->job);
+}
+
+static inline void gate_submit(gate *g)
+{
+    gate_submit_to(w->workers, g);
 }
 
 static inline void gate_await(gate *g)

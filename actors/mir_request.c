@@ -194,8 +194,7 @@ void mir_request_begin(mir_shard *shard, const mir_message *message)
         return;
     }
     bool is_long = message->function == MIR_TLM_QUERY || message->function == MIR_EVT_VERIFY ||
-                   message->function == MIR_EVT_HISTORY || message->function == MIR_EVT_DELETE ||
-                   message->function == MIR_CMD_QUEUE || message->function == MIR_CMD_CANCEL;
+                   message->function == MIR_EVT_HISTORY || message->function == MIR_EVT_DELETE;
     if (message->function == MIR_CMD_SEND && mir_cmd_send_here(request)) return;
     mir_request_continue(request, admit, is_long);
 }

@@ -415,12 +415,7 @@ static bool matches(const mir_command_filter *filter, const mir_command_record *
                                           sizeof(char *), compare_texts) != NULL;
 }
 
-typedef struct listing {
-    mir_command_record **records;
-    size_t count, capacity, bytes;
-} listing;
-
-static mir_status take(listing *list, mir_command_record *record, mir_arena *arena)
+static mir_status take(mir_command_listing *list, mir_command_record *record, mir_arena *arena)
 {
     if (list->count == list->capacity) {
         size_t capacity = list->capacity == 0 ? 64 : list->capacity * 2;
@@ -436,50 +431,58 @@ static mir_status take(listing *list, mir_command_record *record, mir_arena *are
     return MIR_OK;
 }
 
+/* To the newest command that has not been looked at. */
+static int list_begin(MDB_cursor *cursor, const mir_command_listing *list, MDB_val *k, MDB_val *v)
+{
+    if (list->before == 0) return mdb_cursor_get(cursor, k, v, MDB_LAST);
+    uint8_t bytes[8];
+    *k = number_val(list->before, bytes);
+    int rc = mdb_cursor_get(cursor, k, v, MDB_SET_RANGE);
+    /* It may have been purged, and all behind it. */
+    return mdb_cursor_get(cursor, k, v, rc == MDB_NOTFOUND ? MDB_LAST : MDB_PREV);
+}
+
 static mir_status list_in(const mir_state_db *db, MDB_txn *txn, const mir_command_filter *filter,
-                          mir_arena *arena, listing *list, bool *cut)
+                          size_t looked_max, mir_arena *arena, mir_command_listing *list)
 {
     MDB_cursor *cursor;
     TRY(mir_state_db_status(mdb_cursor_open(txn, db->command, &cursor)));
     MDB_val k, v;
     mir_status status = MIR_OK;
-    int rc = mdb_cursor_get(cursor, &k, &v, MDB_LAST);
-    for (; rc == 0 && status == MIR_OK; rc = mdb_cursor_get(cursor, &k, &v, MDB_PREV)) {
+    int rc = list_begin(cursor, list, &k, &v);
+    for (size_t looked = 0; rc == 0 && status == MIR_OK && looked < looked_max; looked++) {
         /* Looked at in an arena of its own: most may not match. */
         mir_arena scratch = {0};
         mir_command_record *record;
-        status = unpack(v, &scratch, &record);
+        status = k.mv_size == 8 ? unpack(v, &scratch, &record) : MIR_E_CORRUPT;
         bool wanted = status == MIR_OK && matches(filter, record);
         mir_arena_free(&scratch);
-        if (!wanted) continue;
-        if ((filter->rows_max != 0 && list->count == filter->rows_max) ||
-            (filter->bytes_max != 0 && list->bytes + v.mv_size > filter->bytes_max)) {
-            *cut = true;
+        if (status != MIR_OK) break;
+        list->before = mir_state_u64_read(k.mv_data);
+        if (wanted && ((filter->rows_max != 0 && list->count == filter->rows_max) ||
+                       (filter->bytes_max != 0 && list->bytes + v.mv_size > filter->bytes_max))) {
+            list->cut = list->is_over = true;
             break;
         }
-        list->bytes += v.mv_size;
-        status = unpack(v, arena, &record);
-        if (status == MIR_OK) status = take(list, record, arena);
+        if (wanted) {
+            list->bytes += v.mv_size;
+            status = unpack(v, arena, &record);
+            if (status == MIR_OK) status = take(list, record, arena);
+        }
+        rc = mdb_cursor_get(cursor, &k, &v, MDB_PREV);
     }
     mdb_cursor_close(cursor);
     if (status != MIR_OK) return status;
+    if (rc == MDB_NOTFOUND) list->is_over = true;
     return rc == 0 || rc == MDB_NOTFOUND ? MIR_OK : mir_state_db_status(rc);
 }
 
-mir_status mir_command_list(mir_state *state, const mir_command_filter *filter, mir_arena *arena,
-                            mir_command_record ***records, size_t *count, bool *cut,
-                            mir_error *error)
+mir_status mir_command_list(mir_state *state, const mir_command_filter *filter, size_t looked_max,
+                            mir_arena *arena, mir_command_listing *list, mir_error *error)
 {
     MDB_txn *txn = NULL;
-    listing list = {0};
-    *cut = false;
     TRY(mir_state_read_begin(state, &txn, error));
-    mir_status status =
-        end_read(state, txn, list_in(&state->db, txn, filter, arena, &list, cut), error);
-    if (status != MIR_OK) return status;
-    *records = list.records;
-    *count = list.count;
-    return MIR_OK;
+    return end_read(state, txn, list_in(&state->db, txn, filter, looked_max, arena, list), error);
 }
 
 static mir_status visit_waiting(const mir_state_db *db, MDB_txn *txn, mir_command_visit visit,
@@ -517,7 +520,7 @@ mir_status mir_command_waiting_each(mir_state *state, mir_command_visit visit, v
 }
 
 static mir_status due_in(const mir_state_db *db, MDB_txn *txn, int64_t now_ns, size_t max,
-                         mir_arena *arena, listing *list, int64_t *next_ns)
+                         mir_arena *arena, mir_command_listing *list, int64_t *next_ns)
 {
     MDB_cursor *cursor;
     TRY(mir_state_db_status(mdb_cursor_open(txn, db->command_due, &cursor)));
@@ -559,7 +562,7 @@ mir_status mir_command_due(mir_state *state, int64_t now_ns, size_t max, mir_are
                            mir_error *error)
 {
     MDB_txn *txn = NULL;
-    listing list = {0};
+    mir_command_listing list = {0};
     TRY(mir_state_read_begin(state, &txn, error));
     mir_status status =
         end_read(state, txn, due_in(&state->db, txn, now_ns, max, arena, &list, next_ns), error);

@@ -109,10 +109,21 @@ typedef struct mir_command_filter {
     size_t bytes_max;
 } mir_command_filter;
 
-/* Newest first. *cut: there are more than the bounds allow. */
+/* A list that is made in parts, so that nobody is held by it. Zeroed at first. */
+typedef struct mir_command_listing {
+    mir_command_record **records; /* newest first */
+    size_t count;
+    bool cut;     /* there are more than the bounds allow */
+    bool is_over; /* everything was looked at, or it is cut */
+    size_t capacity, bytes;
+    uint64_t before; /* so far it has looked at those from here on; 0: at none */
+} mir_command_listing;
+
+/* Looks at the next `looked_max` commands. What is queued after the first part is not in the list; each
+ * record is as it was when its part was made. */
 MIR_MUST_CHECK mir_status mir_command_list(mir_state *state, const mir_command_filter *filter,
-                                           mir_arena *arena, mir_command_record ***records,
-                                           size_t *count, bool *cut, mir_error *error);
+                                           size_t looked_max, mir_arena *arena,
+                                           mir_command_listing *list, mir_error *error);
 
 /* Each command that is QUEUED or SENT, by device and number; the record lives during the visit.
  * Stops early when `visit` answers something else than MIR_OK, and returns that. */
