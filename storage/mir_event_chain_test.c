@@ -380,6 +380,32 @@ static void readers_see_whole_chains_while_it_grows(void **state)
     events_free(f);
 }
 
+static void removed_events_are_room_again(void **state)
+{
+    (void)state;
+    fixture *f = fixture_new(MIR_STATE_SYNC_OFF, 64 << 20);
+    char text[300];
+    memset(text, 'x', sizeof text - 1);
+    text[sizeof text - 1] = '\0';
+    for (int i = 0; i < 3000; i++) (void)tell(f, (told){.reason = "Odd", .message = text});
+    mir_state_stats before, after;
+    mir_state_stats_get(f->state, &before);
+    mir_event_list list;
+    mir_error error;
+    uint64_t removed = 0;
+    assert_int_equal(mir_event_remove(f->state, event_target(f, "{\"reasons\":[\"Odd\"]}"), NULL,
+                                      NULL, &f->arena, &list, &removed, &error),
+                     MIR_OK);
+    assert_int_equal(removed, 3000);
+    mir_state_stats_get(f->state, &after);
+    print_message("3000 events: %llu KiB, removed: %llu KiB\n",
+                  (unsigned long long)before.map_bytes_used >> 10,
+                  (unsigned long long)after.map_bytes_used >> 10);
+    assert_true(after.map_bytes_used < before.map_bytes_used / 2);
+    assert_true(verify(f, no_head)->intact);
+    events_free(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -390,6 +416,7 @@ int main(void)
         cmocka_unit_test(a_noted_head_has_its_place),
         cmocka_unit_test(blocks_are_verified_and_it_can_be_cancelled),
         cmocka_unit_test(a_kill_leaves_a_whole_chain),
+        cmocka_unit_test(removed_events_are_room_again),
         cmocka_unit_test(readers_see_whole_chains_while_it_grows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

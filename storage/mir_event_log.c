@@ -295,22 +295,26 @@ mir_status mir_event_log_change(mir_event_log *log, int64_t now_ns, mir_state_ch
 
 /* ── Removing ────────────────────────────────────────────────────────────────────────────────── */
 
-/* A tomb for the event, unless there is none that could be removed. */
-static mir_status bury(mir_event_log *log, uint64_t sequence, uint64_t removal, bool *done)
+typedef struct grave {
+    uint8_t key[8], tomb[MIR_EVENT_TOMB_BYTES];
+} grave;
+
+/* Takes the event away and makes its tomb, unless there is none that could be removed. */
+static mir_status dig(mir_event_log *log, uint64_t sequence, uint64_t removal, grave *made,
+                      bool *done)
 {
     mir_event_place place;
-    uint8_t key[8], tomb[MIR_EVENT_TOMB_BYTES];
     *done = false;
     mir_status status = mir_event_get(log->db, log->txn, sequence, &place);
     if (status == MIR_E_NOT_FOUND) return MIR_OK;
     TRY(status);
     if ((place.flags & (MIR_EVENT_IS_TOMB | MIR_EVENT_IS_REMOVAL)) != 0) return MIR_OK;
-    memcpy(tomb, place.head, TAIL_AT);
-    tomb[0] = MIR_EVENT_IS_TOMB;
-    mir_state_u64_write(tomb + TAIL_AT, removal);
-    mir_state_u64_write(key, sequence);
-    MDB_val k = {sizeof key, key}, v = {sizeof tomb, tomb};
-    TRY(mir_state_db_status(mdb_put(log->txn, log->db->event, &k, &v, 0)));
+    memcpy(made->tomb, place.head, TAIL_AT);
+    made->tomb[0] = MIR_EVENT_IS_TOMB;
+    mir_state_u64_write(made->tomb + TAIL_AT, removal);
+    mir_state_u64_write(made->key, sequence);
+    MDB_val k = {sizeof made->key, made->key};
+    TRY(mir_state_db_status(mdb_del(log->txn, log->db->event, &k, NULL)));
     *done = true;
     uint64_t block = (sequence - 1) / MIR_EVENT_BLOCK;
     if (block == log->head.sequence / MIR_EVENT_BLOCK) {
@@ -326,12 +330,25 @@ static mir_status bury(mir_event_log *log, uint64_t sequence, uint64_t removal, 
     return block_write(log, block, &state, 0);
 }
 
+/* Only now: a value that became smaller in its place would leave its page as empty as it is, and no
+ * page would ever be free again. */
+static mir_status bury(mir_event_log *log, const grave *graves, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        MDB_val k = {sizeof graves[i].key, (void *)(uintptr_t)graves[i].key};
+        MDB_val v = {sizeof graves[i].tomb, (void *)(uintptr_t)graves[i].tomb};
+        TRY(mir_state_db_status(mdb_put(log->txn, log->db->event, &k, &v, 0)));
+    }
+    return MIR_OK;
+}
+
 mir_status mir_event_log_remove(mir_event_log *log, int64_t now_ns, const uint64_t *sequences,
                                 size_t count, const char *why, const mir_event_context *context,
                                 size_t *removed)
 {
     MIR_ASSERT(count <= MIR_EVENT_SLICE);
     uint64_t ranges[2 * MIR_EVENT_SLICE];
+    grave graves[MIR_EVENT_SLICE];
     size_t range_count = 0;
     uint64_t end = 0; /* of the last range */
     *removed = 0;
@@ -339,7 +356,7 @@ mir_status mir_event_log_remove(mir_event_log *log, int64_t now_ns, const uint64
     uint64_t removal = log->head.sequence + 1;
     for (size_t i = 0; i < count; i++) {
         bool done = false;
-        TRY(bury(log, sequences[i], removal, &done));
+        TRY(dig(log, sequences[i], removal, &graves[*removed], &done));
         if (!done) continue;
         ++*removed;
         MIR_ASSERT(sequences[i] > end);
@@ -352,6 +369,7 @@ mir_status mir_event_log_remove(mir_event_log *log, int64_t now_ns, const uint64
         end = sequences[i];
     }
     if (*removed == 0) return MIR_OK;
+    TRY(bury(log, graves, *removed));
     MirStore__V1__EventRecord record = MIR_STORE__V1__EVENT_RECORD__INIT;
     MirStore__V1__EventRemoval told = MIR_STORE__V1__EVENT_REMOVAL__INIT;
     MirApi__V1__EventAudit audit = MIR_API__V1__EVENT_AUDIT__INIT;
