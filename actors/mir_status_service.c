@@ -18,7 +18,6 @@ enum {
 };
 #define SLOW_DISK_NS (1 * MIR_NS_PER_S)
 /* Of the state store's largest size. */
-#define STORE_NEARLY_FULL 0.9
 
 /* --- each shard adds its own numbers -------------------------------------------------------- */
 
@@ -335,10 +334,10 @@ static void put_server_problems(mir_bytes *json, const mir_hub *hub, const mir_t
         put_problem(json, "", "slow sync", 1, wall_ns, text);
     }
     if (state->map_bytes != 0 &&
-        (double)state->map_bytes_used > STORE_NEARLY_FULL * (double)state->map_bytes) {
+        state->map_bytes_used > state->map_bytes / 100 * MIR_STATE_NEARLY_FULL_PERCENT) {
         (void)snprintf(text, sizeof text,
                        "the state store uses %" PRIu64 " of %" PRIu64
-                       " bytes: raise state.map_size and restart",
+                       " bytes: raise state.map_size, or delete events or devices",
                        state->map_bytes_used, state->map_bytes);
         put_problem(json, "", "store nearly full", 1, wall_ns, text);
     }

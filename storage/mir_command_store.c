@@ -357,6 +357,7 @@ static mir_status purge(mir_state_ops *ops, void *ctx)
 void mir_command_prepare_purge(mir_state_request *request)
 {
     request->op = MIR_STATE_INTERNAL;
+    request->makes_room = true;
     request->internal.run = purge;
     request->internal.ctx = NULL;
 }

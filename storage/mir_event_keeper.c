@@ -85,9 +85,9 @@ static mir_status put_slice(mir_state_ops *ops, void *ctx)
 }
 
 static mir_status run_on_writer(mir_state *state, mir_status (*run)(mir_state_ops *, void *),
-                                void *ctx, mir_error *error)
+                                void *ctx, bool makes_room, mir_error *error)
 {
-    mir_state_request request = {.op = MIR_STATE_INTERNAL};
+    mir_state_request request = {.op = MIR_STATE_INTERNAL, .makes_room = makes_room};
     request.internal.run = run;
     request.internal.ctx = ctx;
     mir_status status = mir_state_execute(state, &request);
@@ -104,7 +104,7 @@ static mir_status flush_slice(mir_event_keeper *keeper, MDB_dbi dbi, bool publis
     if (keeper->slice.size == 0 && !publish) return MIR_OK;
     slice_job job = {mir_bytes_as_view(&keeper->slice), dbi, publish, blocks};
     mir_error error;
-    mir_status status = run_on_writer(keeper->state, put_slice, &job, &error);
+    mir_status status = run_on_writer(keeper->state, put_slice, &job, false, &error);
     keeper->slice.size = 0;
     keeper->slice_count = 0;
     return status;
@@ -349,7 +349,7 @@ mir_status mir_event_index_prune(mir_event_keeper *keeper)
         bool prunable = false;
         TRY(is_prunable(keeper, block, &prunable));
         prune_job job = {.block = block, .done = !prunable};
-        while (!job.done) TRY(run_on_writer(keeper->state, prune_slice, &job, NULL));
+        while (!job.done) TRY(run_on_writer(keeper->state, prune_slice, &job, true, NULL));
     }
     return MIR_OK;
 }
@@ -378,7 +378,7 @@ mir_status mir_event_remove_slice(mir_state *state, const uint64_t *sequences, s
                                   mir_error *error)
 {
     remove_job job = {sequences, count, why, cause, 0};
-    mir_status status = run_on_writer(state, remove_on_writer, &job, error);
+    mir_status status = run_on_writer(state, remove_on_writer, &job, true, error);
     if (status == MIR_OK) *removed = job.removed;
     return status;
 }

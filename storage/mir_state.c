@@ -89,6 +89,34 @@ static void count_changes(mir_state *state, bool committed)
     }
 }
 
+/* How full the store may be after a request. Ordinary ones leave the reserve alone. Deleting devices
+ * leaves events, which take room in their turn: the rest of the reserve is for removing those. */
+static uint64_t bound_of(const mir_state *state, const mir_state_request *request)
+{
+    const mir_state_db *db = &state->db;
+    if (request->op == MIR_STATE_DELETE) return db->map_bytes + db->reserve_bytes / 2;
+    if (request->op == MIR_STATE_INTERNAL && request->makes_room) return UINT64_MAX;
+    return db->map_bytes;
+}
+
+/* Said when a level is reached, and again only after it was left by a tenth of the way. */
+static void note_fullness(mir_state *state, uint64_t used_bytes)
+{
+    const uint64_t percent = used_bytes / (state->db.map_bytes / 100 + 1);
+    const unsigned before = state->fullness;
+    if (percent >= MIR_STATE_NEARLY_FULL_PERCENT && before == 0) {
+        state->fullness = 1;
+        mir_log_warn(
+            "state store: %llu%% of state.map_size (%llu MiB) are used, and when it is full "
+            "changes are refused: raise state.map_size, or delete events or devices",
+            (unsigned long long)percent, (unsigned long long)(state->db.map_bytes >> 20));
+    } else if (percent < MIR_STATE_NEARLY_FULL_PERCENT - 5 && before != 0) {
+        state->fullness = 0;
+        mir_log_info("state store: %llu%% of state.map_size are used: there is room again",
+                     (unsigned long long)percent);
+    }
+}
+
 /* Executes and commits `count` requests in one transaction, all or none. */
 static mir_status commit_group(mir_state *state, mir_state_request *first, size_t count,
                                size_t *executed)
@@ -107,8 +135,16 @@ static mir_status commit_group(mir_state *state, mir_state_request *first, size_
     mir_event_log events = {.db = &state->db, .txn = txn};
     size_t done = 0, devices = 0;
     mir_state_request *request = first;
+    const uint64_t used_before = mir_state_db_used_bytes(&state->db, txn);
+    uint64_t bound = UINT64_MAX;
     while (status == MIR_OK && done < count && devices < MIR_STATE_GROUP_DEVICES_MAX) {
-        status = execute_one(state, txn, &events, request);
+        const uint64_t own_bound = bound_of(state, request);
+        if (used_before > own_bound) {
+            fail_request(state, request, MIR_E_FULL);
+        } else {
+            status = execute_one(state, txn, &events, request);
+            if (request->status == MIR_OK && own_bound < bound) bound = own_bound;
+        }
         devices += request->change_count;
         if (request->op == MIR_STATE_EVENTS) devices += request->events.count;
         done++;
@@ -117,6 +153,8 @@ static mir_status commit_group(mir_state *state, mir_state_request *first, size_
     }
     *executed = done == 0 ? count : done;
     if (status == MIR_OK) status = mir_event_log_end(&events);
+    const uint64_t used = mir_state_db_used_bytes(&state->db, txn);
+    if (status == MIR_OK && used > bound && used > used_before) status = MIR_E_FULL;
     if (status != MIR_OK) {
         mdb_txn_abort(txn);
         count_changes(state, false);
@@ -130,6 +168,7 @@ static mir_status commit_group(mir_state *state, mir_state_request *first, size_
     if (events.completed)
         mir_event_keeper_wake(state->events, events.head.sequence / MIR_EVENT_BLOCK);
     state->failing = MIR_OK;
+    note_fullness(state, used);
     int64_t took_ns = mir_clock_mono_ns() - start_ns;
     atomic_store_explicit(&state->commit_last_ns, took_ns, memory_order_relaxed);
     raise_max(&state->commit_max_ns, took_ns);
@@ -634,10 +673,7 @@ void mir_state_stats_get(mir_state *state, mir_state_stats *stats)
             stats->events = head.sequence - head.removed - head.removals;
             stats->event_index_lag = head.sequence - blocks * MIR_EVENT_BLOCK;
         }
+        stats->map_bytes_used = mir_state_db_used_bytes(&state->db, txn);
         mir_state_read_end(state, txn);
     }
-    MDB_envinfo info;
-    MDB_stat page;
-    if (mdb_env_info(state->db.env, &info) == 0 && mdb_env_stat(state->db.env, &page) == 0)
-        stats->map_bytes_used = ((uint64_t)info.me_last_pgno + 1) * page.ms_psize;
 }

@@ -39,6 +39,7 @@
 #include "mir_view.h"
 
 enum {
+    MIR_STATE_NEARLY_FULL_PERCENT = 90, /* of state.map_size: the log warns */
     MIR_STATE_FORMAT_VERSION = 2,
     MIR_STATE_HASH_BYTES = 32, /* SHA-256 of a schema's uncompressed bytes */
     MIR_STATE_GROUP_REQUESTS_MAX = 1024,
@@ -62,7 +63,9 @@ typedef enum mir_state_sync {
 
 typedef struct mir_state_options {
     const char *path;   /* the folder, made if its parent exists */
-    uint64_t map_bytes; /* 0: 16 GiB. Address space, not memory; the largest size of the store */
+    uint64_t map_bytes; /* 0: 16 GiB. Address space, not memory; what is stored is no more. The file
+                         * may grow beyond it by a sixteenth, 4 to 64 MiB, so that there is always
+                         * room to delete something. */
     mir_state_sync sync;
     uint32_t requests_max;         /* in flight; 0: 65,536 */
     mir_event_retention retention; /* of events; zeroed: everything is kept for ever */
@@ -190,6 +193,7 @@ struct mir_state_request {
     /* Who causes the changes, for their events. Null: nobody is named, see mir_event_cause. */
     const mir_event_cause *cause;
     bool without_events; /* changes are not recorded as events */
+    bool makes_room;     /* INTERNAL: it may use what is kept for that when the store is full */
     /* Nobody waits for it: it is committed with what comes within MIR_STATE_GATHER_MS, or with the
      * next one that does not wait, whichever is first. The order stays that of submission. */
     bool may_wait;
@@ -277,7 +281,7 @@ typedef struct mir_state_stats {
     uint64_t online;
     uint64_t schemas;
     uint64_t map_bytes;
-    uint64_t map_bytes_used;
+    uint64_t map_bytes_used;  /* by what is stored; the file keeps its size when things go */
     uint64_t requests;        /* done since the start */
     uint64_t requests_failed; /* of these, with another status than MIR_OK */
     uint64_t requests_in_flight;

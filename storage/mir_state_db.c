@@ -98,7 +98,8 @@ void mir_state_db_explain(const mir_state_db *db, mir_status status, mir_error *
     switch (status) {
     case MIR_E_FULL:
         (void)mir_error_set(error, status,
-                            "state store is full (%s map): raise state.map_size or delete devices",
+                            "state store is full (%s map): raise state.map_size, or delete events "
+                            "or devices",
                             show_size(db->map_bytes, size));
         break;
     case MIR_E_NO_SPACE:
@@ -251,10 +252,21 @@ static mir_status reserve_reader_table(const char *path, mir_error *error)
     return MIR_OK;
 }
 
+/* LMDB writes to a deletion's pages what it keeps of them, elsewhere: without free pages nothing can be
+ * deleted. A slice of removals that lie far apart copies some 600 pages. */
+static uint64_t reserve_of(uint64_t map_bytes)
+{
+    const uint64_t most = UINT64_C(64) << 20, least = UINT64_C(4) << 20;
+    uint64_t bytes = map_bytes / 16;
+    if (bytes > most) return most;
+    return bytes < least ? least : bytes / 4096 * 4096;
+}
+
 mir_status mir_state_db_open(const char *path, uint64_t map_bytes, mir_state_sync sync,
                              mir_state_db *db, mir_error *error)
 {
-    mir_state_db opened = {.lock_fd = -1, .map_bytes = map_bytes};
+    mir_state_db opened = {
+        .lock_fd = -1, .map_bytes = map_bytes, .reserve_bytes = reserve_of(map_bytes)};
     char lock_path[4096];
     mir_status status = MIR_OK;
     int rc = 0;
@@ -283,7 +295,7 @@ mir_status mir_state_db_open(const char *path, uint64_t map_bytes, mir_state_syn
     rc = mdb_env_create(&opened.env);
     if (rc == 0) rc = mdb_env_set_maxdbs(opened.env, DATABASES_MAX);
     if (rc == 0) rc = mdb_env_set_maxreaders(opened.env, READERS_MAX);
-    if (rc == 0) rc = mdb_env_set_mapsize(opened.env, (size_t)map_bytes);
+    if (rc == 0) rc = mdb_env_set_mapsize(opened.env, (size_t)(map_bytes + opened.reserve_bytes));
     if (rc == 0) rc = mdb_env_open(opened.env, path, flags, 0600);
     if (rc != 0) {
         status = mir_error_set(error, mir_state_db_status(rc), "cannot open state store %s: %s",
@@ -315,6 +327,22 @@ void mir_state_db_close(mir_state_db *db)
     if (db->lock_fd >= 0) (void)close(db->lock_fd);
     db->env = NULL;
     db->lock_fd = -1;
+}
+
+uint64_t mir_state_db_used_bytes(const mir_state_db *db, MDB_txn *txn)
+{
+    enum { FREE_PAGES, NAMES, UNNAMED }; /* LMDB's own */
+    uint64_t pages = 2, page_bytes = 0;  /* two that are no tree's */
+    for (size_t i = 0; i < UNNAMED + sizeof databases / sizeof databases[0]; i++) {
+        MDB_dbi dbi = (MDB_dbi)i;
+        if (i >= UNNAMED)
+            memcpy(&dbi, (const uint8_t *)db + databases[i - UNNAMED].offset, sizeof dbi);
+        MDB_stat stat;
+        if (mdb_stat(txn, dbi, &stat) != 0) continue;
+        pages += stat.ms_branch_pages + stat.ms_leaf_pages + stat.ms_overflow_pages;
+        page_bytes = stat.ms_psize;
+    }
+    return pages * page_bytes;
 }
 
 /* ── Reading ─────────────────────────────────────────────────────────────────────────────────── */

@@ -37,7 +37,8 @@ typedef struct mir_state_db {
     MDB_dbi command_waiting;
     MDB_dbi command_due;
     int lock_fd;
-    uint64_t map_bytes;
+    uint64_t map_bytes;     /* what ordinary writes may fill */
+    uint64_t reserve_bytes; /* beyond it, for what makes room again */
     uint64_t
         *changed; /* the writer's: which counts of changes its transaction moves; may be null */
 } mir_state_db;
@@ -76,6 +77,10 @@ void mir_state_db_close(mir_state_db *db);
 /* From a return code of LMDB, and the text that belongs to a status of a failed write or read. */
 mir_status mir_state_db_status(int rc);
 void mir_state_db_explain(const mir_state_db *db, mir_status status, mir_error *error);
+
+/* The pages that hold something, as the transaction sees them: less than the file, which keeps its
+ * size when things go. */
+uint64_t mir_state_db_used_bytes(const mir_state_db *db, MDB_txn *txn);
 
 /* Lookups: MIR_E_NOT_FOUND when there is none. */
 MIR_MUST_CHECK mir_status mir_state_db_find_id(const mir_state_db *db, MDB_txn *txn, mir_view id,

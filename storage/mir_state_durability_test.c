@@ -188,8 +188,9 @@ static void a_full_map_is_said_and_survived(void **state)
         if (status == MIR_OK) stored++;
     }
     assert_int_equal(status, MIR_E_FULL);
-    assert_string_equal(f->request.error,
-                        "state store is full (1 MiB map): raise state.map_size or delete devices");
+    assert_string_equal(
+        f->request.error,
+        "state store is full (1 MiB map): raise state.map_size, or delete events or devices");
     mir_state_stats stats;
     mir_state_stats_get(f->state, &stats);
     assert_int_equal(stats.devices, stored);

@@ -324,6 +324,32 @@ def test_a_full_state_store(launch, loop, name):
         bus.create(f"{name}-more", labels={"filler": "x" * 250})
 
 
+def test_a_full_state_store_lets_things_be_deleted(launch, loop, name):
+    """There is room to delete when there is none to write, and what was deleted is room again."""
+    server = launch({"state.map_size": "4MiB"})
+    with heard_by(loop, server) as bus:
+        confirmed, text = create_until_refused(bus, name)
+        assert "raise state.map_size, or delete events or devices" in text, text
+        assert "of state.map_size (4 MiB) are used" in server.log()
+        # Devices one by one: each leaves an event.
+        for device in confirmed[:20]:
+            assert len(bus.ask("core.delete", targets={"ids": [device]}).devices) == 1
+        for n in range(3):
+            assert "raise state.map_size" in create_until_refused(bus, f"{name}-again-{n}")[1]
+        # Events of many devices, from all over the store.
+        gone = {"reasons": ["DeviceCreated", "DeviceDeleted"]}
+        bus.ask("evt.delete", target=gone)
+        assert list(bus.ask("evt.list", target=gone).events) == []
+        bus.create(f"{name}-more", labels={"filler": "x" * 250})
+        assert bus.ids(ids=[f"{name}-more"]) == [f"{name}-more"]
+        assert set(confirmed[20:]) <= set(bus.ids(ids=[f"{name}-*"]))
+        bus.ask("core.delete", targets={"ids": [f"{name}-*"]})
+        bus.create(f"{name}-last")
+        kinds = [problem["kind"] for problem in status_of(server)["problems"] if problem["device"] == ""]
+        assert "store nearly full" not in kinds
+    assert "there is room again" in server.log()
+
+
 @pytest.mark.parametrize("backend", ["auto", "epoll"])
 def test_open_files_used_up(wrap, loop, name, backend):
     """Who comes when no file is left waits; who is there is served; it is said, and not a thousand times."""
