@@ -23,7 +23,9 @@ typedef struct mir_cfg_message message;
 struct mir_cfg_message {
     message *next;
     mir_twin_waiter waiter;
-    bool reports; /* otherwise it asks */
+    bool reports;    /* otherwise it asks */
+    bool is_unknown; /* the schema does not have what is reported */
+    bool was_asked;  /* the device, for a schema that has it */
     int64_t received_ns, goes_by_ns;
     mir_view device_id, reply, name, payload;
     json_t *desired; /* all that is stored; of a request */
@@ -199,6 +201,7 @@ static void take_report(batch *b, message *m)
     mir_error error = {""};
     mir_bytes object = {0};
     mir_status status = mir_schema_find(m->schema, m->name, &m->of, &error);
+    m->is_unknown = status == MIR_E_NOT_FOUND;
     if (status == MIR_OK) status = mir_json_check_proto(m->of, m->payload, &error);
     if (status == MIR_OK)
         status =
@@ -404,6 +407,19 @@ static void batch_begin(mir_shard *shard)
     mir_workers_submit(b->hub->requests, &b->job);
 }
 
+/* As it is with telemetry: the device may have learnt a message since its schema was stored. */
+static bool ask_again(mir_shard *shard, message *m)
+{
+    if (!m->is_unknown || m->was_asked || shard->stopping) return false;
+    mir_schema_unref(m->schema);
+    m->schema = NULL;
+    m->of = NULL;
+    m->record = NULL;
+    m->is_unknown = false;
+    m->was_asked = true;
+    return mir_twin_learn(shard, m->device_id, &m->waiter);
+}
+
 static void batch_done(mir_shard *shard, mir_post *post)
 {
     batch *b = MIR_CONTAINER(post, batch, post);
@@ -415,7 +431,12 @@ static void batch_done(mir_shard *shard, mir_post *post)
     while (b->first != NULL) {
         message *m = b->first;
         b->first = m->next;
-        if (m->reports && m->error != NULL) refuse_report(shard, m->device_id, m->error);
+        const char *error = m->error;
+        m->error = NULL;
+        if (m->reports && error != NULL) {
+            if (ask_again(shard, m)) continue;
+            refuse_report(shard, m->device_id, error);
+        }
         message_free(shard, m);
     }
     mir_hub_end(b->hub);
@@ -445,7 +466,11 @@ static void device_known(mir_shard *shard, mir_twin_waiter *waiter, const char *
     } else if (error == NULL) {
         enqueue(shard, m);
     } else if (m->reports) {
-        refuse_report(shard, m->device_id, error);
+        char text[MIR_ERROR_TEXT_BYTES_MAX + MIR_ERROR_TEXT_BYTES_MAX];
+        (void)snprintf(text, sizeof text, "%.*s is not in the device's schema: %s",
+                       m->name.size > 100 ? 100 : (int)m->name.size, (const char *)m->name.data,
+                       error);
+        refuse_report(shard, m->device_id, m->was_asked ? text : error);
         message_free(shard, m);
     } else {
         char text[MIR_ERROR_TEXT_BYTES_MAX + 64];

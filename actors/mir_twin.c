@@ -846,6 +846,15 @@ void mir_twin_pull(mir_shard *shard, mir_view device_id, mir_twin_waiter *waiter
     if (twin->state == MIR_TWIN_COLD) load(twin);
 }
 
+bool mir_twin_learn(mir_shard *shard, mir_view device_id, mir_twin_waiter *waiter)
+{
+    mir_twin *twin = find(shard, device_id);
+    if (twin == NULL || twin->state != MIR_TWIN_READY) return false;
+    if (!twin->pulling && mir_twin_now(twin) < twin->pull_after_ns) return false;
+    pull(twin, waiter);
+    return true;
+}
+
 /* --- who waits until the device is known ------------------------------------------------------ */
 
 const char mir_twin_unknown[] = "no device found with current targets criteria";

@@ -49,6 +49,9 @@ void mir_twin_visit(mir_shard *shard, mir_view device_id);
 bool mir_twin_is_disabled(mir_shard *shard, mir_view device_id);
 /* Asks the device for its schema and stores it. */
 void mir_twin_pull(mir_shard *shard, mir_view device_id, mir_twin_waiter *waiter);
+/* The same for a message that the device's schema does not have: the device may have learnt it since,
+ * and is asked once in a while. False: not now, and the waiter is not told. */
+bool mir_twin_learn(mir_shard *shard, mir_view device_id, mir_twin_waiter *waiter);
 /* Tells the waiter when the sender's device is registered and its schema known. What is under way (an
  * activation, a heartbeat that is being written) is awaited, and then the device is asked for its
  * schema if need be. Who waits for one device is told in the order of the calls. The error is

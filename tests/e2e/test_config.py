@@ -851,6 +851,10 @@ def test_an_update_with_a_version_changes_all_or_nothing(bus, device):
 # --- what devices report
 
 
+def problems_of(bus, device):
+    return {problem.kind: problem.count for problem in bus.device(device).status.problems}
+
+
 def reported(bus, made):
     return json_format.MessageToDict(bus.device(made.id).properties.reported)
 
@@ -924,6 +928,45 @@ def test_a_bad_report_is_counted_and_drops_nothing_else(bus, device, heater):
     assert reported(bus, made) == {"heater.v1.Rate": {"interval": 2}}
     problems = {problem.kind: problem.count for problem in bus.device(made.id).status.problems}
     assert problems == {"property refused": 3}
+
+
+def test_a_report_of_a_type_that_the_stored_schema_lacks_asks_the_device(launch, connect, loop, name, heater):
+    """As telemetry does: the device has learnt the type while nobody listened."""
+    older = schema_of(HEATER.replace("message Position { int32 percent = 1; int64 steps = 2; }", ""), "heater.proto")
+    newer = schema_of(HEATER, "heater.proto")
+    server = launch()
+    made = ConfiguredDevice(loop, server, name, older)
+    made.launch()
+    made.close()
+    server.stop()
+    server.start()
+    bus = connect(server)
+    made = ConfiguredDevice(loop, server, name, newer)
+    made.heartbeat(name)
+    for percent in (4, 5):
+        made.report("heater.v1.Position", heater.Position(percent=percent).SerializeToString())
+    expected = {"heater.v1.Position": {"percent": 5, "steps": "0"}}
+    wait_until(lambda: json_format.MessageToDict(bus.device(name).properties.reported) == expected, DEADLINE_S, "it is there")
+    assert [problem.kind for problem in bus.device(name).status.problems] == []
+    # What the newest schema lacks, too, is refused, and the device is not asked each time.
+    for _ in range(3):
+        made.report("heater.v1.Nothing", b"")
+    wait_until(lambda: problems_of(bus, name).get("property refused") == 3, DEADLINE_S, "they are refused")
+    made.close()
+
+
+def test_a_report_of_an_unknown_type_is_refused_when_the_device_does_not_answer(launch, connect, loop, name, heater_schema):
+    server = launch({"schema.request_timeout": "200ms"})
+    made = ConfiguredDevice(loop, server, name, heater_schema)
+    made.launch()
+    made.close()
+    server.stop()
+    server.start()
+    bus = connect(server)
+    bus.publish(f"device.{name}.cfg.v1alpha.proto", b"", headers={"mir-msg": "heater.v1.Nothing"})
+    wait_until(lambda: "property refused" in problems_of(bus, name), DEADLINE_S, "it is refused")
+    (text,) = [p.message for p in bus.device(name).status.problems if p.kind == "property refused"]
+    assert text.startswith("heater.v1.Nothing is not in the device's schema: error requesting device schema"), text
 
 
 def test_it_is_listed_since_when_desired_and_reported_differ(bus, device, heater):
