@@ -191,6 +191,7 @@ def test_a_device_is_disabled_across_a_restart(launch, connect, name):
 
 def test_the_heartbeat_of_a_race_does_not_bring_it_back(bus, gateway, name):
     """Heartbeats that are on their way while it is disabled."""
+    online(bus, gateway, name)
     for _ in range(10):
         for _ in range(20):
             heartbeat(gateway, name)
@@ -294,6 +295,42 @@ def test_a_device_that_was_enabled_is_let_in(dial, server, bus, name):
     online(bus, wire, name)
     bus.publish(f"{name}.x", b"hello")
     assert wire.msg().body == b"hello"
+
+
+@pytest.mark.parametrize("back", ["at once", "after a refusal"])
+def test_who_deletes_a_disabled_device_lets_it_in_anew(bus, gateway, dial, server, name, back):
+    """Nothing stays cut off: neither what it says on a shared connection nor a connection of its own."""
+    online(bus, gateway, name)
+    disable(bus, name)
+    if back == "after a refusal":
+        heartbeat(gateway, name).settle()
+        await_problem(bus, name)
+        wire = dial.quiet(server)
+        wire.sub(f"{name}.>", 1)
+        assert wire.rest() == []
+    (deleted,) = bus.ask("core.delete", targets={"ids": [name]}).devices
+    assert deleted.spec.disabled
+    online(bus, gateway, name)
+    device = bus.device(name)
+    assert not device.spec.disabled and device.status.version < deleted.status.version
+    bus.publish(f"{name}.x", b"hello")
+    assert gateway.msg().body == b"hello"
+    wire = dial.quiet(server).sub(f"{name}.>", 1).settle()
+    heartbeat(wire, name).settle()
+    bus.publish(f"{name}.x", b"hello")
+    assert wire.msg().body == b"hello"
+    told = [reason for reason in reasons(bus, name) if reason in ("DeviceCreated", "DeviceDeleted", "DeviceEnabled")]
+    assert told == ["DeviceCreated", "DeviceDeleted", "DeviceCreated"]
+
+
+def test_a_device_is_kept_out_by_creating_it_disabled_again(bus, gateway, name):
+    online(bus, gateway, name)
+    disable(bus, name)
+    bus.ask("core.delete", targets={"ids": [name]})
+    bus.create(name, disabled=True)
+    heartbeat(gateway, name).settle()
+    await_problem(bus, name)
+    assert not bus.device(name).status.online
 
 
 # --- commands and configuration
