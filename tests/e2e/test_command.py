@@ -648,6 +648,25 @@ def test_a_device_that_never_answers_times_out_alone(bus, obedient):
     assert (entry.status, entry.error) == (ERROR, SENT + "nats: timeout")
 
 
+def test_ten_seconds_end_a_command_that_says_nothing_else_and_no_device_is_offline_by_then(bus, obedient):
+    silent = obedient("a")
+    silent.on["valve.v1.Open"] = lambda body: None
+    silent.heartbeat(silent.id)
+    wait_until(lambda: bus.device(silent.id).status.online, DEADLINE_S, "online")
+    request = api.SendCommandRequest(
+        targets={"ids": [silent.id]}, name="valve.v1.Open", payload=b"{}", payload_encoding=JSON
+    )
+    began, answer = time.monotonic(), bus.answer_name()
+    bus.send("cmd.send", request.SerializeToString(), answer)
+    wait_until(lambda: answer in [message.subject for message in bus.heard], 3 * DEADLINE_S, "the time is over")
+    took_s = time.monotonic() - began
+    (entry,) = api.SendCommandResponse.FromString(bus.answer(answer)[1].data).ok.device_responses.values()
+    assert (entry.status, entry.error) == (ERROR, SENT + "nats: timeout")
+    assert took_s > 9.5
+    if took_s < 25:  # a slow machine may have reached the 30 s
+        assert bus.device(silent.id).status.online and "deviceoffline" not in bus.kinds(silent.id)
+
+
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
