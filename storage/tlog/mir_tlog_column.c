@@ -9,7 +9,6 @@
 #include "mir_hash.h"
 
 enum {
-    GROUP_ROWS = 128,
     ENCODING_INTS = 0,
     ENCODING_RAW = 1,
     ENCODING_SCALED = 2,
@@ -33,7 +32,7 @@ mir_status mir_tlog_codec_init(mir_tlog_codec *codec)
     mir_tlog_codec made = {
         .compressor = ZSTD_createCCtx(),
         .decompressor = ZSTD_createDCtx(),
-        .work = malloc(sizeof(uint64_t) * 2 * MIR_TLOG_CHUNK_ROWS_MAX),
+        .work = malloc(sizeof(uint64_t) * (MIR_TLOG_INTS_WORK + MIR_TLOG_CHUNK_ROWS_MAX)),
     };
     if (made.compressor == NULL || made.decompressor == NULL || made.work == NULL) {
         mir_tlog_codec_fini(&made);
@@ -72,191 +71,6 @@ mir_status mir_tlog_decompress(mir_tlog_codec *codec, uint8_t *raw, size_t raw_s
     const size_t made =
         ZSTD_decompressDCtx(codec->decompressor, raw, raw_size, packed.data, packed.size);
     return ZSTD_isError(made) || made != raw_size ? MIR_E_CORRUPT : MIR_OK;
-}
-
-/* ---- Groups of packed differences ---- */
-
-static uint32_t bits_of(uint64_t value)
-{
-    return value == 0 ? 0 : 64 - (uint32_t)__builtin_clzll(value);
-}
-
-typedef struct group {
-    int64_t low;
-    uint32_t bits;
-} group;
-
-static group group_of(const uint64_t *values, uint32_t count)
-{
-    int64_t low = (int64_t)values[0];
-    int64_t high = low;
-    for (uint32_t i = 1; i < count; i++) {
-        const int64_t value = (int64_t)values[i];
-        if (value < low) low = value;
-        if (value > high) high = value;
-    }
-    return (group){.low = low, .bits = bits_of((uint64_t)high - (uint64_t)low)};
-}
-
-static void groups_pack(mir_bytes *out, const uint64_t *values, uint32_t count)
-{
-    for (uint32_t at = 0; at < count; at += GROUP_ROWS) {
-        const uint32_t rows = count - at < GROUP_ROWS ? count - at : GROUP_ROWS;
-        const group g = group_of(values + at, rows);
-        const size_t size = ((size_t)rows * g.bits + 7) / 8;
-        uint8_t *start = mir_bytes_reserve(out, MIR_TLOG_VARINT_BYTES_MAX + 1 + size + 16);
-        if (start == NULL) return;
-        uint8_t *to = mir_tlog_put_varint(start, mir_tlog_zigzag(g.low));
-        *to++ = (uint8_t)g.bits;
-        uint64_t pending = 0;
-        uint32_t pending_bits = 0;
-        uint8_t *packed = to;
-        for (uint32_t i = 0; i < rows && g.bits > 0; i++) {
-            const uint64_t value = values[at + i] - (uint64_t)g.low;
-            pending |= value << pending_bits;
-            pending_bits += g.bits;
-            if (pending_bits >= 64) {
-                packed = mir_tlog_put_u64(packed, pending);
-                pending_bits -= 64;
-                pending = pending_bits == 0 ? 0 : value >> (g.bits - pending_bits);
-            }
-        }
-        (void)mir_tlog_put_u64(packed, pending);
-        out->size += (size_t)(to - start) + size;
-    }
-}
-
-static mir_status groups_unpack(mir_tlog_reader *in, uint64_t *values, uint32_t count)
-{
-    uint8_t padded[GROUP_ROWS * 8 + 16];
-    for (uint32_t at = 0; at < count; at += GROUP_ROWS) {
-        const uint32_t rows = count - at < GROUP_ROWS ? count - at : GROUP_ROWS;
-        const uint64_t low = (uint64_t)mir_tlog_read_signed(in);
-        const uint32_t bits = mir_tlog_read_u8(in);
-        if (in->failed || bits > 64) return MIR_E_CORRUPT;
-        if (bits == 0) {
-            for (uint32_t i = 0; i < rows; i++) values[at + i] = low;
-            continue;
-        }
-        const mir_view packed = mir_tlog_read_bytes(in, ((uint64_t)rows * bits + 7) / 8);
-        if (in->failed) return MIR_E_CORRUPT;
-        memcpy(padded, packed.data, packed.size);
-        memset(padded + packed.size, 0, 16);
-        const uint64_t mask = bits == 64 ? UINT64_MAX : (UINT64_C(1) << bits) - 1;
-        for (uint32_t i = 0; i < rows; i++) {
-            const uint32_t position = i * bits;
-            const uint32_t shift = position % 8;
-            const uint8_t *from = padded + position / 8;
-            uint64_t word = mir_tlog_get_u64(from) >> shift;
-            if (shift + bits > 64) word |= (uint64_t)from[8] << (64 - shift);
-            values[at + i] = low + (word & mask);
-        }
-    }
-    return MIR_OK;
-}
-
-typedef struct range {
-    int64_t low;
-    int64_t high;
-} range;
-
-static void range_take(range *r, uint64_t value)
-{
-    if ((int64_t)value < r->low) r->low = (int64_t)value;
-    if ((int64_t)value > r->high) r->high = (int64_t)value;
-}
-
-static uint32_t range_cost(const range *r, uint32_t rows)
-{
-    if (rows == 0) return 0;
-    return 1 + mir_tlog_varint_size(mir_tlog_zigzag(r->low)) +
-           (rows * bits_of((uint64_t)r->high - (uint64_t)r->low) + 7) / 8;
-}
-
-/* How often differences should be taken so that the groups are smallest: in one pass, with groups
- * that begin at the same value whatever the depth, which is close enough. */
-static uint32_t ints_depth(const uint64_t *values, uint32_t count)
-{
-    uint32_t cost[3] = {0};
-    for (uint32_t at = 0; at < count; at += GROUP_ROWS) {
-        const uint32_t end = count - at < GROUP_ROWS ? count : at + GROUP_ROWS;
-        range r[3] = {{INT64_MAX, INT64_MIN}, {INT64_MAX, INT64_MIN}, {INT64_MAX, INT64_MIN}};
-        uint32_t i = at;
-        for (; i < end && i < 2; i++) {
-            range_take(&r[0], values[i]);
-            if (i == 1) range_take(&r[1], values[1] - values[0]);
-        }
-        if (i < end) {
-            uint64_t before = values[i - 1];
-            uint64_t first_before = before - values[i - 2];
-            for (; i < end; i++) {
-                const uint64_t first = values[i] - before;
-                range_take(&r[0], values[i]);
-                range_take(&r[1], first);
-                range_take(&r[2], first - first_before);
-                before = values[i];
-                first_before = first;
-            }
-        }
-        for (uint32_t d = 0; d < 3; d++) {
-            const uint32_t without = at >= d ? 0 : d;
-            cost[d] += range_cost(&r[d], end - at > without ? end - at - without : 0);
-        }
-    }
-    uint32_t depth = 0;
-    if (count >= 2) {
-        cost[1] += mir_tlog_varint_size(mir_tlog_zigzag((int64_t)values[0]));
-        if (cost[1] < cost[0]) depth = 1;
-    }
-    if (count >= 3) {
-        cost[2] += mir_tlog_varint_size(mir_tlog_zigzag((int64_t)values[0])) +
-                   mir_tlog_varint_size(mir_tlog_zigzag((int64_t)(values[1] - values[0])));
-        if (cost[2] < cost[depth]) depth = 2;
-    }
-    return depth;
-}
-
-/* One byte says how often differences were taken: 0, 1 or 2 times; then the values that start them
- * and the groups. */
-static void ints_pack(mir_tlog_codec *codec, mir_bytes *out, const uint64_t *values, uint32_t count)
-{
-    const uint32_t depth = ints_depth(values, count);
-    uint64_t *differences = codec->work;
-    if (depth == 1) {
-        for (uint32_t i = 1; i < count; i++) differences[i - 1] = values[i] - values[i - 1];
-    } else if (depth == 2) {
-        for (uint32_t i = 2; i < count; i++) {
-            differences[i - 2] = values[i] - 2 * values[i - 1] + values[i - 2];
-        }
-    }
-    mir_bytes_u8(out, (uint8_t)depth);
-    if (depth >= 1) mir_tlog_bytes_varint(out, mir_tlog_zigzag((int64_t)values[0]));
-    if (depth >= 2) {
-        mir_tlog_bytes_varint(out, mir_tlog_zigzag((int64_t)(values[1] - values[0])));
-    }
-    groups_pack(out, depth == 0 ? values : differences, count - depth);
-}
-
-static mir_status ints_unpack(mir_tlog_reader *in, uint64_t *values, uint32_t count)
-{
-    const uint32_t depth = mir_tlog_read_u8(in);
-    if (in->failed || depth > 2 || depth > count) return MIR_E_CORRUPT;
-    const uint64_t start = depth >= 1 ? (uint64_t)mir_tlog_read_signed(in) : 0;
-    const uint64_t step = depth >= 2 ? (uint64_t)mir_tlog_read_signed(in) : 0;
-    if (groups_unpack(in, values + depth, count - depth) != MIR_OK) return MIR_E_CORRUPT;
-    if (depth == 1) {
-        values[0] = start;
-        for (uint32_t i = 1; i < count; i++) values[i] += values[i - 1];
-    } else if (depth == 2) {
-        uint64_t delta = step;
-        values[0] = start;
-        values[1] = start + step;
-        for (uint32_t i = 2; i < count; i++) {
-            delta += values[i];
-            values[i] = values[i - 1] + delta;
-        }
-    }
-    return MIR_OK;
 }
 
 /* ---- Doubles ---- */
@@ -300,44 +114,70 @@ static bool doubles_scale(const uint64_t *values, uint32_t count, uint64_t *whol
     return true;
 }
 
+/* The bits as they are: as integers, which suits walks (their upper bits hardly change, and their
+ * steps have fewer than the values), or byte by byte, which suits values that have bytes in common.
+ */
+static void doubles_pack_bits(mir_tlog_codec *codec, mir_bytes *raw, const uint64_t *values,
+                              uint32_t count, uint8_t *encoding)
+{
+    const size_t size = (size_t)count * 8;
+    uint8_t *to = mir_bytes_reserve(raw, size);
+    if (to == NULL) return;
+    if (size < ZSTD_WORTH_BYTES) {
+        *encoding = ENCODING_RAW;
+        for (uint32_t i = 0; i < count; i++) to = mir_tlog_put_u64(to, values[i]);
+        raw->size += size;
+        return;
+    }
+    *encoding = ENCODING_PLANES;
+    for (uint32_t i = 0; i < count; i++) {
+        for (uint32_t b = 0; b < 8; b++) {
+            to[(size_t)b * count + i] = (uint8_t)(values[i] >> (8 * b));
+        }
+    }
+    codec->packed.size = 0;
+    mir_tlog_compress(codec, &codec->packed, to, size);
+    const size_t planes = mir_bytes_ok(&codec->packed) ? codec->packed.size : size;
+    /* The integers take the place of the planes if they are smaller. */
+    mir_bytes ints = {0};
+    mir_tlog_ints_pack(&ints, values, count, codec->work);
+    if (mir_bytes_ok(&ints) && ints.size <= planes && ints.size <= size) {
+        *encoding = ENCODING_INTS;
+        memcpy(to, ints.data, ints.size);
+        raw->size += ints.size;
+    } else {
+        raw->size += size;
+    }
+    mir_bytes_free(&ints);
+}
+
 static void doubles_pack(mir_tlog_codec *codec, mir_bytes *raw, const uint64_t *values,
                          uint32_t count, uint8_t *encoding)
 {
-    uint64_t *whole = codec->work + MIR_TLOG_CHUNK_ROWS_MAX;
+    uint64_t *whole = codec->work + MIR_TLOG_INTS_WORK;
     uint32_t scale;
     bool constant = true;
     for (uint32_t i = 1; i < count && constant; i++) constant = values[i] == values[0];
     if (constant) {
         *encoding = ENCODING_INTS;
-        ints_pack(codec, raw, values, count);
+        mir_tlog_ints_pack(raw, values, count, codec->work);
     } else if (doubles_scale(values, count, whole, &scale)) {
         *encoding = ENCODING_SCALED;
         mir_bytes_u8(raw, (uint8_t)scale);
-        ints_pack(codec, raw, whole, count);
+        mir_tlog_ints_pack(raw, whole, count, codec->work);
     } else {
-        uint8_t *to = mir_bytes_reserve(raw, (size_t)count * 8);
-        if (to == NULL) return;
-        *encoding = count * 8 >= ZSTD_WORTH_BYTES ? ENCODING_PLANES : ENCODING_RAW;
-        for (uint32_t i = 0; i < count; i++) {
-            if (*encoding == ENCODING_RAW) {
-                (void)mir_tlog_put_u64(to + (size_t)i * 8, values[i]);
-            } else {
-                for (uint32_t b = 0; b < 8; b++) {
-                    to[(size_t)b * count + i] = (uint8_t)(values[i] >> (8 * b));
-                }
-            }
-        }
-        raw->size += (size_t)count * 8;
+        doubles_pack_bits(codec, raw, values, count, encoding);
     }
 }
 
-static mir_status doubles_unpack(mir_tlog_reader *in, uint32_t encoding, uint64_t *values,
-                                 uint32_t count)
+static mir_status doubles_unpack(mir_tlog_codec *codec, mir_tlog_reader *in, uint32_t encoding,
+                                 uint64_t *values, uint32_t count)
 {
-    if (encoding == ENCODING_INTS) return ints_unpack(in, values, count);
+    if (encoding == ENCODING_INTS) return mir_tlog_ints_unpack(in, values, count, codec->work);
     if (encoding == ENCODING_SCALED) {
         const uint32_t scale = mir_tlog_read_u8(in);
-        if (in->failed || scale > SCALE_MAX || ints_unpack(in, values, count) != MIR_OK) {
+        if (in->failed || scale > SCALE_MAX ||
+            mir_tlog_ints_unpack(in, values, count, codec->work) != MIR_OK) {
             return MIR_E_CORRUPT;
         }
         for (uint32_t i = 0; i < count; i++) {
@@ -385,27 +225,27 @@ static bool texts_number(const mir_view *texts, uint32_t count, uint64_t *number
 static void texts_pack(mir_tlog_codec *codec, mir_bytes *raw, const mir_view *texts, uint32_t count,
                        uint8_t *encoding)
 {
-    uint64_t *numbers = codec->work + MIR_TLOG_CHUNK_ROWS_MAX;
+    uint64_t *numbers = codec->work + MIR_TLOG_INTS_WORK;
     const mir_view *words[DICTIONARY_MAX];
     uint32_t word_count = 0;
     if (texts_number(texts, count, numbers, words, &word_count)) {
         *encoding = ENCODING_DICTIONARY;
         mir_tlog_bytes_varint(raw, word_count);
         for (uint32_t i = 0; i < word_count; i++) mir_tlog_bytes_text(raw, *words[i]);
-        ints_pack(codec, raw, numbers, count);
+        mir_tlog_ints_pack(raw, numbers, count, codec->work);
         return;
     }
     *encoding = ENCODING_TEXTS;
     for (uint32_t i = 0; i < count; i++) numbers[i] = texts[i].size;
-    ints_pack(codec, raw, numbers, count);
+    mir_tlog_ints_pack(raw, numbers, count, codec->work);
     for (uint32_t i = 0; i < count; i++) mir_bytes_view(raw, texts[i]);
 }
 
-static mir_status texts_unpack(mir_tlog_reader *in, uint32_t encoding, uint64_t *values,
-                               mir_view *texts, uint32_t count)
+static mir_status texts_unpack(mir_tlog_codec *codec, mir_tlog_reader *in, uint32_t encoding,
+                               uint64_t *values, mir_view *texts, uint32_t count)
 {
     if (encoding == ENCODING_TEXTS) {
-        if (ints_unpack(in, values, count) != MIR_OK) return MIR_E_CORRUPT;
+        if (mir_tlog_ints_unpack(in, values, count, codec->work) != MIR_OK) return MIR_E_CORRUPT;
         for (uint32_t i = 0; i < count; i++) texts[i] = mir_tlog_read_bytes(in, values[i]);
         return in->failed ? MIR_E_CORRUPT : MIR_OK;
     }
@@ -413,7 +253,8 @@ static mir_status texts_unpack(mir_tlog_reader *in, uint32_t encoding, uint64_t 
     const uint64_t word_count = mir_tlog_read_varint(in);
     if (in->failed || word_count > DICTIONARY_MAX) return MIR_E_CORRUPT;
     for (uint32_t i = 0; i < word_count; i++) words[i] = mir_tlog_read_text(in);
-    if (in->failed || ints_unpack(in, values, count) != MIR_OK) return MIR_E_CORRUPT;
+    if (in->failed || mir_tlog_ints_unpack(in, values, count, codec->work) != MIR_OK)
+        return MIR_E_CORRUPT;
     for (uint32_t i = 0; i < count; i++) {
         if (values[i] >= word_count) return MIR_E_CORRUPT;
         texts[i] = words[values[i]];
@@ -436,7 +277,7 @@ void mir_tlog_column_encode(mir_tlog_codec *codec, mir_bytes *out, mir_column_ty
     } else if (type == MIR_COLUMN_F64) {
         doubles_pack(codec, &codec->raw, values, count, &encoding);
     } else {
-        ints_pack(codec, &codec->raw, values, count);
+        mir_tlog_ints_pack(&codec->raw, values, count, codec->work);
     }
     if (!mir_bytes_ok(&codec->raw)) {
         mir_bytes_free(&codec->raw);
@@ -504,12 +345,13 @@ mir_status mir_tlog_column_decode(mir_tlog_codec *codec, mir_tlog_reader *in, mi
     mir_status status = MIR_E_CORRUPT;
     if (type == MIR_COLUMN_STRING) {
         if (encoding == ENCODING_TEXTS || encoding == ENCODING_DICTIONARY) {
-            status = texts_unpack(&from, encoding, values, texts, count);
+            status = texts_unpack(codec, &from, encoding, values, texts, count);
         }
     } else if (type == MIR_COLUMN_F64) {
-        if (encoding <= ENCODING_PLANES) status = doubles_unpack(&from, encoding, values, count);
+        if (encoding <= ENCODING_PLANES)
+            status = doubles_unpack(codec, &from, encoding, values, count);
     } else if (encoding == ENCODING_INTS) {
-        status = ints_unpack(&from, values, count);
+        status = mir_tlog_ints_unpack(&from, values, count, codec->work);
     }
     return status == MIR_OK && from.at != from.end ? MIR_E_CORRUPT : status;
 }

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* mir_tlog_column: one column of a chunk as bytes, and back, exactly.
  *
- * Why        The values of one field are like one another, and times nearly evenly spaced:
- * differences packed into as few bits as each group of 128 needs are small and quick to unpack.
+ * Why        The values of one field are like one another, and times nearly evenly spaced: as
+ *            integers (mir_tlog_ints) they are small and quick to unpack.
  * Ownership  A codec owns zstd contexts and scratch; decoded texts live in the caller's arena.
  * Affinity   A codec: one thread at a time.
  * Bounds     MIR_TLOG_CHUNK_ROWS_MAX values; a column's bytes MIR_TLOG_COLUMN_BYTES_MAX.
  * Errors     Encoding fails through mir_bytes_ok alone. Decoding: MIR_E_CORRUPT, _NO_MEMORY.
- * Source     Frame of reference in groups, as in the Parquet DELTA_BINARY_PACKED encoding; byte
- *            planes as in its BYTE_STREAM_SPLIT. Drawn in docs/formats/telemetry-log.md. */
+ * Source     Byte planes as in the Parquet BYTE_STREAM_SPLIT encoding. Drawn in
+ *            docs/formats/telemetry-log.md. */
 #ifndef MIR_TLOG_COLUMN_H
 #define MIR_TLOG_COLUMN_H
 
@@ -17,9 +17,9 @@
 #include "mir_row.h"
 #include "mir_status.h"
 #include "mir_tlog_code.h"
+#include "mir_tlog_ints.h"
 
 enum {
-    MIR_TLOG_CHUNK_ROWS_MAX = 8192,
     MIR_TLOG_COLUMN_BYTES_MAX = 16 << 20,
 };
 
@@ -28,7 +28,7 @@ typedef struct mir_tlog_codec {
     struct ZSTD_DCtx_s *decompressor;
     mir_bytes raw;
     mir_bytes packed;
-    uint64_t *work; /* 2 times MIR_TLOG_CHUNK_ROWS_MAX */
+    uint64_t *work; /* MIR_TLOG_INTS_WORK, and as many values as a chunk has rows */
 } mir_tlog_codec;
 
 MIR_MUST_CHECK mir_status mir_tlog_codec_init(mir_tlog_codec *codec);

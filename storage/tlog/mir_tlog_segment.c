@@ -21,6 +21,7 @@ enum {
     STATISTICS_ROWS_MIN = 16,
     COLUMN_SPARSE = 1,
     COLUMN_STATISTICS = 2,
+    COLUMN_ENDS = 4, /* statistics end with the first value and the last */
 };
 
 /* ---- Chunks ---- */
@@ -34,7 +35,8 @@ static void bytes_varint128(mir_bytes *out, unsigned __int128 value)
     mir_bytes_u8(out, (uint8_t)value);
 }
 
-/* count, smallest, largest and sum, so that whole chunks can be aggregated without their values. */
+/* Smallest, largest, sum, first and last, so that whole chunks can be aggregated without their
+ * values. */
 static void put_statistics(mir_bytes *out, mir_column_type type, const uint64_t *values,
                            uint32_t count)
 {
@@ -56,6 +58,8 @@ static void put_statistics(mir_bytes *out, mir_column_type type, const uint64_t 
             memcpy(&bits, &three[i], sizeof bits);
             mir_tlog_bytes_u64(out, bits);
         }
+        mir_tlog_bytes_u64(out, values[0]);
+        mir_tlog_bytes_u64(out, values[count - 1]);
         return;
     }
     /* Offset by the sign bit, unsigned order is that of the type. */
@@ -72,17 +76,60 @@ static void put_statistics(mir_bytes *out, mir_column_type type, const uint64_t 
                           type == MIR_COLUMN_I64 ? mir_tlog_zigzag((int64_t)(low ^ flip)) : low);
     mir_tlog_bytes_varint(out, high - low);
     bytes_varint128(out, sum - (unsigned __int128)low * count);
+    mir_tlog_bytes_varint(out, (values[0] ^ flip) - low);
+    mir_tlog_bytes_varint(out, (values[count - 1] ^ flip) - low);
 }
 
-static void skip_statistics(mir_tlog_reader *in, mir_column_type type)
+static unsigned __int128 read_varint128(mir_tlog_reader *in)
 {
+    unsigned __int128 value = 0;
+    for (uint32_t shift = 0; shift < 128; shift += 7) {
+        const uint8_t byte = mir_tlog_read_u8(in);
+        value |= (unsigned __int128)(byte & 0x7f) << shift;
+        if ((byte & 0x80) == 0) break;
+    }
+    return value;
+}
+
+static uint64_t read_u64(mir_tlog_reader *in)
+{
+    const mir_view bytes = mir_tlog_read_bytes(in, 8);
+    return in->failed ? 0 : mir_tlog_get_u64(bytes.data);
+}
+
+static double double_of(uint64_t bits)
+{
+    double value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* `count` values have them. */
+static void read_statistics(mir_tlog_reader *in, uint8_t flags, mir_column_type type,
+                            uint32_t count, mir_tlog_column_statistics *s)
+{
+    *s = (mir_tlog_column_statistics){.count = count};
+    if ((flags & COLUMN_STATISTICS) == 0) return;
+    s->known = true;
+    s->ends_known = (flags & COLUMN_ENDS) != 0;
     if (type == MIR_COLUMN_F64) {
-        (void)mir_tlog_read_bytes(in, 24);
+        s->low = read_u64(in);
+        s->high = read_u64(in);
+        s->sum_f64 = double_of(read_u64(in));
+        if (!s->ends_known) return;
+        s->first = read_u64(in);
+        s->last = read_u64(in);
         return;
     }
-    (void)mir_tlog_read_varint(in);
-    (void)mir_tlog_read_varint(in);
-    for (int i = 0; i < 19 && (mir_tlog_read_u8(in) & 0x80) != 0; i++) continue;
+    const uint64_t low = mir_tlog_read_varint(in);
+    s->low = type == MIR_COLUMN_I64 ? (uint64_t)mir_tlog_unzigzag(low) : low;
+    s->high = s->low + mir_tlog_read_varint(in);
+    /* Unsigned, so that bytes from a disk may be anything. */
+    const __int128 least = type == MIR_COLUMN_I64 ? (int64_t)s->low : (__int128)s->low;
+    s->sum = (__int128)((unsigned __int128)least * count + read_varint128(in));
+    if (!s->ends_known) return;
+    s->first = s->low + mir_tlog_read_varint(in);
+    s->last = s->low + mir_tlog_read_varint(in);
 }
 
 /* Columns of a gather in the order of names and types. */
@@ -102,6 +149,7 @@ typedef struct chunk_scratch {
     mir_view *texts;
     const mir_tlog_gather_column **columns;
     uint32_t column_capacity;
+    bool full; /* every column of the last chunk had a value in every row */
 } chunk_scratch;
 
 /* Appends the chunk; columns without a value in these rows are left out of scratch->columns. */
@@ -120,6 +168,7 @@ static uint32_t chunk_encode(mir_tlog_codec *codec, mir_bytes *out, chunk_scratc
     out->size += MIR_TLOG_CHUNK_HEADER_BYTES;
     mir_tlog_bytes_varint(out, rows);
     mir_tlog_bytes_varint(out, kept);
+    scratch->full = true;
     mir_tlog_column_encode(codec, out, MIR_COLUMN_I64, (const uint64_t *)(gather->times + first),
                            NULL, rows);
     for (uint32_t i = 0; i < kept; i++) {
@@ -135,8 +184,9 @@ static uint32_t chunk_encode(mir_tlog_codec *codec, mir_bytes *out, chunk_scratc
         }
         const bool statistics = count >= STATISTICS_ROWS_MIN && column->type != MIR_COLUMN_STRING;
         mir_bytes_u8(out, (uint8_t)((count < rows ? COLUMN_SPARSE : 0) |
-                                    (statistics ? COLUMN_STATISTICS : 0)));
+                                    (statistics ? COLUMN_STATISTICS | COLUMN_ENDS : 0)));
         if (count < rows) {
+            scratch->full = false;
             mir_tlog_bytes_varint(out, count);
             uint8_t *bitmap = mir_bytes_reserve(out, (rows + 7) / 8);
             if (bitmap == NULL) return kept;
@@ -192,7 +242,8 @@ static mir_status column_place(mir_tlog_codec *codec, mir_tlog_reader *in, const
         for (uint32_t i = 0; i < rows; i++) set += bitmap.data[i / 8] >> (i % 8) & 1;
         if (set != count) return MIR_E_CORRUPT;
     }
-    if ((flags & COLUMN_STATISTICS) != 0) skip_statistics(in, column->type);
+    mir_tlog_column_statistics statistics;
+    read_statistics(in, flags, column->type, count, &statistics);
     if (to == MIR_TLOG_GATHER_NONE) {
         mir_tlog_column_skip(in);
         return in->failed ? MIR_E_CORRUPT : MIR_OK;
@@ -610,30 +661,29 @@ static mir_status shape_of(mir_tlog_segment_writer *writer, const uint32_t *colu
     return MIR_OK;
 }
 
-/* Enters the chunk whose bytes were just added to the buffer at `offset` into the index. */
+/* Enters the chunk whose bytes were just added to the buffer into the index; its shape is found
+ * here. */
 static mir_status chunk_enter(mir_tlog_segment_writer *writer, const uint32_t *names,
-                              uint32_t column_count, uint64_t offset, uint32_t size, uint32_t rows,
-                              int64_t time_min, int64_t time_max, uint64_t generation,
-                              mir_error *error)
+                              uint32_t column_count, const mir_tlog_chunk *chunk, mir_error *error)
 {
     uint32_t shape;
     if (shape_of(writer, names, column_count, &shape) != MIR_OK) return no_memory(error);
     writer_shape *known = &writer->shapes[shape];
-    known->rows += rows;
-    if (time_min < known->time_min) known->time_min = time_min;
-    if (time_max > known->time_max) known->time_max = time_max;
-    if (time_min < writer->time_min) writer->time_min = time_min;
-    if (time_max > writer->time_max) writer->time_max = time_max;
-    writer->rows += rows;
+    known->rows += chunk->rows;
+    if (chunk->time_min < known->time_min) known->time_min = chunk->time_min;
+    if (chunk->time_max > known->time_max) known->time_max = chunk->time_max;
+    if (chunk->time_min < writer->time_min) writer->time_min = chunk->time_min;
+    if (chunk->time_max > writer->time_max) writer->time_max = chunk->time_max;
+    writer->rows += chunk->rows;
     writer->chunk_total++;
     writer->chunk_count++;
-    mir_tlog_bytes_varint(&writer->chunks, offset);
-    mir_tlog_bytes_varint(&writer->chunks, size);
-    mir_tlog_bytes_varint(&writer->chunks, shape);
-    mir_tlog_bytes_varint(&writer->chunks, rows);
-    mir_tlog_bytes_varint(&writer->chunks, mir_tlog_zigzag(time_min));
-    mir_tlog_bytes_varint(&writer->chunks, (uint64_t)time_max - (uint64_t)time_min);
-    mir_tlog_bytes_varint(&writer->chunks, generation);
+    mir_tlog_bytes_varint(&writer->chunks, chunk->offset);
+    mir_tlog_bytes_varint(&writer->chunks, chunk->size);
+    mir_tlog_bytes_varint(&writer->chunks, (uint64_t)shape * 2 + (chunk->full ? 1 : 0));
+    mir_tlog_bytes_varint(&writer->chunks, chunk->rows);
+    mir_tlog_bytes_varint(&writer->chunks, mir_tlog_zigzag(chunk->time_min));
+    mir_tlog_bytes_varint(&writer->chunks, (uint64_t)chunk->time_max - (uint64_t)chunk->time_min);
+    mir_tlog_bytes_varint(&writer->chunks, chunk->generation);
     if (!mir_bytes_ok(&writer->chunks)) return no_memory(error);
     return writer->buffer.size >= WRITE_BUFFER_BYTES ? writer_flush(writer, error) : MIR_OK;
 }
@@ -704,9 +754,14 @@ mir_status mir_tlog_segment_put(mir_tlog_segment_writer *writer, mir_tlog_codec 
                                    (unsigned long long)size);
             break;
         }
-        status =
-            chunk_enter(writer, names, kept, offset, (uint32_t)size, rows, gather->times[first],
-                        gather->times[first + rows - 1], generation, error);
+        const mir_tlog_chunk chunk = {.offset = offset,
+                                      .size = (uint32_t)size,
+                                      .rows = rows,
+                                      .full = writer->scratch.full,
+                                      .time_min = gather->times[first],
+                                      .time_max = gather->times[first + rows - 1],
+                                      .generation = generation};
+        status = chunk_enter(writer, names, kept, &chunk, error);
         first += rows;
     }
     free(names);
@@ -732,8 +787,9 @@ mir_status mir_tlog_segment_put_chunk(mir_tlog_segment_writer *writer, mir_tlog_
     if (status != MIR_OK || !mir_bytes_ok(&writer->buffer)) {
         status = no_memory(error);
     } else {
-        status = chunk_enter(writer, names, shape->column_count, offset, chunk->size, chunk->rows,
-                             chunk->time_min, chunk->time_max, chunk->generation, error);
+        mir_tlog_chunk moved = *chunk;
+        moved.offset = offset;
+        status = chunk_enter(writer, names, shape->column_count, &moved, error);
     }
     free(names);
     return status;
@@ -928,15 +984,18 @@ static mir_status segment_load(mir_tlog_segment *segment, const char *path, uint
     if (result < 0) return mir_error_os(error, -result, "read %s", path);
     const bool header_whole = memcmp(header, segment_magic, sizeof segment_magic) == 0 &&
                               mir_tlog_get_u64(header + 56) == mir_hash_fixed(header, 56);
-    if (header_whole && mir_tlog_get_u32(header + 8) != MIR_TLOG_SEGMENT_VERSION) {
-        return mir_error_set(error, MIR_E_UNSUPPORTED,
-                             "%s has format version %u, this program reads version %d: start the "
-                             "newer program that wrote it",
-                             path, mir_tlog_get_u32(header + 8), MIR_TLOG_SEGMENT_VERSION);
+    const uint32_t version = mir_tlog_get_u32(header + 8);
+    if (header_whole && (version == 0 || version > MIR_TLOG_SEGMENT_VERSION)) {
+        return mir_error_set(
+            error, MIR_E_UNSUPPORTED,
+            "%s has format version %u, this program reads up to %d: start the newer "
+            "program that wrote it",
+            path, version, MIR_TLOG_SEGMENT_VERSION);
     }
     if (!header_whole || mir_tlog_get_u64(header + 16) != id) {
         return mir_error_set(error, MIR_E_CORRUPT, "%s has a damaged header", path);
     }
+    segment->version = version;
     segment->head.id = id;
     segment->head.generation_min = mir_tlog_get_u64(header + 24);
     segment->head.generation_max = mir_tlog_get_u64(header + 32);
@@ -1083,7 +1142,8 @@ static mir_status entry_read(mir_tlog_index_cursor *cursor)
     for (uint64_t i = 0; i < count; i++) {
         const uint64_t offset = mir_tlog_read_varint(in);
         const uint64_t size = mir_tlog_read_varint(in);
-        const uint64_t shape = mir_tlog_read_varint(in);
+        const uint64_t form = mir_tlog_read_varint(in);
+        const uint64_t shape = segment->version == 1 ? form : form / 2;
         const uint64_t rows = mir_tlog_read_varint(in);
         const int64_t time_min = mir_tlog_read_signed(in);
         const uint64_t span = mir_tlog_read_varint(in);
@@ -1098,6 +1158,7 @@ static mir_status entry_read(mir_tlog_index_cursor *cursor)
                                              .size = (uint32_t)size,
                                              .shape = (uint32_t)shape,
                                              .rows = (uint32_t)rows,
+                                             .full = segment->version > 1 && (form & 1) != 0,
                                              .time_min = time_min,
                                              .time_max = (int64_t)((uint64_t)time_min + span),
                                              .generation = generation};

@@ -22,7 +22,7 @@
 #include "mir_tlog_gather.h"
 
 enum {
-    MIR_TLOG_SEGMENT_VERSION = 1,
+    MIR_TLOG_SEGMENT_VERSION = 2, /* version 1 is read as well */
     MIR_TLOG_SEGMENT_HEADER_BYTES = 64,
     MIR_TLOG_SEGMENT_TRAILER_BYTES = 64,
     MIR_TLOG_CHUNK_HEADER_BYTES = 16,
@@ -38,10 +38,24 @@ typedef struct mir_tlog_chunk {
     uint32_t size;
     uint32_t shape;
     uint32_t rows;
+    bool full; /* every column has a value in every row; false: may be */
     int64_t time_min;
     int64_t time_max;
     uint64_t generation; /* of the newest log whose rows it has: of two chunks it wins */
 } mir_tlog_chunk;
+
+/* What a chunk says about the values of one column without showing them. Bits as in the column. */
+typedef struct mir_tlog_column_statistics {
+    uint32_t count;  /* values, whether the others are known or not */
+    bool known;      /* low, high and sum are */
+    bool ends_known; /* first and last are */
+    uint64_t low;    /* NaN left out; of NaN alone: 0 */
+    uint64_t high;
+    __int128 sum; /* of all but doubles */
+    double sum_f64;
+    uint64_t first;
+    uint64_t last;
+} mir_tlog_column_statistics;
 
 /* A measurement and columns; every column has a value in every chunk of this shape. */
 typedef struct mir_tlog_segment_shape {
@@ -69,6 +83,7 @@ typedef struct mir_tlog_segment_head {
 typedef struct mir_tlog_segment {
     mir_tlog_segment_head head;
     atomic_uint references;
+    uint32_t version;
     const mir_tlog_files *files;
     int handle;
     uint64_t size;

@@ -1,0 +1,531 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "mir_tlog_ints.h"
+
+#include <endian.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mir_assert.h"
+
+enum {
+    GROUP_ROWS = 128,
+    /* The first byte. */
+    MODE_MASK = 0x03, /* 0, 1, 2: differences taken so often; 3: a grid */
+    MODE_GRID = 3,
+    MODE_UNIT = 0x10,  /* a base and a unit come next */
+    MODE_STEPS = 0x20, /* of a grid: each value is one period after the one before it */
+    MODE_WIDE = 0x40,  /* one group for all */
+    MODE_KNOWN = 0x73,
+    /* Fewer values do not pay for the words that a grid takes. */
+    GRID_ROWS_MIN = 16,
+    GRID_SAMPLES = 63,
+    PADDING_BYTES = 16, /* that a read of a value may pass its last byte by */
+};
+
+static uint32_t bits_of(uint64_t value)
+{
+    return value == 0 ? 0 : 64 - (uint32_t)__builtin_clzll(value);
+}
+
+static uint64_t load64(const uint8_t *from)
+{
+    uint64_t word;
+    memcpy(&word, from, sizeof word);
+    return le64toh(word);
+}
+
+static uint8_t *store64(uint8_t *to, uint64_t word)
+{
+    word = htole64(word);
+    memcpy(to, &word, sizeof word);
+    return to + sizeof word;
+}
+
+/* ---- Groups: least value, width, packed differences from it ---- */
+
+static void group_pack(mir_bytes *out, const uint64_t *values, uint32_t rows)
+{
+    int64_t low = (int64_t)values[0];
+    int64_t high = low;
+    for (uint32_t i = 1; i < rows; i++) {
+        const int64_t value = (int64_t)values[i];
+        if (value < low) low = value;
+        if (value > high) high = value;
+    }
+    const uint32_t bits = bits_of((uint64_t)high - (uint64_t)low);
+    const size_t size = ((size_t)rows * bits + 7) / 8;
+    uint8_t *start = mir_bytes_reserve(out, MIR_TLOG_VARINT_BYTES_MAX + 1 + size + PADDING_BYTES);
+    if (start == NULL) return;
+    uint8_t *to = mir_tlog_put_varint(start, mir_tlog_zigzag(low));
+    *to++ = (uint8_t)bits;
+    out->size += (size_t)(to - start) + size;
+    if (bits == 0) return;
+    uint64_t pending = 0;
+    uint32_t pending_bits = 0;
+    for (uint32_t i = 0; i < rows; i++) {
+        const uint64_t value = values[i] - (uint64_t)low;
+        pending |= value << pending_bits;
+        pending_bits += bits;
+        if (pending_bits >= 64) {
+            to = store64(to, pending);
+            pending_bits -= 64;
+            pending = pending_bits == 0 ? 0 : value >> (bits - pending_bits);
+        }
+    }
+    (void)store64(to, pending);
+}
+
+static void groups_pack(mir_bytes *out, const uint64_t *values, uint32_t count, bool wide)
+{
+    const uint32_t group = wide ? count : GROUP_ROWS;
+    for (uint32_t at = 0; at < count; at += group) {
+        group_pack(out, values + at, count - at < group ? count - at : group);
+    }
+}
+
+static inline __attribute__((always_inline)) uint64_t value_at(const uint8_t *from, uint32_t index,
+                                                               uint32_t bits)
+{
+    const uint32_t position = index * bits;
+    const uint32_t shift = position % 8;
+    uint64_t word = load64(from + position / 8) >> shift;
+    if (shift + bits > 64) word |= (uint64_t)from[position / 8 + 8] << (64 - shift);
+    return bits == 64 ? word : word & ((UINT64_C(1) << bits) - 1);
+}
+
+/* Eight values are as many bytes as one has bits, so with a constant width all shifts are. */
+static inline __attribute__((always_inline)) uint32_t unpack_eights(const uint8_t *from,
+                                                                    const uint8_t *end,
+                                                                    uint64_t low, uint64_t *values,
+                                                                    uint32_t rows, uint32_t bits)
+{
+    uint32_t at = 0;
+    for (; at + 8 <= rows && (size_t)(end - from) >= bits + PADDING_BYTES; at += 8) {
+        for (uint32_t i = 0; i < 8; i++) values[at + i] = low + value_at(from, i, bits);
+        from += bits;
+    }
+    return at;
+}
+
+#define EIGHTS(width)                                                                              \
+    case width:                                                                                    \
+        return unpack_eights(from, end, low, values, rows, width)
+#define EIGHTS_8(width)                                                                            \
+    EIGHTS((width) + 0);                                                                           \
+    EIGHTS((width) + 1);                                                                           \
+    EIGHTS((width) + 2);                                                                           \
+    EIGHTS((width) + 3);                                                                           \
+    EIGHTS((width) + 4);                                                                           \
+    EIGHTS((width) + 5);                                                                           \
+    EIGHTS((width) + 6);                                                                           \
+    EIGHTS((width) + 7)
+
+/* As many of the first values as can be read eight at a time; how many these were. */
+static uint32_t unpack_most(const uint8_t *from, const uint8_t *end, uint64_t low, uint64_t *values,
+                            uint32_t rows, uint32_t bits)
+{
+    switch (bits) {
+        EIGHTS_8(1);
+        EIGHTS_8(9);
+        EIGHTS_8(17);
+        EIGHTS_8(25);
+        EIGHTS_8(33);
+        EIGHTS_8(41);
+        EIGHTS_8(49);
+        EIGHTS_8(57);
+    default: return 0;
+    }
+}
+
+static mir_status group_unpack(mir_tlog_reader *in, uint64_t *values, uint32_t rows)
+{
+    const uint64_t low = (uint64_t)mir_tlog_read_signed(in);
+    const uint32_t bits = mir_tlog_read_u8(in);
+    if (in->failed || bits > 64) return MIR_E_CORRUPT;
+    if (bits == 0) {
+        for (uint32_t i = 0; i < rows; i++) values[i] = low;
+        return MIR_OK;
+    }
+    const mir_view packed = mir_tlog_read_bytes(in, ((uint64_t)rows * bits + 7) / 8);
+    if (in->failed) return MIR_E_CORRUPT;
+    /* Bytes behind the group are there to be read, if not to be used. */
+    uint32_t at = unpack_most(packed.data, in->end, low, values, rows, bits);
+    uint8_t padded[8 * 64 + PADDING_BYTES];
+    while (at < rows) {
+        const uint32_t some = rows - at < 64 ? rows - at : 64;
+        const size_t offset = (size_t)at * bits / 8; /* at is a multiple of eight */
+        const size_t left = packed.size - offset;
+        const size_t size = left < (size_t)some * 8 ? left : (size_t)some * 8;
+        memcpy(padded, packed.data + offset, size);
+        memset(padded + size, 0, PADDING_BYTES);
+        for (uint32_t i = 0; i < some; i++) values[at + i] = low + value_at(padded, i, bits);
+        at += some;
+    }
+    return MIR_OK;
+}
+
+static mir_status groups_unpack(mir_tlog_reader *in, uint64_t *values, uint32_t count, bool wide)
+{
+    const uint32_t group = wide ? count : GROUP_ROWS;
+    for (uint32_t at = 0; at < count; at += group) {
+        const mir_status status =
+            group_unpack(in, values + at, count - at < group ? count - at : group);
+        if (status != MIR_OK) return status;
+    }
+    return MIR_OK;
+}
+
+/* ---- What a form would take ---- */
+
+typedef struct range {
+    int64_t low;
+    int64_t high;
+} range;
+
+static const range range_none = {INT64_MAX, INT64_MIN};
+
+static void range_take(range *r, uint64_t value)
+{
+    if ((int64_t)value < r->low) r->low = (int64_t)value;
+    if ((int64_t)value > r->high) r->high = (int64_t)value;
+}
+
+static void range_join(range *r, const range *other)
+{
+    if (other->low < r->low) r->low = other->low;
+    if (other->high > r->high) r->high = other->high;
+}
+
+static uint32_t range_cost(const range *r, uint32_t rows)
+{
+    if (rows == 0) return 0;
+    return 1 + mir_tlog_varint_size(mir_tlog_zigzag(r->low)) +
+           (rows * bits_of((uint64_t)r->high - (uint64_t)r->low) + 7) / 8;
+}
+
+/* A way to write the values, and its bytes without the first one. */
+typedef struct form {
+    uint32_t mode;
+    bool wide;
+    uint32_t cost;
+} form;
+
+static void form_take(form *best, uint32_t mode, uint32_t extra, uint32_t narrow, uint32_t wide)
+{
+    const uint32_t cost = extra + (wide <= narrow ? wide : narrow);
+    if (cost < best->cost) *best = (form){.mode = mode, .wide = wide <= narrow, .cost = cost};
+}
+
+static uint32_t signed_size(uint64_t value)
+{
+    return mir_tlog_varint_size(mir_tlog_zigzag((int64_t)value));
+}
+
+/* How often differences should be taken: in one pass, with groups that begin at the same value
+ * whatever the depth, which is close enough. */
+static form differences_form(const uint64_t *values, uint32_t count)
+{
+    uint32_t narrow[3] = {0};
+    range all[3] = {range_none, range_none, range_none};
+    for (uint32_t at = 0; at < count; at += GROUP_ROWS) {
+        const uint32_t end = count - at < GROUP_ROWS ? count : at + GROUP_ROWS;
+        range r[3] = {range_none, range_none, range_none};
+        uint32_t i = at;
+        for (; i < end && i < 2; i++) {
+            range_take(&r[0], values[i]);
+            if (i == 1) range_take(&r[1], values[1] - values[0]);
+        }
+        if (i < end) {
+            uint64_t before = values[i - 1];
+            uint64_t first_before = before - values[i - 2];
+            for (; i < end; i++) {
+                const uint64_t first = values[i] - before;
+                range_take(&r[0], values[i]);
+                range_take(&r[1], first);
+                range_take(&r[2], first - first_before);
+                before = values[i];
+                first_before = first;
+            }
+        }
+        for (uint32_t d = 0; d < 3; d++) {
+            const uint32_t without = at >= d ? 0 : d;
+            narrow[d] += range_cost(&r[d], end - at > without ? end - at - without : 0);
+            range_join(&all[d], &r[d]);
+        }
+    }
+    form best = {.mode = 0, .cost = UINT32_MAX};
+    uint32_t extra = 0;
+    for (uint32_t d = 0; d < 3 && d < count; d++) {
+        if (d == 1) extra += signed_size(values[0]);
+        if (d == 2) extra += signed_size(values[1] - values[0]);
+        form_take(&best, d, extra, narrow[d], range_cost(&all[d], count - d));
+    }
+    return best;
+}
+
+/* ---- Units ---- */
+
+static uint64_t common_divisor(uint64_t a, uint64_t b)
+{
+    while (b != 0) {
+        const uint64_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return a;
+}
+
+/* The largest number of which all values are whole multiples from the least one on; 1 when there is
+ * none, or the values are too far apart to tell, or all are one. */
+static uint64_t unit_of(const uint64_t *values, uint32_t count, int64_t *low)
+{
+    uint64_t unit = 0;
+    for (uint32_t i = 1; i < count && unit != 1; i++) {
+        const uint64_t step = (int64_t)values[i] >= (int64_t)values[i - 1]
+                                  ? values[i] - values[i - 1]
+                                  : values[i - 1] - values[i];
+        if (step == 0 || step == unit) continue;
+        if (unit == 0) {
+            unit = step;
+        } else if (step % unit != 0) {
+            unit = common_divisor(unit, step);
+        }
+    }
+    if (unit <= 1) return 1;
+    int64_t high = *low = (int64_t)values[0];
+    for (uint32_t i = 1; i < count; i++) {
+        const int64_t value = (int64_t)values[i];
+        if (value < *low) *low = value;
+        if (value > high) high = value;
+    }
+    return unit;
+}
+
+/* ---- Grids ---- */
+
+static int step_compare(const void *a, const void *b)
+{
+    const uint64_t left = *(const uint64_t *)a;
+    const uint64_t right = *(const uint64_t *)b;
+    return left < right ? -1 : left > right;
+}
+
+/* The number between the two that ends in most zeros. */
+static uint64_t roundest(uint64_t low, uint64_t high)
+{
+    uint64_t best = low;
+    for (uint64_t power = 10; power <= high; power *= 10) {
+        const uint64_t multiple = (low + power - 1) / power * power;
+        if (multiple < low || multiple > high) break;
+        best = multiple;
+        if (power > UINT64_MAX / 10) break;
+    }
+    return best;
+}
+
+/* The period at which ascending values seem to come; 0: none. Found from the median step, and from
+ * how many such steps lie between the first value and the last. */
+static uint64_t period_of(const uint64_t *values, uint32_t count)
+{
+    if (count < GRID_ROWS_MIN) return 0;
+    const uint64_t span = values[count - 1] - values[0];
+    if (span > INT64_MAX / 4) return 0;
+    uint64_t steps[GRID_SAMPLES];
+    uint32_t step_count = 0;
+    const uint32_t stride = (count - 1 + GRID_SAMPLES - 1) / GRID_SAMPLES;
+    for (uint32_t i = 1; i < count; i += stride) steps[step_count++] = values[i] - values[i - 1];
+    qsort(steps, step_count, sizeof *steps, step_compare);
+    const uint64_t median = steps[step_count / 2];
+    if (median < 4) return 0;
+    uint64_t periods = 0;
+    uint64_t off = 0;
+    for (uint32_t i = 1; i < count; i++) {
+        const uint64_t step = values[i] - values[i - 1];
+        uint64_t whole = 1;
+        if (step - median / 2 > median) whole = (step + median / 2) / median;
+        periods += whole;
+        const uint64_t even = whole * median;
+        const uint64_t away = step > even ? step - even : even - step;
+        if (away > off) off = away;
+    }
+    if (periods == 0) return 0;
+    const uint64_t slack = (off + periods - 1) / periods;
+    const uint64_t mean = span / periods;
+    return roundest(mean > slack ? mean - slack : 1, mean + slack + 1);
+}
+
+static bool ascending(const uint64_t *values, uint32_t count)
+{
+    for (uint32_t i = 1; i < count; i++) {
+        if ((int64_t)values[i] < (int64_t)values[i - 1]) return false;
+    }
+    return true;
+}
+
+/* Steps (count - 1 of them, each as the periods beyond one) and how far each value is from where
+ * its step says. */
+static void grid_split(const uint64_t *values, uint32_t count, uint64_t period, uint64_t *steps,
+                       uint64_t *rest)
+{
+    uint64_t at = 0; /* periods from the first value on */
+    uint64_t place = values[0];
+    rest[0] = 0;
+    for (uint32_t i = 1; i < count; i++) {
+        /* Mostly the next one: no division. */
+        uint64_t next = at + 1;
+        uint64_t next_place = place + period;
+        const uint64_t away = values[i] - next_place + period / 2;
+        if (away >= period) {
+            next = (values[i] - values[0] + period / 2) / period;
+            next_place = values[0] + next * period;
+        }
+        steps[i - 1] = next - at - 1;
+        rest[i] = values[i] - next_place;
+        at = next;
+        place = next_place;
+    }
+}
+
+static void grid_take(const uint64_t *values, uint32_t count, uint64_t period, uint64_t *steps,
+                      uint64_t *rest, form *best)
+{
+    grid_split(values, count, period, steps, rest);
+    range all[2] = {range_none, range_none};
+    uint32_t narrow[2] = {0};
+    for (uint32_t at = 0; at < count; at += GROUP_ROWS) {
+        const uint32_t end = count - at < GROUP_ROWS ? count : at + GROUP_ROWS;
+        range r[2] = {range_none, range_none};
+        for (uint32_t i = at; i < end; i++) {
+            range_take(&r[0], rest[i]);
+            if (i < count - 1) range_take(&r[1], steps[i]);
+        }
+        narrow[0] += range_cost(&r[0], end - at);
+        narrow[1] += range_cost(&r[1], end - at - (end == count ? 1 : 0));
+        range_join(&all[0], &r[0]);
+        range_join(&all[1], &r[1]);
+    }
+    const bool even = all[1].low == 0 && all[1].high == 0;
+    const uint32_t extra = signed_size(values[0]) + mir_tlog_varint_size(period);
+    form_take(best, MODE_GRID | (even ? MODE_STEPS : 0), extra, narrow[0] + (even ? 0 : narrow[1]),
+              range_cost(&all[0], count) + (even ? 0 : range_cost(&all[1], count - 1)));
+}
+
+/* ---- All together ---- */
+
+void mir_tlog_ints_pack(mir_bytes *out, const uint64_t *values, uint32_t count, uint64_t *work)
+{
+    MIR_ASSERT(count > 0 && count <= MIR_TLOG_CHUNK_ROWS_MAX);
+    uint64_t *whole = work;
+    uint64_t *steps = work + MIR_TLOG_CHUNK_ROWS_MAX;
+    uint64_t *rest = work + (size_t)2 * MIR_TLOG_CHUNK_ROWS_MAX;
+    int64_t low = 0;
+    const uint64_t unit = unit_of(values, count, &low);
+    const uint64_t *from = values;
+    if (unit > 1) {
+        for (uint32_t i = 0; i < count; i++) whole[i] = (values[i] - (uint64_t)low) / unit;
+        from = whole;
+    }
+    form best = differences_form(from, count);
+    uint64_t period = 0;
+    if (best.cost > count / 4 && ascending(from, count)) {
+        period = period_of(from, count);
+        if (period > 0) grid_take(from, count, period, steps, rest, &best);
+    }
+    mir_bytes_u8(out,
+                 (uint8_t)(best.mode | (unit > 1 ? MODE_UNIT : 0) | (best.wide ? MODE_WIDE : 0)));
+    if (unit > 1) {
+        mir_tlog_bytes_varint(out, mir_tlog_zigzag(low));
+        mir_tlog_bytes_varint(out, unit);
+    }
+    switch (best.mode & MODE_MASK) {
+    case 0: groups_pack(out, from, count, best.wide); return;
+    case 1:
+        mir_tlog_bytes_varint(out, mir_tlog_zigzag((int64_t)from[0]));
+        for (uint32_t i = 1; i < count; i++) steps[i - 1] = from[i] - from[i - 1];
+        groups_pack(out, steps, count - 1, best.wide);
+        return;
+    case 2:
+        mir_tlog_bytes_varint(out, mir_tlog_zigzag((int64_t)from[0]));
+        mir_tlog_bytes_varint(out, mir_tlog_zigzag((int64_t)(from[1] - from[0])));
+        for (uint32_t i = 2; i < count; i++) steps[i - 2] = from[i] - 2 * from[i - 1] + from[i - 2];
+        groups_pack(out, steps, count - 2, best.wide);
+        return;
+    default:
+        mir_tlog_bytes_varint(out, mir_tlog_zigzag((int64_t)from[0]));
+        mir_tlog_bytes_varint(out, period);
+        if ((best.mode & MODE_STEPS) == 0) groups_pack(out, steps, count - 1, best.wide);
+        groups_pack(out, rest, count, best.wide);
+    }
+}
+
+static mir_status grid_unpack(mir_tlog_reader *in, uint32_t head, uint64_t *values, uint32_t count,
+                              uint64_t *steps)
+{
+    uint64_t place = (uint64_t)mir_tlog_read_signed(in);
+    const uint64_t period = mir_tlog_read_varint(in);
+    const bool wide = (head & MODE_WIDE) != 0;
+    if (in->failed) return MIR_E_CORRUPT;
+    mir_status status = MIR_OK;
+    if ((head & MODE_STEPS) == 0) status = groups_unpack(in, steps, count - 1, wide);
+    if (status == MIR_OK) status = groups_unpack(in, values, count, wide);
+    if (status != MIR_OK) return status;
+    values[0] += place;
+    if ((head & MODE_STEPS) != 0) {
+        for (uint32_t i = 1; i < count; i++) values[i] += place + i * period;
+        return MIR_OK;
+    }
+    for (uint32_t i = 1; i < count; i++) {
+        place += (steps[i - 1] + 1) * period;
+        values[i] += place;
+    }
+    return MIR_OK;
+}
+
+static mir_status differences_unpack(mir_tlog_reader *in, uint32_t head, uint64_t *values,
+                                     uint32_t count)
+{
+    const uint32_t depth = head & MODE_MASK;
+    if (depth >= count) return depth == 0 ? MIR_OK : MIR_E_CORRUPT;
+    const uint64_t start = depth >= 1 ? (uint64_t)mir_tlog_read_signed(in) : 0;
+    const uint64_t step = depth >= 2 ? (uint64_t)mir_tlog_read_signed(in) : 0;
+    if (in->failed) return MIR_E_CORRUPT;
+    const mir_status status =
+        groups_unpack(in, values + depth, count - depth, (head & MODE_WIDE) != 0);
+    if (status != MIR_OK) return status;
+    if (depth == 1) {
+        uint64_t value = values[0] = start;
+        for (uint32_t i = 1; i < count; i++) values[i] = value += values[i];
+    } else if (depth == 2) {
+        uint64_t delta = step;
+        values[0] = start;
+        uint64_t value = values[1] = start + step;
+        for (uint32_t i = 2; i < count; i++) {
+            delta += values[i];
+            values[i] = value += delta;
+        }
+    }
+    return MIR_OK;
+}
+
+mir_status mir_tlog_ints_unpack(mir_tlog_reader *in, uint64_t *values, uint32_t count,
+                                uint64_t *work)
+{
+    const uint32_t head = mir_tlog_read_u8(in);
+    if (in->failed || (head & ~(uint32_t)MODE_KNOWN) != 0) return MIR_E_CORRUPT;
+    uint64_t low = 0;
+    uint64_t unit = 1;
+    if ((head & MODE_UNIT) != 0) {
+        low = (uint64_t)mir_tlog_read_signed(in);
+        unit = mir_tlog_read_varint(in);
+    }
+    mir_status status = MIR_E_CORRUPT;
+    if (!in->failed) {
+        status = (head & MODE_MASK) == MODE_GRID ? grid_unpack(in, head, values, count, work)
+                                                 : differences_unpack(in, head, values, count);
+    }
+    if (status != MIR_OK) return status;
+    if (unit != 1) {
+        for (uint32_t i = 0; i < count; i++) values[i] = low + values[i] * unit;
+    }
+    return MIR_OK;
+}
