@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "mir_assert.h"
 #include "mir_clock.h"
@@ -615,6 +616,8 @@ mir_status mir_tlog_open(const mir_tlog_options *options, mir_tlog **tlog, mir_e
     mir_tlog *made = calloc(1, sizeof *made);
     if (made == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
     made->lock_handle = -1;
+    const long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    made->query_helpers_max = processors > 1 ? (uint32_t)processors - 1 : 0;
     (void)pthread_mutex_init(&made->mutex, NULL);
     (void)pthread_mutex_init(&made->install_mutex, NULL);
     (void)pthread_cond_init(&made->settled, NULL);

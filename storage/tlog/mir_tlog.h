@@ -108,15 +108,47 @@ MIR_MUST_CHECK mir_status mir_tlog_commit_turn(mir_tlog_writer *writer, uint32_t
 
 /* ---- Queries ---- */
 
+/* What rows come to, in each window. Of texts and booleans there are the count, the first and the
+ * last alone. */
+typedef enum mir_tlog_function {
+    MIR_TLOG_MEAN = 1 << 0,
+    MIR_TLOG_MIN = 1 << 1, /* NaN is left out of both */
+    MIR_TLOG_MAX = 1 << 2,
+    MIR_TLOG_SUM = 1 << 3,
+    MIR_TLOG_COUNT = 1 << 4,
+    MIR_TLOG_FIRST = 1 << 5,
+    MIR_TLOG_LAST = 1 << 6,
+    /* Per second, of a counter: the increases from the value before (in the window before, too, if
+     * the range has one) up to the last one; a counter that falls began again from nothing. Of a
+     * group: the sum of its devices' rates. */
+    MIR_TLOG_RATE = 1 << 7,
+    MIR_TLOG_PERCENTILE = 1 << 8, /* the value at the nearest rank */
+    MIR_TLOG_FUNCTIONS = (1 << 9) - 1,
+} mir_tlog_function;
+
+enum { MIR_TLOG_PERCENTILES_MAX = 4 };
+
 typedef struct mir_tlog_query_spec {
     const mir_view *device_ids; /* each one once at most; more of the same are ignored */
     uint32_t device_count;
     mir_view measurement;
-    const mir_view *fields;    /* names to keep */
-    uint32_t field_count;      /* 0: all */
-    int64_t from_ns;           /* inclusive */
-    int64_t to_ns;             /* exclusive */
-    uint64_t window_ns;        /* 0: rows as they are; else the mean of each window (see below) */
+    const mir_view *fields; /* names to keep */
+    uint32_t field_count;   /* 0: all */
+    int64_t from_ns;        /* inclusive */
+    int64_t to_ns;          /* exclusive */
+    uint64_t window_ns;     /* 0: rows as they are, or one window for all */
+    uint32_t functions;     /* of mir_tlog_function; 0: the mean if there are windows */
+    double percentiles[MIR_TLOG_PERCENTILES_MAX]; /* 0 to 100, with MIR_TLOG_PERCENTILE */
+    uint32_t percentile_count;
+    const uint32_t *groups; /* with functions: the group of each device; null: each for itself */
+    uint32_t group_count;
+    bool backward;  /* rows in descending time, equal times in descending device id */
+    uint64_t limit; /* rows in the answer, the first ones in its order; 0: all of them */
+    /* Rows behind this one in the order of the answer, of rows as they are: a page's last one. */
+    bool after;
+    int64_t after_ns;
+    mir_view after_device;
+    uint32_t points; /* rows as they are: of each field of a device so many that show its course */
     uint64_t rows_max;         /* [10,000,000] rows in the answer */
     uint64_t bytes_max;        /* [256 MiB] memory that the query may use */
     const atomic_bool *cancel; /* may be null; set it to true and the query ends soon */
@@ -128,7 +160,7 @@ typedef struct mir_tlog_batch {
     uint32_t row_count;
     uint32_t column_count;
     const int64_t *times_ns;
-    const uint32_t *devices; /* index into the spec's device_ids */
+    const uint32_t *devices; /* index into the spec's device_ids, or the number of a group */
     const mir_cell *cells;
     const uint8_t *present;
 } mir_tlog_batch;
@@ -148,11 +180,18 @@ typedef struct mir_tlog_query_info {
     uint64_t chunks_corrupt; /* left out of the answer: it is partial when this is not 0 */
 } mir_tlog_query_info;
 
-/* With window_ns: windows are aligned to 1970-01-01; a row's time is its window's end, or to_ns if
- * that is earlier; integers and doubles become the mean as F64 (same names of different types are
- * averaged together), strings and booleans are left out, an empty window makes no row.
- * MIR_E_INVALID (from_ns >= to_ns), _TOO_LARGE (over rows_max or bytes_max; the text says how to
- * narrow), _CANCELLED, _IO, _NO_MEMORY, and whatever the sink returned. `info` may be null. */
+/* With functions: a row for each device or group and window in which it has values. Windows are
+ * aligned to 1970-01-01; a row's time is its window's end, or to_ns if that is earlier; without
+ * window_ns it is the time of the newest value in it. A column has the name of its field, or with
+ * several functions `function(field)` (`p99(field)` for a percentile). Means, rates and sums of
+ * doubles are F64, counts I64; others have the field's type, or F64 when the field had several types
+ * of numbers, or when a sum of integers is too large for its type.
+ * With points: rows of each device are thinned by largest triangle, field by field; fields that are no
+ * numbers are left out.
+ * MIR_E_INVALID (from_ns >= to_ns, a function or percentile that is none, points with functions),
+ * _TOO_LARGE (over rows_max or bytes_max; the text says how to narrow), _CANCELLED, _IO, _NO_MEMORY,
+ * and whatever the sink returned. `info` may be null.
+ * Source: S. Steinarsson, Downsampling Time Series for Visual Representation, 2013 (points). */
 MIR_MUST_CHECK mir_status mir_tlog_query(mir_tlog *tlog, const mir_tlog_query_spec *spec,
                                          const mir_tlog_sink *sink, mir_tlog_query_info *info,
                                          mir_error *error);

@@ -128,7 +128,7 @@ static uint32_t slot_of(const mir_tlog_gather *gather, mir_view name, mir_column
     return slot;
 }
 
-static bool wanted(const mir_tlog_gather *gather, mir_view name, mir_column_type type)
+bool mir_tlog_gather_wants(const mir_tlog_gather *gather, mir_view name, mir_column_type type)
 {
     if (gather->numbers_only && (type == MIR_COLUMN_STRING || type == MIR_COLUMN_BOOL)) {
         return false;
@@ -148,7 +148,7 @@ mir_status mir_tlog_gather_column_of(mir_tlog_gather *gather, mir_view name, mir
         *column = gather->slots[slot] - 1;
         return MIR_OK;
     }
-    if (!wanted(gather, name, type)) {
+    if (!mir_tlog_gather_wants(gather, name, type)) {
         *column = MIR_TLOG_GATHER_NONE;
         return MIR_OK;
     }
@@ -199,7 +199,7 @@ mir_status mir_tlog_gather_mem(mir_tlog_gather *gather, const mir_tlog_mem *mem,
             extra = atomic_load_explicit(&extra->next, memory_order_acquire);
         }
         /* A column enters only with its first value: the set of columns is that of the data. */
-        gather->map[i] = wanted(gather, mir_view_of(column->name, column->name_size), column->type)
+        gather->map[i] = mir_tlog_gather_wants(gather, mir_view_of(column->name, column->name_size), column->type)
                              ? MIR_TLOG_GATHER_NONE - 1
                              : MIR_TLOG_GATHER_NONE;
     }

@@ -58,6 +58,8 @@ void mir_tlog_gather_fini(mir_tlog_gather *gather);
 /* Empty again; keeps its memory and what to take. */
 void mir_tlog_gather_reset(mir_tlog_gather *gather);
 
+/* Whether a column is among what to take. */
+bool mir_tlog_gather_wants(const mir_tlog_gather *gather, mir_view name, mir_column_type type);
 /* The place of a column, or MIR_TLOG_GATHER_NONE when it is not wanted. */
 MIR_MUST_CHECK mir_status mir_tlog_gather_column_of(mir_tlog_gather *gather, mir_view name,
                                                     mir_column_type type, uint32_t *column);

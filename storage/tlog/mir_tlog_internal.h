@@ -166,6 +166,8 @@ struct mir_tlog {
     atomic_ullong corrupt_chunks;
     atomic_ullong sync_errors;
     atomic_ullong write_errors;
+    atomic_uint query_helpers; /* threads that help queries, now */
+    uint32_t query_helpers_max;
 };
 
 static inline void mir_tlog_count(atomic_ullong *counter, uint64_t more)

@@ -8,6 +8,7 @@
 #include "mir_assert.h"
 #include "mir_hash.h"
 #include "mir_tlog.h"
+#include "mir_tlog_columns.h"
 
 static const uint8_t segment_magic[8] = {'M', 'I', 'R', 'T', 'S', 'E', 'G', 0};
 static const uint8_t trailer_magic[8] = {'M', 'I', 'R', 'T', 'E', 'N', 'D', 0};
@@ -225,48 +226,102 @@ mir_status mir_tlog_chunk_read(mir_tlog_segment *segment, const mir_tlog_chunk *
     return MIR_OK;
 }
 
-/* Puts one column's values at rows row_start + (i - skip) of the gather for i in [skip, end). */
-static mir_status column_place(mir_tlog_codec *codec, mir_tlog_reader *in, const mir_column *column,
-                               mir_tlog_gather *gather, uint32_t to, uint32_t rows, uint32_t skip,
-                               uint32_t end, uint64_t *values, mir_view *texts)
+mir_status mir_tlog_chunk_begin(mir_tlog_chunk_reader *reader, mir_view bytes,
+                                const mir_tlog_segment_shape *shape)
 {
+    if (bytes.size < MIR_TLOG_CHUNK_HEADER_BYTES) return MIR_E_CORRUPT;
+    *reader = (mir_tlog_chunk_reader){
+        .shape = shape,
+        .in = mir_tlog_reader_of(bytes.data + MIR_TLOG_CHUNK_HEADER_BYTES,
+                                 bytes.size - MIR_TLOG_CHUNK_HEADER_BYTES),
+    };
+    const uint64_t rows = mir_tlog_read_varint(&reader->in);
+    const uint64_t column_count = mir_tlog_read_varint(&reader->in);
+    if (reader->in.failed || rows == 0 || rows > MIR_TLOG_CHUNK_ROWS_MAX ||
+        column_count != shape->column_count) {
+        return MIR_E_CORRUPT;
+    }
+    reader->rows = (uint32_t)rows;
+    reader->times_in = reader->in;
+    mir_tlog_column_skip(&reader->in);
+    return reader->in.failed ? MIR_E_CORRUPT : MIR_OK;
+}
+
+mir_status mir_tlog_chunk_times(const mir_tlog_chunk_reader *reader, mir_tlog_codec *codec,
+                                int64_t *times)
+{
+    mir_tlog_reader in = reader->times_in;
+    const mir_status status = mir_tlog_column_decode(codec, &in, MIR_COLUMN_I64, (uint64_t *)times,
+                                                     NULL, reader->rows, NULL);
+    if (status != MIR_OK) return status;
+    bool ascending = true;
+    for (uint32_t i = 1; i < reader->rows; i++) ascending &= times[i - 1] < times[i];
+    return ascending ? MIR_OK : MIR_E_CORRUPT;
+}
+
+mir_status mir_tlog_chunk_next(mir_tlog_chunk_reader *reader)
+{
+    mir_tlog_reader *in = &reader->in;
+    const uint32_t rows = reader->rows;
+    if (reader->next == reader->shape->column_count) {
+        return in->at == in->end ? MIR_E_EMPTY : MIR_E_CORRUPT;
+    }
+    reader->column = &reader->shape->columns[reader->next++];
     const uint8_t flags = mir_tlog_read_u8(in);
     uint32_t count = rows;
-    mir_view bitmap = {NULL, 0};
+    reader->bitmap = mir_view_of(NULL, 0);
     if ((flags & COLUMN_SPARSE) != 0) {
         const uint64_t present = mir_tlog_read_varint(in);
-        bitmap = mir_tlog_read_bytes(in, (rows + 7) / 8);
+        reader->bitmap = mir_tlog_read_bytes(in, (rows + 7) / 8);
         if (in->failed || present > rows) return MIR_E_CORRUPT;
         count = (uint32_t)present;
         uint32_t set = 0;
-        for (uint32_t i = 0; i < rows; i++) set += bitmap.data[i / 8] >> (i % 8) & 1;
+        for (uint32_t i = 0; i < rows; i++) set += reader->bitmap.data[i / 8] >> (i % 8) & 1;
         if (set != count) return MIR_E_CORRUPT;
     }
-    mir_tlog_column_statistics statistics;
-    read_statistics(in, flags, column->type, count, &statistics);
-    if (to == MIR_TLOG_GATHER_NONE) {
-        mir_tlog_column_skip(in);
-        return in->failed ? MIR_E_CORRUPT : MIR_OK;
-    }
-    mir_status status =
-        mir_tlog_column_decode(codec, in, column->type, values, texts, count, &gather->arena);
+    read_statistics(in, flags, reader->column->type, count, &reader->statistics);
+    return in->failed ? MIR_E_CORRUPT : MIR_OK;
+}
+
+mir_status mir_tlog_chunk_values(mir_tlog_chunk_reader *reader, mir_tlog_codec *codec,
+                                 uint64_t *values, mir_view *texts, mir_arena *arena)
+{
+    return mir_tlog_column_decode(codec, &reader->in, reader->column->type, values, texts,
+                                  reader->statistics.count, arena);
+}
+
+mir_status mir_tlog_chunk_pass(mir_tlog_chunk_reader *reader)
+{
+    mir_tlog_column_skip(&reader->in);
+    return reader->in.failed ? MIR_E_CORRUPT : MIR_OK;
+}
+
+/* Puts the current column's values at rows row_start + (i - skip) of the gather for i in
+ * [skip, end). */
+static mir_status column_place(mir_tlog_chunk_reader *reader, mir_tlog_codec *codec,
+                               mir_tlog_gather *gather, uint32_t to, uint32_t skip, uint32_t end,
+                               uint64_t *values, mir_view *texts)
+{
+    if (to == MIR_TLOG_GATHER_NONE) return mir_tlog_chunk_pass(reader);
+    mir_status status = mir_tlog_chunk_values(reader, codec, values, texts, &gather->arena);
     if (status != MIR_OK) return status;
-    const bool strings = column->type == MIR_COLUMN_STRING;
+    const bool strings = reader->column->type == MIR_COLUMN_STRING;
     if (strings) {
-        status = mir_tlog_gather_texts_room(gather, count);
+        status = mir_tlog_gather_texts_room(gather, reader->statistics.count);
         if (status != MIR_OK) return status;
     }
     mir_tlog_gather_column *place = &gather->columns[to];
     uint64_t *into = place->values + gather->row_count;
     uint8_t *present = place->present + gather->row_count;
-    if (bitmap.data == NULL && !strings) {
+    const uint8_t *bitmap = reader->bitmap.data;
+    if (bitmap == NULL && !strings) {
         memcpy(into, values + skip, (size_t)(end - skip) * sizeof *values);
         memset(present, 1, end - skip);
         return MIR_OK;
     }
     uint32_t at = 0;
     for (uint32_t row = 0; row < end; row++) {
-        if (bitmap.data != NULL && (bitmap.data[row / 8] >> (row % 8) & 1) == 0) continue;
+        if (bitmap != NULL && (bitmap[row / 8] >> (row % 8) & 1) == 0) continue;
         const uint32_t from = at++;
         if (row < skip) continue;
         if (strings) {
@@ -283,54 +338,40 @@ static mir_status column_place(mir_tlog_codec *codec, mir_tlog_reader *in, const
 mir_status mir_tlog_chunk_decode(mir_tlog_codec *codec, mir_view bytes,
                                  const mir_tlog_segment_shape *shape, mir_tlog_gather *gather)
 {
-    if (bytes.size < MIR_TLOG_CHUNK_HEADER_BYTES) return MIR_E_CORRUPT;
-    mir_tlog_reader in = mir_tlog_reader_of(bytes.data + MIR_TLOG_CHUNK_HEADER_BYTES,
-                                            bytes.size - MIR_TLOG_CHUNK_HEADER_BYTES);
-    const uint64_t rows = mir_tlog_read_varint(&in);
-    const uint64_t column_count = mir_tlog_read_varint(&in);
-    if (in.failed || rows == 0 || rows > MIR_TLOG_CHUNK_ROWS_MAX ||
-        column_count != shape->column_count) {
-        return MIR_E_CORRUPT;
-    }
-    uint64_t *values = malloc(rows * sizeof *values * 2);
-    mir_view *texts = malloc(rows * sizeof *texts);
-    mir_status status = MIR_E_NO_MEMORY;
+    mir_tlog_chunk_reader reader;
+    mir_status status = mir_tlog_chunk_begin(&reader, bytes, shape);
+    if (status != MIR_OK) return status;
+    uint64_t *values = malloc(reader.rows * sizeof *values * 2);
+    mir_view *texts = malloc(reader.rows * sizeof *texts);
     uint32_t skip = 0;
-    uint32_t end = (uint32_t)rows;
+    uint32_t end = reader.rows;
+    status = MIR_E_NO_MEMORY;
     if (values == NULL || texts == NULL) goto out;
-    uint64_t *times = values + rows;
-    status = mir_tlog_column_decode(codec, &in, MIR_COLUMN_I64, times, NULL, (uint32_t)rows,
-                                    &gather->arena);
+    int64_t *times = (int64_t *)(values + reader.rows);
+    status = mir_tlog_chunk_times(&reader, codec, times);
     if (status != MIR_OK) goto out;
-    status = MIR_E_CORRUPT;
-    for (uint32_t i = 1; i < rows; i++) {
-        if ((int64_t)times[i - 1] >= (int64_t)times[i]) goto out;
-    }
-    while (skip < end && (int64_t)times[skip] < gather->time_first) skip++;
-    while (end > skip && (int64_t)times[end - 1] > gather->time_last) end--;
-    status = MIR_OK;
+    while (skip < end && times[skip] < gather->time_first) skip++;
+    while (end > skip && times[end - 1] > gather->time_last) end--;
     if (skip == end) goto out;
     status = mir_tlog_gather_room(gather, end - skip);
     if (status != MIR_OK) goto out;
-    for (uint32_t i = 0; i < shape->column_count; i++) {
-        const mir_column *column = &shape->columns[i];
+    while ((status = mir_tlog_chunk_next(&reader)) == MIR_OK) {
         uint32_t to;
-        status = mir_tlog_gather_column_of(gather, mir_view_of(column->name, column->name_size),
-                                           column->type, &to);
+        status = mir_tlog_gather_column_of(gather, mir_tlog_column_name(reader.column),
+                                           reader.column->type, &to);
         if (status == MIR_OK) {
-            status = column_place(codec, &in, column, gather, to, (uint32_t)rows, skip, end, values,
-                                  texts);
+            status = column_place(&reader, codec, gather, to, skip, end, values, texts);
         }
         if (status != MIR_OK) break;
     }
-    if (status == MIR_OK && in.at != in.end) status = MIR_E_CORRUPT;
-    if (status != MIR_OK) {
+    if (status != MIR_E_EMPTY) {
         /* Fields that were placed already are taken back. */
         for (uint32_t i = 0; i < gather->column_count; i++) {
             memset(gather->columns[i].present + gather->row_count, 0, end - skip);
         }
         goto out;
     }
+    status = MIR_OK;
     memcpy(gather->times + gather->row_count, times + skip,
            (size_t)(end - skip) * sizeof *gather->times);
     gather->row_count += end - skip;

@@ -166,6 +166,32 @@ MIR_MUST_CHECK mir_status mir_tlog_index_find(mir_tlog_index_cursor *cursor, mir
 /* Reads a chunk's bytes (appended to `bytes`) and verifies their checksum. */
 MIR_MUST_CHECK mir_status mir_tlog_chunk_read(mir_tlog_segment *segment,
                                               const mir_tlog_chunk *chunk, mir_bytes *bytes);
+/* Walks the columns of a chunk's bytes, which stay the caller's. */
+typedef struct mir_tlog_chunk_reader {
+    mir_tlog_reader in;
+    mir_tlog_reader times_in;
+    const mir_tlog_segment_shape *shape;
+    uint32_t rows;
+    uint32_t next; /* column of the shape */
+    /* The current column. */
+    const mir_column *column;
+    mir_view bitmap; /* which rows have a value, lowest bit first; without data: all */
+    mir_tlog_column_statistics statistics;
+} mir_tlog_chunk_reader;
+
+MIR_MUST_CHECK mir_status mir_tlog_chunk_begin(mir_tlog_chunk_reader *reader, mir_view bytes,
+                                               const mir_tlog_segment_shape *shape);
+/* The times of all rows, ascending; at any moment, and only if they are needed. */
+MIR_MUST_CHECK mir_status mir_tlog_chunk_times(const mir_tlog_chunk_reader *reader,
+                                               mir_tlog_codec *codec, int64_t *times);
+/* Makes the next column current: MIR_E_EMPTY behind the last. Then its values are taken or passed. */
+MIR_MUST_CHECK mir_status mir_tlog_chunk_next(mir_tlog_chunk_reader *reader);
+/* As many values, or for strings texts, as the statistics count; room for reader->rows of each. */
+MIR_MUST_CHECK mir_status mir_tlog_chunk_values(mir_tlog_chunk_reader *reader,
+                                                mir_tlog_codec *codec, uint64_t *values,
+                                                mir_view *texts, mir_arena *arena);
+MIR_MUST_CHECK mir_status mir_tlog_chunk_pass(mir_tlog_chunk_reader *reader);
+
 /* Its rows within the gather's times, of the columns that it wants. Nothing is added on failure. */
 MIR_MUST_CHECK mir_status mir_tlog_chunk_decode(mir_tlog_codec *codec, mir_view bytes,
                                                 const mir_tlog_segment_shape *shape,

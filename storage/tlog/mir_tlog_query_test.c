@@ -1,0 +1,745 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <math.h>
+
+#include <cmocka.h>
+
+#include "mir_clock.h"
+#include "mir_log.h"
+#include "mir_tlog.h"
+#include "mir_tlog_internal.h"
+#include "mir_tlog_oracle.h"
+
+/* What rows come to, pages of them and points: compared with what the simplest program makes of a
+ * list of all fields, wherever the rows happen to be. */
+
+enum { DEVICES = 6, GROUPS = 3, FUNCTION_COUNT = 8 };
+
+static const mir_column columns_a[] = {
+    {"b", 1, MIR_COLUMN_BOOL},   {"f", 1, MIR_COLUMN_F64}, {"i", 1, MIR_COLUMN_I64},
+    {"s", 1, MIR_COLUMN_STRING}, {"u", 1, MIR_COLUMN_U64},
+};
+/* After a change of the schema: one type is another, one field is new. */
+static const mir_column columns_b[] = {
+    {"i", 1, MIR_COLUMN_F64}, {"n", 1, MIR_COLUMN_I64}, {"s", 1, MIR_COLUMN_STRING}};
+
+static const mir_view device_ids[DEVICES] = {MIR_VIEW_LITERAL("c"),     MIR_VIEW_LITERAL("a"),
+                                             MIR_VIEW_LITERAL("b"),     MIR_VIEW_LITERAL("zz"),
+                                             MIR_VIEW_LITERAL("dev-3"), MIR_VIEW_LITERAL("dev-31")};
+/* Places of the devices in the order of their ids. */
+static const uint32_t device_rank[DEVICES] = {2, 0, 1, 5, 3, 4};
+static const uint32_t device_groups[DEVICES] = {0, 1, 0, 2, 1, 0};
+
+static const char *const function_names[FUNCTION_COUNT] = {"mean",  "min",   "max",  "sum",
+                                                           "count", "first", "last", "rate"};
+static const int64_t start_ns = INT64_C(1790000000) * 1000000000;
+
+static int setup(void **state)
+{
+    (void)state;
+    mir_log_set_level(MIR_LOG_ERROR);
+    return 0;
+}
+
+typedef struct fixture {
+    sim_disk *disk;
+    mir_tlog *tlog;
+    mir_row row;
+    uint64_t random;
+    uint64_t rows;
+    oracle stored;
+} fixture;
+
+static void fixture_open(fixture *x)
+{
+    const mir_tlog_options options = {.directory = "/tlog",
+                                      .files = &x->disk->files,
+                                      .writer_count = 1,
+                                      .log_bytes_max = 8 << 20,
+                                      .sync_ms = 1};
+    mir_error error = {{0}};
+    if (mir_tlog_open(&options, &x->tlog, &error) != MIR_OK) fail_msg("%s", error.text);
+}
+
+static void fixture_init(fixture *x, uint64_t seed)
+{
+    *x = (fixture){.disk = sim_disk_new(seed), .random = seed};
+    assert_int_equal(mir_row_init(&x->row, 16, 16, 1024), MIR_OK);
+    fixture_open(x);
+}
+
+static void fixture_fini(fixture *x)
+{
+    mir_tlog_close(x->tlog);
+    mir_row_fini(&x->row);
+    oracle_free(&x->stored);
+    sim_disk_free(x->disk);
+}
+
+static void random_cell(uint64_t *random, mir_column_type type, mir_cell *cell)
+{
+    static const char words[] = "onetwothreefour";
+    static const double doubles[] = {NAN, -0.0, 0.0, 12.5};
+    const uint64_t r = sim_random(random);
+    switch (type) {
+    case MIR_COLUMN_I64:
+        cell->i64 = r % 64 == 0   ? INT64_MAX
+                    : r % 64 == 1 ? INT64_MIN
+                                  : (int64_t)(r / 64 % 1000) - 500;
+        break;
+    case MIR_COLUMN_U64: cell->u64 = r % 64 == 0 ? UINT64_MAX : r / 64 % 100000; break;
+    case MIR_COLUMN_F64:
+        cell->f64 = r % 16 == 0 ? doubles[r / 16 % 4] : (double)(r / 64 % 100000) / 100;
+        break;
+    case MIR_COLUMN_BOOL: cell->boolean = r & 1; break;
+    case MIR_COLUMN_STRING: cell->string = mir_view_of(words + r / 16 % 10, r % 5); break;
+    }
+}
+
+/* Mostly in order; some late, some with a time that was there before. */
+static void feed(fixture *x, uint32_t rows, bool in_order)
+{
+    mir_tlog_writer *writer = mir_tlog_writer_of(x->tlog, 0);
+    mir_row *row = &x->row;
+    for (uint32_t n = 0; n < rows; n++) {
+        const uint64_t r = sim_random(&x->random);
+        const uint32_t device = (uint32_t)(r % DEVICES);
+        const bool other = r / 8 % 64 == 0;
+        const mir_column *columns = other ? columns_b : columns_a;
+        const uint64_t late = in_order || r / 512 % 16 != 0 ? 0 : r / 8192 % (x->rows + 1);
+        row->time_ns =
+            start_ns + (int64_t)(x->rows - late) * 1000000000 + (int64_t)(r / 512 % 3) * 1000;
+        row->column_count = other ? 3 : 5;
+        row->present[0] = r / 65536 % 4 == 0 ? 1 + r / 262144 % (other ? 7 : 31) : 31;
+        if (other) row->present[0] &= 7;
+        for (uint32_t i = 0; i < row->column_count; i++) {
+            random_cell(&x->random, columns[i].type, &row->cells[i]);
+        }
+        row->dynamic_count = 0;
+        mir_tlog_series *series;
+        assert_int_equal(mir_tlog_series_open(writer, device_ids[device], mir_view_cstr("m.v1.T"),
+                                              columns, row->column_count, &series),
+                         MIR_OK);
+        assert_int_equal(mir_tlog_append(writer, series, row), MIR_OK);
+        oracle_add_row(&x->stored, device, columns, row);
+        x->rows++;
+    }
+    assert_int_equal(mir_tlog_commit_turn(writer, NULL), MIR_OK);
+}
+
+static void seal(fixture *x)
+{
+    mir_error error = {{0}};
+    const int64_t until = mir_clock_mono_ns() + 20 * MIR_NS_PER_S;
+    while (mir_tlog_freeze(mir_tlog_writer_of(x->tlog, 0)) != MIR_OK) {
+        assert_true(mir_clock_mono_ns() < until);
+        sim_pause_us(200);
+    }
+    if (mir_tlog_settle(x->tlog, 60000, &error) != MIR_OK) fail_msg("%s", error.text);
+}
+
+/* ---- The simplest program ---- */
+
+static double number_of(const oracle_field *field)
+{
+    double value;
+    if (field->type == MIR_COLUMN_I64) return (double)(int64_t)field->bits;
+    if (field->type != MIR_COLUMN_F64) return (double)field->bits;
+    memcpy(&value, &field->bits, sizeof value);
+    return value;
+}
+
+static bool is_number(const oracle_field *field)
+{
+    return field->type != MIR_COLUMN_BOOL && field->type != MIR_COLUMN_STRING;
+}
+
+static int64_t window_of(const mir_tlog_query_spec *spec, int64_t time_ns)
+{
+    if (spec->window_ns == 0) return 0;
+    const int64_t window_ns = (int64_t)spec->window_ns;
+    return time_ns / window_ns - (time_ns % window_ns < 0 ? 1 : 0);
+}
+
+static uint32_t place_of(const mir_tlog_query_spec *spec, uint32_t device)
+{
+    return spec->groups == NULL ? device : spec->groups[device];
+}
+
+static void want(oracle *to, uint32_t place, int64_t time_ns, const char *function,
+                 const char *name, bool single, mir_column_type type, uint64_t bits)
+{
+    char text[32];
+    (void)snprintf(text, sizeof text, single ? "%s%s" : "%s(%s)", single ? "" : function, name);
+    mir_cell cell;
+    memcpy(&cell, &bits, sizeof bits);
+    if (type == MIR_COLUMN_BOOL) cell.boolean = bits != 0;
+    const bool string = type == MIR_COLUMN_STRING;
+    oracle_add(to, place, time_ns, mir_view_cstr(text), string ? MIR_COLUMN_U64 : type, &cell);
+    to->fields[to->count - 1].type = type;
+    to->fields[to->count - 1].bits = bits;
+}
+
+static uint64_t bits_of(double value)
+{
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+static int double_compare(const void *a, const void *b)
+{
+    const double left = *(const double *)a;
+    const double right = *(const double *)b;
+    if (left != left || right != right) return (left != left) - (right != right);
+    return left < right ? -1 : left > right;
+}
+
+/* The increases of one device's column up to its values of one window, per second. */
+static bool rate_of(const oracle *all, const mir_tlog_query_spec *spec, uint32_t device,
+                    const char *name, mir_column_type type, int64_t window, double *rate)
+{
+    const oracle_field *before = NULL;
+    double increase = 0;
+    int64_t from_ns = 0;
+    int64_t last_ns = 0;
+    bool any = false;
+    for (size_t i = 0; i < all->count; i++) {
+        const oracle_field *field = &all->fields[i];
+        if (field->device != device || field->type != type || strcmp(field->name, name) != 0) {
+            continue;
+        }
+        if (field->time_ns < spec->from_ns || field->time_ns >= spec->to_ns) continue;
+        if (window_of(spec, field->time_ns) == window && before != NULL) {
+            if (!any) from_ns = before->time_ns;
+            any = true;
+            const double step = number_of(field) - number_of(before);
+            increase += number_of(field) >= number_of(before) ? step : number_of(field);
+            last_ns = field->time_ns;
+        }
+        before = field;
+    }
+    *rate = any ? increase / ((double)(last_ns - from_ns) / 1e9) : 0;
+    return any;
+}
+
+typedef struct bucket {
+    const oracle_field **fields;
+    uint32_t count;
+    mir_column_type type; /* of numbers, when there is one */
+    uint32_t types;       /* of numbers */
+} bucket;
+
+static bool has_type(const bucket *b, mir_column_type type)
+{
+    for (uint32_t i = 0; i < b->count; i++) {
+        if (b->fields[i]->type == type) return true;
+    }
+    return false;
+}
+
+static void want_numbers(const mir_tlog_query_spec *spec, const oracle *all, const bucket *b,
+                         uint32_t place, int64_t window, int64_t time_ns, const char *name,
+                         bool single, mir_column_type type, bool sums_fit, oracle *to)
+{
+    double sum = 0;
+    __int128 signed_sum = 0;
+    __int128 unsigned_sum = 0;
+    __int128 whole = 0;
+    uint32_t numbers = 0;
+    const oracle_field *chosen[4] = {NULL}; /* min, max, first, last */
+    double *sorted = malloc((b->count + 1) * sizeof *sorted);
+    for (uint32_t i = 0; i < b->count; i++) {
+        const oracle_field *field = b->fields[i];
+        if (!is_number(field)) continue;
+        const double value = number_of(field);
+        sorted[numbers++] = value;
+        if (field->type == MIR_COLUMN_F64) sum += value;
+        if (field->type == MIR_COLUMN_I64) signed_sum += (int64_t)field->bits;
+        if (field->type == MIR_COLUMN_U64) unsigned_sum += field->bits;
+        whole +=
+            field->type == MIR_COLUMN_I64 ? (__int128)(int64_t)field->bits : (__int128)field->bits;
+        const bool whole_type = type == MIR_COLUMN_I64;
+        if (value == value) {
+            const oracle_field *low = chosen[0];
+            const oracle_field *high = chosen[1];
+            const bool below =
+                low == NULL || (type == MIR_COLUMN_F64 ? value < number_of(low)
+                                : whole_type           ? (int64_t)field->bits < (int64_t)low->bits
+                                                       : field->bits < low->bits);
+            const bool above =
+                high == NULL || (type == MIR_COLUMN_F64 ? value > number_of(high)
+                                 : whole_type           ? (int64_t)field->bits > (int64_t)high->bits
+                                                        : field->bits > high->bits);
+            if (below) chosen[0] = field;
+            if (above) chosen[1] = field;
+        }
+        if (chosen[2] == NULL) chosen[2] = field;
+        chosen[3] = field;
+    }
+    sum += (double)signed_sum + (double)unsigned_sum;
+    if (numbers > 0) {
+        if (spec->functions & MIR_TLOG_MEAN) {
+            want(to, place, time_ns, "mean", name, single, MIR_COLUMN_F64, bits_of(sum / numbers));
+        }
+        if (spec->functions & MIR_TLOG_SUM) {
+            const bool exact = type != MIR_COLUMN_F64 && sums_fit;
+            want(to, place, time_ns, "sum", name, single, exact ? type : MIR_COLUMN_F64,
+                 exact ? (uint64_t)whole : bits_of(sum));
+        }
+        static const mir_tlog_function choices[] = {MIR_TLOG_MIN, MIR_TLOG_MAX, MIR_TLOG_FIRST,
+                                                    MIR_TLOG_LAST};
+        static const char *const choice_names[] = {"min", "max", "first", "last"};
+        for (int c = 0; c < 4; c++) {
+            if ((spec->functions & choices[c]) == 0 || chosen[c] == NULL) continue;
+            want(to, place, time_ns, choice_names[c], name, single, type,
+                 type == MIR_COLUMN_F64 ? bits_of(number_of(chosen[c])) : chosen[c]->bits);
+        }
+        if (spec->functions & MIR_TLOG_PERCENTILE) {
+            qsort(sorted, numbers, sizeof *sorted, double_compare);
+            for (uint32_t p = 0; p < spec->percentile_count; p++) {
+                char text[16];
+                (void)snprintf(text, sizeof text, "p%g", spec->percentiles[p]);
+                double rank = ceil(spec->percentiles[p] / 100 * numbers);
+                if (rank < 1) rank = 1;
+                const double value = sorted[(uint32_t)rank - 1];
+                uint64_t bits = bits_of(value);
+                for (uint32_t i = 0; type != MIR_COLUMN_F64 && i < b->count; i++) {
+                    if (is_number(b->fields[i]) && number_of(b->fields[i]) == value) {
+                        bits = b->fields[i]->bits;
+                    }
+                }
+                want(to, place, time_ns, text, name, single, type, bits);
+            }
+        }
+    }
+    if (spec->functions & MIR_TLOG_RATE) {
+        double rate = 0;
+        bool any = false;
+        for (uint32_t d = 0; d < DEVICES; d++) {
+            if (place_of(spec, d) != place) continue;
+            static const mir_column_type types[] = {MIR_COLUMN_I64, MIR_COLUMN_U64, MIR_COLUMN_F64};
+            for (int t = 0; t < 3; t++) {
+                double one;
+                if (!rate_of(all, spec, d, name, types[t], window, &one)) continue;
+                rate += one;
+                any = true;
+            }
+        }
+        if (any) want(to, place, time_ns, "rate", name, single, MIR_COLUMN_F64, bits_of(rate));
+    }
+    free(sorted);
+}
+
+static void expect(const mir_tlog_query_spec *spec, const oracle *all, oracle *to)
+{
+    static const char *const names[] = {"b", "f", "i", "n", "s", "u"};
+    const bool single =
+        __builtin_popcount(spec->functions & ~(unsigned)MIR_TLOG_PERCENTILE) +
+            (spec->functions & MIR_TLOG_PERCENTILE ? (int)spec->percentile_count : 0) ==
+        1;
+    const bool any_type =
+        (spec->functions & (MIR_TLOG_COUNT | MIR_TLOG_FIRST | MIR_TLOG_LAST)) != 0;
+    const oracle_field **fields = malloc((all->count + 1) * sizeof *fields);
+    int64_t first_window = INT64_MAX;
+    int64_t last_window = INT64_MIN;
+    for (size_t i = 0; i < all->count; i++) {
+        const int64_t window = window_of(spec, all->fields[i].time_ns);
+        if (window < first_window) first_window = window;
+        if (window > last_window) last_window = window;
+    }
+    for (uint32_t place = 0; place < DEVICES; place++) {
+        for (size_t n = 0; n < sizeof names / sizeof names[0]; n++) {
+            if (spec->field_count > 0 && !mir_view_eq(spec->fields[0], mir_view_cstr(names[n]))) {
+                continue;
+            }
+            /* What the type of sums is follows from all windows; that of the others, too. */
+            uint32_t types = 0;
+            mir_column_type type = MIR_COLUMN_F64;
+            for (size_t i = 0; i < all->count; i++) {
+                const oracle_field *field = &all->fields[i];
+                if (place_of(spec, field->device) != place || !is_number(field) ||
+                    strcmp(field->name, names[n]) != 0 || field->time_ns < spec->from_ns ||
+                    field->time_ns >= spec->to_ns || (types & 1u << field->type) != 0) {
+                    continue;
+                }
+                types |= 1u << field->type;
+                type = field->type;
+            }
+            if (__builtin_popcount(types) > 1) type = MIR_COLUMN_F64;
+            bool sums_fit = true;
+            for (int pass = 0; pass < 2; pass++) {
+                for (int64_t window = first_window; window <= last_window; window++) {
+                    bucket b = {.fields = fields};
+                    __int128 whole = 0;
+                    int64_t newest = INT64_MIN;
+                    for (size_t i = 0; i < all->count; i++) {
+                        const oracle_field *field = &all->fields[i];
+                        if (place_of(spec, field->device) != place ||
+                            field->time_ns < spec->from_ns || field->time_ns >= spec->to_ns ||
+                            window_of(spec, field->time_ns) != window) {
+                            continue;
+                        }
+                        if (spec->field_count > 0 &&
+                            !mir_view_eq(spec->fields[0], mir_view_cstr(field->name))) {
+                            continue;
+                        }
+                        if ((any_type || is_number(field)) && field->time_ns > newest) {
+                            newest = field->time_ns;
+                        }
+                        if (strcmp(field->name, names[n]) != 0) continue;
+                        fields[b.count++] = field;
+                        if (field->type == MIR_COLUMN_I64) whole += (int64_t)field->bits;
+                        if (field->type == MIR_COLUMN_U64) whole += field->bits;
+                    }
+                    if (b.count == 0) continue;
+                    if (pass == 0) {
+                        if (type == MIR_COLUMN_I64) {
+                            sums_fit = sums_fit && whole >= INT64_MIN && whole <= INT64_MAX;
+                        } else {
+                            sums_fit = sums_fit && whole <= UINT64_MAX;
+                        }
+                        continue;
+                    }
+                    int64_t time_ns = newest;
+                    if (spec->window_ns != 0) {
+                        const __int128 end = ((__int128)window + 1) * (__int128)spec->window_ns;
+                        time_ns = end < spec->to_ns ? (int64_t)end : spec->to_ns;
+                    }
+                    if (spec->functions & MIR_TLOG_COUNT) {
+                        want(to, place, time_ns, "count", names[n], single, MIR_COLUMN_I64,
+                             b.count);
+                    }
+                    want_numbers(spec, all, &b, place, window, time_ns, names[n], single, type,
+                                 sums_fit, to);
+                    static const mir_column_type others[] = {MIR_COLUMN_BOOL, MIR_COLUMN_STRING};
+                    for (int o = 0; o < 2; o++) {
+                        if (!has_type(&b, others[o])) continue;
+                        const oracle_field *first = NULL;
+                        const oracle_field *last = NULL;
+                        for (uint32_t i = 0; i < b.count; i++) {
+                            if (b.fields[i]->type != others[o]) continue;
+                            if (first == NULL) first = b.fields[i];
+                            last = b.fields[i];
+                        }
+                        if (spec->functions & MIR_TLOG_FIRST) {
+                            want(to, place, time_ns, "first", names[n], single, others[o],
+                                 first->bits);
+                        }
+                        if (spec->functions & MIR_TLOG_LAST) {
+                            want(to, place, time_ns, "last", names[n], single, others[o],
+                                 last->bits);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    free(fields);
+    if (to->count > 1) qsort(to->fields, to->count, sizeof *to->fields, oracle_compare);
+}
+
+static bool near(const oracle_field *a, const oracle_field *b)
+{
+    if (a->bits == b->bits) return true;
+    if (a->type != MIR_COLUMN_F64) return false;
+    const double left = number_of(a);
+    const double right = number_of(b);
+    if (left != left) return right != right;
+    return fabs(left - right) <= 1e-9 * (fabs(left) + fabs(right)) + 1e-12;
+}
+
+static void check(fixture *x, const mir_tlog_query_spec *spec, const oracle *expected,
+                  const char *where)
+{
+    oracle_sink sink = {0};
+    const mir_tlog_sink to = oracle_sink_of(&sink);
+    mir_error error = {{0}};
+    mir_tlog_query_info info;
+    if (mir_tlog_query(x->tlog, spec, &to, &info, &error) != MIR_OK) {
+        fail_msg("%s: %s", where, error.text);
+    }
+    assert_int_equal(info.chunks_corrupt, 0);
+    /* In the order of devices' numbers instead of their ids. */
+    if (sink.answer.count > 1) {
+        qsort(sink.answer.fields, sink.answer.count, sizeof *sink.answer.fields, oracle_compare);
+    }
+    for (size_t i = 0; i < sink.answer.count && i < expected->count; i++) {
+        const oracle_field *a = &sink.answer.fields[i];
+        const oracle_field *b = &expected->fields[i];
+        if (oracle_compare_key(a, b) == 0 && near(a, b)) continue;
+        fail_msg("%s: functions %x window %llu: field %zu: %u %lld %s.%d %llx, want %u %lld %s.%d "
+                 "%llx",
+                 where, spec->functions, (unsigned long long)spec->window_ns, i, a->device,
+                 (long long)(a->time_ns - start_ns), a->name, a->type, (unsigned long long)a->bits,
+                 b->device, (long long)(b->time_ns - start_ns), b->name, b->type,
+                 (unsigned long long)b->bits);
+    }
+    if (sink.answer.count != expected->count) {
+        fail_msg("%s: %zu fields, want %zu", where, sink.answer.count, expected->count);
+    }
+    oracle_free(&sink.answer);
+}
+
+static void totals_are_those_of_the_rows(void **state)
+{
+    (void)state;
+    static const uint64_t windows[] = {0, 7000000000, 60000000000, 3600000000000};
+    for (uint64_t seed = 1; seed <= 4; seed++) {
+        fixture x;
+        fixture_init(&x, seed);
+        for (int round = 0; round < 12; round++) {
+            feed(&x, 40, seed % 2 == 0);
+            switch (sim_random(&x.random) % 3) {
+            case 0: seal(&x); break;
+            case 1:
+                mir_tlog_close(x.tlog);
+                fixture_open(&x);
+                break;
+            default: break;
+            }
+            oracle all = {.count = x.stored.count, .capacity = x.stored.count + 1};
+            all.fields = malloc(all.capacity * sizeof *all.fields);
+            memcpy(all.fields, x.stored.fields, all.count * sizeof *all.fields);
+            oracle_fold(&all);
+            for (int i = 0; i < 12; i++) {
+                const uint64_t r = sim_random(&x.random);
+                const mir_view field = mir_view_cstr(r / 16 % 2 == 0 ? "i" : "s");
+                mir_tlog_query_spec spec = {
+                    .device_ids = device_ids,
+                    .device_count = DEVICES,
+                    .measurement = mir_view_cstr("m.v1.T"),
+                    .from_ns =
+                        r % 4 == 0 ? start_ns + (int64_t)(r / 64 % 200) * 1000000000 : INT64_MIN,
+                    .to_ns = r % 8 == 0 ? start_ns + (int64_t)(200 + r / 4096 % 200) * 1000000000
+                                        : INT64_MAX,
+                    .window_ns = windows[r / 8 % 4],
+                    .functions = 1u << (r / 32 % FUNCTION_COUNT),
+                    .percentiles = {50, 99.9, 0},
+                    .percentile_count = 3,
+                    .fields = &field,
+                    .field_count = r / 256 % 8 == 0,
+                };
+                if (r / 1024 % 3 == 0) spec.functions = MIR_TLOG_FUNCTIONS;
+                if (r / 1024 % 3 == 1) spec.functions = (uint32_t)(1 + r / 65536 % 511);
+                if (r / 131072 % 2 == 0) {
+                    spec.groups = device_groups;
+                    spec.group_count = GROUPS;
+                }
+                oracle expected = {0};
+                expect(&spec, &all, &expected);
+                check(&x, &spec, &expected, function_names[r / 32 % FUNCTION_COUNT]);
+                oracle_free(&expected);
+            }
+            oracle_free(&all);
+        }
+        fixture_fini(&x);
+    }
+}
+
+/* ---- Pages ---- */
+
+typedef struct page {
+    int64_t times[4096];
+    uint32_t devices[4096];
+    uint32_t count;
+} page;
+
+static mir_status page_columns(void *context, const mir_column *columns, uint32_t count)
+{
+    (void)context;
+    (void)columns;
+    (void)count;
+    return MIR_OK;
+}
+
+static mir_status page_rows(void *context, const mir_tlog_batch *batch)
+{
+    page *p = context;
+    for (uint32_t i = 0; i < batch->row_count; i++) {
+        assert_true(p->count < 4096);
+        p->times[p->count] = batch->times_ns[i];
+        p->devices[p->count++] = batch->devices[i];
+    }
+    return MIR_OK;
+}
+
+static void rows_in_order(fixture *x, mir_tlog_query_spec *spec, page *p)
+{
+    const mir_tlog_sink sink = {.context = p, .columns = page_columns, .rows = page_rows};
+    mir_error error = {{0}};
+    if (mir_tlog_query(x->tlog, spec, &sink, NULL, &error) != MIR_OK) fail_msg("%s", error.text);
+}
+
+/* Page by page, forwards or backwards, each row comes once, in order, and none is missing. */
+static void pages_give_each_row_once(void **state)
+{
+    (void)state;
+    fixture x;
+    fixture_init(&x, 11);
+    for (int i = 0; i < 6; i++) {
+        feed(&x, 100, i % 2 == 0);
+        if (i % 2 == 0) seal(&x);
+    }
+    static page whole;
+    static page pieces;
+    mir_tlog_query_spec spec = {.device_ids = device_ids,
+                                .device_count = DEVICES,
+                                .measurement = mir_view_cstr("m.v1.T"),
+                                .from_ns = INT64_MIN,
+                                .to_ns = INT64_MAX};
+    whole.count = 0;
+    rows_in_order(&x, &spec, &whole);
+    assert_true(whole.count > 500);
+    for (int backward = 0; backward < 2; backward++) {
+        for (uint64_t limit = 1; limit < 400; limit = limit * 3 + 1) {
+            pieces.count = 0;
+            spec.backward = backward == 1;
+            spec.limit = limit;
+            spec.after = false;
+            for (uint32_t before = 0;; before = pieces.count) {
+                rows_in_order(&x, &spec, &pieces);
+                assert_true(pieces.count - before <= limit);
+                if (pieces.count == before) break;
+                spec.after = true;
+                spec.after_ns = pieces.times[pieces.count - 1];
+                spec.after_device = device_ids[pieces.devices[pieces.count - 1]];
+            }
+            assert_int_equal(pieces.count, whole.count);
+            for (uint32_t i = 0; i < whole.count; i++) {
+                const uint32_t at = backward == 1 ? whole.count - 1 - i : i;
+                assert_int_equal(pieces.times[i], whole.times[at]);
+                assert_int_equal(pieces.devices[i], whole.devices[at]);
+            }
+        }
+    }
+    assert_true(device_rank[whole.devices[0]] < DEVICES);
+    fixture_fini(&x);
+}
+
+/* ---- Points ---- */
+
+typedef struct course {
+    uint32_t rows;
+    int64_t first_ns;
+    int64_t last_ns;
+    double low;
+    double high;
+} course;
+
+static mir_status course_rows(void *context, const mir_tlog_batch *batch)
+{
+    course *c = context;
+    for (uint32_t i = 0; i < batch->row_count; i++) {
+        assert_int_equal(batch->column_count, 1);
+        const double value = batch->cells[i].f64;
+        if (c->rows++ == 0) c->first_ns = batch->times_ns[i];
+        c->last_ns = batch->times_ns[i];
+        if (value < c->low) c->low = value;
+        if (value > c->high) c->high = value;
+    }
+    return MIR_OK;
+}
+
+static void points_keep_the_ends_and_the_peaks(void **state)
+{
+    (void)state;
+    fixture x;
+    fixture_init(&x, 12);
+    static const mir_column wave[] = {{"w", 1, MIR_COLUMN_F64}};
+    mir_tlog_writer *writer = mir_tlog_writer_of(x.tlog, 0);
+    for (int64_t i = 0; i < 20000; i++) {
+        mir_tlog_series *series;
+        assert_int_equal(
+            mir_tlog_series_open(writer, device_ids[0], mir_view_cstr("m.v1.W"), wave, 1, &series),
+            MIR_OK);
+        x.row.time_ns = start_ns + i * 1000000;
+        x.row.column_count = 1;
+        x.row.dynamic_count = 0;
+        x.row.present[0] = 1;
+        x.row.cells[0].f64 = i == 7777 ? 50 : i == 12345 ? -60 : sin((double)i / 300);
+        assert_int_equal(mir_tlog_append(writer, series, &x.row), MIR_OK);
+    }
+    assert_int_equal(mir_tlog_commit_turn(writer, NULL), MIR_OK);
+    for (int sealed = 0; sealed < 2; sealed++) {
+        course c = {0};
+        const mir_tlog_sink sink = {.context = &c, .columns = page_columns, .rows = course_rows};
+        const mir_tlog_query_spec spec = {.device_ids = device_ids,
+                                          .device_count = 1,
+                                          .measurement = mir_view_cstr("m.v1.W"),
+                                          .from_ns = INT64_MIN,
+                                          .to_ns = INT64_MAX,
+                                          .points = 300};
+        mir_error error = {{0}};
+        if (mir_tlog_query(x.tlog, &spec, &sink, NULL, &error) != MIR_OK) {
+            fail_msg("%s", error.text);
+        }
+        assert_int_equal(c.rows, 300);
+        assert_int_equal(c.first_ns, start_ns);
+        assert_int_equal(c.last_ns, start_ns + INT64_C(19999) * 1000000);
+        assert_true(c.high == 50 && c.low == -60);
+        if (sealed == 0) seal(&x);
+    }
+    fixture_fini(&x);
+}
+
+/* ---- Refusals ---- */
+
+static void what_makes_no_sense_is_refused_with_words(void **state)
+{
+    (void)state;
+    fixture x;
+    fixture_init(&x, 13);
+    feed(&x, 50, true);
+    const mir_tlog_query_spec good = {.device_ids = device_ids,
+                                      .device_count = DEVICES,
+                                      .measurement = mir_view_cstr("m.v1.T"),
+                                      .from_ns = INT64_MIN,
+                                      .to_ns = INT64_MAX};
+    page p = {.count = 0};
+    const mir_tlog_sink sink = {.context = &p, .columns = page_columns, .rows = page_rows};
+    for (int i = 0; i < 7; i++) {
+        mir_tlog_query_spec spec = good;
+        mir_status wanted = MIR_E_INVALID;
+        switch (i) {
+        case 0: spec.functions = MIR_TLOG_FUNCTIONS + 1; break;
+        case 1: spec.functions = MIR_TLOG_PERCENTILE; break;
+        case 2:
+            spec.functions = MIR_TLOG_PERCENTILE;
+            spec.percentile_count = 1;
+            spec.percentiles[0] = 101;
+            break;
+        case 3:
+            spec.functions = MIR_TLOG_MEAN;
+            spec.points = 10;
+            break;
+        case 4:
+            spec.groups = device_groups;
+            spec.group_count = GROUPS;
+            break;
+        case 5:
+            spec.rows_max = 10;
+            wanted = MIR_E_TOO_LARGE;
+            break;
+        default: spec.bytes_max = 1000; wanted = MIR_E_TOO_LARGE;
+        }
+        mir_error error = {{0}};
+        assert_int_equal(mir_tlog_query(x.tlog, &spec, &sink, NULL, &error), wanted);
+        assert_true(error.text[0] != '\0');
+        assert_int_equal(p.count, 0);
+    }
+    fixture_fini(&x);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(totals_are_those_of_the_rows),
+        cmocka_unit_test(pages_give_each_row_once),
+        cmocka_unit_test(points_keep_the_ends_and_the_peaks),
+        cmocka_unit_test(what_makes_no_sense_is_refused_with_words),
+    };
+    return cmocka_run_group_tests(tests, setup, NULL);
+}

@@ -1,0 +1,513 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "mir_tlog_scan.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+mir_status mir_tlog_scan_init(mir_tlog_scan *scan)
+{
+    mir_status status = mir_tlog_codec_init(&scan->codec);
+    if (status == MIR_OK) status = mir_tlog_gather_init(&scan->gather);
+    scan->cursors = calloc(scan->version->segment_count + 1, sizeof *scan->cursors);
+    scan->times = malloc(sizeof *scan->times * MIR_TLOG_CHUNK_ROWS_MAX);
+    scan->dense = malloc(sizeof *scan->dense * MIR_TLOG_CHUNK_ROWS_MAX);
+    scan->values = malloc(sizeof *scan->values * MIR_TLOG_CHUNK_ROWS_MAX);
+    scan->texts = malloc(sizeof *scan->texts * MIR_TLOG_CHUNK_ROWS_MAX);
+    if (status != MIR_OK || scan->cursors == NULL || scan->times == NULL || scan->dense == NULL ||
+        scan->values == NULL || scan->texts == NULL) {
+        return mir_tlog_scan_failed(scan, MIR_E_NO_MEMORY);
+    }
+    return MIR_OK;
+}
+
+void mir_tlog_scan_fini(mir_tlog_scan *scan)
+{
+    for (uint32_t i = 0; scan->cursors != NULL && i < scan->version->segment_count; i++) {
+        mir_tlog_index_fini(&scan->cursors[i]);
+    }
+    free(scan->cursors);
+    free(scan->sources);
+    free(scan->times);
+    free(scan->dense);
+    free(scan->values);
+    free(scan->texts);
+    mir_arena_free(&scan->arena);
+    mir_bytes_free(&scan->chunk);
+    mir_tlog_gather_fini(&scan->gather);
+    mir_tlog_codec_fini(&scan->codec);
+}
+
+bool mir_tlog_scan_cancelled(const mir_tlog_scan *scan)
+{
+    return scan->spec->cancel != NULL &&
+           atomic_load_explicit(scan->spec->cancel, memory_order_relaxed);
+}
+
+mir_status mir_tlog_scan_failed(mir_tlog_scan *scan, mir_status status)
+{
+    mir_error *error = &scan->error;
+    switch (status) {
+    case MIR_OK: return MIR_OK;
+    case MIR_E_NO_MEMORY: return mir_error_set(error, status, "out of memory");
+    case MIR_E_CANCELLED: return mir_error_set(error, status, "cancelled");
+    case MIR_E_TOO_LARGE:
+        return mir_error_set(error, status,
+                             "the answer needs more than %" PRIu64
+                             " bytes: ask for a shorter time, fewer devices, fewer fields or a "
+                             "longer window",
+                             scan->bytes_max);
+    default: return mir_error_set(error, status, "reading rows: %s", mir_status_name(status));
+    }
+}
+
+/* ---- Where the rows are ---- */
+
+static mir_status source_add(mir_tlog_scan *scan, const mir_tlog_source *source)
+{
+    if (scan->source_count == scan->source_capacity) {
+        const uint32_t capacity = scan->source_capacity * 2 + 16;
+        mir_tlog_source *more = realloc(scan->sources, capacity * sizeof *more);
+        if (more == NULL) return MIR_E_NO_MEMORY;
+        scan->sources = more;
+        scan->source_capacity = capacity;
+    }
+    scan->sources[scan->source_count++] = *source;
+    return MIR_OK;
+}
+
+static void damage(mir_tlog_scan *scan)
+{
+    scan->chunks_corrupt++;
+    mir_tlog_count(&scan->tlog->corrupt_chunks, 1);
+}
+
+/* Newest log and series first: when a row is seen, then so are all that were committed before it. */
+static mir_status memory_note(mir_tlog_scan *scan, mir_view device)
+{
+    mir_status status = MIR_OK;
+    uint32_t order = UINT32_MAX;
+    for (uint32_t i = scan->version->live_count; i > 0 && status == MIR_OK; i--) {
+        const mir_tlog_mem *mem = scan->version->lives[i - 1]->mem;
+        for (const mir_tlog_mem_series *series =
+                 mir_tlog_mem_find(mem, device, scan->spec->measurement);
+             series != NULL && status == MIR_OK; series = mir_tlog_mem_find_before(series)) {
+            /* The times are at least as wide as the published rows'. */
+            const mir_tlog_source source = {
+                .limit = mir_tlog_mem_published(series),
+                .time_min = atomic_load_explicit(&series->time_min, memory_order_relaxed),
+                .time_max = atomic_load_explicit(&series->time_max, memory_order_relaxed),
+                .generation = mem->generation,
+                .order = order--,
+                .mem = mem,
+                .series = series,
+            };
+            if (source.limit == 0 || source.time_min > scan->gather.time_last ||
+                source.time_max < scan->gather.time_first) {
+                continue;
+            }
+            status = source_add(scan, &source);
+        }
+    }
+    return status;
+}
+
+static mir_status segment_note(mir_tlog_scan *scan, uint32_t number, mir_view device)
+{
+    mir_tlog_segment *segment = scan->version->segments[number];
+    if (segment->time_max < scan->gather.time_first || segment->time_min > scan->gather.time_last) {
+        return MIR_OK;
+    }
+    mir_tlog_index_cursor *cursor = &scan->cursors[number];
+    cursor->segment = segment;
+    mir_status status = mir_tlog_index_find(cursor, &scan->codec, scan->spec->measurement, device);
+    if (status == MIR_E_NOT_FOUND) return MIR_OK;
+    if (status == MIR_E_CORRUPT || status == MIR_E_IO) {
+        damage(scan);
+        return MIR_OK;
+    }
+    for (uint32_t i = 0; status == MIR_OK && i < cursor->chunk_count; i++) {
+        const mir_tlog_chunk *chunk = &cursor->chunks[i];
+        if (chunk->time_max < scan->gather.time_first || chunk->time_min > scan->gather.time_last) {
+            continue;
+        }
+        const mir_tlog_source source = {
+            .time_min = chunk->time_min,
+            .time_max = chunk->time_max,
+            .generation = chunk->generation,
+            .order = scan->source_count,
+            .segment = segment,
+            .chunk = *chunk,
+        };
+        status = source_add(scan, &source);
+    }
+    return status;
+}
+
+static int time_compare(const void *a, const void *b)
+{
+    const mir_tlog_source *left = a;
+    const mir_tlog_source *right = b;
+    return left->time_min < right->time_min ? -1 : left->time_min > right->time_min;
+}
+
+/* By cluster, and in each the later ones last. */
+static int cluster_compare(const void *a, const void *b)
+{
+    const mir_tlog_source *left = a;
+    const mir_tlog_source *right = b;
+    if (left->cluster != right->cluster) return left->cluster < right->cluster ? -1 : 1;
+    if (left->generation != right->generation) {
+        return left->generation < right->generation ? -1 : 1;
+    }
+    return left->order < right->order ? -1 : left->order > right->order;
+}
+
+/* All sources of the device within the gather's times, in clusters of ascending time. */
+static mir_status sources_find(mir_tlog_scan *scan, mir_view device)
+{
+    scan->source_count = 0;
+    scan->cluster_count = 0;
+    mir_status status = memory_note(scan, device);
+    for (uint32_t i = 0; i < scan->version->segment_count && status == MIR_OK; i++) {
+        status = segment_note(scan, i, device);
+    }
+    if (status != MIR_OK || scan->source_count == 0) return status;
+    qsort(scan->sources, scan->source_count, sizeof *scan->sources, time_compare);
+    int64_t until = scan->sources[0].time_max;
+    bool alone = true;
+    for (uint32_t i = 1; i < scan->source_count; i++) {
+        mir_tlog_source *source = &scan->sources[i];
+        if (source->time_min > until) {
+            scan->cluster_count++;
+        } else {
+            alone = false;
+        }
+        source->cluster = scan->cluster_count;
+        if (source->time_max > until) until = source->time_max;
+    }
+    scan->cluster_count++;
+    if (!alone) qsort(scan->sources, scan->source_count, sizeof *scan->sources, cluster_compare);
+    return MIR_OK;
+}
+
+/* ---- Rows ---- */
+
+static mir_status gather_source(mir_tlog_scan *scan, const mir_tlog_source *source)
+{
+    if (mir_tlog_scan_cancelled(scan)) return MIR_E_CANCELLED;
+    if (source->segment == NULL) {
+        return mir_tlog_gather_mem(&scan->gather, source->mem, source->series, source->limit);
+    }
+    scan->chunk.size = 0;
+    mir_status status = mir_tlog_chunk_read(source->segment, &source->chunk, &scan->chunk);
+    if (!mir_bytes_ok(&scan->chunk)) mir_bytes_free(&scan->chunk);
+    if (status == MIR_OK) {
+        status =
+            mir_tlog_chunk_decode(&scan->codec, mir_bytes_as_view(&scan->chunk),
+                                  &source->segment->shapes[source->chunk.shape], &scan->gather);
+    }
+    if (status != MIR_E_CORRUPT && status != MIR_E_IO) return status;
+    damage(scan);
+    return MIR_OK;
+}
+
+/* What is left of the query's memory is the gather's. */
+static mir_status gather_begin(mir_tlog_scan *scan)
+{
+    mir_tlog_gather_reset(&scan->gather);
+    const uint64_t taken = atomic_load_explicit(scan->bytes, memory_order_relaxed);
+    if (taken >= scan->bytes_max) return MIR_E_TOO_LARGE;
+    scan->gather.bytes_max = scan->bytes_max - taken;
+    return MIR_OK;
+}
+
+/* How many rows of a cluster are in the range for certain. */
+static uint64_t rows_certain(const mir_tlog_scan *scan, uint32_t first, uint32_t end)
+{
+    const mir_tlog_source *source = &scan->sources[first];
+    const bool whole = end - first == 1 && source->segment != NULL &&
+                       source->time_min >= scan->gather.time_first &&
+                       source->time_max <= scan->gather.time_last;
+    /* A row without any of the wanted fields is no row of the answer. */
+    return whole && scan->gather.field_count == 0 ? source->chunk.rows : 0;
+}
+
+/* The sources [*first, *end) that have the first, or backward the last, so many rows. */
+static void sources_narrow(const mir_tlog_scan *scan, uint64_t limit, bool backward,
+                           uint32_t *first, uint32_t *end)
+{
+    uint64_t rows = 0;
+    const uint32_t count = scan->source_count;
+    uint32_t taken = 0;
+    while (taken < count && rows < limit) {
+        const uint32_t at = backward ? count - 1 - taken : taken;
+        const uint32_t cluster = scan->sources[at].cluster;
+        uint32_t low = at;
+        uint32_t high = at + 1;
+        while (low > 0 && scan->sources[low - 1].cluster == cluster) low--;
+        while (high < count && scan->sources[high].cluster == cluster) high++;
+        rows += rows_certain(scan, low, high);
+        taken += high - low;
+    }
+    *first = backward ? count - taken : 0;
+    *end = backward ? count : taken;
+}
+
+mir_status mir_tlog_scan_rows(mir_tlog_scan *scan, mir_view device, int64_t first_ns,
+                              int64_t last_ns, uint64_t limit, bool backward)
+{
+    scan->gather.time_first = first_ns;
+    scan->gather.time_last = last_ns;
+    mir_status status = gather_begin(scan);
+    if (status == MIR_OK) status = sources_find(scan, device);
+    if (status != MIR_OK) return mir_tlog_scan_failed(scan, status);
+    uint32_t first = 0;
+    uint32_t end = scan->source_count;
+    if (limit != 0) sources_narrow(scan, limit, backward, &first, &end);
+    for (uint32_t i = first; i < end && status == MIR_OK; i++) {
+        status = gather_source(scan, &scan->sources[i]);
+    }
+    if (status == MIR_OK) status = mir_tlog_gather_finish(&scan->gather);
+    scan->rows_read += scan->gather.rows_read;
+    scan->gather.rows_read = 0;
+    return mir_tlog_scan_failed(scan, status);
+}
+
+/* ---- Totals ---- */
+
+static mir_status totals_texts(mir_tlog_scan *scan, mir_tlog_totals *totals,
+                               const mir_tlog_gather_column *column, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        scan->texts[i] = scan->gather.texts[scan->values[i]];
+    }
+    return mir_tlog_totals_take(totals, column->name, column->type, scan->dense, NULL, scan->texts,
+                                count);
+}
+
+/* One column of a finished gather, in pieces that the scratch arrays hold. */
+static mir_status totals_column(mir_tlog_scan *scan, mir_tlog_totals *totals,
+                                const mir_tlog_gather_column *column)
+{
+    const mir_tlog_gather *gather = &scan->gather;
+    mir_status status = MIR_OK;
+    for (uint32_t row = 0; row < gather->row_count && status == MIR_OK;) {
+        const uint32_t first = row;
+        uint32_t count = 0;
+        for (; row < gather->row_count && row - first < MIR_TLOG_CHUNK_ROWS_MAX; row++) {
+            if (column->present[row] == 0) continue;
+            scan->dense[count] = gather->times[row];
+            scan->values[count++] = column->values[row];
+        }
+        if (count == 0) continue;
+        status = column->type == MIR_COLUMN_STRING
+                     ? totals_texts(scan, totals, column, count)
+                     : mir_tlog_totals_take(totals, column->name, column->type, scan->dense,
+                                            scan->values, NULL, count);
+    }
+    return status;
+}
+
+static mir_status totals_gathered(mir_tlog_scan *scan, uint32_t first, uint32_t end,
+                                  mir_tlog_totals *totals)
+{
+    mir_status status = gather_begin(scan);
+    for (uint32_t i = first; i < end && status == MIR_OK; i++) {
+        status = gather_source(scan, &scan->sources[i]);
+    }
+    if (status == MIR_OK) status = mir_tlog_gather_finish(&scan->gather);
+    for (uint32_t i = 0; i < scan->gather.column_count && status == MIR_OK; i++) {
+        status = totals_column(scan, totals, &scan->gather.columns[i]);
+    }
+    scan->rows_read += scan->gather.rows_read;
+    scan->gather.rows_read = 0;
+    return status;
+}
+
+/* Rows of the chunk that are in the range. */
+typedef struct chunk_part {
+    bool whole;
+    bool one_window;
+    bool timed; /* the times are in scan->times */
+    uint32_t skip;
+    uint32_t end;
+} chunk_part;
+
+static mir_status part_time(mir_tlog_scan *scan, const mir_tlog_chunk_reader *reader,
+                            chunk_part *part)
+{
+    if (part->timed) return MIR_OK;
+    const mir_status status = mir_tlog_chunk_times(reader, &scan->codec, scan->times);
+    if (status != MIR_OK) return status;
+    part->timed = true;
+    part->skip = 0;
+    part->end = reader->rows;
+    if (part->whole) return MIR_OK;
+    while (part->skip < part->end && scan->times[part->skip] < scan->gather.time_first) {
+        part->skip++;
+    }
+    while (part->end > part->skip && scan->times[part->end - 1] > scan->gather.time_last) {
+        part->end--;
+    }
+    return MIR_OK;
+}
+
+/* The current column's values. */
+static mir_status totals_values(mir_tlog_scan *scan, mir_tlog_chunk_reader *reader,
+                                chunk_part *part, mir_tlog_totals *totals)
+{
+    mir_status status = part_time(scan, reader, part);
+    if (status == MIR_OK) {
+        status =
+            mir_tlog_chunk_values(reader, &scan->codec, scan->values, scan->texts, &scan->arena);
+    }
+    if (status != MIR_OK) return status;
+    const int64_t *times = scan->times + part->skip;
+    uint32_t first = part->skip;
+    uint32_t end = part->end;
+    if (reader->bitmap.data != NULL) {
+        /* Values are without gaps: so are their times then. */
+        uint32_t at = 0;
+        uint32_t count = 0;
+        first = 0;
+        for (uint32_t row = 0; row < part->end; row++) {
+            if ((reader->bitmap.data[row / 8] >> (row % 8) & 1) == 0) continue;
+            if (row >= part->skip) {
+                if (count == 0) first = at;
+                scan->dense[count++] = scan->times[row];
+            }
+            at++;
+        }
+        times = scan->dense;
+        end = first + count;
+    }
+    if (first == end) return MIR_OK;
+    const mir_column *column = reader->column;
+    return mir_tlog_totals_take(totals, mir_tlog_column_name(column), column->type, times,
+                                scan->values + first, scan->texts + first, end - first);
+}
+
+static mir_status totals_columns(mir_tlog_scan *scan, const mir_tlog_source *source,
+                                 chunk_part *part, mir_tlog_totals *totals)
+{
+    mir_tlog_chunk_reader reader;
+    mir_status status = mir_tlog_chunk_begin(&reader, mir_bytes_as_view(&scan->chunk),
+                                             &source->segment->shapes[source->chunk.shape]);
+    while (status == MIR_OK) {
+        status = mir_tlog_chunk_next(&reader);
+        if (status != MIR_OK) break;
+        const mir_column *column = reader.column;
+        const bool full = reader.bitmap.data == NULL;
+        if (!mir_tlog_gather_wants(&scan->gather, mir_tlog_column_name(column), column->type)) {
+            status = mir_tlog_chunk_pass(&reader);
+        } else if (part->one_window && full &&
+                   mir_tlog_totals_suffices(totals, column->type, &reader.statistics)) {
+            status = mir_tlog_chunk_pass(&reader);
+            if (status == MIR_OK) {
+                status = mir_tlog_totals_take_statistics(totals, mir_tlog_column_name(column),
+                                                         column->type, source->time_min,
+                                                         source->time_max, &reader.statistics);
+            }
+        } else {
+            status = totals_values(scan, &reader, part, totals);
+        }
+    }
+    if (part->timed) scan->rows_read += part->end - part->skip;
+    return status == MIR_E_EMPTY ? MIR_OK : status;
+}
+
+/* The index alone tells how many values a full chunk has. */
+static mir_status totals_counted(mir_tlog_scan *scan, const mir_tlog_source *source,
+                                 mir_tlog_totals *totals)
+{
+    const mir_tlog_segment_shape *shape = &source->segment->shapes[source->chunk.shape];
+    const mir_tlog_column_statistics statistics = {.count = source->chunk.rows};
+    mir_status status = MIR_OK;
+    for (uint32_t i = 0; i < shape->column_count && status == MIR_OK; i++) {
+        const mir_column *column = &shape->columns[i];
+        if (!mir_tlog_gather_wants(&scan->gather, mir_tlog_column_name(column), column->type)) {
+            continue;
+        }
+        status = mir_tlog_totals_take_statistics(totals, mir_tlog_column_name(column), column->type,
+                                                 source->time_min, source->time_max, &statistics);
+    }
+    return status;
+}
+
+static mir_status totals_chunk(mir_tlog_scan *scan, const mir_tlog_source *source,
+                               mir_tlog_totals *totals)
+{
+    chunk_part part = {.whole = source->time_min >= scan->gather.time_first &&
+                                source->time_max <= scan->gather.time_last};
+    part.one_window = part.whole && mir_tlog_window_of(totals, source->time_min) ==
+                                        mir_tlog_window_of(totals, source->time_max);
+    if (part.one_window && source->chunk.full && totals->functions == MIR_TLOG_COUNT) {
+        return totals_counted(scan, source, totals);
+    }
+    if (mir_tlog_scan_cancelled(scan)) return MIR_E_CANCELLED;
+    scan->chunk.size = 0;
+    mir_status status = mir_tlog_chunk_read(source->segment, &source->chunk, &scan->chunk);
+    if (!mir_bytes_ok(&scan->chunk)) mir_bytes_free(&scan->chunk);
+    if (status == MIR_OK) status = totals_columns(scan, source, &part, totals);
+    if (status == MIR_OK) status = mir_tlog_totals_keep_texts(totals);
+    mir_arena_free(&scan->arena);
+    if (status != MIR_E_CORRUPT && status != MIR_E_IO) return status;
+    damage(scan);
+    return MIR_OK;
+}
+
+static bool columns_known(const mir_tlog_scan *scan, const mir_tlog_source *source,
+                          mir_tlog_totals *totals)
+{
+    const mir_tlog_segment_shape *shape = &source->segment->shapes[source->chunk.shape];
+    const uint32_t known = totals->set.count;
+    for (uint32_t i = 0; i < shape->column_count; i++) {
+        const mir_column *column = &shape->columns[i];
+        const mir_view name = mir_tlog_column_name(column);
+        if (!mir_tlog_gather_wants(&scan->gather, name, column->type)) continue;
+        bool found = false;
+        for (uint32_t k = 0; k < known && !found; k++) {
+            found = mir_tlog_column_compare(&totals->set.columns[k], column) == 0 &&
+                    totals->window_count > 0 && totals->columns[k].totals[0].count > 0;
+        }
+        if (!found) return false;
+    }
+    return true;
+}
+
+static mir_status totals_cluster(mir_tlog_scan *scan, uint32_t first, uint32_t end,
+                                 mir_tlog_totals *totals)
+{
+    if (end - first == 1 && scan->sources[first].segment != NULL) {
+        return totals_chunk(scan, &scan->sources[first], totals);
+    }
+    mir_status status = totals_gathered(scan, first, end, totals);
+    if (status == MIR_OK) status = mir_tlog_totals_keep_texts(totals);
+    return status;
+}
+
+mir_status mir_tlog_scan_totals(mir_tlog_scan *scan, mir_view device, int64_t first_ns,
+                                int64_t last_ns, mir_tlog_totals *totals)
+{
+    scan->gather.time_first = first_ns;
+    scan->gather.time_last = last_ns;
+    mir_status status = sources_find(scan, device);
+    /* The last values are looked for from the newest chunk back, until every column has one. */
+    const bool last_only = totals->functions == MIR_TLOG_LAST && totals->window_ns == 0;
+    for (uint32_t n = 0; n < scan->source_count && status == MIR_OK;) {
+        const uint32_t at = last_only ? scan->source_count - 1 - n : n;
+        const uint32_t cluster = scan->sources[at].cluster;
+        uint32_t low = at;
+        uint32_t high = at + 1;
+        while (low > 0 && scan->sources[low - 1].cluster == cluster) low--;
+        while (high < scan->source_count && scan->sources[high].cluster == cluster) high++;
+        n += high - low;
+        if (last_only && high - low == 1 && scan->sources[low].segment != NULL &&
+            columns_known(scan, &scan->sources[low], totals)) {
+            continue;
+        }
+        status = totals_cluster(scan, low, high, totals);
+    }
+    if (status == MIR_OK) mir_tlog_totals_finish(totals);
+    return mir_tlog_scan_failed(scan, status);
+}

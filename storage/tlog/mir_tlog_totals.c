@@ -1,0 +1,494 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "mir_tlog_totals.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "mir_assert.h"
+#include "mir_clock.h"
+
+enum {
+    /* What only the values themselves tell. */
+    VALUE_FUNCTIONS = MIR_TLOG_RATE | MIR_TLOG_PERCENTILE,
+    NUMBER_FUNCTIONS = MIR_TLOG_MEAN | MIR_TLOG_SUM | MIR_TLOG_MIN | MIR_TLOG_MAX,
+};
+
+static double double_of(uint64_t bits)
+{
+    double value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static double number_of(mir_column_type type, uint64_t bits)
+{
+    if (type == MIR_COLUMN_I64) return (double)(int64_t)bits;
+    return type == MIR_COLUMN_F64 ? double_of(bits) : (double)bits;
+}
+
+static bool less(mir_column_type type, uint64_t a, uint64_t b)
+{
+    if (type == MIR_COLUMN_I64) return (int64_t)a < (int64_t)b;
+    return type == MIR_COLUMN_F64 ? double_of(a) < double_of(b) : a < b;
+}
+
+void mir_tlog_totals_free(mir_tlog_totals *totals)
+{
+    for (uint32_t i = 0; i < totals->column_capacity; i++) {
+        mir_tlog_totals_column *column = &totals->columns[i];
+        for (uint32_t w = 0; column->samples != NULL && w < totals->window_count; w++) {
+            free(column->samples[w].values);
+        }
+        free(column->samples);
+        free(column->totals);
+    }
+    free(totals->columns);
+    free(totals->windows);
+    mir_tlog_columns_free(&totals->set);
+    mir_arena_free(&totals->texts);
+    *totals = (mir_tlog_totals){0};
+}
+
+int64_t mir_tlog_window_of(const mir_tlog_totals *totals, int64_t time_ns)
+{
+    if (totals->window_ns == 0) return 0;
+    if (totals->window_ns > INT64_MAX) return time_ns < 0 ? -1 : 0;
+    const int64_t window_ns = (int64_t)totals->window_ns;
+    return time_ns / window_ns - (time_ns % window_ns < 0 ? 1 : 0);
+}
+
+/* The first time behind a window, or INT64_MAX: then the last time may be in it. */
+static int64_t window_limit(const mir_tlog_totals *totals, int64_t window, bool *unbounded)
+{
+    const __int128 limit = ((__int128)window + 1) * (__int128)totals->window_ns;
+    *unbounded = totals->window_ns == 0 || limit > INT64_MAX;
+    return *unbounded ? INT64_MAX : (int64_t)limit;
+}
+
+static mir_status take_bytes(const mir_tlog_totals *totals, uint64_t bytes)
+{
+    const uint64_t before = atomic_fetch_add_explicit(totals->bytes, bytes, memory_order_relaxed);
+    return before + bytes > totals->bytes_max ? MIR_E_TOO_LARGE : MIR_OK;
+}
+
+static bool sampled(const mir_tlog_totals *totals)
+{
+    return (totals->functions & MIR_TLOG_PERCENTILE) != 0;
+}
+
+static mir_status column_room(const mir_tlog_totals *totals, mir_tlog_totals_column *column,
+                              uint32_t from, uint32_t to)
+{
+    mir_tlog_total *more = realloc(column->totals, to * sizeof *more);
+    if (more == NULL) return MIR_E_NO_MEMORY;
+    memset(more + from, 0, (to - from) * sizeof *more);
+    column->totals = more;
+    if (!sampled(totals)) return MIR_OK;
+    mir_tlog_samples *samples = realloc(column->samples, to * sizeof *samples);
+    if (samples == NULL) return MIR_E_NO_MEMORY;
+    memset(samples + from, 0, (to - from) * sizeof *samples);
+    column->samples = samples;
+    return MIR_OK;
+}
+
+static mir_status windows_room(mir_tlog_totals *totals, uint32_t count)
+{
+    if (count <= totals->window_capacity) return MIR_OK;
+    uint32_t capacity = totals->window_capacity == 0 ? 1 : totals->window_capacity;
+    while (capacity < count) capacity *= 2;
+    mir_status status = take_bytes(
+        totals, (uint64_t)(capacity - totals->window_capacity) *
+                    (sizeof(int64_t) + totals->column_capacity * sizeof(mir_tlog_total)));
+    if (status != MIR_OK) return status;
+    int64_t *windows = realloc(totals->windows, capacity * sizeof *windows);
+    if (windows == NULL) return MIR_E_NO_MEMORY;
+    totals->windows = windows;
+    for (uint32_t i = 0; i < totals->column_capacity && status == MIR_OK; i++) {
+        status = column_room(totals, &totals->columns[i], totals->window_capacity, capacity);
+    }
+    if (status == MIR_OK) totals->window_capacity = capacity;
+    return status;
+}
+
+static mir_status column_of(mir_tlog_totals *totals, mir_view name, mir_column_type type,
+                            mir_tlog_totals_column **column)
+{
+    uint32_t number;
+    mir_status status = mir_tlog_columns_number(&totals->set, name, type, &number);
+    if (status != MIR_OK) return status;
+    if (number >= totals->column_capacity) {
+        const uint32_t capacity = totals->column_capacity == 0 ? 2 : totals->column_capacity * 2;
+        status = take_bytes(totals, (uint64_t)(capacity - totals->column_capacity) *
+                                        totals->window_capacity * sizeof(mir_tlog_total));
+        if (status != MIR_OK) return status;
+        mir_tlog_totals_column *columns = realloc(totals->columns, capacity * sizeof *columns);
+        if (columns == NULL) return MIR_E_NO_MEMORY;
+        totals->columns = columns;
+        memset(columns + totals->column_capacity, 0,
+               (capacity - totals->column_capacity) * sizeof *columns);
+        const uint32_t first = totals->column_capacity;
+        totals->column_capacity = capacity;
+        for (uint32_t i = first; i < capacity && totals->window_capacity > 0; i++) {
+            status = column_room(totals, &columns[i], 0, totals->window_capacity);
+            if (status != MIR_OK) return status;
+        }
+    }
+    *column = &totals->columns[number];
+    return MIR_OK;
+}
+
+/* The place of a window that is one of the last, or a new one behind them. Columns of one run of rows
+ * come one after another, so a window may be there already with others behind it. */
+static mir_status window_place(mir_tlog_totals *totals, int64_t window, uint32_t *place)
+{
+    uint32_t at = totals->window_count;
+    while (at > 0 && totals->windows[at - 1] > window) at--;
+    if (at > 0 && totals->windows[at - 1] == window) {
+        *place = at - 1;
+        return MIR_OK;
+    }
+    const mir_status status = windows_room(totals, totals->window_count + 1);
+    if (status != MIR_OK) return status;
+    /* A sparse column may have been first, and one with values between its windows next. */
+    const uint32_t behind = totals->window_count - at;
+    memmove(totals->windows + at + 1, totals->windows + at, behind * sizeof *totals->windows);
+    totals->windows[at] = window;
+    for (uint32_t i = 0; i < totals->column_capacity; i++) {
+        mir_tlog_totals_column *column = &totals->columns[i];
+        memmove(column->totals + at + 1, column->totals + at, behind * sizeof *column->totals);
+        column->totals[at] = (mir_tlog_total){0};
+        if (column->samples == NULL) continue;
+        memmove(column->samples + at + 1, column->samples + at, behind * sizeof *column->samples);
+        column->samples[at] = (mir_tlog_samples){0};
+    }
+    totals->window_count++;
+    if (at < totals->window_kept) totals->window_kept = at;
+    *place = at;
+    return MIR_OK;
+}
+
+static mir_status samples_take(const mir_tlog_totals *totals, mir_tlog_samples *samples,
+                               const uint64_t *values, uint32_t count)
+{
+    if (count > samples->capacity - samples->count) {
+        uint32_t capacity = samples->capacity == 0 ? 16 : samples->capacity;
+        if (count > UINT32_MAX / 4 - samples->count) return MIR_E_TOO_LARGE;
+        while (capacity - samples->count < count) capacity *= 2;
+        const mir_status status =
+            take_bytes(totals, (uint64_t)(capacity - samples->capacity) * sizeof *values);
+        if (status != MIR_OK) return status;
+        uint64_t *more = realloc(samples->values, capacity * sizeof *more);
+        if (more == NULL) return MIR_E_NO_MEMORY;
+        samples->values = more;
+        samples->capacity = capacity;
+    }
+    memcpy(samples->values + samples->count, values, count * sizeof *values);
+    samples->count += count;
+    return MIR_OK;
+}
+
+static void range_take(mir_tlog_total *total, mir_column_type type, uint64_t low, uint64_t high)
+{
+    if (!total->ordered || less(type, low, total->low)) total->low = low;
+    if (!total->ordered || less(type, total->high, high)) total->high = high;
+    total->ordered = true;
+}
+
+static void sum_doubles(mir_tlog_total *total, const uint64_t *values, uint32_t count, bool ordered)
+{
+    double sum = total->sum_f64;
+    for (uint32_t i = 0; i < count; i++) sum += double_of(values[i]);
+    total->sum_f64 = sum;
+    for (uint32_t i = 0; i < count && ordered; i++) {
+        const double value = double_of(values[i]);
+        if (value != value) continue;
+        if (!total->ordered || value < double_of(total->low)) total->low = values[i];
+        if (!total->ordered || value > double_of(total->high)) total->high = values[i];
+        total->ordered = true;
+    }
+}
+
+static void sum_integers(mir_tlog_total *total, mir_column_type type, const uint64_t *values,
+                         uint32_t count, bool ordered)
+{
+    /* With the sign bit turned over, unsigned order is that of the type, and sums cannot wrap. */
+    const uint64_t flip = type == MIR_COLUMN_I64 ? UINT64_C(1) << 63 : 0;
+    unsigned __int128 sum = 0;
+    for (uint32_t i = 0; i < count; i++) sum += values[i] ^ flip;
+    total->sum += (__int128)(sum - (unsigned __int128)flip * count);
+    if (!ordered) return;
+    uint64_t low = UINT64_MAX;
+    uint64_t high = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        const uint64_t value = values[i] ^ flip;
+        low = value < low ? value : low;
+        high = value > high ? value : high;
+    }
+    range_take(total, type, low ^ flip, high ^ flip);
+}
+
+/* A counter grows; where it falls it began again from nothing. */
+static void increase_take(mir_tlog_total *total, mir_tlog_totals_column *column,
+                          mir_column_type type, const int64_t *times, const uint64_t *values,
+                          uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        const double value = number_of(type, values[i]);
+        if (column->has_before) {
+            if (!total->rated) total->rate_from_ns = column->before_ns;
+            total->rated = true;
+            const double before = number_of(type, column->before);
+            total->increase += value >= before ? value - before : value;
+        }
+        column->before = values[i];
+        column->before_ns = times[i];
+        column->has_before = true;
+    }
+}
+
+static void ends_take(mir_tlog_total *total, mir_column_type type, int64_t first_ns,
+                      int64_t last_ns, const uint64_t *first, const uint64_t *last,
+                      const mir_view *first_text, const mir_view *last_text)
+{
+    const bool text = type == MIR_COLUMN_STRING;
+    if (total->count == 0 || first_ns < total->first_ns) {
+        total->first_ns = first_ns;
+        total->first = text ? (uint64_t)(uintptr_t)first_text->data : *first;
+        if (text) total->low = first_text->size;
+    }
+    if (total->count == 0 || last_ns >= total->last_ns) {
+        total->last_ns = last_ns;
+        total->last = text ? (uint64_t)(uintptr_t)last_text->data : *last;
+        if (text) total->high = last_text->size;
+    }
+}
+
+/* Behind the last of the values that are in the window of the first one. */
+static uint32_t run_end(const mir_tlog_totals *totals, const int64_t *times, uint32_t first,
+                        uint32_t count, int64_t window)
+{
+    bool unbounded;
+    const int64_t limit = window_limit(totals, window, &unbounded);
+    if (unbounded || times[count - 1] < limit) return count;
+    /* Windows are mostly short beside the chunk: look ahead in growing steps. */
+    uint32_t low = first;
+    uint32_t step = 1;
+    while (low + step < count && times[low + step] < limit) {
+        low += step;
+        step *= 2;
+    }
+    uint32_t high = low + step < count ? low + step : count - 1;
+    while (high - low > 1) {
+        const uint32_t middle = low + (high - low) / 2;
+        if (times[middle] < limit) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    return high;
+}
+
+mir_status mir_tlog_totals_take(mir_tlog_totals *totals, mir_view name, mir_column_type type,
+                                const int64_t *times, const uint64_t *values, const mir_view *texts,
+                                uint32_t count)
+{
+    mir_tlog_totals_column *column;
+    mir_status status = column_of(totals, name, type, &column);
+    const bool ordered = (totals->functions & (MIR_TLOG_MIN | MIR_TLOG_MAX)) != 0;
+    for (uint32_t at = 0; at < count && status == MIR_OK;) {
+        const int64_t window = mir_tlog_window_of(totals, times[at]);
+        const uint32_t end = run_end(totals, times, at, count, window);
+        uint32_t place;
+        status = window_place(totals, window, &place);
+        if (status != MIR_OK) break;
+        mir_tlog_total *total = &column->totals[place];
+        if (type == MIR_COLUMN_STRING) {
+            ends_take(total, type, times[at], times[end - 1], NULL, NULL, &texts[at],
+                      &texts[end - 1]);
+        } else {
+            ends_take(total, type, times[at], times[end - 1], &values[at], &values[end - 1], NULL,
+                      NULL);
+            if (type == MIR_COLUMN_F64) {
+                sum_doubles(total, values + at, end - at, ordered);
+            } else if ((totals->functions & NUMBER_FUNCTIONS) != 0) {
+                sum_integers(total, type, values + at, end - at, ordered);
+            }
+            if ((totals->functions & MIR_TLOG_RATE) != 0) {
+                increase_take(total, column, type, times + at, values + at, end - at);
+            }
+            if (sampled(totals)) {
+                status = samples_take(totals, &column->samples[place], values + at, end - at);
+            }
+        }
+        total->count += end - at;
+        at = end;
+    }
+    return status;
+}
+
+bool mir_tlog_totals_suffices(const mir_tlog_totals *totals, mir_column_type type,
+                              const mir_tlog_column_statistics *statistics)
+{
+    uint32_t wanted = totals->functions;
+    if (type == MIR_COLUMN_STRING || type == MIR_COLUMN_BOOL) wanted &= ~(uint32_t)NUMBER_FUNCTIONS;
+    if ((wanted & (VALUE_FUNCTIONS)) != 0 && type != MIR_COLUMN_STRING) return false;
+    if ((wanted & NUMBER_FUNCTIONS) != 0) {
+        if (!statistics->known) return false;
+        /* What is smallest beside a NaN, or of nothing but NaN, they do not say. */
+        if (type == MIR_COLUMN_F64 && statistics->sum_f64 != statistics->sum_f64) return false;
+    }
+    return (wanted & (MIR_TLOG_FIRST | MIR_TLOG_LAST)) == 0 || statistics->ends_known;
+}
+
+mir_status mir_tlog_totals_take_statistics(mir_tlog_totals *totals, mir_view name,
+                                           mir_column_type type, int64_t first_ns, int64_t last_ns,
+                                           const mir_tlog_column_statistics *s)
+{
+    mir_tlog_totals_column *column;
+    uint32_t place;
+    mir_status status = column_of(totals, name, type, &column);
+    if (status == MIR_OK) {
+        status = window_place(totals, mir_tlog_window_of(totals, first_ns), &place);
+    }
+    if (status != MIR_OK) return status;
+    mir_tlog_total *total = &column->totals[place];
+    if (type == MIR_COLUMN_STRING) {
+        const mir_view none = {NULL, 0};
+        ends_take(total, type, first_ns, last_ns, NULL, NULL, &none, &none);
+    } else {
+        ends_take(total, type, first_ns, last_ns, &s->first, &s->last, NULL, NULL);
+    }
+    if (s->known) {
+        total->sum += s->sum;
+        total->sum_f64 += s->sum_f64;
+        range_take(total, type, s->low, s->high);
+    }
+    total->count += s->count;
+    return MIR_OK;
+}
+
+static mir_status text_keep(mir_tlog_totals *totals, uint64_t *address, uint64_t size)
+{
+    if (size == 0) return MIR_OK;
+    mir_status status = take_bytes(totals, size);
+    if (status != MIR_OK) return status;
+    uint8_t *copy = mir_arena_alloc(&totals->texts, size);
+    if (copy == NULL) return MIR_E_NO_MEMORY;
+    memcpy(copy, (const uint8_t *)(uintptr_t)*address, size);
+    *address = (uint64_t)(uintptr_t)copy;
+    return MIR_OK;
+}
+
+mir_status mir_tlog_totals_keep_texts(mir_tlog_totals *totals)
+{
+    mir_status status = MIR_OK;
+    for (uint32_t i = 0; i < totals->set.count && status == MIR_OK; i++) {
+        if (totals->set.columns[i].type != MIR_COLUMN_STRING) continue;
+        for (uint32_t w = totals->window_kept; w < totals->window_count && status == MIR_OK; w++) {
+            mir_tlog_total *total = &totals->columns[i].totals[w];
+            if (total->count == 0) continue;
+            status = text_keep(totals, &total->first, total->low);
+            if (status == MIR_OK) status = text_keep(totals, &total->last, total->high);
+        }
+    }
+    /* The last window may go on. */
+    totals->window_kept = totals->window_count > 0 ? totals->window_count - 1 : 0;
+    return status;
+}
+
+void mir_tlog_totals_finish(mir_tlog_totals *totals)
+{
+    if ((totals->functions & MIR_TLOG_RATE) == 0) return;
+    for (uint32_t i = 0; i < totals->set.count; i++) {
+        for (uint32_t w = 0; w < totals->window_count; w++) {
+            mir_tlog_total *total = &totals->columns[i].totals[w];
+            if (!total->rated) continue;
+            const uint64_t span_ns = (uint64_t)total->last_ns - (uint64_t)total->rate_from_ns;
+            const double seconds = (double)span_ns / (double)MIR_NS_PER_S;
+            total->rate = seconds > 0 ? total->increase / seconds : 0;
+        }
+    }
+}
+
+static mir_status total_add(const mir_tlog_totals *totals, mir_tlog_total *to,
+                            mir_tlog_samples *to_samples, mir_column_type type,
+                            const mir_tlog_total *from, const mir_tlog_samples *from_samples)
+{
+    if (from->count == 0) return MIR_OK;
+    if (to->count == 0 || from->first_ns < to->first_ns) {
+        to->first_ns = from->first_ns;
+        to->first = from->first;
+        if (type == MIR_COLUMN_STRING) to->low = from->low;
+    }
+    if (to->count == 0 || from->last_ns >= to->last_ns) {
+        to->last_ns = from->last_ns;
+        to->last = from->last;
+        if (type == MIR_COLUMN_STRING) to->high = from->high;
+    }
+    if (from->ordered) range_take(to, type, from->low, from->high);
+    to->sum += from->sum;
+    to->sum_f64 += from->sum_f64;
+    to->count += from->count;
+    to->rate += from->rate;
+    to->rated = to->rated || from->rated;
+    if (from_samples == NULL || from_samples->count == 0) return MIR_OK;
+    return samples_take(totals, to_samples, from_samples->values, from_samples->count);
+}
+
+/* Places for windows that only the other has, all at once. */
+static mir_status windows_join(mir_tlog_totals *to, const mir_tlog_totals *from)
+{
+    uint32_t fresh = 0;
+    uint32_t a = 0;
+    for (uint32_t b = 0; b < from->window_count; b++) {
+        while (a < to->window_count && to->windows[a] < from->windows[b]) a++;
+        if (a == to->window_count || to->windows[a] != from->windows[b]) fresh++;
+    }
+    if (fresh == 0) return MIR_OK;
+    const mir_status status = windows_room(to, to->window_count + fresh);
+    if (status != MIR_OK) return status;
+    /* From the last one backwards, so that nothing is overwritten. */
+    uint32_t put = to->window_count + fresh;
+    a = to->window_count;
+    uint32_t b = from->window_count;
+    while (put > a) {
+        put--;
+        const bool other = a == 0 || (b > 0 && from->windows[b - 1] > to->windows[a - 1]);
+        if (!other && b > 0 && from->windows[b - 1] == to->windows[a - 1]) b--;
+        if (other) {
+            b--;
+        } else {
+            a--;
+        }
+        to->windows[put] = other ? from->windows[b] : to->windows[a];
+        for (uint32_t i = 0; i < to->column_capacity; i++) {
+            mir_tlog_totals_column *column = &to->columns[i];
+            column->totals[put] = other ? (mir_tlog_total){0} : column->totals[a];
+            if (column->samples == NULL) continue;
+            column->samples[put] = other ? (mir_tlog_samples){0} : column->samples[a];
+        }
+    }
+    to->window_count += fresh;
+    return MIR_OK;
+}
+
+mir_status mir_tlog_totals_add(mir_tlog_totals *to, const mir_tlog_totals *from)
+{
+    mir_status status = windows_join(to, from);
+    for (uint32_t i = 0; i < from->set.count && status == MIR_OK; i++) {
+        const mir_column *named = &from->set.columns[i];
+        mir_tlog_totals_column *column;
+        status = column_of(to, mir_tlog_column_name(named), named->type, &column);
+        uint32_t a = 0;
+        for (uint32_t b = 0; b < from->window_count && status == MIR_OK; b++) {
+            while (to->windows[a] < from->windows[b]) a++;
+            const mir_tlog_totals_column *source = &from->columns[i];
+            status =
+                total_add(to, &column->totals[a],
+                          column->samples == NULL ? NULL : &column->samples[a], named->type,
+                          &source->totals[b], source->samples == NULL ? NULL : &source->samples[b]);
+        }
+    }
+    return status;
+}
