@@ -199,7 +199,8 @@ mir_status mir_tlog_gather_mem(mir_tlog_gather *gather, const mir_tlog_mem *mem,
             extra = atomic_load_explicit(&extra->next, memory_order_acquire);
         }
         /* A column enters only with its first value: the set of columns is that of the data. */
-        gather->map[i] = mir_tlog_gather_wants(gather, mir_view_of(column->name, column->name_size), column->type)
+        gather->map[i] = mir_tlog_gather_wants(gather, mir_view_of(column->name, column->name_size),
+                                               column->type)
                              ? MIR_TLOG_GATHER_NONE - 1
                              : MIR_TLOG_GATHER_NONE;
     }

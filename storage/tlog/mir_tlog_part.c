@@ -70,8 +70,9 @@ static mir_status part_new(mir_tlog_part_maker *maker, mir_tlog_part *part, uint
     }
     part->row_count = part->stride = rows;
     part->column_count = columns;
-    (void)atomic_fetch_add_explicit(maker->rows, rows, memory_order_relaxed);
-    return MIR_OK;
+    const uint64_t before = atomic_fetch_add_explicit(maker->rows, rows, memory_order_relaxed);
+    const mir_tlog_query_spec *spec = maker->scan.spec;
+    return spec->limit == 0 && before + rows > spec->rows_max ? MIR_E_FULL : MIR_OK;
 }
 
 /* ---- Rows as they are ---- */

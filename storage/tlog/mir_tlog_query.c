@@ -411,15 +411,7 @@ static mir_status query_run(query *q, const mir_tlog_sink *sink)
         if (status != MIR_OK && q->error != NULL) *q->error = q->workers[0].scan.error;
     }
     if (status != MIR_OK) return status;
-    const uint64_t rows = atomic_load_explicit(&q->rows, memory_order_relaxed);
-    if (rows == 0) return MIR_OK;
-    if (q->spec.limit == 0 && rows > q->spec.rows_max) {
-        return mir_error_set(q->error, MIR_E_TOO_LARGE,
-                             "the answer is larger than %" PRIu64
-                             " rows: ask for a shorter time, fewer devices, fewer fields or a "
-                             "longer window, or set a limit",
-                             q->spec.rows_max);
-    }
+    if (atomic_load_explicit(&q->rows, memory_order_relaxed) == 0) return MIR_OK;
     status = columns_out(q, sink);
     return status == MIR_OK ? rows_out(q, sink) : status;
 }

@@ -50,6 +50,12 @@ mir_status mir_tlog_scan_failed(mir_tlog_scan *scan, mir_status status)
     case MIR_OK: return MIR_OK;
     case MIR_E_NO_MEMORY: return mir_error_set(error, status, "out of memory");
     case MIR_E_CANCELLED: return mir_error_set(error, status, "cancelled");
+    case MIR_E_FULL:
+        return mir_error_set(error, MIR_E_TOO_LARGE,
+                             "the answer is larger than %" PRIu64
+                             " rows: ask for a shorter time, fewer devices, fewer fields or a "
+                             "longer window, or set a limit",
+                             scan->spec->rows_max);
     case MIR_E_TOO_LARGE:
         return mir_error_set(error, status,
                              "the answer needs more than %" PRIu64

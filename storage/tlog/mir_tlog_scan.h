@@ -65,7 +65,7 @@ MIR_MUST_CHECK mir_status mir_tlog_scan_rows(mir_tlog_scan *scan, mir_view devic
 MIR_MUST_CHECK mir_status mir_tlog_scan_totals(mir_tlog_scan *scan, mir_view device,
                                                int64_t first_ns, int64_t last_ns,
                                                mir_tlog_totals *totals);
-/* The error for a status, in words. */
+/* The error for a status, in words; MIR_E_FULL stands for more rows than rows_max. */
 MIR_MUST_CHECK mir_status mir_tlog_scan_failed(mir_tlog_scan *scan, mir_status status);
 bool mir_tlog_scan_cancelled(const mir_tlog_scan *scan);
 

@@ -466,7 +466,7 @@ def test_an_answer_that_does_not_fit(shared, connect, name, weather):
                      last=START_NS + 1000 * SECOND_NS).rows) == 1000
     assert len(query(bus, name, weather.name("Sample"), aggregation_window="1m").rows) == 34
     report(bus, name, *samples(weather, 2500, START_NS + 2000 * SECOND_NS))
-    with pytest.raises(Refused, match="larger than [0-9]+ rows .* shorter time, fewer devices, fewer fields"):
+    with pytest.raises(Refused, match="larger than [0-9]+ rows: .* shorter time, fewer devices, fewer fields"):
         query(bus, name, weather.name("Sample"), last=START_NS + 5000 * SECOND_NS)
 
 
