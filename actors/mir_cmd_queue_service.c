@@ -34,6 +34,11 @@ static void fail_list(mir_request *request, const char *what, mir_status status,
 static void look(mir_request *request)
 {
     queue_query *q = request->context;
+    if (atomic_load_explicit(&request->hub->stopping, memory_order_relaxed)) {
+        mir_request_fail(request, "the server is stopping");
+        mir_request_finish(request);
+        return;
+    }
     mir_error error = {{0}};
     mir_status status = mir_command_list(request->hub->state, &q->filter, LOOKED_AT_ONCE,
                                          &request->arena, &q->list, &error);

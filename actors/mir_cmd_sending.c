@@ -24,6 +24,8 @@ enum {
     HEADER_BYTES_MAX = MIR_CHAIN_BLOCK_BYTES_MAX + MIR_CMD_NAME_BYTES_MAX + 64,
     KNOWN_NAMES_BYTES_MAX = 1024,
     PARTIAL_BYTES_MAX = 256 * 1024,
+    /* Of a message beside the entry of a device: its header, the key of the map, the frames. */
+    ENTRY_BYTES_ELSE = HEADER_BYTES_MAX + 1024,
     QUICK_BYTES_MAX = 4096, /* of an answer that is handled where it arrives */
 };
 
@@ -818,6 +820,31 @@ static void take_reply(target *t, const char *name, mir_view payload)
     mir_bytes_free(&json);
 }
 
+/* How large an entry may be, so that a message can bring it. */
+static size_t entry_bytes_max(const sending *all)
+{
+    size_t size_max = (size_t)all->request->hub->config->limits.max_payload_bytes;
+    return size_max > 2 * ENTRY_BYTES_ELSE ? size_max - ENTRY_BYTES_ELSE : size_max / 2;
+}
+
+/* What a device says may not keep the others from being told of. */
+static void bound_entry(target *t)
+{
+    sending *all = t->all;
+    size_t size = protobuf_c_message_get_packed_size(&t->entry.base);
+    if (size <= entry_bytes_max(all)) return;
+    char text[128];
+    (void)snprintf(text, sizeof text,
+                   "the device answered, but with %zu bytes, more than can be told (%zu)", size,
+                   entry_bytes_max(all));
+    if (t->entry.status != MIR_API__V1__COMMAND_RESPONSE_STATUS__COMMAND_RESPONSE_STATUS_ERROR)
+        all->in_error++;
+    set_status(t, MIR_API__V1__COMMAND_RESPONSE_STATUS__COMMAND_RESPONSE_STATUS_ERROR);
+    t->entry.error = copy_text(all, mir_view_cstr(text));
+    t->entry.name = NULL;
+    t->entry.has_payload = 0;
+}
+
 static void take_answer(target *t)
 {
     static const char prefix[] = "error during sent command request to device: ";
@@ -850,6 +877,7 @@ static void take_answer(target *t)
     }
     free(t->answer);
     t->answer = NULL;
+    bound_entry(t);
 }
 
 /* --- answers -------------------------------------------------------------------------------- */
@@ -908,17 +936,24 @@ static void tell_partial(sending *all)
     all->budget -= max;
     entry_pair *pairs = calloc(max, sizeof *pairs);
     entry_pair **list = calloc(max, sizeof(entry_pair *));
-    size_t count = 0, bytes = 0;
+    size_t bytes_max = entry_bytes_max(all);
+    if (bytes_max > PARTIAL_BYTES_MAX) bytes_max = PARTIAL_BYTES_MAX;
+    size_t first = 0, count = 0, bytes = 0;
     for (size_t i = 0; i < max; i++) {
         target *t = chain_take(&all->untold);
         if (pairs == NULL || list == NULL || !set_pair(all, t, &pairs[count])) continue;
+        /* With the frame around it, whose size has at most five bytes. */
+        size_t size = protobuf_c_message_get_packed_size(&pairs[count].base) + 8;
+        if (count != first && bytes + size > bytes_max) {
+            add_partial(all, list + first, count - first);
+            first = count;
+            bytes = 0;
+        }
         list[count] = &pairs[count];
-        bytes += protobuf_c_message_get_packed_size(&pairs[count++].base);
-        if (bytes < PARTIAL_BYTES_MAX) continue;
-        add_partial(all, list, count);
-        count = bytes = 0;
+        bytes += size;
+        count++;
     }
-    if (count != 0) add_partial(all, list, count);
+    if (count != first) add_partial(all, list + first, count - first);
     free(pairs);
     free(list);
 }

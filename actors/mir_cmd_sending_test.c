@@ -65,6 +65,11 @@ static size_t queues(void)
     return mir_actors_of(w->shards[0])->queues.count;
 }
 
+static size_t refusals(void)
+{
+    return heard("ask for results as they come");
+}
+
 static size_t events(void)
 {
     return heard(".cmd.v1alpha.devicecommand ");
@@ -158,6 +163,43 @@ static void a_worker_is_not_held(void **state)
     close_world();
 }
 
+/* However small a message may be, and however many devices there are to tell of. */
+static void partial_answers_keep_to_the_largest_message(void **state)
+{
+    (void)state;
+    enum { FEW = 400, BYTES_MAX = 16 * 1024 };
+    open_world(FEW);
+    w->config.limits.max_payload_bytes = BYTES_MAX;
+    /* The worker makes a pass between two gates: so all are sent before it takes any answer. */
+    gate gates[8] = {0};
+    gate_submit(&gates[0]);
+    gate_await(&gates[0]);
+    command_all((options){.raw = true, .stream = true});
+    turn();
+    for (int i = 1; i < 8; i++) {
+        gate_submit(&gates[i]);
+        (void)sem_post(&gates[i - 1].open);
+        gate_await(&gates[i]);
+    }
+    for (int i = 0; i < 5; i++) turn();
+    (void)sem_post(&gates[7].open);
+    static const char line[] = "HMSG _INBOX.test 1 ";
+    size_t messages = 0;
+    /* The whole answer has no room: that is what it says. */
+    (void)most_in_a_turn(refusals, 1);
+    const char *at = w->out, *end = w->out + w->out_size;
+    while ((at = memmem(at, (size_t)(end - at), line, sizeof line - 1)) != NULL) {
+        char *behind;
+        at += sizeof line - 1;
+        (void)strtoul(at, &behind, 10);
+        assert_in_range(strtoul(behind, NULL, 10), 1, BYTES_MAX);
+        messages++;
+    }
+    assert_in_range(messages, 3, FEW);
+    assert_int_equal(heard("/default\x12"), FEW);
+    close_world();
+}
+
 /* Neither a list of commands nor a cancellation waits for what gives way to everybody else. */
 static void who_cancels_does_not_wait_for_queries(void **state)
 {
@@ -234,6 +276,7 @@ int main(void)
         cmocka_unit_test(queues_begin_some_in_a_turn),
         cmocka_unit_test(events_go_out_some_in_a_turn_and_before_the_answer),
         cmocka_unit_test(partial_answers_tell_of_each_device_once),
+        cmocka_unit_test(partial_answers_keep_to_the_largest_message),
         cmocka_unit_test(a_worker_is_not_held),
         cmocka_unit_test(who_cancels_does_not_wait_for_queries),
         cmocka_unit_test(a_worker_is_not_held_by_a_list),

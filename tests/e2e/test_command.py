@@ -384,6 +384,21 @@ def test_the_error_of_a_handler_comes_back_word_for_word(bus, obedient, valve):
     assert [sent for _, sent, _ in device.ran] == [body]
 
 
+def test_an_answer_that_no_message_can_bring_is_that_devices_error_alone(connect, shared, loop, name):
+    server = shared({"limits.max_payload": "64KiB"})
+    bus, devices = connect(server), []
+    for suffix, size in ("large", 62000), ("small", 62):
+        bus.create(f"{name}-{suffix}", namespace="plant")
+        answer = lambda body, size=size: ("valve.v1.Position", b"x" * size)  # noqa: E731
+        devices.append(Obedient(loop, server, f"{name}-{suffix}", on={"valve.v1.Open": answer}))
+    entries, _ = send(bus, *devices, payload_encoding=PROTOBUF, no_validation=True)
+    large, small = (entries[f"{device.id}/plant"] for device in devices)
+    assert (small.status, small.payload) == (SUCCESS, b"x" * 62)
+    assert (large.status, large.payload) == (ERROR, b"") and "the device answered, but with 62" in large.error
+    for device in devices:
+        device.close()
+
+
 @pytest.mark.parametrize("encoding", [JSON, PROTOBUF], ids=["json", "protobuf"])
 def test_two_devices_succeed(bus, obedient, valve, encoding):
     devices = [obedient("a"), obedient("b")]
