@@ -18,6 +18,10 @@
 enum {
     SLICE_BYTES_MAX = 256 * 1024,
     NAME_SLOTS = 2 * MIR_EVENT_BLOCK,
+    /* What a slice may keep other writers waiting. It holds fewer keys where it takes longer, but
+     * each costs a commit, and a slow disk would be slower for it. */
+    SLICE_NS = 8 * 1000 * 1000,
+    SLICE_KEYS_MIN = MIR_EVENT_INDEX_SLICE / 8,
     AGAIN_S = 60,
     RETAIN_S = 3600,
 };
@@ -42,6 +46,8 @@ struct mir_event_keeper {
     uint64_t *names; /* hashes of the names that were seen in the block */
     mir_bytes slice; /* entries: size of the key, key, size of the value, value */
     size_t slice_count;
+    size_t name_room;   /* names that may be added, as of the snapshot */
+    size_t slice_max;   /* keys, for SLICE_NS */
     mir_status failing; /* what was logged last */
 };
 
@@ -52,6 +58,7 @@ typedef struct slice_job {
     MDB_dbi dbi;
     bool publish;
     uint64_t blocks; /* to publish */
+    int64_t took_ns;
 } slice_job;
 
 static mir_view take(mir_view *entries)
@@ -66,7 +73,8 @@ static mir_view take(mir_view *entries)
 /* On the writer. Keys ascend and mostly come behind everything that is there. */
 static mir_status put_slice(mir_state_ops *ops, void *ctx)
 {
-    const slice_job *job = ctx;
+    slice_job *job = ctx;
+    const int64_t start_ns = mir_clock_mono_ns();
     mir_view entries = job->entries;
     bool append = true;
     while (entries.size != 0) {
@@ -81,6 +89,7 @@ static mir_status put_slice(mir_state_ops *ops, void *ctx)
         }
         TRY(mir_state_db_status(rc));
     }
+    job->took_ns = mir_clock_mono_ns() - start_ns;
     return job->publish ? mir_event_indexed_write(ops->db, ops->txn, job->blocks) : MIR_OK;
 }
 
@@ -102,9 +111,19 @@ static mir_status flush_slice(mir_event_keeper *keeper, MDB_dbi dbi, bool publis
 {
     if (!mir_bytes_ok(&keeper->slice)) return MIR_E_NO_MEMORY;
     if (keeper->slice.size == 0 && !publish) return MIR_OK;
-    slice_job job = {mir_bytes_as_view(&keeper->slice), dbi, publish, blocks};
+    slice_job job = {mir_bytes_as_view(&keeper->slice), dbi, publish, blocks, 0};
     mir_error error;
     mir_status status = run_on_writer(keeper->state, put_slice, &job, false, &error);
+    if (status == MIR_OK) {
+        int64_t took_ns = job.took_ns + atomic_load_explicit(&keeper->state->commit_last_ns,
+                                                             memory_order_relaxed);
+        if (took_ns > SLICE_NS)
+            keeper->slice_max /= 2;
+        else if (took_ns < SLICE_NS / 2 && keeper->slice_count * 2 > keeper->slice_max)
+            keeper->slice_max += keeper->slice_max / 4;
+        if (keeper->slice_max < SLICE_KEYS_MIN) keeper->slice_max = SLICE_KEYS_MIN;
+        if (keeper->slice_max > MIR_EVENT_INDEX_SLICE) keeper->slice_max = MIR_EVENT_INDEX_SLICE;
+    }
     keeper->slice.size = 0;
     keeper->slice_count = 0;
     return status;
@@ -120,7 +139,8 @@ static mir_status add_entry(mir_event_keeper *keeper, MDB_dbi dbi, mir_view key,
     mir_bytes_append(&keeper->slice, &size, sizeof size);
     mir_bytes_view(&keeper->slice, value);
     keeper->slice_count++;
-    if (keeper->slice_count < MIR_EVENT_INDEX_SLICE && keeper->slice.size < SLICE_BYTES_MAX)
+    if (keeper->slice_count < keeper->slice_max &&
+        keeper->slice.size < SLICE_BYTES_MAX * keeper->slice_max / MIR_EVENT_INDEX_SLICE)
         return MIR_OK;
     return flush_slice(keeper, dbi, false, 0);
 }
@@ -134,7 +154,7 @@ static mir_status note_name(mir_event_keeper *keeper, MDB_txn *txn, mir_view nam
     uint64_t hash = mir_hash_view(name) | 1; /* never 0, a free slot */
     size_t at = (size_t)(hash >> 16) % NAME_SLOTS;
     while (keeper->names[at] != 0 && keeper->names[at] != hash) at = (at + 1) % NAME_SLOTS;
-    if (keeper->names[at] == hash) return MIR_OK;
+    if (keeper->names[at] == hash || keeper->name_room == keeper->slice_count) return MIR_OK;
     keeper->names[at] = hash;
     MDB_val k = {name.size, (void *)(uintptr_t)name.data}, v;
     mir_status status = mir_state_db_status(mdb_get(txn, keeper->state->db.event_name, &k, &v));
@@ -175,6 +195,11 @@ static mir_status read_block(mir_event_keeper *keeper, uint64_t block, size_t *c
     MDB_val k = {sizeof bytes, bytes}, v;
     mir_status status = mir_state_db_status(mdb_cursor_open(txn, keeper->state->db.event, &cursor));
     if (status == MIR_OK) status = mir_state_db_status(mdb_cursor_get(cursor, &k, &v, MDB_SET));
+    MDB_stat known = {0};
+    if (status == MIR_OK)
+        status = mir_state_db_status(mdb_stat(txn, keeper->state->db.event_name, &known));
+    const uint64_t names_max = keeper->state->db.event_names_max;
+    keeper->name_room = known.ms_entries < names_max ? names_max - known.ms_entries : 0;
     *count = 0;
     for (uint64_t place = 0; place < MIR_EVENT_BLOCK && status == MIR_OK; place++) {
         if (place != 0) status = mir_state_db_status(mdb_cursor_get(cursor, &k, &v, MDB_NEXT));
@@ -234,7 +259,7 @@ static mir_status index_block(mir_event_keeper *keeper, uint64_t block)
         mir_view key = take(&left), value = take(&left);
         status = add_entry(keeper, db->event_name, key, value);
         /* They go to places far apart: fewer of them at a time. */
-        if (status == MIR_OK && keeper->slice_count >= MIR_EVENT_INDEX_SLICE / 4)
+        if (status == MIR_OK && keeper->slice_count >= keeper->slice_max / 4)
             status = flush_slice(keeper, db->event_name, false, 0);
     }
     mir_bytes_free(&names);
@@ -508,6 +533,7 @@ mir_status mir_event_keeper_start(mir_state *state, const mir_event_retention *r
     mir_event_keeper *started = calloc(1, sizeof *started);
     if (started == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
     started->state = state;
+    started->slice_max = MIR_EVENT_INDEX_SLICE / 2;
     (void)pthread_mutex_init(&started->busy, NULL);
     started->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     started->urgent_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -7,7 +7,7 @@
  * Ownership  The store owns its keeper, starts it behind the writer and stops it before. It is
  *            freed when the writer has ended, which may wake it until then.
  * Affinity   start, stop: the thread that opens and closes the store. wake: any thread.
- * Bounds     A slice: MIR_EVENT_INDEX_SLICE keys or MIR_EVENT_SLICE removals. Memory: a block's terms,
+ * Bounds     A slice: MIR_EVENT_INDEX_SLICE keys, fewer where that takes longer than 8 ms, or MIR_EVENT_SLICE removals. Memory: a block's terms,
  *            about 3 MiB. Beyond MIR_EVENT_LAG_BLOCKS a helper of ordinary priority indexes, so that
  *            the lag does not grow with the load.
  * Errors     A pass that fails is logged once and tried again with the next wake or after a minute.

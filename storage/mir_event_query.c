@@ -123,6 +123,12 @@ static mir_status bases_with_prefix(const mir_state_db *db, MDB_txn *txn, mir_vi
                                     mir_arena *arena, bases *b)
 {
     MDB_cursor *cursor = NULL;
+    MDB_stat known;
+    TRY(mir_state_db_status(mdb_stat(txn, db->event_name, &known)));
+    if (known.ms_entries >= db->event_names_max) { /* there may be others */
+        b->all = true;
+        return MIR_OK;
+    }
     TRY(mir_state_db_status(mdb_cursor_open(txn, db->event_name, &cursor)));
     MDB_val k = {prefix.size, (void *)(uintptr_t)prefix.data}, v;
     mir_status status = mir_state_db_status(mdb_cursor_get(cursor, &k, &v, MDB_SET_RANGE));

@@ -26,7 +26,10 @@ enum {
     MIR_EVENT_LIST_BYTES_MAX = 64 * 1024 * 1024,
     MIR_EVENT_LOOKED_MAX = 8 * 1024 * 1024, /* heads, where no index helps: about a second */
     MIR_EVENT_VALUES_MAX = 16384,           /* in all lists of a target */
-    MIR_EVENT_NAMES_MAX = 1024,             /* that a pattern may mean before it counts as a scan */
+    /* In event_name: whoever makes names up does not fill the store with them. From there on a
+     * pattern of names is looked for in its namespaces, or among all events. */
+    MIR_EVENT_NAMES_KEPT_MAX = 2 * 1024 * 1024,
+    MIR_EVENT_NAMES_MAX = 1024, /* that a pattern may mean before it counts as a scan */
 };
 
 /* Zeroes stand for the largest. */

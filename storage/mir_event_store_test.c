@@ -750,9 +750,42 @@ static void retention_of_many_runs_by_itself(void **state)
     events_free(f);
 }
 
+/* Whoever makes names up finds an end, and what is asked for is found all the same. */
+static void names_are_bounded(void **state)
+{
+    (void)state;
+    fixture *f = fixture_new(MIR_STATE_SYNC_OFF, 256 << 20);
+    mir_state_close(f->state);
+    mir_error error;
+    mir_state_options options = {.path = f->path,
+                                 .map_bytes = 256 << 20,
+                                 .sync = MIR_STATE_SYNC_OFF,
+                                 .event_names_max = 100};
+    assert_int_equal(mir_state_open(&options, &f->state, &error), MIR_OK);
+    for (unsigned i = 0; i < 300; i++) {
+        char name[32];
+        (void)snprintf(name, sizeof name, "%s-%03u", i % 2 == 0 ? "even" : "odd", i);
+        (void)tell(f, (told){.name = name, .name_space = "ns", .reason = "Named"});
+    }
+    fill_block(f, (told){.name = "noise", .name_space = "ns", .reason = "Noise"});
+    index_them(f);
+    MDB_txn *txn = NULL;
+    MDB_stat entries;
+    assert_int_equal(mir_state_read_begin(f->state, &txn, &error), MIR_OK);
+    assert_int_equal(mdb_stat(txn, f->state->db.event_name, &entries), 0);
+    assert_int_equal(entries.ms_entries, 100);
+    mir_state_read_end(f->state, txn);
+    assert_string_equal(events(f, "{\"names\":[\"odd-29*\"]}"), "300,298,296,294,292");
+    assert_string_equal(events(f, "{\"names\":[\"even-00*\"],\"namespaces\":[\"ns\"]}"),
+                        "9,7,5,3,1");
+    assert_string_equal(events(f, "{\"names\":[\"none-*\"]}"), "");
+    events_free(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(names_are_bounded),
         cmocka_unit_test(an_event_is_shown_as_it_was_captured),
         cmocka_unit_test(a_device_is_shown_as_it_was_published),
         cmocka_unit_test(every_filter_is_applied_without_an_index),

@@ -99,7 +99,7 @@ static uint64_t bound_of(const mir_state *state, const mir_state_request *reques
     return db->map_bytes;
 }
 
-/* Said when a level is reached, and again only after it was left by a tenth of the way. */
+/* Said when a level is reached, and again only after it was left by some percent. */
 static void note_fullness(mir_state *state, uint64_t used_bytes)
 {
     const uint64_t percent = used_bytes / (state->db.map_bytes / 100 + 1);
@@ -365,6 +365,8 @@ mir_status mir_state_open(const mir_state_options *options, mir_state **state, m
         mir_state_db_open(options->path, map_bytes, options->sync, &opened->db, error);
     if (status != MIR_OK) goto failed;
     opened->db.changed = opened->changed;
+    opened->db.event_names_max =
+        options->event_names_max == 0 ? MIR_EVENT_NAMES_KEPT_MAX : options->event_names_max;
     opened->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (opened->wake_fd < 0) {
         status = mir_error_os(error, errno, "cannot start the state writer");

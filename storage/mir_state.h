@@ -69,6 +69,7 @@ typedef struct mir_state_options {
     mir_state_sync sync;
     uint32_t requests_max;         /* in flight; 0: 65,536 */
     mir_event_retention retention; /* of events; zeroed: everything is kept for ever */
+    uint64_t event_names_max;      /* 0: MIR_EVENT_NAMES_KEPT_MAX */
 } mir_state_options;
 
 /* Starts the writer thread. Refuses a store of a newer format and one that another process holds.

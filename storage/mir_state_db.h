@@ -37,7 +37,8 @@ typedef struct mir_state_db {
     MDB_dbi command_waiting;
     MDB_dbi command_due;
     int lock_fd;
-    uint64_t map_bytes;     /* what ordinary writes may fill */
+    uint64_t map_bytes; /* what ordinary writes may fill */
+    uint64_t event_names_max;
     uint64_t reserve_bytes; /* beyond it, for what makes room again */
     uint64_t
         *changed; /* the writer's: which counts of changes its transaction moves; may be null */
