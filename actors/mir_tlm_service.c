@@ -9,6 +9,7 @@
 #include "mir_hash.h"
 #include "mir_log.h"
 #include "mir_resolve.h"
+#include "mir_tlm_ask.h"
 #include "mir_tlm_table.h"
 #include "mir_tlm_window.h"
 
@@ -346,15 +347,21 @@ static int64_t time_of(const MirApi__V1__Timestamp *time, int64_t absent_ns)
 typedef struct units {
     mir_request *request;
     MirStore__V1__DeviceRecord **records;
+    const mir_tlog_query_spec *spec;
     const char *measurement;
     bool is_known;
     mir_schema *schema;
     const mir_schema_message *message;
 } units;
 
-static const char *unit_of(void *context, uint32_t device, mir_view field)
+/* A count has no unit, a rate that of the field per second. */
+static const char *unit_of(void *context, uint32_t device, mir_view column)
 {
     units *of = context;
+    mir_tlog_function function;
+    mir_view field = mir_tlm_ask_field(of->spec, column, &function);
+    if (function == MIR_TLOG_COUNT) return NULL;
+    if (of->spec->groups != NULL) device = 0; /* any of the devices */
     if (!of->is_known) {
         of->is_known = true;
         mir_known_schema known;
@@ -371,12 +378,20 @@ static const char *unit_of(void *context, uint32_t device, mir_view field)
     mir_schema_origin origin;
     if (of->message == NULL || mir_schema_origin_of(of->message, field, &origin) != MIR_OK)
         return NULL;
-    return origin.unit;
+    if (function != MIR_TLOG_RATE || origin.unit == NULL) return origin.unit;
+    mir_bytes text = {0};
+    mir_bytes_printf(&text, "%s/s", origin.unit);
+    char *unit = mir_arena_strdup(&of->request->arena, mir_bytes_as_view(&text));
+    mir_bytes_free(&text);
+    return unit;
 }
 
-static void query_answer(mir_request *request, const mir_tlog_query_spec *spec, units *of)
+static void query_answer(mir_request *request, const mir_tlog_query_spec *spec,
+                         const mir_tlm_groups *groups, units *of)
 {
-    mir_tlm_table table = {.device_ids = spec->device_ids,
+    mir_tlm_table table = {.device_ids = groups->header != NULL ? groups->names : spec->device_ids,
+                           .id_header = groups->header,
+                           .limit = spec->functions == 0 ? spec->limit : 0,
                            .bytes_max = answer_bytes_max(request),
                            .unit = unit_of,
                            .unit_context = of};
@@ -385,7 +400,7 @@ static void query_answer(mir_request *request, const mir_tlog_query_spec *spec, 
     mir_error error = {{0}};
     mir_status status = mir_tlog_query(request->hub->tlog, spec, &sink, &info, &error);
     mir_view response;
-    if (status == MIR_OK) status = mir_tlm_table_end(&table, &response);
+    if (status == MIR_OK) status = mir_tlm_table_end(&table, info.chunks_corrupt, &response);
     if (status == MIR_OK) {
         if (info.chunks_corrupt != 0) {
             mir_log_warn("the answer to a telemetry query of %s is incomplete: %" PRIu64
@@ -397,7 +412,8 @@ static void query_answer(mir_request *request, const mir_tlog_query_spec *spec, 
         /* The table was full; the log's own bounds come with a text. */
         mir_request_fail(request,
                          "the answer would be larger than a message may be (%zu bytes): ask for a "
-                         "shorter time, fewer devices, fewer fields or an aggregation window",
+                         "shorter time, fewer devices, fewer fields or an aggregation window, or "
+                         "for a page with a limit",
                          table.bytes_max);
     } else {
         mir_request_fail(request, "%s",
@@ -443,7 +459,14 @@ void mir_tlm_query(mir_request *request)
     spec.to_ns = time_of(input->end_time, now_ns);
     /* More rows than this do not fit into an answer: the log need not collect them. */
     spec.rows_max = answer_bytes_max(request) / ROW_BYTES_MIN + 1;
-    query_answer(request, &spec, &of);
+    of.spec = &spec;
+    mir_tlm_groups groups;
+    if (mir_tlm_ask(input, of.records, count, &request->arena, &spec, &groups, &error) != MIR_OK) {
+        fail_finish(request, error.text);
+        return;
+    }
+    if (spec.limit > spec.rows_max) spec.limit = spec.rows_max;
+    query_answer(request, &spec, &groups, &of);
     mir_schema_unref(of.schema);
     mir_request_finish(request);
 }

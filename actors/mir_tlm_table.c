@@ -2,6 +2,8 @@
 #include "mir_tlm_table.h"
 
 #include <endian.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "mir_api/v1/tlm.pb-c.h"
@@ -25,6 +27,8 @@ enum {
     TAG_TIMESTAMP = 16 << 3 | MIR_PBWIRE_BYTES,
     TAG_SECONDS = 1 << 3 | MIR_PBWIRE_VARINT,
     TAG_NANOS = 2 << 3 | MIR_PBWIRE_VARINT,
+    TAG_CURSOR = 1000 << 3 | MIR_PBWIRE_BYTES,
+    TAG_DAMAGED = 1001 << 3 | MIR_PBWIRE_VARINT,
 };
 
 enum {
@@ -165,7 +169,8 @@ static void add_head(mir_tlm_table *table, uint32_t device)
     if (mir_bytes_reserve(bytes, LEAD_BYTES) == NULL) return;
     bytes->size += LEAD_BYTES;
     add_text(bytes, TAG_HEADERS, MIR_VIEW_LITERAL("_time"));
-    add_text(bytes, TAG_HEADERS, MIR_VIEW_LITERAL("__id"));
+    add_text(bytes, TAG_HEADERS,
+             mir_view_cstr(table->id_header == NULL ? "__id" : table->id_header));
     for (uint32_t i = 0; i < table->column_count; i++)
         add_text(bytes, TAG_HEADERS, name_of(&table->columns[i]));
     add_text(bytes, TAG_UNITS, MIR_VIEW_LITERAL("RFC3339"));
@@ -302,6 +307,11 @@ static mir_status take_rows(void *context, const mir_tlog_batch *batch)
                 batch->cells + first, batch->present + first);
         status = check_size(table);
     }
+    table->rows += batch->row_count;
+    if (batch->row_count != 0) {
+        table->last_ns = batch->times_ns[batch->row_count - 1];
+        table->last_device = batch->devices[batch->row_count - 1];
+    }
     return status;
 }
 
@@ -310,13 +320,35 @@ mir_tlog_sink mir_tlm_table_sink(mir_tlm_table *table)
     return (mir_tlog_sink){.context = table, .columns = take_columns, .rows = take_rows};
 }
 
-mir_status mir_tlm_table_end(mir_tlm_table *table, mir_view *response)
+static void add_tail(mir_tlm_table *table, uint64_t chunks_damaged)
+{
+    if (table->limit != 0 && table->rows >= table->limit) {
+        char text[MIR_TLM_CURSOR_BYTES_MAX];
+        const mir_view device = table->device_ids[table->last_device];
+        int size =
+            snprintf(text, sizeof text, "%" PRId64 ":%.*s", table->last_ns, MIR_VIEW_ARGS(device));
+        mir_pbwire_put_varint(&table->bytes, TAG_CURSOR);
+        mir_pbwire_put_varint(&table->bytes, (uint64_t)size);
+        mir_bytes_append(&table->bytes, text, (size_t)size);
+    }
+    if (chunks_damaged != 0) {
+        mir_pbwire_put_varint(&table->bytes, TAG_DAMAGED);
+        mir_pbwire_put_varint(&table->bytes, chunks_damaged);
+    }
+}
+
+mir_status mir_tlm_table_end(mir_tlm_table *table, uint64_t chunks_damaged, mir_view *response)
 {
     static const uint8_t nothing[] = {TAG_OK, 0};
-    if (!table->has_rows) {
+    if (!table->has_rows && chunks_damaged == 0) {
         *response = mir_view_of(nothing, sizeof nothing);
         return MIR_OK;
     }
+    if (!table->has_rows) {
+        if (mir_bytes_reserve(&table->bytes, LEAD_BYTES) == NULL) return MIR_E_NO_MEMORY;
+        table->bytes.size += LEAD_BYTES;
+    }
+    add_tail(table, chunks_damaged);
     if (!mir_bytes_ok(&table->bytes)) return MIR_E_NO_MEMORY;
     size_t size = table->bytes.size - LEAD_BYTES;
     uint8_t *start = table->bytes.data + LEAD_BYTES - 1 - varint_bytes(size);
@@ -333,4 +365,5 @@ void mir_tlm_table_free(mir_tlm_table *table)
     table->columns = NULL;
     table->column_count = 0;
     table->has_rows = false;
+    table->rows = 0;
 }

@@ -6,6 +6,7 @@
  *            it comes out of the log, in the form in which it leaves.
  *
  *              headers     _time      __id    then the columns, as the log orders them
+ *                                     (or what a group is called by)
  *              units       RFC3339    empty   the unit of the field, or empty
  *              datatypes   TIMESTAMP  STRING  INT64, UINT64, DOUBLE, BOOL or STRING
  *              rows        one data point per header, one without a value where there is none
@@ -24,12 +25,17 @@
 #include "mir_bytes.h"
 #include "mir_tlog.h"
 
+/* Of the place of the last row of a page, as text: `<time_ns>:<device id>`. */
+enum { MIR_TLM_CURSOR_BYTES_MAX = 24 + MIR_TLOG_DEVICE_BYTES_MAX };
+
 /* The unit of a field by the schema of a device (its index); null: none. Called for each column
  * before the first row is written, with the device of that row. */
 typedef const char *(*mir_tlm_unit_fn)(void *context, uint32_t device, mir_view field);
 
 typedef struct mir_tlm_table {
     const mir_view *device_ids; /* what the batches' indices mean */
+    const char *id_header;      /* null: __id */
+    uint64_t limit;             /* with so many rows there is a cursor; 0: never */
     size_t bytes_max;           /* 0: none */
     mir_tlm_unit_fn unit;       /* null: no units */
     void *unit_context;
@@ -39,12 +45,17 @@ typedef struct mir_tlm_table {
     uint32_t column_count;
     size_t length_bytes; /* that the length of the last row took */
     bool has_rows;
+    uint64_t rows;
+    int64_t last_ns; /* of the last row */
+    uint32_t last_device;
 } mir_tlm_table;
 
 /* Where a query writes into the table; valid as long as the table stays where it is. */
 mir_tlog_sink mir_tlm_table_sink(mir_tlm_table *table);
-/* Completes the response. It is in the table's memory. Without rows: `ok` with nothing in it. */
-MIR_MUST_CHECK mir_status mir_tlm_table_end(mir_tlm_table *table, mir_view *response);
+/* Completes the response. It is in the table's memory. Without rows: `ok` with nothing in it, or with
+ * how many damaged chunks were left out. */
+MIR_MUST_CHECK mir_status mir_tlm_table_end(mir_tlm_table *table, uint64_t chunks_damaged,
+                                            mir_view *response);
 void mir_tlm_table_free(mir_tlm_table *table);
 
 #endif
