@@ -76,7 +76,7 @@ static void batch_done(void *context)
 static mir_view id_of(mir_view subject)
 {
     mir_view rest = mir_view_from(subject, sizeof "event." - 1);
-    const uint8_t *dot = memchr(rest.data, '.', rest.size);
+    const uint8_t *dot = rest.size == 0 ? NULL : memchr(rest.data, '.', rest.size);
     return dot == NULL ? rest : (mir_view){rest.data, (size_t)(dot - rest.data)};
 }
 
