@@ -77,9 +77,8 @@ static int posix_allocate(void *context, int handle, uint64_t size)
         result = fallocate(handle, 0, 0, (off_t)size);
     } while (result != 0 && errno == EINTR);
     if (result == 0) return 0;
-    if (errno != EOPNOTSUPP) return -errno;
     /* A file system without reservations: a full disk is then found by the write itself. */
-    return ftruncate(handle, (off_t)size) == 0 ? 0 : -errno;
+    return errno == EOPNOTSUPP ? 0 : -errno;
 }
 
 static int posix_size(void *context, int handle, uint64_t *size)

@@ -25,6 +25,8 @@ typedef struct mir_tlog_files {
     int (*close)(void *context, int handle);
     int64_t (*pread)(void *context, int handle, void *data, size_t size, uint64_t offset);
     int64_t (*pwrite)(void *context, int handle, const void *data, size_t size, uint64_t offset);
+    /* Room for so many bytes from the first on, where that can be had beforehand; never less than is
+     * there already. Another thread may write meanwhile. */
     int (*allocate)(void *context, int handle, uint64_t size);
     int (*size)(void *context, int handle, uint64_t *size);
     /* The next piece at or behind `from` that is not known to be zeros; -ENXIO when there is none. Who

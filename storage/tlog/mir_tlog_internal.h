@@ -35,6 +35,8 @@ enum {
     MIR_TLOG_SHAPE_CACHE = 1024,
     /* One for each writer, and no more than this. */
     MIR_TLOG_SEALERS_MAX = 16,
+    /* A log begins with room for so much, and grows ahead of what is written. */
+    MIR_TLOG_LOG_ROOM = 256 * 1024,
     /* What devices hold of a log is counted by a hash of their ids, in so many places. */
     MIR_TLOG_HOLDERS = 8192,
 };
@@ -54,6 +56,9 @@ typedef struct mir_tlog_live {
     _Atomic int64_t dirty_ns;   /* monotonic time of the first commit since the last sync began */
     _Atomic int64_t syncing_ns; /* what dirty_ns was for the sync that is under way */
     atomic_ullong bytes;        /* written */
+    atomic_ullong room;         /* allocated */
+    uint64_t idle_bytes;        /* the background's: bytes when it last looked, and since when */
+    int64_t idle_since_ns;
     bool taken;                 /* a thread seals it */
     mir_tlog_seal *seal;        /* of who has taken it, or left it to the next one; may be null */
     struct mir_tlog_live *next; /* in the writer's frozen stack, then in the jobs */
@@ -180,6 +185,14 @@ static inline void mir_tlog_count_own(atomic_ullong *counter, uint64_t more)
 {
     atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + more,
                           memory_order_relaxed);
+}
+
+/* More than half of a log's room is used, so that it should grow before the rest is. */
+static inline bool mir_tlog_wants_room(const mir_tlog *tlog, const mir_tlog_live *live)
+{
+    const uint64_t room = atomic_load_explicit(&live->room, memory_order_relaxed);
+    return room < tlog->file_bytes &&
+           atomic_load_explicit(&live->bytes, memory_order_relaxed) * 2 > room;
 }
 
 /* How much of a writer's log is not yet in segments, of MIR_TLOG_LOGS_PER_WRITER times file_bytes;

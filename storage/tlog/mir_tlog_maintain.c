@@ -27,6 +27,9 @@ enum {
 /* So long without a refused row, and the log is full no more. */
 static const int64_t FULL_CALM_NS = 5 * MIR_NS_PER_S;
 
+/* So long without a row, and a log with more than a little is sealed. */
+static const int64_t LOG_IDLE_NS = 5 * MIR_NS_PER_S;
+
 static const int64_t DAY_NS = INT64_C(86400) * MIR_NS_PER_S;
 static const uint64_t MERGE_TIER_BYTES = 1 << 20;
 static const uint64_t MERGE_BYTES_MAX = UINT64_C(512) << 20;
@@ -85,7 +88,10 @@ mir_status mir_tlog_live_create(mir_tlog *tlog, mir_tlog_writer *owner, mir_tlog
     int result = files->create(files->context, made->path, &made->handle);
     if (result == 0) {
         step = "allocate room for";
-        result = files->allocate(files->context, made->handle, tlog->file_bytes);
+        const uint64_t room =
+            tlog->file_bytes < MIR_TLOG_LOG_ROOM ? tlog->file_bytes : MIR_TLOG_LOG_ROOM;
+        atomic_init(&made->room, room);
+        result = files->allocate(files->context, made->handle, room);
         if (result == 0) {
             step = "write";
             result = mir_tlog_file_write(files, made->handle, header, sizeof header, 0);
@@ -141,6 +147,23 @@ static void spares_make(mir_tlog *tlog)
         mir_tlog_trouble(tlog, error.text);
         return;
     }
+}
+
+/* A file that grows with each write makes its syncs dearer; one that is as large from the start as it
+ * may ever be would take that room for nothing while few rows come. */
+static void logs_grow(mir_tlog *tlog)
+{
+    mir_tlog_version *version = mir_tlog_version_acquire(tlog);
+    for (uint32_t i = 0; i < version->live_count; i++) {
+        mir_tlog_live *live = version->lives[i];
+        if (live->handle < 0 || live->owner == NULL || !mir_tlog_wants_room(tlog, live)) continue;
+        uint64_t room = 4 * atomic_load_explicit(&live->bytes, memory_order_relaxed);
+        if (room > tlog->file_bytes) room = tlog->file_bytes;
+        /* If it cannot be had the write itself will say so, or go on without. */
+        (void)tlog->files->allocate(tlog->files->context, live->handle, room);
+        atomic_store_explicit(&live->room, room, memory_order_relaxed);
+    }
+    mir_tlog_version_release(version);
 }
 
 /* ---- Sealing ---- */
@@ -883,15 +906,23 @@ static void retention_work(mir_tlog *tlog)
 
 /* ---- Threads ---- */
 
+/* Logs that are old, or to which nothing more comes: rows take a tenth of their room in segments. */
 static void ages_check(mir_tlog *tlog)
 {
-    const int64_t limit =
-        mir_clock_mono_ns() - (int64_t)tlog->options.log_age_max_ms * MIR_NS_PER_MS;
+    const int64_t now = mir_clock_mono_ns();
+    const int64_t limit = now - (int64_t)tlog->options.log_age_max_ms * MIR_NS_PER_MS;
     mir_tlog_version *version = mir_tlog_version_acquire(tlog);
     for (uint32_t i = 0; i < version->live_count; i++) {
         mir_tlog_live *live = version->lives[i];
         const int64_t first = atomic_load_explicit(&live->first_ns, memory_order_relaxed);
-        if (live->owner != NULL && first != 0 && first < limit) {
+        if (live->owner == NULL || first == 0) continue;
+        const uint64_t bytes = atomic_load_explicit(&live->bytes, memory_order_relaxed);
+        if (bytes != live->idle_bytes) {
+            live->idle_bytes = bytes;
+            live->idle_since_ns = now;
+        }
+        const bool idle = bytes >= MIR_TLOG_LOG_ROOM && now - live->idle_since_ns > LOG_IDLE_NS;
+        if (first < limit || idle) {
             atomic_store_explicit(&live->owner->rotate_wanted, true, memory_order_relaxed);
         }
     }
@@ -998,6 +1029,7 @@ static void *files_main(void *context)
     mir_thread_give_way(0);
     while (!stopping(tlog)) {
         spares_make(tlog);
+        logs_grow(tlog);
         full_watch(tlog);
         wait_for(&tlog->files_wake, MIR_NS_PER_S);
     }

@@ -384,7 +384,9 @@ static mir_status stage_write(mir_tlog_writer *writer, mir_error *error)
     if (live->mem->rows == 0) atomic_store_explicit(&live->first_ns, now, memory_order_relaxed);
     writer->position += size;
     writer->sequence++;
+    const bool had_room = !mir_tlog_wants_room(tlog, live);
     atomic_store_explicit(&live->bytes, writer->position, memory_order_relaxed);
+    if (had_room && mir_tlog_wants_room(tlog, live)) (void)sem_post(&tlog->files_wake);
     atomic_store_explicit(&writer->open_bytes, writer->position, memory_order_relaxed);
     const bool pressed = mir_tlog_pressed(writer);
     if (pressed && !writer->pressed) mir_tlog_seal_wanted(tlog, true);

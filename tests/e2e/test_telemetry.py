@@ -626,3 +626,26 @@ def test_quotes_in_ids_stay_inside_the_explore_query(bus, name, weather):
     group, = listed(bus, [device])
     line = group.tlm_descriptors[0].explore_query.split("\n")[2]
     assert line == f'  |> filter(fn: (r) => r["__id"] == "{name}\\"\\${{x}}\\\\")'
+
+
+def test_what_comes_no_more_is_soon_in_segments_and_takes_little_room(launch, connect, name, weather):
+    server = launch()
+    bus = connect(server)
+    launch_device(bus, name, weather)
+    assert telemetry_bytes(server) < 2 << 20
+    for n in range(10):
+        report(bus, name, *samples(weather, 2000, START_NS + n * 2000 * SECOND_NS))
+    rows = 20000 * 4
+    wait_until(lambda: any(path.suffix == ".seg" for path in (server.folder / "data" / "telemetry").iterdir()), 30, "a segment")
+    wait_until(lambda: telemetry_bytes(server) < 2 << 20, DEADLINE_S, f"little room for {rows} values")
+    table = query(bus, name, weather.name("Sample"), last=START_NS + 20000 * SECOND_NS, functions=["count"])
+    assert rows_of(table)[0][2:] == [20000] * 4
+
+
+def telemetry_bytes(server):
+    """Of the disk, not of the files."""
+    total = 0
+    for path in (server.folder / "data" / "telemetry").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            total += path.stat().st_blocks * 512
+    return total
