@@ -25,6 +25,14 @@ bool mir_utf8_valid(mir_view text)
 {
     size_t i = 0;
     while (i < text.size) {
+        /* Most texts are ASCII throughout: eight bytes at a time. */
+        while (text.size - i >= 8) {
+            uint64_t bytes;
+            memcpy(&bytes, text.data + i, sizeof bytes);
+            if ((bytes & UINT64_C(0x8080808080808080)) != 0) break;
+            i += 8;
+        }
+        if (i == text.size) break;
         if (text.data[i] < 0x80) {
             i++;
             continue;

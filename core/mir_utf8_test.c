@@ -87,9 +87,27 @@ static void a_copy_ends_between_characters(void **state)
     }
 }
 
+/* What is looked at eight bytes at a time, and what is not, at each offset. */
+static void a_fault_is_found_wherever_it_stands(void **state)
+{
+    (void)state;
+    char text[40];
+    for (size_t size = 1; size < sizeof text; size++)
+        for (size_t at = 0; at < size; at++) {
+            memset(text, 'x', sizeof text);
+            assert_true(mir_utf8_valid((mir_view){(const uint8_t *)text, size}));
+            text[at] = (char)0xff;
+            assert_false(mir_utf8_valid((mir_view){(const uint8_t *)text, size}));
+            if (at + 1 == size) continue;
+            memcpy(text + at, "\xc3\xa4", 2);
+            assert_true(mir_utf8_valid((mir_view){(const uint8_t *)text, size}));
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_fault_is_found_wherever_it_stands),
         cmocka_unit_test(every_character_and_nothing_else_is_a_sequence),
         cmocka_unit_test(what_is_not_well_formed_is_seen_anywhere),
         cmocka_unit_test(a_copy_ends_between_characters),
