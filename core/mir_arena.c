@@ -59,3 +59,14 @@ void mir_arena_free(mir_arena *arena)
     }
     *arena = (mir_arena){.bytes_max = arena->bytes_max};
 }
+
+void mir_arena_reset(mir_arena *arena)
+{
+    mir_arena_block *kept = arena->blocks;
+    if (kept == NULL || kept->next != NULL || kept->capacity != BLOCK_BYTES) {
+        mir_arena_free(arena);
+        return;
+    }
+    kept->used = 0;
+    arena->bytes_used = 0;
+}

@@ -23,5 +23,7 @@ void *mir_arena_alloc(mir_arena *arena, size_t size);
 /* A copy of the view with a terminating zero byte. */
 char *mir_arena_strdup(mir_arena *arena, mir_view view);
 void mir_arena_free(mir_arena *arena);
+/* The same for what it handed out, and keeps a block for what comes next. */
+void mir_arena_reset(mir_arena *arena);
 
 #endif

@@ -50,6 +50,20 @@ static void an_arena_answers_null_past_its_bound_and_goes_on(void **state)
     assert_null(mir_arena_alloc(&arena, 1));
     mir_arena_free(&arena);
     assert_non_null(mir_arena_alloc(&arena, 1024));
+    /* With a block that is kept, and with more than that. */
+    for (int i = 0; i < 3; i++) {
+        mir_arena_reset(&arena);
+        assert_int_equal(arena.bytes_used, 0);
+        uint8_t *memory = mir_arena_alloc(&arena, 1024);
+        assert_non_null(memory);
+        assert_int_equal(memory[0] | memory[1023], 0);
+        memset(memory, 0xff, 1024);
+        assert_null(mir_arena_alloc(&arena, 1));
+    }
+    arena.bytes_max = 0;
+    assert_non_null(mir_arena_alloc(&arena, 100000));
+    mir_arena_reset(&arena);
+    assert_null(arena.blocks);
     mir_arena_free(&arena);
 }
 

@@ -108,7 +108,7 @@ static mir_status check_record(verification *v, uint64_t sequence, const mir_eve
         return MIR_OK;
     }
     record *r = NULL;
-    mir_arena_free(&v->scratch);
+    mir_arena_reset(&v->scratch);
     mir_status status = mir_pb_unpack(&mir_store__v1__event_record__descriptor, place->record,
                                       &v->scratch, &r, NULL);
     if (status == MIR_E_INVALID) {
