@@ -5,8 +5,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <wolfssl/options.h>
-#include <wolfssl/wolfcrypt/sha256.h>
+#include <nettle/sha2.h>
 
 #include "mir_assert.h"
 #include "mir_device_rules.h"
@@ -561,11 +560,10 @@ static mir_status execute_create_many(mir_state_ops *ops)
 
 void mir_state_schema_hash(mir_view raw, uint8_t hash[MIR_STATE_HASH_BYTES])
 {
-    wc_Sha256 sha;
-    (void)wc_InitSha256(&sha); /* fails for bad arguments and devices alone */
-    (void)wc_Sha256Update(&sha, raw.data, (word32)raw.size);
-    (void)wc_Sha256Final(&sha, hash);
-    wc_Sha256Free(&sha);
+    struct sha256_ctx sha;
+    sha256_init(&sha);
+    sha256_update(&sha, raw.size, raw.data);
+    sha256_digest(&sha, MIR_STATE_HASH_BYTES, hash);
 }
 
 /* What a record gets of a schema, all of it in the arena. */
