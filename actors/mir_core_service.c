@@ -10,7 +10,50 @@
 #include "mir_events.h"
 #include "mir_log.h"
 
+enum {
+    EVENTS_LISTED = 5,
+    PAGE_DEVICES_MAX = 4096,                               /* what one request converts */
+    MESSAGE_MARGIN_BYTES = MIR_CHAIN_BLOCK_BYTES_MAX + 64, /* headers, and what is around a list */
+    ENTRY_MARGIN_BYTES = 8,                                /* tag and length of an entry */
+};
+
+static size_t list_bytes_max(const mir_request *request)
+{
+    size_t bytes_max = (size_t)request->hub->config->limits.max_payload_bytes;
+    return bytes_max > MESSAGE_MARGIN_BYTES ? bytes_max - MESSAGE_MARGIN_BYTES : 0;
+}
+
+static void leave_out_schemas(MirApi__V1__Device **devices, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (devices[i]->status != NULL && devices[i]->status->schema != NULL)
+            devices[i]->status->schema->has_compressed_schema = 0;
+}
+
 /* --- changes -------------------------------------------------------------------------------- */
+
+static size_t list_bytes(MirApi__V1__Device **devices, size_t count)
+{
+    size_t bytes = 0;
+    for (size_t i = 0; i < count; i++)
+        bytes += protobuf_c_message_get_packed_size(&devices[i]->base) + ENTRY_MARGIN_BYTES;
+    return bytes;
+}
+
+/* What was done is not to look like a failure because its answer is too large for a message: then it
+ * goes without the bytes of the schemas, of which nothing was changed. */
+static bool fits(mir_request *request, MirApi__V1__Device **devices, size_t count)
+{
+    if (list_bytes(devices, count) <= list_bytes_max(request)) return true;
+    leave_out_schemas(devices, count);
+    size_t bytes = list_bytes(devices, count);
+    if (count <= 1 || bytes <= list_bytes_max(request)) return true;
+    mir_request_fail(request,
+                     "it was done for %zu devices, but the answer with all of them has %zu bytes, "
+                     "more than a message may have",
+                     count, bytes);
+    return false;
+}
 
 /* Events and notices of what was committed; then the devices that the reply lists. */
 static bool report(mir_request *request, mir_state_change_kind kind, MirApi__V1__Device ***devices,
@@ -39,7 +82,7 @@ static bool report(mir_request *request, mir_state_change_kind kind, MirApi__V1_
         return false;
     }
     *count = used;
-    return true;
+    return fits(request, *devices, used);
 }
 
 static void create_done(mir_request *request)
@@ -164,8 +207,6 @@ void mir_core_delete(mir_request *request)
 
 /* --- list ----------------------------------------------------------------------------------- */
 
-enum { EVENTS_LISTED = 5 };
-
 /* The newest events of each device; a list without them is better than none. */
 static void attach_events(mir_request *request, MirStore__V1__DeviceRecord **records,
                           MirApi__V1__Device **devices, size_t count)
@@ -183,6 +224,41 @@ static void attach_events(mir_request *request, MirStore__V1__DeviceRecord **rec
     }
 }
 
+/* Narrows the records, which are by namespace and name, to a page behind `after`, a NAMESPACE/NAME
+ * that need not be there any more. */
+static bool page_of(const char *after, MirStore__V1__DeviceRecord ***records, size_t *count)
+{
+    const char *slash = strchr(after, '/');
+    size_t namespace_size = slash != NULL ? (size_t)(slash - after) : strlen(after);
+    size_t first = 0;
+    for (; after[0] != '\0' && first < *count; first++) {
+        const char *space = (*records)[first]->namespace_, *name = (*records)[first]->name;
+        size_t size = strlen(space);
+        size_t common = size < namespace_size ? size : namespace_size;
+        int order = memcmp(space, after, common);
+        if (order == 0) order = (size > namespace_size) - (size < namespace_size);
+        if (order == 0) order = strcmp(name, slash != NULL ? slash + 1 : "");
+        if (order > 0) break;
+    }
+    *records += first;
+    *count -= first;
+    bool cut = *count > PAGE_DEVICES_MAX;
+    if (cut) *count = PAGE_DEVICES_MAX;
+    return cut;
+}
+
+/* Ends the page where a message would be full. One device that is too large is answered as such. */
+static void cut_page(const mir_request *request, MirApi__V1__DeviceList *list)
+{
+    size_t bytes = 0, i = 0;
+    for (; i < list->n_devices; i++) {
+        bytes += protobuf_c_message_get_packed_size(&list->devices[i]->base) + ENTRY_MARGIN_BYTES;
+        if (bytes > list_bytes_max(request) && i > 0) break;
+    }
+    if (i < list->n_devices) list->has_cut = list->cut = 1;
+    list->n_devices = i;
+}
+
 void mir_core_list(mir_request *request)
 {
     MirApi__V1__ListDeviceRequest *input;
@@ -193,13 +269,17 @@ void mir_core_list(mir_request *request)
         MirApi__V1__DeviceList list = MIR_API__V1__DEVICE_LIST__INIT;
         mir_status status = mir_state_list(request->hub->state, input->targets, &request->arena,
                                            &records, &count, &error);
+        if (status == MIR_OK && input->after != NULL)
+            list.has_cut = list.cut = page_of(input->after, &records, &count);
         if (status == MIR_OK)
             status = mir_state_devices_of(request->hub->state, records, count, &request->arena,
                                           &list.devices, &error);
         if (status == MIR_OK) {
             list.n_devices = count;
+            if (input->without_schema) leave_out_schemas(list.devices, count);
             mir_hub_attach_problems(request->hub, list.devices, count, &request->arena);
             if (input->include_events) attach_events(request, records, list.devices, count);
+            if (input->after != NULL) cut_page(request, &list);
             MirApi__V1__ListDeviceResponse response = MIR_API__V1__LIST_DEVICE_RESPONSE__INIT;
             response.response_case = MIR_API__V1__LIST_DEVICE_RESPONSE__RESPONSE_OK;
             response.ok = &list;

@@ -231,7 +231,7 @@ static int apply(mir_cli_session *session, const definition *from, bool dry_run,
     MirApi__V1__DeviceTarget *one = (MirApi__V1__DeviceTarget *)(uintptr_t)&from->target;
     mir_cli_targets targets = {.items = &one, .count = 1};
     mir_cli_devices found = {0};
-    int code = mir_cli_devices_list(session, &targets, false, &found);
+    int code = mir_cli_devices_list(session, &targets, MIR_DEVICES_PLAIN, &found);
     if (code != MIR_EXIT_OK) return code;
     bool table = strcmp(format, "table") == 0;
     if (dry_run) {

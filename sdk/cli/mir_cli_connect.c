@@ -104,6 +104,9 @@ MIR_MUST_CHECK static mir_status find_places(const mir_cli_args *args, places *t
     target = set_variable("MIR_TARGET");
     admin = set_variable("MIR_ADMIN");
     if (target != NULL) return add(to, target, error, "$MIR_TARGET");
+    /* What devices read; who has set it for them means the same server. */
+    target = set_variable("MIR__TARGET");
+    if (target != NULL && admin == NULL) return add(to, target, error, "$MIR__TARGET");
     if (admin != NULL) return add_socket(to, admin, "$MIR_ADMIN", error);
     char path[MIR_PATH_BYTES_MAX];
     if (mir_paths_admin_socket(NULL, path) == MIR_OK) {

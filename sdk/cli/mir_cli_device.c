@@ -35,8 +35,9 @@ int mir_cli_device_list(mir_cli *cli, const mir_cli_command *command, const mir_
         code = mir_cli_usage(cli, "%s", error.text);
     if (code == MIR_EXIT_OK) code = mir_cli_connect_open(cli, args, &session);
     if (code == MIR_EXIT_OK) {
-        code =
-            mir_cli_devices_list(&session, &targets, mir_cli_flag(args, MIR_OPT_EVENTS), &devices);
+        unsigned parts = mir_cli_flag(args, MIR_OPT_EVENTS) ? MIR_DEVICES_EVENTS : 0;
+        if (strcmp(format_of(args), "json") == 0) parts |= MIR_DEVICES_SCHEMA;
+        code = mir_cli_devices_list(&session, &targets, parts, &devices);
         if (code == MIR_EXIT_OK) code = mir_cli_devices_print(&devices, format_of(args));
         if (code == MIR_EXIT_OK && devices.count == 0) {
             if (targets.literal)
@@ -361,7 +362,7 @@ int mir_cli_device_delete(mir_cli *cli, const mir_cli_command *command, const mi
     if (code == MIR_EXIT_OK) code = mir_cli_connect_open(cli, args, &session);
 
     if (code == MIR_EXIT_OK && !yes) {
-        code = mir_cli_devices_list(&session, &targets, false, &devices);
+        code = mir_cli_devices_list(&session, &targets, MIR_DEVICES_PLAIN, &devices);
         if (code == MIR_EXIT_OK && devices.count == 0) code = nothing_found();
         if (code == MIR_EXIT_OK && !confirmed(&devices)) code = mir_cli_fail("nothing was deleted");
         /* What was shown is deleted, not what matches by now. */

@@ -74,21 +74,45 @@ mir_status mir_cli_devices_append(mir_arena *arena, mir_cli_devices *to,
     return MIR_OK;
 }
 
-int mir_cli_devices_list(mir_cli_session *session, const mir_cli_targets *targets, bool events,
+/* Of a server that knows no pages the first one is all. */
+static int list_pages(mir_cli_session *session, MirApi__V1__ListDeviceRequest *request,
+                      mir_cli_devices *devices)
+{
+    static char from_the_first[] = "";
+    request->after = from_the_first;
+    for (;;) {
+        MirApi__V1__DeviceList *answer = NULL;
+        int code = mir_cli_connect_ask(session, "core.v1alpha.list", &request->base,
+                                       &mir_api__v1__list_device_response__descriptor, &answer);
+        if (code != MIR_EXIT_OK) return code;
+        if (mir_cli_devices_append(&session->arena, devices, answer) != MIR_OK)
+            return mir_cli_fail("no memory for so many devices");
+        if (!answer->has_cut || !answer->cut || answer->n_devices == 0) return MIR_EXIT_OK;
+        const MirApi__V1__Device *last = answer->devices[answer->n_devices - 1];
+        mir_bytes after = {0};
+        mir_bytes_printf(&after, "%s/%s", mir_cli_devices_namespace(last),
+                         mir_cli_devices_name(last));
+        bool same = mir_view_eq(mir_bytes_as_view(&after), mir_view_cstr(request->after));
+        request->after = mir_bytes_ok(&after)
+                             ? mir_arena_strdup(&session->arena, mir_bytes_as_view(&after))
+                             : NULL;
+        mir_bytes_free(&after);
+        if (request->after == NULL) return mir_cli_fail("no memory for so many devices");
+        if (same) return mir_cli_fail("the server answers the same devices again");
+    }
+}
+
+int mir_cli_devices_list(mir_cli_session *session, const mir_cli_targets *targets, unsigned parts,
                          mir_cli_devices *devices)
 {
     *devices = (mir_cli_devices){0};
     for (size_t i = 0; i < targets->count; i++) {
         MirApi__V1__ListDeviceRequest request = MIR_API__V1__LIST_DEVICE_REQUEST__INIT;
         request.targets = targets->items[i];
-        request.has_include_events = events;
-        request.include_events = events;
-        MirApi__V1__DeviceList *answer = NULL;
-        int code = mir_cli_connect_ask(session, "core.v1alpha.list", &request.base,
-                                       &mir_api__v1__list_device_response__descriptor, &answer);
+        request.has_include_events = request.include_events = (parts & MIR_DEVICES_EVENTS) != 0;
+        request.has_without_schema = request.without_schema = (parts & MIR_DEVICES_SCHEMA) == 0;
+        int code = list_pages(session, &request, devices);
         if (code != MIR_EXIT_OK) return code;
-        if (mir_cli_devices_append(&session->arena, devices, answer) != MIR_OK)
-            return mir_cli_fail("no memory for so many devices");
     }
     mir_cli_devices_sort(devices);
     return MIR_EXIT_OK;
@@ -304,6 +328,9 @@ void mir_cli_devices_each_name(mir_cli_connect_name_fn each, void *context)
     MirApi__V1__DeviceTarget everything = MIR_API__V1__DEVICE_TARGET__INIT;
     MirApi__V1__ListDeviceRequest request = MIR_API__V1__LIST_DEVICE_REQUEST__INIT;
     request.targets = &everything;
+    request.has_without_schema = request.without_schema = 1;
+    static char from_the_first[] = "";
+    request.after = from_the_first;
     mir_bytes out = {0};
     mir_bytes in = {0};
     char subject[128];

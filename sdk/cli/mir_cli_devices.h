@@ -18,8 +18,16 @@ typedef struct mir_cli_devices {
     size_t count;
 } mir_cli_devices;
 
-/* Every device that one of the targets matches, once, by namespace, name and id. */
-int mir_cli_devices_list(mir_cli_session *session, const mir_cli_targets *targets, bool events,
+/* What a list has beyond the twins. */
+typedef enum mir_cli_devices_parts {
+    MIR_DEVICES_PLAIN = 0,
+    MIR_DEVICES_EVENTS = 1, /* the newest events of each */
+    MIR_DEVICES_SCHEMA = 2, /* the bytes of its schema, most of what is sent */
+} mir_cli_devices_parts;
+
+/* Every device that one of the targets matches, once, by namespace, name and id. Asked for in pages,
+ * so that there may be any number of them. */
+int mir_cli_devices_list(mir_cli_session *session, const mir_cli_targets *targets, unsigned parts,
                          mir_cli_devices *devices);
 void mir_cli_devices_sort(mir_cli_devices *devices);
 MIR_MUST_CHECK mir_status mir_cli_devices_append(mir_arena *arena, mir_cli_devices *to,

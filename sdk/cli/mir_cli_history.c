@@ -121,7 +121,7 @@ static int find_namespace(const mir_cli *cli, mir_cli_session *session,
     mir_cli_devices devices = {0};
     target.names = &device->name;
     target.n_names = 1;
-    int code = mir_cli_devices_list(session, &targets, false, &devices);
+    int code = mir_cli_devices_list(session, &targets, MIR_DEVICES_PLAIN, &devices);
     if (code != MIR_EXIT_OK) return code;
     if (devices.count != 1)
         return mir_cli_usage(cli,

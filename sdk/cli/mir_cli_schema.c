@@ -364,7 +364,7 @@ int mir_cli_device_schema(mir_cli *cli, const mir_cli_command *command, const mi
     if (code == MIR_EXIT_OK)
         code = mir_cli_flag(args, MIR_OPT_REFRESH)
                    ? refresh(&session, &targets, &devices, &problems)
-                   : mir_cli_devices_list(&session, &targets, false, &devices);
+                   : mir_cli_devices_list(&session, &targets, MIR_DEVICES_SCHEMA, &devices);
     if (code == MIR_EXIT_OK && devices.count == 0)
         code = mir_cli_fail("no device matches; `mir device list` shows all devices");
     json_t *all = json_array();

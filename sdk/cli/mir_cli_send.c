@@ -362,7 +362,7 @@ static int choose_target(sender *from)
     from->target = from->targets.items[0];
     if (from->targets.count == 1) return MIR_EXIT_OK;
     mir_cli_devices devices = {0};
-    int code = mir_cli_devices_list(&from->session, &from->targets, false, &devices);
+    int code = mir_cli_devices_list(&from->session, &from->targets, MIR_DEVICES_PLAIN, &devices);
     if (code != MIR_EXIT_OK) return code;
     MirApi__V1__DeviceTarget *target = mir_arena_alloc(&from->session.arena, sizeof *target);
     if (target == NULL) return mir_cli_fail("no memory");

@@ -154,7 +154,7 @@ static mir_schema *schema_of_group(mir_cli_session *session,
         return NULL;
     target.ids = &from->ids[0]->device_id;
     target.n_ids = 1;
-    if (mir_cli_devices_list(session, &targets, false, &devices) != MIR_EXIT_OK ||
+    if (mir_cli_devices_list(session, &targets, MIR_DEVICES_SCHEMA, &devices) != MIR_EXIT_OK ||
         devices.count == 0 || mir_cli_schema_load(devices.items[0], &schema, NULL) != MIR_OK)
         return NULL;
     return schema;
@@ -702,6 +702,84 @@ MIR_MUST_CHECK static mir_status read_range(const mir_cli_args *args, int64_t *f
     return status;
 }
 
+/* Names of a list as text, for whoever has typed another one. */
+static void names_text(const json_t *names, const char *typed, mir_bytes *out)
+{
+    enum { NAMES_TOLD_MAX = 40 };
+    const char *all[NAMES_TOLD_MAX];
+    const char *name;
+    json_t *value;
+    size_t count = 0;
+    json_object_foreach((json_t *)(uintptr_t)names, name, value)
+    {
+        if (count < NAMES_TOLD_MAX) all[count++] = name;
+    }
+    const char *near = mir_cli_nearest(typed, all, count);
+    for (size_t i = 0; near == NULL && i < count; i++) {
+        const char *dot = strrchr(all[i], '.');
+        if (dot != NULL && strcasecmp(dot + 1, typed) == 0) near = all[i];
+    }
+    if (near != NULL) mir_bytes_printf(out, "; did you mean '%s'?", near);
+    mir_bytes_text(out, near != NULL ? " There is " : "; there is ");
+    for (size_t i = 0; i < count; i++) mir_bytes_printf(out, "%s%s", i > 0 ? ", " : "", all[i]);
+    if (count == 0) mir_bytes_text(out, "none");
+    if (json_object_size(names) > count) mir_bytes_text(out, " and more");
+    mir_bytes_u8(out, '\0');
+}
+
+/* Of an answer without rows: whether it may be for a name that no schema has. Who mistypes is not to
+ * look for the mistake in the devices. Exit code 0 as well when nobody can tell. */
+static int check_names(mir_cli_session *session, const MirApi__V1__QueryTelemetryRequest *query)
+{
+    MirApi__V1__ListTelemetryRequest request = MIR_API__V1__LIST_TELEMETRY_REQUEST__INIT;
+    MirApi__V1__TelemetryResponse *answer = NULL;
+    const char *refusal = NULL;
+    mir_error error = {0};
+    request.targets = query->targets;
+    if (mir_cli_connect_try(session, "tlm.v1alpha.list", &request.base,
+                            &mir_api__v1__list_telemetry_response__descriptor, NULL, &answer,
+                            &refusal, &error) != MIR_OK)
+        return MIR_EXIT_OK;
+    json_t *measurements = json_object(), *fields = json_object();
+    bool complete = true, found = false;
+    for (size_t g = 0; g < answer->n_devices_telemetry; g++) {
+        json_t *group = group_json(session, answer->devices_telemetry[g]);
+        const json_t *list = json_object_get(group, "measurements");
+        complete = complete && json_object_get(group, "error") == NULL;
+        for (size_t m = 0; m < json_array_size(list); m++) {
+            const json_t *each = json_array_get(list, m);
+            const char *name = json_string_value(json_object_get(each, "name"));
+            (void)json_object_set_new(measurements, name, json_true());
+            if (strcmp(name, query->measurement) != 0) continue;
+            found = true;
+            const json_t *own = json_object_get(each, "fields");
+            for (size_t f = 0; f < json_array_size(own); f++)
+                (void)json_object_set_new(
+                    fields, json_string_value(json_object_get(json_array_get(own, f), "name")),
+                    json_true());
+        }
+        json_decref(group);
+    }
+    int code = MIR_EXIT_OK;
+    mir_bytes text = {0};
+    if (complete && !found) {
+        names_text(measurements, query->measurement, &text);
+        code = mir_cli_fail("no such device measures '%s'%s", query->measurement,
+                            mir_bytes_ok(&text) ? (const char *)text.data : "");
+    }
+    for (size_t i = 0; complete && found && code == MIR_EXIT_OK && i < query->n_fields; i++) {
+        if (json_object_get(fields, query->fields[i]) != NULL) continue;
+        text.size = 0;
+        names_text(fields, query->fields[i], &text);
+        code = mir_cli_fail("%s has no field '%s'%s", query->measurement, query->fields[i],
+                            mir_bytes_ok(&text) ? (const char *)text.data : "");
+    }
+    mir_bytes_free(&text);
+    json_decref(measurements);
+    json_decref(fields);
+    return code;
+}
+
 int mir_cli_telemetry_query(mir_cli *cli, const mir_cli_command *command, const mir_cli_args *args)
 {
     (void)command;
@@ -743,6 +821,7 @@ int mir_cli_telemetry_query(mir_cli *cli, const mir_cli_command *command, const 
     if (code == MIR_EXIT_OK)
         code = mir_cli_connect_ask(&session, "tlm.v1alpha.query", &request.base,
                                    &mir_api__v1__query_telemetry_response__descriptor, &answer);
+    if (code == MIR_EXIT_OK && answer->n_rows == 0) code = check_names(&session, &request);
     if (code == MIR_EXIT_OK) {
         size_t first = answer->n_rows > limit ? answer->n_rows - limit : 0;
         if (strcmp(format, "csv") == 0)

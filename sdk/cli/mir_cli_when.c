@@ -50,6 +50,11 @@ mir_status mir_cli_when_duration(const char *text, int64_t *duration_ns, mir_err
         sum += number * (double)unit;
         at = end + letters;
     }
+    if (*at == '\0' && at != text && sum < 1)
+        return mir_error_set(error, MIR_E_INVALID,
+                             "'%s' is too short: a duration here is above zero, for example 10s, "
+                             "5m, 1h30m or 7d",
+                             text);
     if (*at != '\0' || !(sum >= 1) || sum > 100.0 * 365 * (double)day_ns)
         return mir_error_set(error, MIR_E_INVALID,
                              "'%s' is no duration; write for example 10s, 5m, 1h30m or 7d", text);

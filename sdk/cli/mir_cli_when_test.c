@@ -46,6 +46,9 @@ static void what_is_no_duration_is_refused_with_an_example(void **state)
         assert_int_equal(mir_cli_when_duration(cases[i], &got, &error), MIR_E_INVALID);
         assert_int_equal(got, 42);
         assert_non_null(strstr(error.text, "1h30m"));
+        bool zero = strcmp(cases[i], "0s") == 0;
+        assert_int_equal(strstr(error.text, "is no duration") == NULL, zero);
+        assert_int_equal(strstr(error.text, "above zero") != NULL, zero);
     }
 }
 

@@ -161,6 +161,7 @@ class Hub:
 
     def fresh(self):
         """Without devices and whatever happened to them."""
+        self.page = None  # how many devices one has; without it the hub knows no pages
         self.devices.clear()
         self.requests.clear()
         self.override.clear()
@@ -256,7 +257,17 @@ class Hub:
 
     def core_list(self, request, response):
         response.ok.SetInParent()
-        response.ok.devices.extend(d for d in self.devices.values() if matches(request.targets, d))
+        found = [d for d in self.devices.values() if matches(request.targets, d)]
+        if request.HasField("after") and self.page is not None:
+            place = lambda device: (device.meta.namespace, device.meta.name)
+            behind = tuple(request.after.split("/")) if request.after else ("", "")
+            found = sorted((d for d in found if place(d) > behind), key=place)
+            response.ok.cut = len(found) > self.page
+            found = found[: self.page]
+        response.ok.devices.extend(found)
+        if request.without_schema:
+            for device in response.ok.devices:
+                device.status.schema.ClearField("compressed_schema")
 
     def core_create(self, request, response):
         new = request.device
@@ -328,6 +339,8 @@ class Hub:
                 "__unit_pressure": "bar",
             }
         )
+
+        group.tlm_descriptors.add(name="pump.v1.Quiet", fields=["level"])
 
     def tlm_query(self, request, response):
         response.ok.SetInParent()

@@ -44,6 +44,7 @@ from terminal import BINARY, terminal
         (["telemetry", "query", "-m", "a", "--since", "1 minute"], "is no duration"),
         (["telemetry", "query", "-m", "a", "--from", "yesterday"], "is no time"),
         (["telemetry", "query", "-m", "a", "--from", "20", "--to", "10"], "ends before it begins"),
+        (["telemetry", "query", "-m", "a", "--window", "0s"], "above zero"),
         (["telemetry", "query", "-m", "a", "--limit", "0"], "--limit is a number"),
         (["status", "--timeout", "soon"], "is no duration"),
         (["completion", "tcsh"], "is not bash, zsh or fish"),
@@ -280,6 +281,14 @@ def test_words_and_flags_become_targets(mir, hub, args, lists):
     assert asked == lists
 
 
+def test_the_variable_of_devices_names_the_server_too(mir, hub):
+    hub.add("host")
+    listed = mir("device", "list", "-o", "name", target="", env={"MIR__TARGET": hub.url})
+    assert (listed.returncode, listed.stdout) == (0, "host/default\n"), listed.stderr
+    listed = mir("device", "list", "-o", "name", env={"MIR__TARGET": "nats://127.0.0.1:1"})
+    assert listed.returncode == 0
+
+
 # Devices
 
 
@@ -294,6 +303,20 @@ def test_a_table_of_devices(mir, hub):
     assert lines[1][:3] == ["host/default", "host", "online"] and lines[1][4:] == ["ago", "os=linux"]
     assert lines[2] == ["pump-7/plant", "pump-7", "disabled", "never", "floor=2,type=pump"]
     assert lines[3] == ["pump-8/plant", "pump-8", "new", "never"]
+
+
+def test_any_number_of_devices_is_listed_page_by_page(mir, hub):
+    names = sorted(f"pump-{n}/{space}" for n in range(7) for space in ("a", "b"))
+    for name in names:
+        hub.add(*name.split("/"), device_id=name.replace("/", "."), schema=True)
+    hub.page = 3
+    assert sorted(mir("device", "list", "-o", "name").stdout.split()) == names
+    asked = [(request.after, request.without_schema) for request in hub.asked("core.list")]
+    assert asked == [(after, True) for after in ("", "a/pump-2", "a/pump-5", "b/pump-1", "b/pump-4")]
+    devices = json.loads(mir("device", "list", "-o", "json").stdout)
+    assert len(devices) == 14 and all(device["status"]["schema"]["compressedSchema"] for device in devices)
+    hub.page = None
+    assert len(mir("device", "list", "-o", "name").stdout.split()) == 14
 
 
 def test_json_is_complete_and_always_an_array(mir, hub):
@@ -605,11 +628,30 @@ def test_telemetry_query_as_json_yaml_and_csv(mir, hub):
     assert "measurement: pump.v1.Flow" in mir("telemetry", "query", "-m", "pump.v1.Flow", "-o", "yaml").stdout
 
 
-def test_no_data_is_said_and_is_0(mir):
-    result = mir("telemetry", "query", "-m", "other.v1.X")
-    assert (result.returncode, result.stdout) == (0, "")
-    assert "No data of other.v1.X" in result.stderr
-    assert json.loads(mir("telemetry", "query", "-m", "other.v1.X", "-o", "json").stdout)["rows"] == []
+def test_no_data_is_said_and_is_0(mir, hub):
+    hub.add("pump-7", "plant")
+    for options in [], ["--fields", "level"]:
+        result = mir("telemetry", "query", "-m", "pump.v1.Quiet", *options)
+        assert (result.returncode, result.stdout) == (0, "")
+        assert "No data of pump.v1.Quiet" in result.stderr
+    assert json.loads(mir("telemetry", "query", "-m", "pump.v1.Quiet", "-o", "json").stdout)["rows"] == []
+
+
+@pytest.mark.parametrize(
+    "options, says",
+    [
+        (["-m", "pump.v1.Flwo"], "measures 'pump.v1.Flwo'; did you mean 'pump.v1.Flow'?"),
+        (["-m", "quiet"], "did you mean 'pump.v1.Quiet'?"),
+        (["-m", "other.v1.Unlike"], "there is pump.v1.Flow, pump.v1.Quiet"),
+        (["-m", "pump.v1.Quiet", "--fields", "levle"], "pump.v1.Quiet has no field 'levle'; did you mean 'level'?"),
+    ],
+)
+def test_a_name_that_no_device_knows_is_not_taken_for_no_data(mir, hub, options, says):
+    hub.add("pump-7", "plant")
+    for form in "table", "json", "csv":
+        result = mir("telemetry", "query", *options, "-o", form)
+        assert (result.returncode, result.stdout) == (1, "")
+        assert says in result.stderr and "No data" not in result.stderr
 
 
 # Status

@@ -258,6 +258,54 @@ def test_update_by_id(bus, name):
     assert dict(done[0].meta.labels) == {"keep": "1", "change": "2", "new": "3"} and not done[0].spec.disabled
 
 
+def test_a_list_goes_on_where_a_message_was_full(launch, connect, pump):
+    server = launch({"limits.max_payload": "16KiB"})
+    bus = connect(server)
+    ids = [f"d{n:03}" for n in range(60)]
+    for number, device in enumerate(ids):
+        bus.create(device, device, f"ns{number % 3}", {"what": "x" * 100})
+        bus.hello(device, pump)
+    wait_until(lambda: len(paged(bus)[0]) == 60 and paged(bus)[2], DEADLINE_S, "all have their schema")
+    whole, pages, _ = paged(bus)
+    places = [(device.meta.namespace, device.meta.name) for device in whole]
+    assert places == sorted(places) and ids_of(whole) == ids and pages > 2
+    brief, fewer, _ = paged(bus, without_schema=True)
+    assert ids_of(brief) == ids and 1 < fewer < pages
+    assert not any(device.status.schema.compressed_schema for device in brief)
+    assert all(device.status.schema.package_names for device in brief)
+    # Whoever asks for no pages is told that it is too much, as is whoever changes more than fits.
+    with pytest.raises(Refused, match="more than a message may have"):
+        bus.list(ids=["*"])
+    gone = ids.pop()
+    bus.ask("core.delete", targets={"ids": [gone]})
+    assert ids_of(bus.ask("core.list", targets={}, after=f"ns2/{ids[-2]}").devices) == []
+    assert ids_of(bus.ask("core.list", targets={}, after=f"ns1/{ids[-1]}").devices)[0] == ids[2]
+
+
+def paged(bus, **how):
+    devices, pages, after = [], 0, ""
+    while True:
+        page = bus.ask("core.list", targets={}, after=after, **how)
+        devices += page.devices
+        pages += 1
+        if not page.cut:
+            return devices, pages, all(device.status.schema.package_names for device in devices)
+        last = page.devices[-1].meta
+        after = f"{last.namespace}/{last.name}"
+
+
+def test_a_change_of_more_devices_than_a_message_holds_schemas_of_is_no_failure(launch, connect, pump):
+    bus = connect(launch({"limits.max_payload": "16KiB"}))
+    for number in range(20):
+        bus.hello(f"d{number}", pump)
+    wait_until(lambda: len(paged(bus)[0]) == 20 and paged(bus)[2], DEADLINE_S, "all have their schema")
+    answer = bus.ask("core.update", targets={"ids": ["*"]}, meta={"labels": {"a": api.OptString(value="b")}})
+    assert len(answer.devices) == 20 and all(device.meta.labels["a"] == "b" for device in answer.devices)
+    with pytest.raises(Refused, match="it was done for 20 devices"):
+        bus.ask("core.update", targets={"ids": ["*"]}, meta={"labels": {"b": api.OptString(value="c" * 1000)}})
+    assert all(device.meta.labels["b"] for device in paged(bus)[0])
+
+
 @pytest.mark.parametrize(
     "target, hit",
     [
