@@ -347,10 +347,12 @@ mir_status mir_hub_create(const mir_config *config, mir_shard *const *shards, un
     if (status == MIR_OK) {
         mir_tlog_stats stats;
         mir_tlog_stats_read(fresh->tlog, &stats, NULL);
-        if (stats.replayed_rows != 0 || stats.torn_bytes_cut != 0)
-            mir_log_info("telemetry: %llu rows were in logs that the last run left unsealed; "
-                         "%llu bytes of unfinished writes were cut off",
-                         (unsigned long long)stats.replayed_rows,
+        if (stats.replayed_rows != 0)
+            mir_log_info("telemetry: %llu rows that are in no segment yet were read from the logs",
+                         (unsigned long long)stats.replayed_rows);
+        if (stats.torn_bytes_cut != 0)
+            mir_log_warn("telemetry: the last run ended in the middle of a write; its unfinished "
+                         "%llu bytes were cut off",
                          (unsigned long long)stats.torn_bytes_cut);
     }
     if (status == MIR_OK) {

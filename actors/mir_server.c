@@ -208,11 +208,23 @@ static mir_status open_data(mir_server *server, mir_error *error)
                             "cannot write to the data directory %s (its owner must be the user who "
                             "runs the server; choose another with --data)",
                             data);
-    if (flock(server->lock_fd, LOCK_EX | LOCK_NB) != 0)
+    /* The lock is what counts; the number in the file only tells people whose it is. */
+    char text[24] = "";
+    if (flock(server->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+        ssize_t size = pread(server->lock_fd, text, sizeof text - 1, 0);
+        text[size > 0 ? size : 0] = '\0';
+        char who[48] = "";
+        long long pid = strtoll(text, NULL, 10);
+        if (pid > 0) (void)snprintf(who, sizeof who, " (process %lld)", pid);
         return mir_error_set(error, MIR_E_EXISTS,
-                             "another server uses the data directory %s: stop it, or choose "
+                             "another server%s uses the data directory %s: stop it, or choose "
                              "another directory with --data",
-                             data);
+                             who, data);
+    }
+    int size = snprintf(text, sizeof text, "%lld\n", (long long)getpid());
+    if (ftruncate(server->lock_fd, 0) != 0 ||
+        pwrite(server->lock_fd, text, (size_t)size, 0) != size)
+        mir_log_debug("the process id cannot be written to %s", path);
     return MIR_OK;
 }
 

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Adds up what the test runners wrote into one last line, "N passed, N failed".
 
-summary.py [--filtered] [--unit FILE STATUS] [--blackbox FILE STATUS]
+summary.py [--filtered NAME] [--unit FILE STATUS] [--blackbox FILE STATUS]
 
 FILE is the runner's JUnit report and STATUS the exit status of the runner. A report that is missing
 or unreadable, a runner that failed without a failed test, and a runner that found no test each count
-as a failure: nothing that went wrong may look like success. With --filtered one of the runners may
-have found nothing, but not both.
+as a failure: nothing that went wrong may look like success. With --filtered, for the tests whose name
+contains NAME, one of the runners may have found nothing, but not both.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def count(kind, path, status, filtered):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--filtered", action="store_true")
+    parser.add_argument("--filtered", metavar="NAME", default="")
     for kind in NO_TESTS:
         parser.add_argument(f"--{kind}", nargs=2, metavar=("FILE", "STATUS"))
     arguments = parser.parse_args()
@@ -75,7 +75,15 @@ def main():
             for reason in reasons:
                 print(reason, file=sys.stderr)
     if not sums["passed"] and not sums["failed"]:
-        print("no test ran", file=sys.stderr)
+        if arguments.filtered:
+            print(
+                f"no test ran: none has '{arguments.filtered}' in its name. A NAME is part of that of a unit test program"
+                " (mir_ring) or of a test function or file (test_core): `ctest -N --test-dir build/dev` lists the first,"
+                " `grep -rn 'def test_' tests` the others",
+                file=sys.stderr,
+            )
+        else:
+            print("no test ran", file=sys.stderr)
         sums["failed"] = 1
     # What was written to stderr before belongs above the last line.
     sys.stderr.flush()

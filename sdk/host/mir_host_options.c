@@ -31,8 +31,9 @@ const char mir_host_help[] =
     "  --log-level LEVEL    error, warn, info, debug or trace (info)\n"
     "  --version, --help\n"
     "\n"
-    "Options may also come from the environment: MIR__DEVICE__ID, MIR__TARGET,\n"
-    "MIR__CREDENTIALS, MIR__ROOT_CA, MIR__LOG_LEVEL, MIR__LOCAL_STORE__FOLDER_PATH (--state).\n"
+    "Options may also come from the environment: MIR__DEVICE__ID, MIR__TARGET (or MIR_TARGET,\n"
+    "as for `mir`), MIR__CREDENTIALS, MIR__ROOT_CA, MIR__LOG_LEVEL and\n"
+    "MIR__LOCAL_STORE__FOLDER_PATH (--state).\n"
     "A target with a password belongs there, since a command line can be read by others.\n"
     "\n"
     "Examples:\n"
@@ -108,6 +109,8 @@ mir_status mir_host_options_parse(int argc, char **argv, mir_host_options *out, 
                                 .log_level = MIR_LOG_INFO};
     const char *interval = NULL, *heartbeat = NULL, *reconnect_wait = NULL, *level = NULL;
     from_environment("MIR__DEVICE__ID", &options.id);
+    /* `mir` reads the first, other devices the second: one that is set is enough for both. */
+    from_environment("MIR_TARGET", &options.target);
     from_environment("MIR__TARGET", &options.target);
     from_environment("MIR__CREDENTIALS", &options.credentials_file);
     from_environment("MIR__ROOT_CA", &options.root_ca_file);

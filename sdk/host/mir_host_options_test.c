@@ -30,6 +30,7 @@ static int clear_environment(void **state)
     (void)state;
     (void)unsetenv("MIR__DEVICE__ID");
     (void)unsetenv("MIR__TARGET");
+    (void)unsetenv("MIR_TARGET");
     (void)unsetenv("MIR__LOG_LEVEL");
     (void)unsetenv("MIR__LOCAL_STORE__FOLDER_PATH");
     return 0;
@@ -65,6 +66,12 @@ static void flags_beat_the_environment(void **state)
     assert_int_equal(PARSE("--id", "flag"), MIR_OK);
     assert_string_equal(options.id, "flag");
     assert_string_equal(options.target, "nats://env:1");
+    (void)setenv("MIR_TARGET", "nats://cli:1", 1);
+    assert_int_equal(PARSE("--id", "flag"), MIR_OK);
+    assert_string_equal(options.target, "nats://env:1");
+    (void)unsetenv("MIR__TARGET");
+    assert_int_equal(PARSE("--id", "flag"), MIR_OK);
+    assert_string_equal(options.target, "nats://cli:1");
 }
 
 static void wrong_usage_is_told(void **state)

@@ -484,3 +484,17 @@ def test_some_shards_cannot_start(backend):
             server.remove()
             break
     assert after_shards_began > 0
+
+
+def test_a_directory_in_use_names_the_process_and_a_wrong_setting_is_wrong_usage(shared):
+    server = shared({})
+    serve = lambda *options: subprocess.run(
+        [BINARY, "serve", *options], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=DEADLINE_S
+    )
+    data = str(server.folder / "data")
+    second = serve("--data", data, "--listen", "127.0.0.1:0")
+    assert second.returncode == 1
+    assert f"another server (process {server.pid}) uses the data directory {data}" in second.stderr
+    for options in (["--set", "limits.max_paylod=1"], ["--listen", "somewhere"], ["--set", "ping.interval=30"]):
+        wrong = serve("--data", data, *options)
+        assert wrong.returncode == 2 and "ready" not in wrong.stderr, wrong.stderr

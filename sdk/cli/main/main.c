@@ -46,7 +46,11 @@ static int serve(mir_cli *cli, const mir_cli_command *command, const mir_cli_arg
             settings[options.setting_count++] = args->options[i].value;
     mir_config config;
     mir_error error = {0};
-    if (mir_config_load(&config, &options, &error) != MIR_OK) return mir_cli_fail("%s", error.text);
+    mir_status status = mir_config_load(&config, &options, &error);
+    if (status != MIR_OK) {
+        (void)mir_cli_fail("%s", error.text);
+        return status == MIR_E_INVALID ? MIR_EXIT_USAGE : MIR_EXIT_FAILED;
+    }
     int code = mir_server_main(&config);
     mir_config_free(&config);
     return code;
