@@ -137,6 +137,7 @@ typedef struct mir_tlog_query_spec {
     int64_t from_ns;        /* inclusive */
     int64_t to_ns;          /* exclusive */
     uint64_t window_ns;     /* 0: rows as they are, or one window for all */
+    int64_t window_from_ns; /* windows are aligned to this time; 0 is 1970-01-01 */
     uint32_t functions;     /* of mir_tlog_function; 0: the mean if there are windows */
     double percentiles[MIR_TLOG_PERCENTILES_MAX]; /* 0 to 100, with MIR_TLOG_PERCENTILE */
     uint32_t percentile_count;
@@ -181,7 +182,7 @@ typedef struct mir_tlog_query_info {
 } mir_tlog_query_info;
 
 /* With functions: a row for each device or group and window in which it has values. Windows are
- * aligned to 1970-01-01; a row's time is its window's end, or to_ns if that is earlier; without
+ * aligned to window_from_ns; a row's time is its window's end, or to_ns if that is earlier; without
  * window_ns it is the time of the newest value in it. A column has the name of its field, or with
  * several functions `function(field)` (`p99(field)` for a percentile). Means, rates and sums of
  * doubles are F64, counts I64; others have the field's type, or F64 when the field had several types
@@ -203,6 +204,16 @@ typedef mir_status (*mir_tlog_name_fn)(void *context, mir_view name);
  * are kept per chunk, so a name whose last value is a little older may be among them. */
 MIR_MUST_CHECK mir_status mir_tlog_fields(mir_tlog *tlog, mir_view measurement, int64_t since_ns,
                                           mir_tlog_name_fn sink, void *context, mir_error *error);
+/* The same with their types: by type, then name; a name that had several types comes with each. */
+typedef mir_status (*mir_tlog_column_fn)(void *context, const mir_column *column);
+MIR_MUST_CHECK mir_status mir_tlog_field_types(mir_tlog *tlog, mir_view measurement,
+                                               int64_t since_ns, mir_tlog_column_fn sink,
+                                               void *context, mir_error *error);
+/* Ids of the devices that have data of a measurement at or after since_ns, as far as chunks tell. How
+ * many blocks of indexes were damaged, whose devices may be missing, goes to *blocks_corrupt. */
+MIR_MUST_CHECK mir_status mir_tlog_devices(mir_tlog *tlog, mir_view measurement, int64_t since_ns,
+                                           mir_tlog_name_fn sink, void *context,
+                                           uint64_t *blocks_corrupt, mir_error *error);
 /* All measurements that have data. */
 MIR_MUST_CHECK mir_status mir_tlog_measurements(mir_tlog *tlog, mir_tlog_name_fn sink,
                                                 void *context, mir_error *error);

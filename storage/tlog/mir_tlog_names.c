@@ -5,7 +5,7 @@
 #include "mir_tlog_columns.h"
 #include "mir_tlog_internal.h"
 
-/* What has data: names of measurements and of their fields. */
+/* What has data: names of measurements, of their fields and of the devices that have them. */
 
 /* A set of names that live as long as a version. */
 typedef struct name_set {
@@ -68,8 +68,18 @@ static mir_status names_out(name_set *set, mir_tlog_name_fn sink, void *context,
     return status;
 }
 
+/* A set for each type, or the same for all. */
+typedef struct field_sets {
+    name_set *of[MIR_COLUMN_STRING + 1];
+} field_sets;
+
+static void field_add(const field_sets *sets, const mir_column *column)
+{
+    name_add(sets->of[column->type], mir_view_of(column->name, column->name_size));
+}
+
 /* Series of one shape mostly have the same columns: one that was complete speaks for the rest. */
-static void series_fields(name_set *set, const mir_tlog_mem_series *series,
+static void series_fields(const field_sets *sets, const mir_tlog_mem_series *series,
                           const mir_tlog_shape **complete)
 {
     const mir_tlog_shape *shape = series->shape;
@@ -77,21 +87,19 @@ static void series_fields(name_set *set, const mir_tlog_mem_series *series,
     for (uint32_t i = 0; i < shape->column_count && *complete != shape; i++) {
         if (all || (atomic_load_explicit(&series->seen[i / 64], memory_order_relaxed) >> (i % 64) &
                     1) != 0) {
-            name_add(set, mir_view_of(shape->columns[i].name, shape->columns[i].name_size));
+            field_add(sets, &shape->columns[i]);
         }
     }
     if (all) *complete = shape;
     for (const mir_tlog_extra *extra = atomic_load_explicit(&series->extras, memory_order_acquire);
          extra != NULL; extra = atomic_load_explicit(&extra->next, memory_order_acquire)) {
-        name_add(set, mir_view_of(extra->column.name, extra->column.name_size));
+        field_add(sets, &extra->column);
     }
 }
 
-mir_status mir_tlog_fields(mir_tlog *tlog, mir_view measurement, int64_t since_ns,
-                           mir_tlog_name_fn sink, void *context, mir_error *error)
+static void fields_collect(const mir_tlog_version *version, mir_view measurement, int64_t since_ns,
+                           const field_sets *sets)
 {
-    name_set set = {0};
-    mir_tlog_version *version = mir_tlog_version_acquire(tlog);
     for (uint32_t s = 0; s < version->segment_count; s++) {
         const mir_tlog_segment *segment = version->segments[s];
         for (uint32_t i = 0; i < segment->shape_count; i++) {
@@ -101,7 +109,7 @@ mir_status mir_tlog_fields(mir_tlog *tlog, mir_view measurement, int64_t since_n
                 continue;
             }
             for (uint32_t c = 0; c < shape->column_count; c++) {
-                name_add(&set, mir_view_of(shape->columns[c].name, shape->columns[c].name_size));
+                field_add(sets, &shape->columns[c]);
             }
         }
     }
@@ -120,12 +128,135 @@ mir_status mir_tlog_fields(mir_tlog *tlog, mir_view measurement, int64_t since_n
                 atomic_load_explicit(&series->time_max, memory_order_relaxed) < since_ns) {
                 continue;
             }
-            series_fields(&set, series, &complete);
+            series_fields(sets, series, &complete);
         }
     }
+}
+
+mir_status mir_tlog_fields(mir_tlog *tlog, mir_view measurement, int64_t since_ns,
+                           mir_tlog_name_fn sink, void *context, mir_error *error)
+{
+    name_set set = {0};
+    field_sets sets = {{NULL}};
+    for (int type = MIR_COLUMN_I64; type <= MIR_COLUMN_STRING; type++) sets.of[type] = &set;
+    mir_tlog_version *version = mir_tlog_version_acquire(tlog);
+    fields_collect(version, measurement, since_ns, &sets);
     const mir_status status = names_out(&set, sink, context, error);
     mir_tlog_version_release(version);
     return status;
+}
+
+typedef struct typed_sink {
+    mir_tlog_column_fn sink;
+    void *context;
+    mir_column_type type;
+} typed_sink;
+
+static mir_status typed_name(void *context, mir_view name)
+{
+    const typed_sink *to = context;
+    const mir_column column = {(const char *)name.data, (uint32_t)name.size, to->type};
+    return to->sink(to->context, &column);
+}
+
+mir_status mir_tlog_field_types(mir_tlog *tlog, mir_view measurement, int64_t since_ns,
+                                mir_tlog_column_fn sink, void *context, mir_error *error)
+{
+    name_set by_type[MIR_COLUMN_STRING + 1] = {0};
+    field_sets sets = {{NULL}};
+    for (int type = MIR_COLUMN_I64; type <= MIR_COLUMN_STRING; type++)
+        sets.of[type] = &by_type[type];
+    mir_tlog_version *version = mir_tlog_version_acquire(tlog);
+    fields_collect(version, measurement, since_ns, &sets);
+    mir_status status = MIR_OK;
+    for (int type = MIR_COLUMN_I64; type <= MIR_COLUMN_STRING; type++) {
+        typed_sink to = {sink, context, (mir_column_type)type};
+        if (status != MIR_OK) by_type[type].count = 0;
+        const mir_status one = names_out(&by_type[type], typed_name, &to, error);
+        if (status == MIR_OK) status = one;
+    }
+    mir_tlog_version_release(version);
+    return status;
+}
+
+/* Device ids in an index live as long as its block: what is kept is a copy. */
+static mir_status segment_devices(mir_tlog_segment *segment, mir_tlog_codec *codec,
+                                  mir_view measurement, int64_t since_ns, name_set *set,
+                                  mir_arena *arena, uint64_t *blocks_corrupt)
+{
+    uint32_t wanted = 0;
+    while (wanted < segment->measurement_count &&
+           !mir_view_eq(segment->measurements[wanted], measurement)) {
+        wanted++;
+    }
+    if (wanted == segment->measurement_count || segment->time_max < since_ns) return MIR_OK;
+    mir_tlog_index_cursor cursor = {.segment = segment};
+    while (cursor.next_block + 1 < segment->block_count &&
+           segment->blocks[cursor.next_block + 1].measurement < wanted) {
+        cursor.next_block++;
+    }
+    mir_status status = MIR_OK;
+    for (;;) {
+        status = mir_tlog_index_next(&cursor, codec);
+        if (status == MIR_E_CORRUPT) {
+            (*blocks_corrupt)++;
+            continue;
+        }
+        if (status != MIR_OK || cursor.measurement > wanted) break;
+        int64_t newest = INT64_MIN;
+        for (uint32_t i = 0; i < cursor.chunk_count; i++) {
+            if (cursor.chunks[i].time_max > newest) newest = cursor.chunks[i].time_max;
+        }
+        if (cursor.measurement != wanted || newest < since_ns) continue;
+        const char *copy = mir_arena_strdup(arena, cursor.device);
+        if (copy == NULL) {
+            status = MIR_E_NO_MEMORY;
+            break;
+        }
+        name_add(set, mir_view_of(copy, cursor.device.size));
+    }
+    mir_tlog_index_fini(&cursor);
+    return status == MIR_E_EMPTY ? MIR_OK : status;
+}
+
+mir_status mir_tlog_devices(mir_tlog *tlog, mir_view measurement, int64_t since_ns,
+                            mir_tlog_name_fn sink, void *context, uint64_t *blocks_corrupt,
+                            mir_error *error)
+{
+    name_set set = {0};
+    mir_arena arena = {0};
+    mir_tlog_codec codec;
+    *blocks_corrupt = 0;
+    if (mir_tlog_codec_init(&codec) != MIR_OK) {
+        return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
+    }
+    mir_tlog_version *version = mir_tlog_version_acquire(tlog);
+    mir_status status = MIR_OK;
+    for (uint32_t s = 0; s < version->segment_count && status == MIR_OK; s++) {
+        status = segment_devices(version->segments[s], &codec, measurement, since_ns, &set, &arena,
+                                 blocks_corrupt);
+    }
+    for (uint32_t l = 0; l < version->live_count && status == MIR_OK; l++) {
+        for (const mir_tlog_mem_series *series =
+                 atomic_load_explicit(&version->lives[l]->mem->all, memory_order_acquire);
+             series != NULL; series = series->all_next) {
+            if (mir_view_eq(series->shape->measurement, measurement) &&
+                atomic_load_explicit(&series->published, memory_order_acquire) != 0 &&
+                atomic_load_explicit(&series->time_max, memory_order_relaxed) >= since_ns) {
+                name_add(&set, series->device);
+            }
+        }
+    }
+    if (status != MIR_OK) {
+        set.count = 0;
+        (void)mir_error_set(error, status, "the index of a segment cannot be read: %s",
+                            mir_status_name(status));
+    }
+    const mir_status listed = names_out(&set, sink, context, error);
+    mir_tlog_version_release(version);
+    mir_tlog_codec_fini(&codec);
+    mir_arena_free(&arena);
+    return status == MIR_OK ? listed : status;
 }
 
 mir_status mir_tlog_measurements(mir_tlog *tlog, mir_tlog_name_fn sink, void *context,

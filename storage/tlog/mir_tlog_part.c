@@ -536,7 +536,7 @@ static int64_t row_time(const mir_tlog_query_spec *spec, const mir_tlog_totals *
                         uint32_t window)
 {
     if (totals->window_ns != 0) {
-        const __int128 end = ((__int128)totals->windows[window] + 1) * (__int128)totals->window_ns;
+        const __int128 end = mir_tlog_window_end(totals, totals->windows[window]);
         return end < spec->to_ns ? (int64_t)end : spec->to_ns;
     }
     int64_t newest = INT64_MIN;
@@ -634,6 +634,7 @@ static mir_tlog_totals totals_new(const mir_tlog_part_maker *maker)
     return (mir_tlog_totals){
         .functions = maker->scan.spec->functions,
         .window_ns = maker->scan.spec->window_ns,
+        .window_from_ns = maker->scan.spec->window_from_ns,
         .bytes = maker->scan.bytes,
         .bytes_max = maker->scan.bytes_max,
     };

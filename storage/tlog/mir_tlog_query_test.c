@@ -160,7 +160,8 @@ static int64_t window_of(const mir_tlog_query_spec *spec, int64_t time_ns)
 {
     if (spec->window_ns == 0) return 0;
     const int64_t window_ns = (int64_t)spec->window_ns;
-    return time_ns / window_ns - (time_ns % window_ns < 0 ? 1 : 0);
+    const int64_t since_ns = time_ns - spec->window_from_ns;
+    return since_ns / window_ns - (since_ns % window_ns < 0 ? 1 : 0);
 }
 
 static uint32_t place_of(const mir_tlog_query_spec *spec, uint32_t device)
@@ -405,7 +406,8 @@ static void expect(const mir_tlog_query_spec *spec, const oracle *all, oracle *t
                     }
                     int64_t time_ns = newest;
                     if (spec->window_ns != 0) {
-                        const __int128 end = ((__int128)window + 1) * (__int128)spec->window_ns;
+                        const __int128 end = ((__int128)window + 1) * (__int128)spec->window_ns +
+                                             spec->window_from_ns;
                         time_ns = end < spec->to_ns ? (int64_t)end : spec->to_ns;
                     }
                     if (spec->functions & MIR_TLOG_COUNT) {
@@ -516,6 +518,8 @@ static void totals_are_those_of_the_rows(void **state)
                     .to_ns = r % 8 == 0 ? start_ns + (int64_t)(200 + r / 4096 % 200) * 1000000000
                                         : INT64_MAX,
                     .window_ns = windows[r / 8 % 4],
+                    .window_from_ns =
+                        r / 524288 % 3 == 0 ? (int64_t)(r / 2097152 % 9) * 1700000000 : 0,
                     .functions = 1u << (r / 32 % FUNCTION_COUNT),
                     .percentiles = {50, 99.9, 0},
                     .percentile_count = 3,

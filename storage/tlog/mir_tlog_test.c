@@ -522,6 +522,14 @@ static mir_status name_push(void *context, mir_view name)
     return MIR_OK;
 }
 
+static mir_status column_push(void *context, const mir_column *column)
+{
+    name_list *list = context;
+    (void)snprintf(list->names[list->count++], 64, "%d %.*s", (int)column->type,
+                   (int)column->name_size, column->name);
+    return MIR_OK;
+}
+
 static void fields_and_measurements_are_listed(void **state)
 {
     (void)state;
@@ -554,6 +562,30 @@ static void fields_and_measurements_are_listed(void **state)
         assert_int_equal(mir_tlog_measurements(x.tlog, name_push, &list, NULL), MIR_OK);
         assert_int_equal(list.count, 1);
         assert_string_equal(list.names[0], "m.v1.T");
+        list.count = 0;
+        assert_int_equal(
+            mir_tlog_field_types(x.tlog, mir_view_cstr("m.v1.T"), 1000, column_push, &list, NULL),
+            MIR_OK);
+        assert_int_equal(list.count, 3);
+        assert_string_equal(list.names[0], "1 a_0");
+        assert_string_equal(list.names[1], "1 i");
+        assert_string_equal(list.names[2], "4 b");
+        list.count = 0;
+        uint64_t corrupt = 1;
+        assert_int_equal(mir_tlog_devices(x.tlog, mir_view_cstr("m.v1.T"), 1000, name_push, &list,
+                                          &corrupt, NULL),
+                         MIR_OK);
+        assert_int_equal(list.count, 1);
+        assert_int_equal(corrupt, 0);
+        assert_true(mir_view_eq_cstr(device_ids[0], list.names[0]));
+        list.count = 0;
+        assert_int_equal(mir_tlog_devices(x.tlog, mir_view_cstr("m.v1.T"), 1001, name_push, &list,
+                                          &corrupt, NULL),
+                         MIR_OK);
+        assert_int_equal(
+            mir_tlog_devices(x.tlog, mir_view_cstr("m.v1"), 0, name_push, &list, &corrupt, NULL),
+            MIR_OK);
+        assert_int_equal(list.count, 0);
         settle(x.tlog);
     }
     fixture_fini(&x);

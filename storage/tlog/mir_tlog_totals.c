@@ -52,15 +52,24 @@ void mir_tlog_totals_free(mir_tlog_totals *totals)
 int64_t mir_tlog_window_of(const mir_tlog_totals *totals, int64_t time_ns)
 {
     if (totals->window_ns == 0) return 0;
-    if (totals->window_ns > INT64_MAX) return time_ns < 0 ? -1 : 0;
+    if (totals->window_from_ns != 0 || totals->window_ns > INT64_MAX) {
+        const __int128 window_ns = (__int128)totals->window_ns;
+        const __int128 since_ns = (__int128)time_ns - totals->window_from_ns;
+        return (int64_t)(since_ns / window_ns - (since_ns % window_ns < 0 ? 1 : 0));
+    }
     const int64_t window_ns = (int64_t)totals->window_ns;
     return time_ns / window_ns - (time_ns % window_ns < 0 ? 1 : 0);
+}
+
+__int128 mir_tlog_window_end(const mir_tlog_totals *totals, int64_t window)
+{
+    return ((__int128)window + 1) * (__int128)totals->window_ns + totals->window_from_ns;
 }
 
 /* The first time behind a window, or INT64_MAX: then the last time may be in it. */
 static int64_t window_limit(const mir_tlog_totals *totals, int64_t window, bool *unbounded)
 {
-    const __int128 limit = ((__int128)window + 1) * (__int128)totals->window_ns;
+    const __int128 limit = mir_tlog_window_end(totals, window);
     *unbounded = totals->window_ns == 0 || limit > INT64_MAX;
     return *unbounded ? INT64_MAX : (int64_t)limit;
 }

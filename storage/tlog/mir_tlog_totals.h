@@ -6,7 +6,7 @@
  *            kept, except for percentiles.
  * Ownership  Owns all but column names, which must outlive it; texts are copied by `keep_texts`.
  * Affinity   One thread at a time.
- * Units      A window is the number of whole window_ns since 1970-01-01; without windows all is 0.
+ * Units      A window is the number of whole window_ns since window_from_ns; without windows all is 0.
  * Bounds     bytes_max, shared by whoever counts with the same `bytes`.
  * Errors     MIR_E_NO_MEMORY, MIR_E_TOO_LARGE (bytes_max). */
 #ifndef MIR_TLOG_TOTALS_H
@@ -58,6 +58,7 @@ typedef struct mir_tlog_totals {
     /* Set by the caller, then left alone. */
     uint32_t functions; /* of mir_tlog_function */
     uint64_t window_ns; /* 0: none */
+    int64_t window_from_ns;
     atomic_ullong *bytes;
     uint64_t bytes_max;
 
@@ -73,6 +74,8 @@ typedef struct mir_tlog_totals {
 
 void mir_tlog_totals_free(mir_tlog_totals *totals);
 int64_t mir_tlog_window_of(const mir_tlog_totals *totals, int64_t time_ns);
+/* The first time behind a window. */
+__int128 mir_tlog_window_end(const mir_tlog_totals *totals, int64_t window);
 
 /* `count` > 0 values of one column at ascending times, none of them before any that were taken. Of
  * strings `texts` instead of values. */
