@@ -101,6 +101,7 @@ static inline __attribute__((always_inline)) uint32_t unpack_eights(const uint8_
 {
     uint32_t at = 0;
     for (; at + 8 <= rows && (size_t)(end - from) >= bits + PADDING_BYTES; at += 8) {
+#pragma GCC unroll 8
         for (uint32_t i = 0; i < 8; i++) values[at + i] = low + value_at(from, i, bits);
         from += bits;
     }
