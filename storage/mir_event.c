@@ -4,7 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
-#include <nettle/sha2.h>
+#include <wolfssl/options.h>
+#include <wolfssl/wolfcrypt/sha256.h>
 
 #include "mir_clock.h"
 #include "mir_device_rules.h"
@@ -183,11 +184,12 @@ bool mir_event_peek_reason(mir_view record, mir_view *reason)
 void mir_event_leaf(mir_view record, uint8_t leaf[MIR_EVENT_HASH_BYTES])
 {
     static const uint8_t zero = 0;
-    struct sha256_ctx sha;
-    sha256_init(&sha);
-    sha256_update(&sha, 1, &zero);
-    sha256_update(&sha, record.size, record.data);
-    sha256_digest(&sha, MIR_EVENT_HASH_BYTES, leaf);
+    wc_Sha256 sha;
+    (void)wc_InitSha256(&sha); /* fails for bad arguments and devices alone */
+    (void)wc_Sha256Update(&sha, &zero, 1);
+    (void)wc_Sha256Update(&sha, record.data, (word32)record.size);
+    (void)wc_Sha256Final(&sha, leaf);
+    wc_Sha256Free(&sha);
 }
 
 void mir_event_link(uint8_t link[MIR_EVENT_HASH_BYTES], int64_t at_ns,
@@ -198,10 +200,11 @@ void mir_event_link(uint8_t link[MIR_EVENT_HASH_BYTES], int64_t at_ns,
     memcpy(bytes + 1, link, MIR_EVENT_HASH_BYTES);
     mir_state_u64_write(bytes + 1 + MIR_EVENT_HASH_BYTES, (uint64_t)at_ns);
     memcpy(bytes + 9 + MIR_EVENT_HASH_BYTES, leaf, MIR_EVENT_HASH_BYTES);
-    struct sha256_ctx sha;
-    sha256_init(&sha);
-    sha256_update(&sha, sizeof bytes, bytes);
-    sha256_digest(&sha, MIR_EVENT_HASH_BYTES, link);
+    wc_Sha256 sha;
+    (void)wc_InitSha256(&sha);
+    (void)wc_Sha256Update(&sha, bytes, sizeof bytes);
+    (void)wc_Sha256Final(&sha, link);
+    wc_Sha256Free(&sha);
 }
 
 /* 48 bits that no other event of that name has, as good as surely: SplitMix64 from a random start
