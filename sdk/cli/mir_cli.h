@@ -74,6 +74,7 @@ typedef enum mir_cli_option_id {
     MIR_OPT_SHOW_TEMPLATE,
     MIR_OPT_SHOW_VALUES,
     MIR_OPT_NO_VALIDATION,
+    MIR_OPT_PROTOBUF,
     MIR_OPT_FORCE_PUSH,
     MIR_OPT_STREAM,
     MIR_OPT_QUEUE,

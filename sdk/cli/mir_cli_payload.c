@@ -42,6 +42,12 @@ static bool input_waits(bool *silent)
     }
 }
 
+/* Bytes pass as they are: whoever gives them knows what they are, and none is a message too. */
+static bool is_raw(const mir_cli_args *args)
+{
+    return mir_cli_flag(args, MIR_OPT_PROTOBUF);
+}
+
 int mir_cli_payload_read(const mir_cli *cli, const mir_cli_args *args, mir_cli_payload *payload)
 {
     const char *value = mir_cli_value(args, MIR_OPT_PAYLOAD);
@@ -62,6 +68,10 @@ int mir_cli_payload_read(const mir_cli *cli, const mir_cli_args *args, mir_cli_p
     }
     if (status != MIR_OK) return mir_cli_fail("%s", error.text);
     payload->given = !is_blank(mir_bytes_as_view(&payload->text));
+    if (is_raw(args)) {
+        payload->given = payload->given || payload->text.size > 0 || value != NULL;
+        return MIR_EXIT_OK;
+    }
     if (value != NULL && !payload->given)
         return mir_cli_usage(cli, "the payload is empty; an empty message is '{}'");
     if (payload->given &&

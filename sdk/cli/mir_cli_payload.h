@@ -23,7 +23,7 @@ typedef struct mir_cli_payload {
     bool silent; /* standard input is a pipe that said nothing */
 } mir_cli_payload;
 
-/* From -p, and without it from standard input. */
+/* From -p, and without it from standard input. With --protobuf any bytes, even none, are one. */
 int mir_cli_payload_read(const mir_cli *cli, const mir_cli_args *args, mir_cli_payload *payload);
 /* Whether the text is one JSON value. */
 MIR_MUST_CHECK mir_status mir_cli_payload_check(mir_view text, mir_error *error);

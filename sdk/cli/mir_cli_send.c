@@ -12,6 +12,7 @@
 #include "mir_cli_result.h"
 #include "mir_cli_when.h"
 #include "mir_clock.h"
+#include "mir_json_text.h"
 #include "mir_nats.h"
 
 #include <stdlib.h>
@@ -142,16 +143,37 @@ static bool next_config(const MirApi__V1__SendConfigResponse__ConfigResponses *a
     return true;
 }
 
-static bool next_result(const sender *from, const void *answer, size_t i, mir_cli_result *to)
+static bool is_protobuf(const sender *from)
 {
-    return from->kind == MIR_MESSAGE_COMMAND ? next_command(answer, i, to)
-                                             : next_config(answer, i, to);
+    return mir_cli_flag(from->args, MIR_OPT_PROTOBUF);
+}
+
+/* What comes back in the encoding of the request is shown as a JSON string of base64. */
+static void show_bytes(sender *from, mir_cli_result *result)
+{
+    mir_bytes text = {0};
+    mir_bytes_u8(&text, '"');
+    mir_json_put_base64(&text, result->payload);
+    mir_bytes_u8(&text, '"');
+    const char *kept = mir_bytes_ok(&text)
+                           ? mir_arena_strdup(&from->session.arena, mir_bytes_as_view(&text))
+                           : NULL;
+    result->payload = kept != NULL ? mir_view_cstr(kept) : (mir_view){0};
+    mir_bytes_free(&text);
+}
+
+static bool next_result(sender *from, const void *answer, size_t i, mir_cli_result *to)
+{
+    if (from->kind == MIR_MESSAGE_CONFIG) return next_config(answer, i, to);
+    if (!next_command(answer, i, to)) return false;
+    if (is_protobuf(from) && to->payload.size > 0) show_bytes(from, to);
+    return true;
 }
 
 /* ── Asking ──────────────────────────────────────────────────────────────────────────────────── */
 
 typedef struct listener {
-    const sender *from;
+    sender *from;
     mir_cli_results *results;
     mir_cli_progress progress;
     bool prints;
@@ -207,7 +229,8 @@ MIR_MUST_CHECK static mir_status ask_command(sender *from, what how, mir_view pa
     request.targets = from->target;
     request.name = (char *)(uintptr_t)from->name;
     request.has_payload_encoding = 1;
-    request.payload_encoding = MIR_API__V1__ENCODING__ENCODING_JSON;
+    request.payload_encoding = is_protobuf(from) ? MIR_API__V1__ENCODING__ENCODING_PROTOBUF
+                                                 : MIR_API__V1__ENCODING__ENCODING_JSON;
     request.has_payload = how == WHAT_SEND || how == WHAT_TRY;
     if (request.has_payload)
         request.payload = (ProtobufCBinaryData){payload.size, (uint8_t *)(uintptr_t)payload.data};
@@ -312,6 +335,10 @@ static int bad_combination(const sender *from)
         return mir_cli_usage(from->cli, from->kind == MIR_MESSAGE_COMMAND
                                             ? "-p, -e and -j exclude each other"
                                             : "-p, -e, -j and --show-values exclude each other");
+    if (is_protobuf(from) && (edit || template_wanted))
+        return mir_cli_usage(from->cli,
+                             "--protobuf is of bytes: give them with -p @FILE or a pipe, "
+                             "without -e and -j");
     if (mir_cli_flag(args, MIR_OPT_TTL) && !mir_cli_flag(args, MIR_OPT_QUEUE))
         return mir_cli_usage(from->cli, "--ttl is of commands that wait: add --queue");
     return MIR_EXIT_OK;
@@ -611,7 +638,7 @@ static int run(sender *from)
                                         "the template, --show-values what is set");
     if (code == MIR_EXIT_OK && !payload.given) {
         payload.text.size = 0;
-        mir_bytes_text(&payload.text, "{}");
+        if (!is_protobuf(from)) mir_bytes_text(&payload.text, "{}");
         if (!mir_bytes_ok(&payload.text)) code = mir_cli_fail("no memory");
     }
     if (code == MIR_EXIT_OK) code = mir_cli_connect_open(from->cli, args, &from->session);

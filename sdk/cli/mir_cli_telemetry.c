@@ -764,7 +764,7 @@ static int check_names(mir_cli_session *session, const MirApi__V1__QueryTelemetr
     mir_bytes text = {0};
     if (complete && !found) {
         names_text(measurements, query->measurement, &text);
-        code = mir_cli_fail("no such device measures '%s'%s", query->measurement,
+        code = mir_cli_fail("none of these devices measures '%s'%s", query->measurement,
                             mir_bytes_ok(&text) ? (const char *)text.data : "");
     }
     for (size_t i = 0; complete && found && code == MIR_EXIT_OK && i < query->n_fields; i++) {

@@ -434,7 +434,8 @@ class Hub:
             entry.device_id = device.spec.device_id
             known = bool(device.status.schema.compressed_schema)
             fields, problem = (
-                self.parse(name, request.payload or b"{}") if known
+                ({"bytes": request.payload}, None) if request.no_validation and request.payload_encoding == 1
+                else self.parse(name, request.payload or b"{}") if known
                 else (None, f"cannot reconcile device schema: {NO_RESPONDERS}")
             )
             if problem and not problem.startswith("error unmarshaling"):

@@ -309,6 +309,29 @@ def test_wrong_use_is_2_and_nothing_is_asked(mir, hub, args, stdin, says):
     assert hub.requests == []
 
 
+def test_serialized_payloads_pass_unchanged_and_answers_are_base64(mir, hub, home, tmp_path):
+    fleet(hub, 1)
+    hub.answers["pump-0"] = lambda fields: ("pump.v1.Note", {})
+    body = bytes(range(256)) + b"  \r\n\0"
+    (tmp_path / "stop.bin").write_bytes(body)
+    line = [BINARY, "cmd", "send", "pump-0", "-n", "pump.v1.Stop", "--protobuf", "--no-validation"]
+    run = lambda *more, **how: subprocess.run(
+        [*line, *more], capture_output=True, env={**home, "MIR_TARGET": hub.url}, timeout=20 * PATIENCE, **how
+    )
+    shown = run("-p", f"@{tmp_path}/stop.bin", "-o", "json", stdin=subprocess.DEVNULL)
+    assert shown.returncode == 0 and json.loads(shown.stdout)[0]["payload"] == "e30="
+    assert run(input=body).returncode == 0
+    with open(tmp_path / "stop.bin", "rb") as file:
+        assert run(stdin=file).returncode == 0
+    assert run("-p", "", stdin=subprocess.DEVNULL).returncode == 0
+    assert run(input=b" \n").returncode == 0
+    sent = hub.asked("cmd.send")
+    assert [request.payload for request in sent] == [body, body, body, b"", b" \n"]
+    assert all(request.payload_encoding == 1 and request.no_validation for request in sent)
+    refused = run("-e", stdin=subprocess.DEVNULL)
+    assert refused.returncode == 2 and b"--protobuf is of bytes" in refused.stderr
+
+
 def test_a_file_that_is_not_there_is_1(mir, hub):
     result = mir("cmd", "send", "a", "-n", "x", "-p", "@/nonexistent")
     assert result.returncode == 1 and "cannot open /nonexistent" in result.stderr and hub.requests == []
