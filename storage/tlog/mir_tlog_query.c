@@ -306,44 +306,114 @@ typedef struct batch_room {
     uint8_t *present;
 } batch_room;
 
-static mir_status batches_out(query *q, const mir_tlog_sink *sink, batch_room *room)
+/* One batch of the rows that were put in. */
+static mir_status batch_out(query *q, const mir_tlog_sink *sink, const batch_room *room,
+                            uint32_t filled)
+{
+    const mir_tlog_batch batch = {.row_count = filled,
+                                  .column_count = q->columns.count,
+                                  .times_ns = room->times,
+                                  .devices = room->devices,
+                                  .cells = room->cells,
+                                  .present = room->present};
+    if (filled == 0) return MIR_OK;
+    if (mir_tlog_scan_cancelled(&q->workers[0].scan)) {
+        return mir_error_set(q->error, MIR_E_CANCELLED, "cancelled");
+    }
+    q->info.rows += filled;
+    return sink->rows(sink->context, &batch);
+}
+
+/* Puts the next row of a part in; true when that was its last. */
+static bool row_take(const query *q, mir_tlog_part *part, const batch_room *room, uint32_t filled)
 {
     const size_t width = q->columns.count;
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < q->part_count; i++) {
-        mir_tlog_part *part = &q->parts[i];
-        part->left = part->row_count;
-        if (part->row_count > 0) room->heap[count++] = i;
-    }
-    for (uint32_t i = count / 2; i > 0; i--) heap_down(q, room->heap, count, i - 1);
-    uint64_t left = q->spec.limit == 0 ? UINT64_MAX : q->spec.limit;
+    room->times[filled] = part->times[part_row(q, part)];
+    room->devices[filled] = part->number;
+    row_out(q, part, room->cells + filled * width, room->present + filled * width);
+    return --part->left == 0;
+}
+
+/* Parts whose rows stand at the same times, as windows do: at each time all of them in turn. */
+static mir_status aligned_out(query *q, const mir_tlog_sink *sink, const batch_room *room,
+                              uint64_t limit)
+{
     mir_status status = MIR_OK;
     uint32_t filled = 0;
-    while (status == MIR_OK && (count > 0 || filled > 0)) {
-        if (count > 0) {
-            mir_tlog_part *part = &q->parts[room->heap[0]];
-            room->times[filled] = part->times[part_row(q, part)];
-            room->devices[filled] = part->number;
-            row_out(q, part, room->cells + filled * width, room->present + filled * width);
-            filled++;
-            if (--part->left == 0) room->heap[0] = room->heap[--count];
-            heap_down(q, room->heap, count, 0);
-            if (--left == 0) count = 0;
+    uint32_t count = 0;
+    uint32_t *open = room->heap;
+    for (uint32_t i = 0; i < q->part_count; i++) {
+        const uint32_t at = q->spec.backward ? q->part_count - 1 - i : i;
+        if (q->parts[at].row_count > 0) open[count++] = at;
+    }
+    while (count > 0 && limit > 0 && status == MIR_OK) {
+        int64_t next_ns = q->parts[open[0]].times[part_row(q, &q->parts[open[0]])];
+        for (uint32_t i = 1; i < count; i++) {
+            const mir_tlog_part *part = &q->parts[open[i]];
+            const int64_t time_ns = part->times[part_row(q, part)];
+            if (q->spec.backward ? time_ns > next_ns : time_ns < next_ns) next_ns = time_ns;
         }
-        if (filled < BATCH_ROWS && count > 0) continue;
-        const mir_tlog_batch batch = {.row_count = filled,
-                                      .column_count = (uint32_t)width,
-                                      .times_ns = room->times,
-                                      .devices = room->devices,
-                                      .cells = room->cells,
-                                      .present = room->present};
-        status = mir_tlog_scan_cancelled(&q->workers[0].scan)
-                     ? mir_error_set(q->error, MIR_E_CANCELLED, "cancelled")
-                     : sink->rows(sink->context, &batch);
-        q->info.rows += filled;
+        uint32_t left = 0;
+        for (uint32_t i = 0; i < count; i++) {
+            mir_tlog_part *part = &q->parts[open[i]];
+            bool ended = false;
+            if (limit > 0 && status == MIR_OK && part->times[part_row(q, part)] == next_ns) {
+                ended = row_take(q, part, room, filled++);
+                limit--;
+                if (filled == BATCH_ROWS) {
+                    status = batch_out(q, sink, room, filled);
+                    filled = 0;
+                }
+            }
+            if (!ended) open[left++] = open[i];
+        }
+        count = left;
+    }
+    return status == MIR_OK ? batch_out(q, sink, room, filled) : status;
+}
+
+static mir_status merged_out(query *q, const mir_tlog_sink *sink, const batch_room *room,
+                             uint64_t limit)
+{
+    mir_status status = MIR_OK;
+    uint32_t filled = 0;
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < q->part_count; i++) {
+        if (q->parts[i].row_count > 0) room->heap[count++] = i;
+    }
+    for (uint32_t i = count / 2; i > 0; i--) heap_down(q, room->heap, count, i - 1);
+    for (; count > 0 && limit > 0 && status == MIR_OK; limit--) {
+        if (row_take(q, &q->parts[room->heap[0]], room, filled++)) {
+            room->heap[0] = room->heap[--count];
+        }
+        heap_down(q, room->heap, count, 0);
+        if (filled < BATCH_ROWS) continue;
+        status = batch_out(q, sink, room, filled);
         filled = 0;
     }
-    return status;
+    return status == MIR_OK ? batch_out(q, sink, room, filled) : status;
+}
+
+/* Whether parts have their rows at the same times for the most part. */
+static bool aligned(const query *q)
+{
+    if (q->spec.window_ns == 0 || q->spec.functions == 0) return false;
+    uint64_t rows = 0;
+    uint32_t longest = 0;
+    uint32_t parts = 0;
+    for (uint32_t i = 0; i < q->part_count; i++) {
+        rows += q->parts[i].row_count;
+        if (q->parts[i].row_count > longest) longest = q->parts[i].row_count;
+        parts += q->parts[i].row_count > 0;
+    }
+    return rows * 4 > (uint64_t)longest * parts;
+}
+
+static mir_status batches_out(query *q, const mir_tlog_sink *sink, const batch_room *room)
+{
+    const uint64_t limit = q->spec.limit == 0 ? UINT64_MAX : q->spec.limit;
+    for (uint32_t i = 0; i < q->part_count; i++) q->parts[i].left = q->parts[i].row_count;
+    return aligned(q) ? aligned_out(q, sink, room, limit) : merged_out(q, sink, room, limit);
 }
 
 static mir_status rows_out(query *q, const mir_tlog_sink *sink)

@@ -254,8 +254,16 @@ mir_status mir_tlog_chunk_times(const mir_tlog_chunk_reader *reader, mir_tlog_co
     const mir_status status = mir_tlog_column_decode(codec, &in, MIR_COLUMN_I64, (uint64_t *)times,
                                                      NULL, reader->rows, NULL);
     if (status != MIR_OK) return status;
+    /* Steps of 1 to 2^63 have no top bit when one is taken off: all at once, and only if one has it
+     * each for itself. */
+    uint64_t top = 0;
+    for (uint32_t i = 1; i < reader->rows; i++) {
+        top |= (uint64_t)times[i] - (uint64_t)times[i - 1] - 1;
+    }
     bool ascending = true;
-    for (uint32_t i = 1; i < reader->rows; i++) ascending &= times[i - 1] < times[i];
+    for (uint32_t i = 1; (top >> 63) != 0 && i < reader->rows; i++) {
+        ascending = ascending && times[i - 1] < times[i];
+    }
     return ascending ? MIR_OK : MIR_E_CORRUPT;
 }
 

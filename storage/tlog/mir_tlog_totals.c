@@ -222,8 +222,16 @@ static void sum_integers(mir_tlog_total *total, mir_column_type type, const uint
 {
     /* With the sign bit turned over, unsigned order is that of the type, and sums cannot wrap. */
     const uint64_t flip = type == MIR_COLUMN_I64 ? UINT64_C(1) << 63 : 0;
-    unsigned __int128 sum = 0;
-    for (uint32_t i = 0; i < count; i++) sum += values[i] ^ flip;
+    MIR_ASSERT(count <= MIR_TLOG_CHUNK_ROWS_MAX);
+    /* Halves of so few values do not overflow either. */
+    uint64_t low_half = 0;
+    uint64_t high_half = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        const uint64_t value = values[i] ^ flip;
+        low_half += value & UINT32_MAX;
+        high_half += value >> 32;
+    }
+    const unsigned __int128 sum = ((unsigned __int128)high_half << 32) + low_half;
     total->sum += (__int128)(sum - (unsigned __int128)flip * count);
     if (!ordered) return;
     uint64_t low = UINT64_MAX;

@@ -77,7 +77,7 @@ int64_t mir_tlog_window_of(const mir_tlog_totals *totals, int64_t time_ns);
 /* The first time behind a window. */
 __int128 mir_tlog_window_end(const mir_tlog_totals *totals, int64_t window);
 
-/* `count` > 0 values of one column at ascending times, none of them before any that were taken. Of
+/* `count` > 0 values, of a chunk's rows at most, of one column at ascending times, none of them before any that were taken. Of
  * strings `texts` instead of values. */
 MIR_MUST_CHECK mir_status mir_tlog_totals_take(mir_tlog_totals *totals, mir_view name,
                                                mir_column_type type, const int64_t *times,
