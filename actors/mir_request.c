@@ -21,7 +21,13 @@ static void published(mir_shard *shard, mir_post *post)
     if (shard->stopping)
         mir_letters_discard(&request->letters);
     else
-        mir_letters_publish(shard, &request->letters);
+        mir_letters_publish_some(shard, &request->letters,
+                                 request->letters_per_turn == 0 ? SIZE_MAX
+                                                                : request->letters_per_turn);
+    if (request->letters.first != NULL) {
+        mir_shard_post(shard, &request->post);
+        return;
+    }
     mir_actors *actors = mir_actors_of(shard);
     mir_histogram_record(&actors->request_latency, shard->loop->now_ns - request->began_ns);
     atomic_fetch_sub_explicit(&request->hub->client_requests, 1, memory_order_relaxed);

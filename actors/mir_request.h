@@ -35,6 +35,7 @@ struct mir_request {
     uint8_t *copies; /* what the views point into */
     mir_arena arena; /* dies with the request */
     mir_letters letters;
+    size_t letters_per_turn; /* of the shard, when they are large; 0: all in one */
     mir_state_request state;
     int64_t began_ns;
     void *context; /* what a handler keeps between its steps */

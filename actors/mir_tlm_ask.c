@@ -179,6 +179,12 @@ mir_status mir_tlm_ask(const MirApi__V1__QueryTelemetryRequest *input,
         return mir_error_set(error, MIR_E_INVALID,
                              "points are of the whole range: leave limit and cursor out");
     }
+    if (input->has_stream && input->stream &&
+        (spec->functions != 0 || spec->points != 0 || spec->limit != 0 || spec->backward)) {
+        return mir_error_set(error, MIR_E_INVALID,
+                             "a stream is of all rows as they are, device by device: leave "
+                             "functions, aggregation window, limit, descending and points out");
+    }
     if (is_cursor) {
         mir_status status = set_cursor(input->cursor, spec, error);
         if (status != MIR_OK) return status;

@@ -320,6 +320,12 @@ mir_tlog_sink mir_tlm_table_sink(mir_tlm_table *table)
     return (mir_tlog_sink){.context = table, .columns = take_columns, .rows = take_rows};
 }
 
+void mir_tlm_cursor(char *text, int64_t time_ns, mir_view device)
+{
+    (void)snprintf(text, MIR_TLM_CURSOR_BYTES_MAX, "%" PRId64 ":%.*s", time_ns,
+                   MIR_VIEW_ARGS(device));
+}
+
 static void add_tail(mir_tlm_table *table, uint64_t chunks_damaged)
 {
     if (table->limit != 0 && table->rows >= table->limit) {

@@ -27,6 +27,7 @@
 
 /* Of the place of the last row of a page, as text: `<time_ns>:<device id>`. */
 enum { MIR_TLM_CURSOR_BYTES_MAX = 24 + MIR_TLOG_DEVICE_BYTES_MAX };
+void mir_tlm_cursor(char *text, int64_t time_ns, mir_view device);
 
 /* The unit of a field by the schema of a device (its index); null: none. Called for each column
  * before the first row is written, with the device of that row. */

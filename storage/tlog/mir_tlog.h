@@ -197,6 +197,34 @@ MIR_MUST_CHECK mir_status mir_tlog_query(mir_tlog *tlog, const mir_tlog_query_sp
                                          const mir_tlog_sink *sink, mir_tlog_query_info *info,
                                          mir_error *error);
 
+/* Rows of one device as columns, in ascending order of time. */
+typedef struct mir_tlog_rows_column {
+    mir_column column;
+    const uint64_t *values; /* bits, or for strings a place in the block's texts */
+    const uint8_t *present; /* 1: row i has a value */
+} mir_tlog_rows_column;
+
+typedef struct mir_tlog_rows {
+    uint32_t device; /* index into the spec's device_ids */
+    uint32_t row_count;
+    uint32_t column_count;
+    const int64_t *times_ns;
+    const mir_tlog_rows_column *columns; /* by name, then type */
+    const mir_view *texts;
+} mir_tlog_rows;
+
+enum { MIR_TLOG_ROWS_MAX = 8192 };
+
+typedef mir_status (*mir_tlog_rows_fn)(void *context, const mir_tlog_rows *block);
+
+/* Rows as they are, device by device in ascending order of ids, without being merged: the quickest
+ * way to many of them. Of the spec count devices, measurement, fields, range, bytes_max (of what has
+ * to be put in order at once), cancel, and after: behind the row of after_device at after_ns. A sink
+ * ends it by returning an error. Errors as mir_tlog_query. */
+MIR_MUST_CHECK mir_status mir_tlog_read(mir_tlog *tlog, const mir_tlog_query_spec *spec,
+                                        mir_tlog_rows_fn sink, void *context,
+                                        mir_tlog_query_info *info, mir_error *error);
+
 /* Called with names in ascending byte order, each once. Returning an error ends the listing. */
 typedef mir_status (*mir_tlog_name_fn)(void *context, mir_view name);
 

@@ -10,7 +10,6 @@
 
 enum {
     ROWS_MAX_DEFAULT = 10 * 1000 * 1000,
-    BYTES_MAX_DEFAULT = 256 << 20,
     BATCH_ROWS = 512,
     WORKERS_MAX = 8,
     /* Fewer devices are read sooner than a thread starts. */
@@ -509,7 +508,7 @@ mir_status mir_tlog_query(mir_tlog *tlog, const mir_tlog_query_spec *spec,
     q->spec = *spec;
     q->error = error;
     if (q->spec.rows_max == 0) q->spec.rows_max = ROWS_MAX_DEFAULT;
-    if (q->spec.bytes_max == 0) q->spec.bytes_max = BYTES_MAX_DEFAULT;
+    if (q->spec.bytes_max == 0) q->spec.bytes_max = MIR_TLOG_QUERY_BYTES_DEFAULT;
     if (q->spec.functions == 0 && q->spec.window_ns != 0) q->spec.functions = MIR_TLOG_MEAN;
     q->version = mir_tlog_version_acquire(tlog);
     mir_status status = spec_check(q);

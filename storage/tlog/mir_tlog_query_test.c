@@ -9,6 +9,7 @@
 #include "mir_clock.h"
 #include "mir_log.h"
 #include "mir_tlog.h"
+#include "mir_tlog_columns.h"
 #include "mir_tlog_internal.h"
 #include "mir_tlog_oracle.h"
 
@@ -623,6 +624,82 @@ static void pages_give_each_row_once(void **state)
     fixture_fini(&x);
 }
 
+/* ---- Blocks ---- */
+
+typedef struct blocks {
+    oracle answer;
+    uint32_t last_device;
+    int64_t last_ns;
+    uint32_t rows;
+    uint32_t stop_at;
+} blocks;
+
+static mir_status blocks_take(void *context, const mir_tlog_rows *block)
+{
+    blocks *b = context;
+    for (uint32_t row = 0; row < block->row_count; row++) {
+        const uint32_t rank = device_rank[block->device];
+        assert_true(b->rows == 0 || rank > device_rank[b->last_device] ||
+                    (block->device == b->last_device && block->times_ns[row] > b->last_ns));
+        for (uint32_t i = 0; i < block->column_count; i++) {
+            const mir_tlog_rows_column *column = &block->columns[i];
+            if (column->present[row] == 0) continue;
+            mir_cell cell;
+            memcpy(&cell, &column->values[row], sizeof(uint64_t));
+            if (column->column.type == MIR_COLUMN_STRING) {
+                cell.string = block->texts[column->values[row]];
+            } else if (column->column.type == MIR_COLUMN_BOOL) {
+                cell.boolean = column->values[row] != 0;
+            }
+            oracle_add(&b->answer, block->device, block->times_ns[row],
+                       mir_tlog_column_name(&column->column), column->column.type, &cell);
+        }
+        b->last_device = block->device;
+        b->last_ns = block->times_ns[row];
+        b->rows++;
+        if (b->stop_at != 0 && b->rows % b->stop_at == 0) return MIR_E_EMPTY;
+    }
+    return MIR_OK;
+}
+
+/* Device by device in blocks, at one go or with stops anywhere, the rows are the same. */
+static void blocks_have_all_rows_of_each_device(void **state)
+{
+    (void)state;
+    fixture x;
+    fixture_init(&x, 14);
+    for (int i = 0; i < 6; i++) {
+        feed(&x, 100, i % 2 == 0);
+        if (i % 2 == 0) seal(&x);
+    }
+    oracle_fold(&x.stored);
+    for (uint32_t stop_at = 0; stop_at < 300; stop_at = stop_at * 3 + 7) {
+        blocks b = {.stop_at = stop_at};
+        mir_tlog_query_spec spec = {.device_ids = device_ids,
+                                    .device_count = DEVICES,
+                                    .measurement = mir_view_cstr("m.v1.T"),
+                                    .from_ns = INT64_MIN,
+                                    .to_ns = INT64_MAX};
+        mir_status status;
+        do {
+            mir_error error = {{0}};
+            status = mir_tlog_read(x.tlog, &spec, blocks_take, &b, NULL, &error);
+            if (status != MIR_OK && status != MIR_E_EMPTY) fail_msg("%s", error.text);
+            spec.after = true;
+            spec.after_ns = b.last_ns;
+            spec.after_device = device_ids[b.last_device];
+        } while (status == MIR_E_EMPTY);
+        oracle_fold(&b.answer);
+        assert_int_equal(b.answer.count, x.stored.count);
+        for (size_t i = 0; i < b.answer.count; i++) {
+            assert_int_equal(oracle_compare_key(&b.answer.fields[i], &x.stored.fields[i]), 0);
+            assert_int_equal(b.answer.fields[i].bits, x.stored.fields[i].bits);
+        }
+        oracle_free(&b.answer);
+    }
+    fixture_fini(&x);
+}
+
 /* ---- Points ---- */
 
 typedef struct course {
@@ -742,6 +819,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(totals_are_those_of_the_rows),
         cmocka_unit_test(pages_give_each_row_once),
+        cmocka_unit_test(blocks_have_all_rows_of_each_device),
         cmocka_unit_test(points_keep_the_ends_and_the_peaks),
         cmocka_unit_test(what_makes_no_sense_is_refused_with_words),
     };

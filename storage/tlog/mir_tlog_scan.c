@@ -279,6 +279,29 @@ mir_status mir_tlog_scan_rows(mir_tlog_scan *scan, mir_view device, int64_t firs
     return mir_tlog_scan_failed(scan, status);
 }
 
+mir_status mir_tlog_scan_pieces(mir_tlog_scan *scan, mir_view device, int64_t first_ns,
+                                int64_t last_ns, mir_status (*take)(void *context), void *context)
+{
+    scan->gather.time_first = first_ns;
+    scan->gather.time_last = last_ns;
+    mir_status status = sources_find(scan, device);
+    for (uint32_t at = 0; at < scan->source_count && status == MIR_OK;) {
+        const uint32_t cluster = scan->sources[at].cluster;
+        status = gather_begin(scan);
+        for (; at < scan->source_count && scan->sources[at].cluster == cluster; at++) {
+            if (status == MIR_OK) status = gather_source(scan, &scan->sources[at]);
+        }
+        if (status == MIR_OK) status = mir_tlog_gather_finish(&scan->gather);
+        scan->rows_read += scan->gather.rows_read;
+        scan->gather.rows_read = 0;
+        if (status != MIR_OK || scan->gather.row_count == 0) continue;
+        /* Whoever takes it has words of its own for what goes wrong there. */
+        const mir_status taken = take(context);
+        if (taken != MIR_OK) return taken;
+    }
+    return mir_tlog_scan_failed(scan, status);
+}
+
 /* ---- Totals ---- */
 
 static mir_status totals_texts(mir_tlog_scan *scan, mir_tlog_totals *totals,

@@ -14,6 +14,8 @@
 #include "mir_tlog_internal.h"
 #include "mir_tlog_totals.h"
 
+enum { MIR_TLOG_QUERY_BYTES_DEFAULT = 256 << 20 };
+
 /* Where rows of a device are: in a chunk, or in memory when segment is null. */
 typedef struct mir_tlog_source {
     int64_t time_min; /* at least as wide as the rows' */
@@ -61,6 +63,10 @@ void mir_tlog_scan_fini(mir_tlog_scan *scan);
  * not all of them need be read: at least the first, or backward the last, so many are there. */
 MIR_MUST_CHECK mir_status mir_tlog_scan_rows(mir_tlog_scan *scan, mir_view device, int64_t first_ns,
                                              int64_t last_ns, uint64_t limit, bool backward);
+/* The same in pieces that follow each other in time: `take` finds each in scan->gather. */
+MIR_MUST_CHECK mir_status mir_tlog_scan_pieces(mir_tlog_scan *scan, mir_view device,
+                                               int64_t first_ns, int64_t last_ns,
+                                               mir_status (*take)(void *context), void *context);
 /* What they come to. */
 MIR_MUST_CHECK mir_status mir_tlog_scan_totals(mir_tlog_scan *scan, mir_view device,
                                                int64_t first_ns, int64_t last_ns,

@@ -4,8 +4,10 @@
 import math
 
 import pytest
-from bus import Refused
-from test_telemetry import SECOND_NS, START_NS, launch_device, query, report, rows_of, types_of, weather  # noqa: F401
+from bus import DEADLINE_S, Refused, api
+from test_telemetry import SECOND_NS, START_NS, launch_device, query, report, rows_of, stamp, types_of, weather  # noqa: F401
+
+from wire import wait_until
 
 MINUTE = 60 * SECOND_NS
 BASE = START_NS // MINUTE * MINUTE
@@ -136,3 +138,76 @@ def test_what_cannot_be_asked_is_said_with_what_can(bus, name, weather, asked, r
     bus.create(name)
     with pytest.raises(Refused, match=refusal):
         ask(bus, name, weather, **asked)
+
+
+ARMS = {"DATA_TYPE_INT64": "ints", "DATA_TYPE_DOUBLE": "doubles", "DATA_TYPE_BOOL": "bools", "DATA_TYPE_STRING": "texts"}
+
+
+def stream(bus, devices, kind, last=BASE + 3600 * MINUTE, **more):
+    """All rows as [time, device, fields], and the messages that brought them; follows cursors."""
+    rows, messages, cursor = [], 0, None
+    names = api.pool.FindEnumTypeByName("mir_api.v1.DataType").values_by_number
+    while cursor != "":
+        reply = bus.answer_name()
+        body = api.QueryTelemetryRequest(targets={"ids": devices}, measurement=kind.name("Sample"), stream=True,
+                                         start_time=stamp(BASE), end_time=stamp(last), cursor=cursor or "", **more)
+        bus.send("tlm.query", body.SerializeToString(), reply)
+
+        def whole(reply=reply):
+            found = [message for message in bus.heard if message.subject == reply]
+            return found if found and "mir-stream" not in (found[-1].headers or {}) else None
+
+        found = wait_until(whole, 3 * DEADLINE_S, "the last message")
+        before = len(rows)
+        for message in found[:-1]:
+            assert message.headers["mir-stream"] == "partial" and len(message.data) <= 300 << 10
+            for block in api.QueryTelemetryResponse.FromString(message.data).ok.blocks:
+                times = []
+                for step in block.times:
+                    times.append(step + (times[-1] if times else 0))
+                cells = [{} for _ in times]
+                for column in block.columns:
+                    values = iter(getattr(column, ARMS[names[column.datatype].name]))
+                    for n, cell in enumerate(cells):
+                        if column.present == b"" or column.present[n // 8] >> (n % 8) & 1:
+                            cell[column.name] = next(values)
+                    assert next(values, None) is None
+                rows += [[time_ns, block.device_id, cell] for time_ns, cell in zip(times, cells)]
+        last_message = api.QueryTelemetryResponse.FromString(found[-1].data)
+        assert last_message.WhichOneof("response") == "ok", last_message.error
+        assert last_message.ok.stream_rows == len(rows) - before
+        messages += len(found)
+        cursor = last_message.ok.cursor
+    return rows, messages
+
+
+def test_a_stream_has_all_rows_of_each_device_in_turn(bus, name, weather):  # noqa: F811
+    fleet = [f"{name}-{n}" for n in range(3)]
+    for each in fleet:
+        launch_device(bus, each, weather)
+        report(bus, each, *pressures(weather, range(700)))
+    rows, messages = stream(bus, fleet, weather)
+    table = ask(bus, fleet, weather)
+    want = [[row[0], row[1], dict(zip(table.headers[2:], row[2:]))] for row in rows_of(table)]
+    assert sorted(rows, key=lambda row: row[:2]) == want
+    assert [row[:2] for row in rows] == sorted((row[:2] for row in rows), key=lambda row: (row[1], row[0]))
+    assert messages == 2
+    some, _ = stream(bus, fleet, weather, fields=["pressure"])
+    assert {tuple(cell) for _, _, cell in some} == {("pressure",)}
+
+
+def test_a_stream_that_is_larger_than_one_answer_may_be_goes_on(bus, device, weather):  # noqa: F811
+    count = 6000
+    report(bus, device, *[weather.Sample(ts=BASE + n * SECOND_NS, pressure=n, note=f"{n:0900d}") for n in range(count)])
+    rows, messages = stream(bus, [device], weather, fields=["note", "pressure"])
+    assert [cell["pressure"] for _, _, cell in rows] == list(range(count))
+    assert rows[-1][2]["note"] == f"{count - 1:0900d}"
+    assert messages > 10
+
+
+@pytest.mark.parametrize("asked", [{"functions": ["mean"]}, {"aggregation_window": "1m"}, {"limit": 5}, {"points": 5},
+                                   {"descending": True}])
+def test_a_stream_is_of_all_rows_as_they_are(bus, name, weather, asked):  # noqa: F811
+    bus.create(name)
+    with pytest.raises(Refused, match="a stream is of all rows as they are"):
+        ask(bus, name, weather, stream=True, **asked)

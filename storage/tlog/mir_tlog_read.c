@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdlib.h>
+
+#include "mir_tlog_scan.h"
+
+/* Rows as they are, device by device, as blocks of columns. */
+
+typedef struct reading {
+    const mir_tlog_query_spec *spec;
+    mir_tlog_scan scan;
+    uint32_t device;
+    mir_tlog_rows_column *columns;
+    uint32_t column_capacity;
+    mir_tlog_rows_fn sink;
+    void *context;
+    mir_tlog_query_info *info;
+} reading;
+
+static int column_compare(const void *a, const void *b)
+{
+    return mir_tlog_column_compare(&((const mir_tlog_rows_column *)a)->column,
+                                   &((const mir_tlog_rows_column *)b)->column);
+}
+
+/* What was gathered, in blocks of at most so many rows. */
+static mir_status piece_take(void *context)
+{
+    reading *r = context;
+    const mir_tlog_gather *gather = &r->scan.gather;
+    if (gather->column_count > r->column_capacity) {
+        mir_tlog_rows_column *more = realloc(r->columns, gather->column_count * sizeof *more);
+        if (more == NULL) return mir_tlog_scan_failed(&r->scan, MIR_E_NO_MEMORY);
+        r->columns = more;
+        r->column_capacity = gather->column_count;
+    }
+    mir_status status = MIR_OK;
+    for (uint32_t first = 0; first < gather->row_count && status == MIR_OK;
+         first += MIR_TLOG_ROWS_MAX) {
+        uint32_t rows = gather->row_count - first;
+        if (rows > MIR_TLOG_ROWS_MAX) rows = MIR_TLOG_ROWS_MAX;
+        uint32_t kept = 0;
+        for (uint32_t i = 0; i < gather->column_count; i++) {
+            const mir_tlog_gather_column *from = &gather->columns[i];
+            if (memchr(from->present + first, 1, rows) == NULL) continue;
+            r->columns[kept++] = (mir_tlog_rows_column){
+                .column = {(const char *)from->name.data, (uint32_t)from->name.size, from->type},
+                .values = from->values + first,
+                .present = from->present + first,
+            };
+        }
+        qsort(r->columns, kept, sizeof *r->columns, column_compare);
+        const mir_tlog_rows block = {
+            .device = r->device,
+            .row_count = rows,
+            .column_count = kept,
+            .times_ns = gather->times + first,
+            .columns = r->columns,
+            .texts = gather->texts,
+        };
+        r->info->rows += rows;
+        status = r->sink(r->context, &block);
+    }
+    return status;
+}
+
+typedef struct device_key {
+    mir_view id;
+    uint32_t number;
+} device_key;
+
+static int device_compare(const void *a, const void *b)
+{
+    return mir_tlog_view_compare(((const device_key *)a)->id, ((const device_key *)b)->id);
+}
+
+static mir_status devices_read(reading *r, const device_key *keys)
+{
+    const mir_tlog_query_spec *spec = r->spec;
+    mir_status status = MIR_OK;
+    for (uint32_t i = 0; i < spec->device_count && status == MIR_OK; i++) {
+        if (i > 0 && mir_view_eq(keys[i].id, keys[i - 1].id)) continue;
+        int64_t first_ns = spec->from_ns;
+        const int64_t last_ns = spec->to_ns - 1;
+        if (spec->after) {
+            const int order = mir_tlog_view_compare(keys[i].id, spec->after_device);
+            if (order < 0 || (order == 0 && spec->after_ns >= last_ns)) continue;
+            if (order == 0 && spec->after_ns >= first_ns) first_ns = spec->after_ns + 1;
+        }
+        r->device = keys[i].number;
+        status = mir_tlog_scan_cancelled(&r->scan)
+                     ? mir_tlog_scan_failed(&r->scan, MIR_E_CANCELLED)
+                     : mir_tlog_scan_pieces(&r->scan, keys[i].id, first_ns, last_ns, piece_take, r);
+    }
+    return status;
+}
+
+mir_status mir_tlog_read(mir_tlog *tlog, const mir_tlog_query_spec *spec, mir_tlog_rows_fn sink,
+                         void *context, mir_tlog_query_info *info, mir_error *error)
+{
+    mir_tlog_query_info unread;
+    if (info == NULL) info = &unread;
+    *info = (mir_tlog_query_info){0};
+    if (spec->from_ns >= spec->to_ns) {
+        return mir_error_set(error, MIR_E_INVALID, "the start time is not before the end time");
+    }
+    atomic_ullong bytes = 0;
+    reading r = {.spec = spec, .sink = sink, .context = context, .info = info};
+    device_key *keys = malloc((spec->device_count + (size_t)1) * sizeof *keys);
+    if (keys == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
+    for (uint32_t i = 0; i < spec->device_count; i++) {
+        keys[i] = (device_key){spec->device_ids[i], i};
+    }
+    if (spec->device_count > 1) qsort(keys, spec->device_count, sizeof *keys, device_compare);
+    r.scan = (mir_tlog_scan){
+        .tlog = tlog,
+        .spec = spec,
+        .version = mir_tlog_version_acquire(tlog),
+        .bytes = &bytes,
+        .bytes_max = spec->bytes_max == 0 ? MIR_TLOG_QUERY_BYTES_DEFAULT : spec->bytes_max,
+    };
+    mir_status status = mir_tlog_scan_init(&r.scan);
+    r.scan.gather.fields = spec->fields;
+    r.scan.gather.field_count = spec->field_count;
+    if (status == MIR_OK) status = devices_read(&r, keys);
+    info->rows_read = r.scan.rows_read;
+    info->chunks_corrupt = r.scan.chunks_corrupt;
+    if (status != MIR_OK && error != NULL && r.scan.error.text[0] != '\0') *error = r.scan.error;
+    mir_tlog_scan_fini(&r.scan);
+    mir_tlog_version_release(r.scan.version);
+    free(r.columns);
+    free(keys);
+    return status;
+}
