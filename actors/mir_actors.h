@@ -103,9 +103,9 @@ typedef struct mir_actors {
     mir_shard *shard;
     mir_map twins;
     mir_map asks;
-    mir_map queues;        /* of devices that commands wait for */
-    mir_timer queue_watch; /* on one shard: for commands that expire */
-    bool queue_watching;   /* a look at them is under way */
+    mir_map queues;              /* of devices that commands wait for */
+    mir_timer queue_watch;       /* on one shard: for commands that expire */
+    bool queue_watching;         /* a look at them is under way */
     struct mir_cmd_known *known; /* devices that commands went to; null before the first */
     mir_map plans;
     uint32_t loading;  /* activations under way */
