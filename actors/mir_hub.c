@@ -341,6 +341,7 @@ mir_status mir_hub_create(const mir_config *config, mir_shard *const *shards, un
             .sync_ms = (uint32_t)(config->telemetry.sync_ns / MIR_NS_PER_MS),
             .retention_age_ns = (uint64_t)config->telemetry.retention_age_ns,
             .retention_bytes_max = (uint64_t)config->telemetry.retention_size_bytes,
+            .disk_reserve_bytes = (uint64_t)config->telemetry.disk_reserve_bytes,
         };
         status = mir_tlog_open(&tlog_options, &fresh->tlog, error);
     }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "mir_twin_telemetry.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -140,6 +141,18 @@ static void refuse(mir_twin *twin, const char *kind, const char *text)
     count_refused(twin, kind, 1, text);
 }
 
+/* A clock that is wrong would keep its rows away from every query, and from retention. */
+static void refuse_future(mir_twin *twin, mir_view name, int64_t time_ns, int64_t now_ns)
+{
+    char text[200];
+    const uint64_t ahead_s = ((uint64_t)time_ns - (uint64_t)now_ns) / (uint64_t)MIR_NS_PER_S;
+    (void)snprintf(text, sizeof text,
+                   "%.*s is from %" PRIu64 " hours later than now, more than "
+                   "telemetry.future_limit: set the device's clock",
+                   name.size > 60 ? 60 : (int)name.size, (const char *)name.data, ahead_s / 3600);
+    refuse(twin, "future time", text);
+}
+
 /* MIR_E_NOT_FOUND when the schema does not know the message; everything else is settled here. */
 static mir_status ingest(mir_twin *twin, mir_view name, mir_view payload, int64_t received_wall_ns)
 {
@@ -169,6 +182,12 @@ static mir_status ingest(mir_twin *twin, mir_view name, mir_view payload, int64_
     }
     mir_row *row = &actors->row;
     mir_status status = mir_plan_decode(s->plan, payload, received_wall_ns, row);
+    const int64_t future_ns = twin->shard->config->telemetry.future_limit_ns;
+    if (status == MIR_OK && future_ns != 0 &&
+        __builtin_expect(row->time_ns > received_wall_ns + future_ns, 0)) {
+        refuse_future(twin, name, row->time_ns, received_wall_ns);
+        return MIR_OK;
+    }
     if (status == MIR_OK) status = mir_tlog_append(actors->log, s->log, row);
     if (__builtin_expect(status == MIR_OK, 1)) {
         actors->telemetry_accepted++;

@@ -146,6 +146,8 @@ typedef struct mir_config {
         int64_t log_bytes_max;        /* unsealed log, per shard */
         int64_t retention_age_ns;     /* 0: keep for ever */
         int64_t retention_size_bytes; /* 0: no bound */
+        int64_t disk_reserve_bytes;   /* 0: none */
+        int64_t future_limit_ns;      /* 0: none */
     } telemetry;
     struct {
         mir_config_keep *retention; /* by reason; without `default` */

@@ -113,6 +113,12 @@ const mir_config_key mir_config_keys[] = {
      36500 * DAY, NULL, NULL, "Telemetry older than this is deleted; 0 keeps it for ever."},
     {"telemetry.retention.size", MIR_CONFIG_SIZE, AT(telemetry.retention_size_bytes), "0", 0,
      1024 * TIB, NULL, NULL, "The oldest telemetry is deleted beyond this size; 0 is no bound."},
+    {"telemetry.disk_reserve", MIR_CONFIG_SIZE, AT(telemetry.disk_reserve_bytes), "256MiB", 0,
+     1024 * TIB, NULL, NULL,
+     "With less of the disk free than this telemetry is refused, until there is more; 0 is never."},
+    {"telemetry.future_limit", MIR_CONFIG_DURATION, AT(telemetry.future_limit_ns), "1d", 0,
+     36500 * DAY, NULL, NULL,
+     "Telemetry that says it is from so much later than now is refused; 0 is never."},
     {"events.retention", MIR_CONFIG_RETENTION, AT(events), NULL, 0, 0, NULL, NULL,
      "How long events are kept, by their reason; `default` is that of all others: 90d unless it is\n"
      "given. 0 is for ever. Example:\n"

@@ -579,6 +579,7 @@ static mir_status open_into(mir_tlog *tlog, mir_error *error)
         if (status != MIR_OK) return status;
         writer->position = MIR_TLOG_LOG_HEADER_BYTES;
     }
+    mir_tlog_disk_watch(tlog);
     return mir_tlog_threads_start(tlog, error);
 }
 

@@ -32,6 +32,9 @@
  *            the last quarter. Devices are told apart by a hash with 8,192 values, so with many
  *            thousands of them a few are taken for one. What is refused is refused at once with
  *            MIR_E_FULL, counted, and told to the log when it begins and when it ends.
+ *            With less than disk_reserve_bytes free on the disk, looked at once a second, all rows
+ *            are refused with MIR_E_NO_SPACE, and nothing is merged, until an eighth
+ *            more, or 64 MiB, is free.
  * Errors     See each function. A refused row is stored nowhere and counted by cause.
  * Source     The files are drawn in docs/formats/telemetry-log.md. */
 #ifndef MIR_TLOG_H
@@ -67,6 +70,7 @@ typedef struct mir_tlog_options {
     uint32_t sync_ms;          /* rows are on the disk this long after commit; 0: within commit */
     uint64_t retention_age_ns; /* 0: off */
     uint64_t retention_bytes_max;       /* 0: off; of all segments */
+    uint64_t disk_reserve_bytes;        /* 0: off; rows are refused while less than this is free */
     uint32_t series_max;                /* [1,000,000] open series per writer */
     const struct mir_tlog_files *files; /* [POSIX] must outlive the log */
 } mir_tlog_options;

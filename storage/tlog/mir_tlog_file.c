@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 static int posix_make_directory(void *context, const char *path)
@@ -79,6 +80,15 @@ static int posix_allocate(void *context, int handle, uint64_t size)
     if (result == 0) return 0;
     /* A file system without reservations: a full disk is then found by the write itself. */
     return errno == EOPNOTSUPP ? 0 : -errno;
+}
+
+static int posix_free_bytes(void *context, const char *path, uint64_t *bytes)
+{
+    (void)context;
+    struct statvfs info;
+    if (statvfs(path, &info) != 0) return -errno;
+    *bytes = (uint64_t)info.f_bavail * info.f_frsize;
+    return 0;
 }
 
 static int posix_size(void *context, int handle, uint64_t *size)
@@ -169,6 +179,7 @@ const mir_tlog_files mir_tlog_files_posix = {
     .data = posix_data,
     .sync = posix_sync,
     .sync_directory = posix_sync_directory,
+    .free_bytes = posix_free_bytes,
     .rename = posix_rename,
     .unlink = posix_unlink,
     .list = posix_list,

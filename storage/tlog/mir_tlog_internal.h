@@ -130,6 +130,7 @@ struct mir_tlog {
     const mir_tlog_files *files;
     int lock_handle;
     uint64_t file_bytes;       /* of one log */
+    atomic_bool disk_low;      /* less than the reserve is free */
     atomic_ullong next_number; /* of files: logs and segments count together, upwards */
     mir_tlog_writer *writers;
 
@@ -253,6 +254,8 @@ void mir_tlog_writer_fini(mir_tlog_writer *writer);
 /* mir_tlog_maintain.c */
 MIR_MUST_CHECK mir_status mir_tlog_live_create(mir_tlog *tlog, mir_tlog_writer *owner,
                                                mir_tlog_live **live, mir_error *error);
+/* Whether rows are refused for the sake of the reserve. */
+void mir_tlog_disk_watch(mir_tlog *tlog);
 MIR_MUST_CHECK mir_status mir_tlog_threads_start(mir_tlog *tlog, mir_error *error);
 void mir_tlog_threads_stop(mir_tlog *tlog);
 /* Something was frozen, or a writer's log has come to be more than half full: `pressed`. */

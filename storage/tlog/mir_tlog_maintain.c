@@ -16,6 +16,7 @@
 
 enum {
     LOG_BYTES_PER_SERIES = 1024,
+    DISK_CALM_BYTES = 64 << 20,
     OUTPUTS_MAX = 8, /* segments that one seal writes for days of their own; the rest shares one */
     MERGE_RUN_MIN = 4,
     MERGE_RUN_MAX = 16,
@@ -164,6 +165,33 @@ static void logs_grow(mir_tlog *tlog)
         atomic_store_explicit(&live->room, room, memory_order_relaxed);
     }
     mir_tlog_version_release(version);
+}
+
+void mir_tlog_disk_watch(mir_tlog *tlog)
+{
+    const uint64_t reserve = tlog->options.disk_reserve_bytes;
+    uint64_t free_bytes;
+    if (reserve == 0 ||
+        tlog->files->free_bytes(tlog->files->context, tlog->directory, &free_bytes) < 0) {
+        return;
+    }
+    const bool low = atomic_load_explicit(&tlog->disk_low, memory_order_relaxed);
+    /* Somewhat more, so that it does not go on and off. */
+    const uint64_t more = reserve / 8 < DISK_CALM_BYTES ? reserve / 8 : DISK_CALM_BYTES;
+    if (free_bytes < reserve || (low && free_bytes - reserve < more)) {
+        mir_error text = {{0}};
+        (void)mir_error_set(&text, MIR_E_NO_SPACE,
+                            "telemetry is refused because less of the disk is free than "
+                            "telemetry.disk_reserve (%" PRIu64
+                            " MiB): free disk space, or set telemetry.retention",
+                            reserve >> 20);
+        atomic_store_explicit(&tlog->disk_low, true, memory_order_relaxed);
+        mir_tlog_trouble(tlog, text.text);
+    } else if (low) {
+        atomic_store_explicit(&tlog->disk_low, false, memory_order_relaxed);
+        mir_tlog_trouble(tlog, NULL);
+        mir_log_warn("telemetry: the disk has room again, telemetry is taken");
+    }
 }
 
 /* ---- Sealing ---- */
@@ -831,6 +859,8 @@ static mir_status merge_run(mir_tlog *tlog, mir_tlog_codec *codec, const mir_tlo
 /* True when something was merged, and there may be more. */
 static bool merge_work(mir_tlog *tlog, mir_tlog_codec *codec)
 {
+    /* A merge needs the room of what it merges once more. */
+    if (atomic_load_explicit(&tlog->disk_low, memory_order_relaxed)) return false;
     uint64_t unsealed_min = UINT64_MAX;
     (void)pthread_mutex_lock(&tlog->mutex);
     if (tlog->jobs != NULL) unsealed_min = tlog->jobs->mem->generation;
@@ -1028,6 +1058,7 @@ static void *files_main(void *context)
     (void)pthread_setname_np(pthread_self(), "mir-tlog-files");
     mir_thread_give_way(0);
     while (!stopping(tlog)) {
+        mir_tlog_disk_watch(tlog);
         spares_make(tlog);
         logs_grow(tlog);
         full_watch(tlog);

@@ -14,6 +14,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -64,6 +65,7 @@ typedef struct sim_disk {
     uint64_t failed;     /* how many did */
     int fail_errno;
     bool short_writes;
+    atomic_ullong free_bytes;
 } sim_disk;
 
 static inline uint64_t sim_random(uint64_t *state)
@@ -229,6 +231,14 @@ static inline int sim_allocate(void *context, int handle, uint64_t size)
     SIM_RETURN(disk, 0);
 }
 
+static inline int sim_free_bytes(void *context, const char *path, uint64_t *bytes)
+{
+    (void)path;
+    sim_disk *disk = context;
+    *bytes = atomic_load(&disk->free_bytes);
+    return 0;
+}
+
 static inline int sim_size(void *context, int handle, uint64_t *size)
 {
     SIM_ENTER(disk);
@@ -343,6 +353,7 @@ static inline sim_disk *sim_disk_new(uint64_t seed)
     (void)pthread_mutex_init(&disk->mutex, NULL);
     disk->random = seed;
     disk->fail_errno = ENOSPC;
+    atomic_init(&disk->free_bytes, UINT64_MAX);
     disk->files = (mir_tlog_files){.context = disk,
                                    .make_directory = sim_make_directory,
                                    .lock = sim_lock,
@@ -356,6 +367,7 @@ static inline sim_disk *sim_disk_new(uint64_t seed)
                                    .data = sim_data,
                                    .sync = sim_sync,
                                    .sync_directory = sim_sync_directory,
+                                   .free_bytes = sim_free_bytes,
                                    .rename = sim_rename,
                                    .unlink = sim_unlink,
                                    .list = sim_list};

@@ -962,6 +962,39 @@ static void closed_series_keep_their_rows(void **state)
     fixture_fini(&x);
 }
 
+static void a_disk_that_gets_full_is_left_its_reserve(void **state)
+{
+    (void)state;
+    fixture x = {.disk = sim_disk_new(7)};
+    atomic_store(&x.disk->free_bytes, 1000);
+    const mir_tlog_options options = {.directory = "/tlog",
+                                      .files = &x.disk->files,
+                                      .log_bytes_max = 8 << 20,
+                                      .disk_reserve_bytes = 800};
+    assert_int_equal(mir_tlog_open(&options, &x.tlog, NULL), MIR_OK);
+    x.writer = mir_tlog_writer_of(x.tlog, 0);
+    assert_int_equal(mir_row_init(&x.row, 16, 16, 1024), MIR_OK);
+    assert_int_equal(put_int(&x, 0, 1, 1), MIR_OK);
+    assert_int_equal(mir_tlog_commit_turn(x.writer, NULL), MIR_OK);
+    mir_error trouble = {{0}};
+    mir_tlog_stats stats;
+    const struct {
+        uint64_t free_bytes;
+        mir_status status;
+    } steps[] = {{799, MIR_E_NO_SPACE}, {850, MIR_E_NO_SPACE}, {900, MIR_OK}, {801, MIR_OK}};
+    for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
+        atomic_store(&x.disk->free_bytes, steps[i].free_bytes);
+        mir_tlog_disk_watch(x.tlog);
+        assert_int_equal(put_int(&x, 0, 2 + (int64_t)i, 1), steps[i].status);
+        (void)!mir_tlog_commit_turn(x.writer, NULL);
+        mir_tlog_stats_read(x.tlog, &stats, &trouble);
+        assert_int_equal(trouble.text[0] != 0, steps[i].status != MIR_OK);
+    }
+    assert_int_equal(stats.refused_no_space, 2);
+    assert_int_equal(stats.rows_accepted, 3);
+    fixture_fini(&x);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -977,6 +1010,7 @@ int main(void)
         cmocka_unit_test(full_log_refuses_and_recovers),
         cmocka_unit_test(half_full_log_is_sealed_by_others_than_the_background),
         cmocka_unit_test(sealing_that_has_begun_changes_hands),
+        cmocka_unit_test(a_disk_that_gets_full_is_left_its_reserve),
         cmocka_unit_test(a_flooding_device_leaves_room_for_its_neighbours),
         cmocka_unit_test(equal_devices_fill_the_whole_log),
         cmocka_unit_test(retention_drops_by_size_and_age),

@@ -636,6 +636,9 @@ static mir_status append(mir_tlog_writer *writer, mir_tlog_series *series, const
         if (mir_clock_mono_ns() < writer->refuse_until_ns) return writer->refuse_status;
         writer->refuse_until_ns = 0;
     }
+    if (__builtin_expect(atomic_load_explicit(&writer->tlog->disk_low, memory_order_relaxed), 0)) {
+        return MIR_E_NO_SPACE;
+    }
     if (over_share(writer, series)) {
         mir_tlog_count_own(&writer->refused_share, 1);
         return MIR_E_FULL;

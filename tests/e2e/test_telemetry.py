@@ -4,6 +4,8 @@
 import contextlib
 import itertools
 import math
+import os
+import shutil
 import time
 
 import pytest
@@ -626,6 +628,49 @@ def test_quotes_in_ids_stay_inside_the_explore_query(bus, name, weather):
     group, = listed(bus, [device])
     line = group.tlm_descriptors[0].explore_query.split("\n")[2]
     assert line == f'  |> filter(fn: (r) => r["__id"] == "{name}\\"\\${{x}}\\\\")'
+
+
+def test_rows_of_a_clock_that_is_far_ahead_are_refused_and_told(bus, name, weather):
+    launch_device(bus, name, weather)
+    now_ns = time.time_ns()
+    report(bus, name, weather.Sample(ts=now_ns + 23 * 3600 * SECOND_NS, pressure=1),
+           weather.Sample(ts=now_ns + 49 * 3600 * SECOND_NS, pressure=2), weather.Sample(ts=(1 << 63) - 1, pressure=3))
+    table = query(bus, name, weather.name("Sample"), first=0, last=(1 << 62), fields=["pressure"])
+    assert [row[2] for row in rows_of(table)] == [1]
+    wait_until(lambda: any(p.kind == "future time" for p in bus.device(name).status.problems), DEADLINE_S, "the problem")
+    problem = next(p for p in bus.device(name).status.problems if p.kind == "future time")
+    assert problem.count == 2 and "telemetry.future_limit" in problem.message
+
+
+def test_a_disk_without_its_reserve_takes_no_telemetry_until_it_has_it(launch, connect, name, weather, tmp_path):
+    free = shutil.disk_usage(tmp_path).free
+    taken, slack = 3 << 30, 1 << 30
+    if free < 2 * taken:
+        pytest.skip("too little disk to fill some of it")
+    server = launch({"telemetry.disk_reserve": str(free - slack)})
+    bus = connect(server)
+    launch_device(bus, name, weather)
+    report(bus, name, *samples(weather, 1))
+    assert len(query(bus, name, weather.name("Sample")).rows) == 1
+    filler = server.folder / "filler"
+    sent = itertools.count(1)
+
+    def told():
+        report(bus, name, *samples(weather, 1, START_NS + next(sent) * SECOND_NS))
+        return any("no room on the disk" in problem.message for problem in bus.device(name).status.problems)
+
+    def taken_again():
+        before = len(query(bus, name, weather.name("Sample")).rows)
+        report(bus, name, *samples(weather, 1, START_NS + next(sent) * SECOND_NS))
+        return len(query(bus, name, weather.name("Sample")).rows) > before
+
+    try:
+        with open(filler, "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, taken)
+        wait_until(told, DEADLINE_S, "a refusal")
+    finally:
+        filler.unlink(missing_ok=True)
+    wait_until(taken_again, DEADLINE_S, "telemetry is taken")
 
 
 def test_what_comes_no_more_is_soon_in_segments_and_takes_little_room(launch, connect, name, weather):
