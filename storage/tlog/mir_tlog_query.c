@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "mir_assert.h"
 #include "mir_tlog_part.h"
 
 /* Queries: each device's rows are read, or what they come to, by as many threads as there is work
@@ -242,6 +243,7 @@ static void row_out(const query *q, const mir_tlog_part *part, mir_cell *cells, 
     memset(present, 0, q->columns.count);
     const uint32_t row = part_row(q, part);
     const mir_tlog_part_maker *maker = part->maker;
+    MIR_ASSERT(maker->rank != NULL);
     for (uint32_t i = 0; i < part->column_count; i++) {
         const size_t from = (size_t)i * part->stride + row;
         if (part->present[from] == 0) continue;

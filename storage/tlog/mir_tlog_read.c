@@ -105,7 +105,7 @@ mir_status mir_tlog_read(mir_tlog *tlog, const mir_tlog_query_spec *spec, mir_tl
     }
     atomic_ullong bytes = 0;
     reading r = {.spec = spec, .sink = sink, .context = context, .info = info};
-    device_key *keys = malloc((spec->device_count + (size_t)1) * sizeof *keys);
+    device_key *keys = calloc(spec->device_count + (size_t)1, sizeof *keys);
     if (keys == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
     for (uint32_t i = 0; i < spec->device_count; i++) {
         keys[i] = (device_key){spec->device_ids[i], i};
