@@ -129,8 +129,10 @@ def test_everything_at_once_leaves_nothing_behind(launch, loop, name):
     assert proof.intact and proof.links > DEVICES
     bus.close()
     wait_until(lambda: status_of(server)["connections"] <= 1, DEADLINE_S, "all connections are gone")
-    half = len(sizes) // 2
-    first, second = max(sizes[:half]), max(sizes[half:])
-    print(f"{SECONDS:g} s: {proof.links} events, at most {first} KiB in the first half, {second} KiB in the second")
+    # A disk that stands still for a while makes peaks, of what waits for it; what is lost for good raises the floor.
+    quarter = len(sizes) // 4
+    early, late, peak = min(sizes[quarter : 2 * quarter]), min(sizes[3 * quarter :]), max(sizes)
+    print(f"{SECONDS:g} s: {proof.links} events, at least {early} KiB early and {late} KiB late, at most {peak} KiB")
     if SECONDS >= 60:
-        assert second < first * 1.25 + 16 * 1024
+        assert late < early * 1.25 + 32 * 1024
+        assert peak < 512 * 1024
