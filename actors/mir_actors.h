@@ -19,6 +19,7 @@
 #include "mir_letter.h"
 #include "mir_row.h"
 #include "mir_schemas.h"
+#include "mir_sequel.h"
 #include "mir_state.h"
 #include "mir_tlog.h"
 #include "mir_workers.h"
@@ -74,6 +75,7 @@ struct mir_hub {
     _Atomic int64_t commands_due_ns; /* when a queued command may expire next */
     _Atomic uint64_t events_lost;    /* were to be stored, and are not */
     _Atomic int64_t events_lost_said_ns;
+    mir_sequel_lane sequels;
 };
 
 /* What goes wrong with devices, for the status: a fixed number of places, the one that was longest ago makes room. */

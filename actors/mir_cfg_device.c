@@ -61,6 +61,7 @@ typedef struct batch {
     default_value defaults[DEFAULTS_MAX];
     size_t default_count;
     mir_letters letters;
+    mir_sequel sequel;
 } batch;
 
 static const char busy[] = "the server is busy: try again";
@@ -336,6 +337,16 @@ static void answer(batch *b, message *m)
 
 static void batch_done(mir_shard *shard, mir_post *post);
 
+/* On the shard of the lane. */
+static void batch_told(mir_shard *shard, mir_sequel *sequel)
+{
+    batch *b = MIR_CONTAINER(sequel, batch, sequel);
+    if (b->shard == shard)
+        batch_done(shard, &b->post);
+    else
+        mir_shard_post(b->shard, &b->post);
+}
+
 static void batch_answer(mir_job *job)
 {
     batch *b = MIR_CONTAINER(job, batch, job);
@@ -352,13 +363,21 @@ static void batch_answer(mir_job *job)
         if (!m->reports && m->reply.size != 0) answer(b, m);
     }
     b->post.run = batch_done;
-    mir_shard_post(b->shard, &b->post);
+    if (!b->sequel.has_place) {
+        mir_shard_post(b->shard, &b->post);
+        return;
+    }
+    b->sequel.letters = b->letters;
+    b->letters = (mir_letters){0};
+    b->sequel.done = batch_told;
+    mir_sequel_tell(b->hub, &b->sequel);
 }
 
 static void batch_stored(mir_state_request *request, void *context)
 {
-    (void)request;
     batch *b = context;
+    if (request->status == MIR_OK && request->change_count != 0)
+        mir_sequel_place(b->hub, &b->sequel);
     b->job.run = batch_answer;
     mir_workers_submit(b->hub->requests, &b->job);
 }

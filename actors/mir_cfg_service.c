@@ -428,6 +428,7 @@ static void stored(mir_request *request)
                 fail_target(request, all->slice_targets[i],
                             "error during sent config request to device: ", "out of memory");
     }
+    mir_request_tell(request);
     mir_arena_free(&state->arena);
     store_next(request);
 }

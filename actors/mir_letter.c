@@ -5,18 +5,38 @@
 
 #include "mir_nats.h"
 
+/* Few letters have buffers of their own, as large as they are; from then on those that are small share
+ * larger ones. */
+enum { LETTERS_ALONE = 4, SHARED_BYTES = 64 * 1024 };
+
+/* The buffer of the next letter, and where in it. */
+static mir_buffer *buffer_for(mir_letters *letters, size_t size, size_t *at)
+{
+    mir_buffer *last = letters->last == NULL ? NULL : letters->last->message.buffer;
+    *at = 0;
+    if (letters->count < LETTERS_ALONE || size > SHARED_BYTES / 4) return mir_buffer_heap(size);
+    if (last->capacity == SHARED_BYTES && SHARED_BYTES - letters->used >= size) {
+        *at = letters->used;
+        mir_buffer_retain(last);
+        return last;
+    }
+    return mir_buffer_heap(SHARED_BYTES);
+}
+
 static mir_letter *letter_new(mir_letters *letters, mir_view subject, mir_view reply,
                               mir_view header, size_t payload_size)
 {
     mir_letter *letter = malloc(sizeof *letter);
-    mir_buffer *buffer = mir_buffer_heap(subject.size + reply.size + header.size + payload_size);
+    size_t size = subject.size + reply.size + header.size + payload_size, first;
+    mir_buffer *buffer = buffer_for(letters, size, &first);
     if (letter == NULL || buffer == NULL) {
         free(letter);
         if (buffer != NULL) mir_buffer_release(buffer);
         letters->failed = true;
         return NULL;
     }
-    uint8_t *at = buffer->data;
+    letters->used = first + size;
+    uint8_t *at = buffer->data + first;
     mir_view pieces[3] = {subject, reply, header};
     for (int i = 0; i < 3; i++) {
         if (pieces[i].size != 0) memcpy(at, pieces[i].data, pieces[i].size);

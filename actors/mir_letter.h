@@ -3,7 +3,8 @@
  *
  * Why        Replies and events are built where the work was done; the shard only sends them, in the
  *            order in which they were written.
- * Ownership  A letter owns its buffer; publishing or discarding a list frees both.
+ * Ownership  A letter holds its buffer, which it shares with its neighbours when they are many;
+ *            publishing or discarding a list frees both. Messages of one buffer share parcels.
  * Affinity   Build: any thread. Publish: a shard.
  * Bounds     None of its own; whoever builds bounds what it builds.
  * Errors     add: null without memory; the list is then marked as failed. */
@@ -23,6 +24,7 @@ typedef struct mir_letters {
     mir_letter *first, *last;
     size_t count;
     bool failed;
+    size_t used; /* of the last letter's buffer */
 } mir_letters;
 
 /* One message made of copies of the pieces. */

@@ -13,7 +13,21 @@
 #include "mir_pb.h"
 #include "mir_reply.h"
 #include "mir_resolve.h"
+#include "mir_sequel.h"
 #include "mir_twin.h"
+
+static void end(mir_shard *shard, mir_request *request)
+{
+    mir_actors *actors = mir_actors_of(shard);
+    mir_histogram_record(&actors->request_latency, shard->loop->now_ns - request->began_ns);
+    atomic_fetch_sub_explicit(&request->hub->client_requests, 1, memory_order_relaxed);
+    mir_hub_end(request->hub);
+    mir_arena_free(&request->state.arena);
+    mir_arena_free(&request->arena);
+    free(request->sequel);
+    free(request->copies);
+    free(request);
+}
 
 static void published(mir_shard *shard, mir_post *post)
 {
@@ -24,23 +38,53 @@ static void published(mir_shard *shard, mir_post *post)
         mir_letters_publish_some(shard, &request->letters,
                                  request->letters_per_turn == 0 ? SIZE_MAX
                                                                 : request->letters_per_turn);
-    if (request->letters.first != NULL) {
+    if (request->letters.first != NULL)
         mir_shard_post(shard, &request->post);
-        return;
-    }
-    mir_actors *actors = mir_actors_of(shard);
-    mir_histogram_record(&actors->request_latency, shard->loop->now_ns - request->began_ns);
-    atomic_fetch_sub_explicit(&request->hub->client_requests, 1, memory_order_relaxed);
-    mir_hub_end(request->hub);
-    mir_arena_free(&request->state.arena);
-    mir_arena_free(&request->arena);
-    free(request->copies);
-    free(request);
+    else
+        end(shard, request);
+}
+
+static void published_in_order(mir_shard *shard, mir_sequel *sequel)
+{
+    end(shard, sequel->context);
+}
+
+static void tell(mir_request *request, mir_sequel *sequel,
+                 void (*done)(mir_shard *shard, mir_sequel *sequel))
+{
+    sequel->letters = request->letters;
+    request->letters = (mir_letters){0};
+    sequel->done = done;
+    sequel->context = request;
+    mir_sequel_tell(request->hub, sequel);
+}
+
+static void told(mir_shard *shard, mir_sequel *sequel)
+{
+    (void)shard;
+    free(sequel);
+}
+
+void mir_request_tell(mir_request *request)
+{
+    mir_sequel *sequel = request->sequel;
+    if (sequel == NULL || !sequel->has_place) return;
+    request->sequel = NULL;
+    request->follows = true;
+    tell(request, sequel, told);
 }
 
 void mir_request_finish(mir_request *request)
 {
     mir_resolution_free(request->resolution); /* of one that ended early */
+    if (request->sequel != NULL && request->sequel->has_place) {
+        tell(request, request->sequel, published_in_order);
+        return;
+    }
+    if (request->follows) {
+        tell(request, &request->last, published_in_order);
+        return;
+    }
     request->post.run = published;
     mir_shard_post(request->shard, &request->post);
 }
@@ -207,13 +251,20 @@ void mir_request_begin(mir_shard *shard, const mir_message *message)
 
 static void state_done(mir_state_request *state, void *context)
 {
-    (void)state;
     mir_request *request = context;
+    if (state->status == MIR_OK && state->change_count != 0)
+        mir_sequel_place(request->hub, request->sequel);
     mir_request_continue(request, request->step, false);
 }
 
 void mir_request_write(mir_request *request, mir_request_handler step)
 {
+    if (request->sequel == NULL) request->sequel = calloc(1, sizeof *request->sequel);
+    if (request->sequel == NULL) {
+        mir_request_fail(request, "the server is out of memory");
+        mir_request_finish(request);
+        return;
+    }
     request->step = step;
     request->state.cause = &request->cause;
     request->state.done = state_done;
@@ -291,6 +342,8 @@ void mir_request_pull(mir_request *request, const char *const *device_ids, size_
         mir_request_finish(request);
         return;
     }
+    /* A schema that came is a change, whose event goes before the reply. */
+    request->follows = true;
     *errors = texts;
     *all =
         (gather){.request = request, .step = step, .errors = texts, .count = count, .ones = ones};

@@ -3,7 +3,8 @@
  * reply.
  *
  * Why        A service reads, computes and answers on a worker; the shard where the request arrived
- *            publishes what it wrote: events first, then the reply.
+ *            publishes what it wrote. Events of changes go out in the order of the commits, and
+ *            everything behind them with them (mir_sequel.h): events first, then the reply.
  * Ownership  A request owns copies of what it needs of the message. It belongs to whoever runs one
  *            of its steps, and goes with mir_request_finish.
  * Affinity   begin: the shard. Handlers and everything they call: a worker, but for a command to one
@@ -38,7 +39,10 @@ struct mir_request {
     size_t letters_per_turn; /* of the shard, when they are large; 0: all in one */
     mir_state_request state;
     int64_t began_ns;
-    void *context; /* what a handler keeps between its steps */
+    void *context;      /* what a handler keeps between its steps */
+    mir_sequel *sequel; /* of the last write */
+    mir_sequel last;    /* of an answer behind what was told before */
+    bool follows;       /* there is such a thing */
     struct mir_gather *gather;
     struct mir_resolution *resolution;  /* of mir_resolve */
     void (*step)(mir_request *request); /* the next one on a worker */
@@ -61,6 +65,9 @@ void mir_request_answer(mir_request *request, const ProtobufCMessage *response);
 void mir_request_answer_text(mir_request *request, mir_view text);
 void mir_request_fail(mir_request *request, const char *format, ...) MIR_PRINTF(2, 3);
 void mir_request_finish(mir_request *request);
+/* What the last write has changed is told now, with the letters written so far; the reply follows. For
+ * requests with several writes: the place of each holds up what was committed after it. */
+void mir_request_tell(mir_request *request);
 /* Submits request->state and runs `step` on a worker once it is committed or has failed. */
 void mir_request_write(mir_request *request, mir_request_handler step);
 

@@ -400,7 +400,7 @@ typedef struct write_op {
     mir_state_schema schema_in;
     mir_view id_view;
     mir_known_schema schema; /* a reference */
-    mir_letters letters;
+    mir_sequel sequel;
     int64_t at_wall_ns;
     size_t id_size;
     char id[];
@@ -425,7 +425,6 @@ static void write_free(write_op *op)
 {
     mir_arena_free(&op->request.arena);
     mir_schema_unref(op->schema.schema);
-    mir_letters_discard(&op->letters);
     free(op);
 }
 
@@ -448,10 +447,9 @@ static void written(mir_shard *shard, mir_post *post)
         write_free(op);
         return;
     }
-    mir_letters_publish(shard, &op->letters);
     mir_twin *twin = find(shard, op->id_view);
     MIR_ASSERT(twin != NULL && twin->writing);
-    /* Who waits for this answers from another shard, and not before the event. */
+    /* As in write_told. */
     if (twin->waiters.first != NULL) mir_shard_flush_parcels(shard);
     twin->writing = false;
     /* What is being read may be from before this write. */
@@ -523,17 +521,32 @@ static void written(mir_shard *shard, mir_post *post)
     end_await(twin);
 }
 
+/* On the shard of the lane. */
+static void write_told(mir_shard *shard, mir_sequel *sequel)
+{
+    write_op *op = MIR_CONTAINER(sequel, write_op, sequel);
+    if (op->shard == shard) {
+        written(shard, &op->post);
+        return;
+    }
+    /* Who waits for this answers from another shard, and not before the event. */
+    mir_shard_flush_parcels(shard);
+    mir_shard_post(op->shard, &op->post);
+}
+
 static void write_report(mir_job *job)
 {
     write_op *op = MIR_CONTAINER(job, write_op, job);
-    mir_events_of_changes(op->hub, &op->request, no_view, &op->request.arena, &op->letters);
-    mir_shard_post(op->shard, &op->post);
+    mir_events_of_changes(op->hub, &op->request, no_view, &op->request.arena, &op->sequel.letters);
+    op->sequel.done = write_told;
+    mir_sequel_tell(op->hub, &op->sequel);
 }
 
 static void write_done(mir_state_request *request, void *context)
 {
     write_op *op = context;
     if (request->status == MIR_OK && request->change_count != 0) {
+        mir_sequel_place(op->hub, &op->sequel);
         op->job.run = write_report;
         mir_workers_submit(op->hub->requests, &op->job);
     } else {

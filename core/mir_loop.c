@@ -373,8 +373,10 @@ void mir_loop_turn(mir_loop *loop, bool may_sleep, int64_t max_sleep_ns)
     uint64_t messages = loop->stats.messages;
     loop->asked = atomic_load_explicit(&own->asked, memory_order_relaxed) != 0 &&
                   atomic_exchange_explicit(&own->asked, 0, memory_order_acquire) != 0;
-    mir_loop_drain(loop);
+    /* Taken before the rings are looked at: what a neighbour had sent before somebody posted is
+     * handled before the post. */
     mir_mpsc_node *node = mir_mpsc_take(&own->mailbox);
+    mir_loop_drain(loop);
     while (node != NULL) {
         mir_mpsc_node *next = node->next;
         own->ops->posted(own->context, node);

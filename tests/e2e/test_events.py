@@ -48,6 +48,28 @@ def audit(event):
     return a.actor, a.outcome, a.error
 
 
+# --- in which order they are heard
+
+
+def test_events_of_one_device_are_heard_in_the_order_of_the_commits(connect, server, bus, name):
+    other = connect(server)
+    bus.create(name)
+    for turn in range(150):
+        answers = []
+        for who in (bus, other):
+            asked = api.UpdateDeviceRequest(targets={"ids": [name]}, meta=labels(turn=f"{turn}"))
+            answers.append((who, who.answer_name()))
+            who.send("core.update", asked.SerializeToString(), answers[-1][1])
+        for who, answer in answers:
+            before, _ = who.answer(answer)
+            updated = [m for m in who.heard[:before] if m.subject == f"event.{name}.core.v1alpha.deviceupdated"]
+            assert len(updated) > 2 * turn, "an answer came before its event"
+    for who in (bus, other):
+        numbers = [int(event.headers["mir-event-sequence"]) for event in who.events(name, "deviceupdated")]
+        assert len(numbers) == 300
+        assert numbers == sorted(numbers)
+
+
 # --- what is stored
 
 
