@@ -15,6 +15,7 @@
 
 #include "mir_cfg_device.h"
 #include "mir_histogram.h"
+#include "mir_http.h"
 #include "mir_hub.h"
 #include "mir_letter.h"
 #include "mir_row.h"
@@ -76,6 +77,7 @@ struct mir_hub {
     _Atomic uint64_t events_lost;    /* were to be stored, and are not */
     _Atomic int64_t events_lost_said_ns;
     mir_sequel_lane sequels;
+    mir_http_counters http;
 };
 
 /* What goes wrong with devices, for the status: a fixed number of places, the one that was longest ago makes room. */

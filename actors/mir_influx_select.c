@@ -769,7 +769,7 @@ static mir_influx_value moving_average(node *n, double number)
     else
         n->last_count++;
     n->last[n->last_at] = number;
-    n->last_at = (n->last_at + 1) % n->window;
+    if (++n->last_at >= n->window) n->last_at = 0;
     n->sum += number;
     return n->last_count < n->window ? (mir_influx_value){0} : of_double(n->sum / n->window);
 }
@@ -777,7 +777,8 @@ static mir_influx_value moving_average(node *n, double number)
 static mir_influx_value row_by_row(node *n, int64_t time_ns, const mir_influx_value *value)
 {
     const mir_influx_value nothing = {0};
-    if (!is_number(value)) return nothing;
+    /* What is no number would be in every sum from then on. */
+    if (!is_number(value) || !isfinite(number_of(value))) return nothing;
     if (n->function == MIR_INFLUXQL_CUMULATIVE_SUM) {
         n->before = n->has_before ? calculate('+', &n->before, value) : *value;
         n->has_before = true;

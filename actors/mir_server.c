@@ -22,6 +22,7 @@
 #include "mir_assert.h"
 #include "mir_clock.h"
 #include "mir_gateway.h"
+#include "mir_http.h"
 #include "mir_hub.h"
 #include "mir_limits.h"
 #include "mir_log.h"
@@ -52,6 +53,7 @@ struct mir_server {
     mir_workers *requests;
     mir_hub *hub;
     mir_gateway gateway;
+    mir_http *http; /* null: off */
     const mir_poller_backend *backend;
     mir_shard *shards[MIR_SHARDS_MAX];
     pthread_t threads[MIR_SHARDS_MAX];
@@ -89,7 +91,9 @@ static socklen_t make_address(const mir_config_listen *listen_at, uint16_t port,
     return sizeof *in;
 }
 
-static mir_status open_listener(const mir_config_listen *listen_at, int *out, mir_error *error)
+/* `option`: how another port is chosen. */
+static mir_status open_listener(const mir_config_listen *listen_at, const char *option, int *out,
+                                mir_error *error)
 {
     struct sockaddr_storage address;
     uint16_t port = listen_at->port;
@@ -106,8 +110,8 @@ static mir_status open_listener(const mir_config_listen *listen_at, int *out, mi
             status =
                 mir_error_set(error, MIR_E_EXISTS,
                               "cannot listen on %s:%u: another program has this port; stop it, "
-                              "or choose another with --listen %s:PORT",
-                              listen_at->host, port, listen_at->host);
+                              "or choose another with %s%s:PORT",
+                              listen_at->host, port, option, listen_at->host);
     } else if (listen(fd, BACKLOG) != 0) {
         status = mir_error_os(error, errno, "listen");
     }
@@ -123,13 +127,13 @@ static mir_status open_listener(const mir_config_listen *listen_at, int *out, mi
 static mir_status open_gateway(mir_server *server, mir_error *error)
 {
     const mir_config_listen *listen_at = &server->config->listen;
-    mir_status status = open_listener(listen_at, &server->listener, error);
+    mir_status status = open_listener(listen_at, "--listen ", &server->listener, error);
     /* The kernel takes a moment to take a killed server's ring apart, and its listener with it. */
     int64_t until_ns = mir_clock_mono_ns() + PORT_RETRY_MS * MIR_NS_PER_MS;
     while (status == MIR_E_EXISTS && mir_clock_mono_ns() < until_ns) {
         struct timespec step = {.tv_nsec = 10 * 1000 * 1000};
         (void)nanosleep(&step, NULL);
-        status = open_listener(listen_at, &server->listener, error);
+        status = open_listener(listen_at, "--listen ", &server->listener, error);
     }
     if (status != MIR_OK) return status;
     struct sockaddr_storage bound = {0};
@@ -141,6 +145,18 @@ static mir_status open_gateway(mir_server *server, mir_error *error)
     server->gateway.port = ntohs(in.sin_port);
     (void)snprintf(server->gateway.host, sizeof server->gateway.host, "%s", listen_at->host);
     return MIR_OK;
+}
+
+/* What dashboards query. */
+static mir_status open_http(mir_server *server, mir_error *error)
+{
+    const mir_config_listen *listen_at = &server->config->http.listen;
+    int listener = -1;
+    if (listen_at->host[0] == '\0') return MIR_OK;
+    mir_status status = open_listener(listen_at, "--set http.listen=", &listener, error);
+    if (status == MIR_OK)
+        status = mir_http_start(server->hub, server->auth, listener, &server->http, error);
+    return status;
 }
 
 static mir_status open_admin(mir_server *server, mir_error *error)
@@ -511,7 +527,8 @@ static mir_status start(mir_server *server, mir_error *error)
     }
     if (atomic_load(&server->failed) != 0)
         return mir_error_set(error, MIR_E_NO_MEMORY, "a shard could not start");
-    return mir_hub_start(server->hub, error);
+    mir_status status = mir_hub_start(server->hub, error);
+    return status == MIR_OK ? open_http(server, error) : status;
 }
 
 static void raise_file_limit(int64_t connections)
@@ -540,6 +557,7 @@ static void wait_for_signals(mir_server *server, const sigset_t *signals)
                     "lame duck: no new connections; the open ones are closed within %lld s",
                     (long long)(server->config->lame_duck.duration_ns / MIR_NS_PER_S));
                 atomic_store_explicit(&server->phase, LAME_DUCK, memory_order_release);
+                mir_http_quiesce(server->http);
                 wake_all(server);
             }
         } else if (number == SIGINT || number == SIGTERM) {
@@ -591,6 +609,7 @@ int mir_server_main(const mir_config *config)
         wait_for_signals(server, &signals);
         exit_code = 0;
     }
+    mir_http_stop(server->http);
     atomic_store_explicit(&server->phase, STOPPING, memory_order_release);
     if (server->started > 0 && atomic_load(&server->failed) == 0) wake_all(server);
     for (unsigned i = 0; i < server->started; i++) (void)pthread_join(server->threads[i], NULL);

@@ -268,6 +268,36 @@ static void put_state(mir_bytes *json, const mir_state_stats *state)
     mir_bytes_u8(json, '}');
 }
 
+static uint64_t read_counter(const _Atomic uint64_t *counter)
+{
+    return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+static void put_http(mir_bytes *json, const mir_hub *hub)
+{
+    const mir_http_counters *http = &hub->http;
+    if (hub->config->http.listen.host[0] == '\0') return;
+    open_value(json, "http", '{');
+    char port[16];
+    (void)snprintf(port, sizeof port, "%" PRIu32,
+                   atomic_load_explicit(&http->port, memory_order_relaxed));
+    put_text(json, "port", port);
+    put_count(json, "connections", read_counter(&http->connections));
+    put_count(json, "requests", read_counter(&http->requests));
+    put_count(json, "queries", read_counter(&http->queries));
+    put_count(json, "queries_running", read_counter(&http->running));
+    put_count(json, "errors", read_counter(&http->errors));
+    put_count(json, "auth_failures", read_counter(&http->auth_failures));
+    put_count(json, "clients_gone", read_counter(&http->gone));
+    put_count(json, "timeouts", read_counter(&http->timeouts));
+    put_count(json, "incomplete_answers", read_counter(&http->damaged));
+    put_count(json, "rows_read", read_counter(&http->rows));
+    put_count(json, "bytes_out", read_counter(&http->bytes_out));
+    put_count(json, "waiting_bytes", read_counter(&http->answer_bytes));
+    put_decimal(json, "busy_seconds", (double)read_counter(&http->busy_ns) / MIR_NS_PER_S);
+    mir_bytes_u8(json, '}');
+}
+
 /* What the process alone holds; file pages that it maps belong to the kernel. */
 static uint64_t rss_anon_bytes(void)
 {
@@ -408,6 +438,7 @@ static void write_report(mir_request *request)
     mir_bytes_u8(&json, '}');
     put_telemetry(&json, all, count, &log, trouble.text);
     put_state(&json, &state);
+    put_http(&json, hub);
     open_value(&json, "memory", '{');
     put_count(&json, "rss_anon_bytes", rss_anon_bytes());
     mir_bytes_u8(&json, '}');

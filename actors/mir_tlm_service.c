@@ -161,8 +161,31 @@ static void add_quoted(mir_bytes *text, const char *value)
     mir_bytes_u8(text, '"');
 }
 
+/* What stands between quotes in InfluxQL. */
+static void add_influx_quoted(mir_bytes *text, char quote, const char *value)
+{
+    mir_bytes_u8(text, (uint8_t)quote);
+    for (const char *at = value; *at != '\0'; at++) {
+        if (*at == quote || *at == '\\') mir_bytes_u8(text, '\\');
+        mir_bytes_u8(text, (uint8_t)*at);
+    }
+    mir_bytes_u8(text, (uint8_t)quote);
+}
+
+/* What the queries of a group have in common: all behind the measurement. */
+static void add_influx_tail(mir_bytes *text, const mir_schema_group *group)
+{
+    mir_bytes_text(text, " WHERE (");
+    for (size_t i = 0; i < group->count; i++) {
+        if (i != 0) mir_bytes_text(text, " OR ");
+        mir_bytes_text(text, "\"__id\" = ");
+        add_influx_quoted(text, '\'', group->records[i]->device_id);
+    }
+    mir_bytes_text(text, ") AND $timeFilter GROUP BY \"__id\"");
+}
+
 /* What the queries of a group have in common: all but the last line. */
-static void add_explore_head(mir_bytes *text, const mir_schema_group *group)
+static void add_flux_head(mir_bytes *text, const mir_schema_group *group)
 {
     mir_bytes_text(text, "from(bucket: \"mir\")\n"
                          "  |> range(start: v.timeRangeStart, stop: v.timeRangeStop)\n"
@@ -175,18 +198,34 @@ static void add_explore_head(mir_bytes *text, const mir_schema_group *group)
     mir_bytes_text(text, ")\n");
 }
 
-static mir_status explore_query(listing *list, mir_bytes *text, size_t head_size, const char *name,
-                                char **query)
+static bool explores_influxql(const listing *list)
 {
-    text->size = head_size;
-    mir_bytes_text(text, "  |> filter(fn: (r) => r[\"_measurement\"] == ");
-    add_quoted(text, name);
-    mir_bytes_text(text, ")");
-    if (!mir_bytes_ok(text)) return MIR_E_NO_MEMORY;
-    mir_status status = count_bytes(list, text->size);
-    if (status != MIR_OK) return status;
-    *query = mir_arena_strdup(&list->request->arena, mir_bytes_as_view(text));
-    return *query == NULL ? MIR_E_NO_MEMORY : MIR_OK;
+    return list->request->hub->config->telemetry.explore == MIR_CONFIG_EXPLORE_INFLUXQL;
+}
+
+static mir_status explore_query(listing *list, mir_bytes *common, size_t common_size,
+                                const char *name, char **query)
+{
+    mir_bytes made = {0};
+    mir_bytes *text = common;
+    text->size = common_size;
+    if (explores_influxql(list)) {
+        text = &made;
+        mir_bytes_text(text, "SELECT * FROM ");
+        add_influx_quoted(text, '"', name);
+        mir_bytes_view(text, mir_bytes_as_view(common));
+    } else {
+        mir_bytes_text(text, "  |> filter(fn: (r) => r[\"_measurement\"] == ");
+        add_quoted(text, name);
+        mir_bytes_text(text, ")");
+    }
+    mir_status status = mir_bytes_ok(text) ? count_bytes(list, text->size) : MIR_E_NO_MEMORY;
+    if (status == MIR_OK) {
+        *query = mir_arena_strdup(&list->request->arena, mir_bytes_as_view(text));
+        if (*query == NULL) status = MIR_E_NO_MEMORY;
+    }
+    mir_bytes_free(&made);
+    return status;
 }
 
 static mir_status set_labels(listing *list, const mir_schema_label *labels, uint32_t count,
@@ -249,7 +288,10 @@ static mir_status set_descriptors(listing *list, const mir_schema_group *group,
                                              ((size_t)count + 1) * sizeof *entry->tlm_descriptors);
     if (entry->tlm_descriptors == NULL) return MIR_E_NO_MEMORY;
     mir_bytes explore = {0};
-    add_explore_head(&explore, group);
+    if (explores_influxql(list))
+        add_influx_tail(&explore, group);
+    else
+        add_flux_head(&explore, group);
     size_t head_size = explore.size;
     mir_status status = mir_bytes_ok(&explore) ? MIR_OK : MIR_E_NO_MEMORY;
     for (uint32_t i = 0; i < count && status == MIR_OK; i++) {

@@ -761,6 +761,13 @@ MIR_MUST_CHECK static mir_status finish_auth(mir_config *config, mir_error *erro
                              "connect: set auth.mode to token or users, or write out auth.mode: "
                              "none if everybody may",
                              config->listen.host);
+    const mir_config_listen *http = &config->http.listen;
+    if (!config->auth_mode_explicit && http->host[0] != '\0' && !http->loopback)
+        return mir_error_set(error, MIR_E_INVALID,
+                             "http.listen: %s can be reached by others, and nothing says who may "
+                             "query: set auth.mode to token or users, or write out auth.mode: "
+                             "none if everybody may",
+                             http->host);
     if (mode == MIR_CONFIG_AUTH_TOKEN && !has_token)
         return mir_error_set(error, MIR_E_INVALID, "auth.mode is token: auth.token must be set");
     if (mode == MIR_CONFIG_AUTH_USERS && !has_users)

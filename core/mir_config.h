@@ -45,6 +45,11 @@ typedef enum mir_config_auth {
     MIR_CONFIG_AUTH_USERS,
 } mir_config_auth;
 
+typedef enum mir_config_explore {
+    MIR_CONFIG_EXPLORE_FLUX = 0,
+    MIR_CONFIG_EXPLORE_INFLUXQL,
+} mir_config_explore;
+
 typedef enum mir_config_sync {
     MIR_CONFIG_SYNC_COMMIT = 0, /* fdatasync before any reply of a group */
     MIR_CONFIG_SYNC_INTERVAL,
@@ -146,9 +151,16 @@ typedef struct mir_config {
         int64_t log_bytes_max;        /* unsealed log, per shard */
         int64_t retention_age_ns;     /* 0: keep for ever */
         int64_t retention_size_bytes; /* 0: no bound */
-        int64_t disk_reserve_bytes;   /* 0: none */
-        int64_t future_limit_ns;      /* 0: none */
+        mir_config_explore explore;
+        int64_t disk_reserve_bytes; /* 0: none */
+        int64_t future_limit_ns;    /* 0: none */
     } telemetry;
+    struct {
+        mir_config_listen listen; /* an empty host: off */
+        int64_t threads;
+        int64_t max_connections;
+        int64_t timeout_ns;
+    } http;
     struct {
         mir_config_keep *retention; /* by reason; without `default` */
         size_t retention_count;

@@ -22,12 +22,14 @@
 static const char *const levels[] = {"error", "warn", "info", "debug", "trace", NULL};
 static const char *const backends[] = {"auto", "uring", "epoll", NULL};
 static const char *const auth_modes[] = {"none", "token", "users", NULL};
+static const char *const explorers[] = {"flux", "influxql", NULL};
 static const char *const sync_modes[] = {"commit", "interval", "off", NULL};
 
 /* The positions in the lists above are the values of the enums. */
 _Static_assert(MIR_LOG_TRACE == 4, "levels");
 _Static_assert(MIR_CONFIG_BACKEND_EPOLL == 2, "backends");
 _Static_assert(MIR_CONFIG_AUTH_USERS == 2, "auth modes");
+_Static_assert(MIR_CONFIG_EXPLORE_INFLUXQL == 1, "explorers");
 _Static_assert(MIR_CONFIG_SYNC_OFF == 2, "sync modes");
 _Static_assert(sizeof(mir_log_level) == sizeof(int), "choices are stored as int");
 
@@ -119,6 +121,17 @@ const mir_config_key mir_config_keys[] = {
     {"telemetry.future_limit", MIR_CONFIG_DURATION, AT(telemetry.future_limit_ns), "1d", 0,
      36500 * DAY, NULL, NULL,
      "Telemetry that says it is from so much later than now is refused; 0 is never."},
+    {"telemetry.explore", MIR_CONFIG_CHOICE, AT(telemetry.explore), "flux", 0, 0, explorers, NULL,
+     "The language of the queries that a list of telemetry comes with, for tools that show it."},
+    {"http.listen", MIR_CONFIG_LISTEN, AT(http.listen), "off", 0, 0, NULL, "off",
+     "Where dashboards query telemetry as if this were InfluxDB 1.x, such as 127.0.0.1:8086. They log\n"
+     "in as clients do. There is no encryption: beyond this machine, put a proxy with TLS before it."},
+    {"http.threads", MIR_CONFIG_COUNT, AT(http.threads), "2", 1, 64, NULL, NULL,
+     "Queries over HTTP that run at one time; others wait."},
+    {"http.max_connections", MIR_CONFIG_COUNT, AT(http.max_connections), "64", 1, 10000, NULL, NULL,
+     "Connections over HTTP at one time."},
+    {"http.timeout", MIR_CONFIG_DURATION, AT(http.timeout_ns), "30s", 10 * MS, HOUR, NULL, NULL,
+     "How long a query over HTTP may take, with its waiting, before it is cancelled."},
     {"events.retention", MIR_CONFIG_RETENTION, AT(events), NULL, 0, 0, NULL, NULL,
      "How long events are kept, by their reason; `default` is that of all others: 90d unless it is\n"
      "given. 0 is for ever. Example:\n"
@@ -210,8 +223,9 @@ void mir_config_key_accepted(const mir_config_key *key, char *text, size_t size)
     case MIR_CONFIG_TEXT: (void)snprintf(text, size, "a text"); break;
     case MIR_CONFIG_PATH: (void)snprintf(text, size, "a path"); break;
     case MIR_CONFIG_LISTEN:
-        (void)snprintf(text, size,
-                       "ADDRESS:PORT, such as 127.0.0.1:4222, 0.0.0.0:4222 or \"[::1]:4222\"");
+        (void)snprintf(
+            text, size, "%s%sADDRESS:PORT, such as 127.0.0.1:4222, 0.0.0.0:4222 or \"[::1]:4222\"",
+            key->automatic != NULL ? key->automatic : "", key->automatic != NULL ? ", or " : "");
         break;
     case MIR_CONFIG_PERMISSIONS:
         (void)snprintf(text, size,
@@ -359,8 +373,10 @@ MIR_MUST_CHECK static mir_status set_scalar(const mir_config_key *key, mir_confi
         }
         return mir_error_set(error, MIR_E_INVALID, "\"%.64s\" is none of its values", text);
     case MIR_CONFIG_LISTEN: {
-        mir_config_listen listen;
-        mir_status status = mir_config_parse_listen(text, &listen, error);
+        mir_config_listen listen = {.host = ""};
+        mir_status status = key->automatic != NULL && strcmp(text, key->automatic) == 0
+                                ? MIR_OK
+                                : mir_config_parse_listen(text, &listen, error);
         if (status == MIR_OK) memcpy(member, &listen, sizeof listen);
         return status;
     }

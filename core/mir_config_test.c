@@ -86,6 +86,9 @@ static void an_empty_file_gives_the_defaults(void **state)
     assert_string_equal(config.listen.host, "127.0.0.1");
     assert_int_equal(config.listen.port, 4222);
     assert_true(config.listen.loopback);
+    assert_string_equal(config.http.listen.host, "");
+    assert_int_equal(config.http.timeout_ns, 30 * S);
+    assert_int_equal(config.telemetry.explore, MIR_CONFIG_EXPLORE_FLUX);
     assert_int_equal(config.log.level, MIR_LOG_INFO);
     assert_int_equal(config.io.backend, MIR_CONFIG_BACKEND_AUTO);
     assert_int_equal(config.limits.max_connections, 64000);
@@ -493,6 +496,7 @@ static void everybody_may_connect_only_when_that_was_written_out(void **state)
     (void)state;
     refused("listen: 0.0.0.0:4222\n", "write out auth.mode: none if everybody may");
     refused("listen: \"[::]:4222\"\n", "can be reached by others");
+    refused("http: {listen: \"0.0.0.0:8086\"}\n", "http.listen: 0.0.0.0 can be reached by others");
     mir_config config = loaded("listen: 0.0.0.0:4222\nauth: {mode: none}\n");
     assert_true(config.auth_mode_explicit);
     mir_config_free(&config);
@@ -624,6 +628,20 @@ static void addresses_are_numeric_with_a_port(void **state)
     }
 }
 
+static void an_address_may_be_off_where_nothing_needs_it(void **state)
+{
+    (void)state;
+    mir_config config = loaded("http: {listen: 127.0.0.1:8086}\n");
+    assert_string_equal(config.http.listen.host, "127.0.0.1");
+    assert_int_equal(config.http.listen.port, 8086);
+    mir_error error;
+    assert_int_equal(mir_config_set(&config, "http.listen", "off", &error), MIR_OK);
+    assert_string_equal(config.http.listen.host, "");
+    mir_config_free(&config);
+    refused("listen: off\n", "listen: ");
+    refused("http: {listen: on}\n", "expected off, or ADDRESS:PORT");
+}
+
 static int prepare(void **state)
 {
     (void)state;
@@ -664,6 +682,7 @@ int main(void)
         cmocka_unit_test(durations_add_up_and_carry_units),
         cmocka_unit_test(sizes_are_binary_or_decimal_as_written),
         cmocka_unit_test(addresses_are_numeric_with_a_port),
+        cmocka_unit_test(an_address_may_be_off_where_nothing_needs_it),
     };
     return cmocka_run_group_tests(tests, prepare, clean);
 }

@@ -1,0 +1,723 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "mir_http.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <microhttpd.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <strings.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "mir_actors.h"
+#include "mir_clock.h"
+#include "mir_influx.h"
+#include "mir_json_text.h"
+#include "mir_log.h"
+#include "mir_nats.h"
+#include "mir_notices.h"
+#include "mir_thread.h"
+
+enum {
+    CONNECTION_BYTES = 320 * 1024, /* of memory for a request's line and head: a long query in it */
+    POST_BUFFER_BYTES = 4096,
+    PARAMETER_BYTES_MAX = 1024, /* but for the query */
+    WATCH_MS = 50,
+};
+
+typedef enum phase {
+    READING = 0,
+    RUNNING,
+    DONE,
+} phase;
+
+/* One request, from its first line to its answer's last byte. */
+typedef struct exchange {
+    mir_job job;
+    mir_http *http;
+    struct MHD_Connection *connection;
+    int fd;
+    _Atomic int phase;
+    struct MHD_PostProcessor *post;
+    bool raw; /* the body is the query */
+    bool is_post;
+    size_t body_bytes;
+    bool too_large;
+    mir_bytes query, database, user, password, token, epoch, chunk_rows;
+    bool chunked, pretty;
+    char address[INET6_ADDRSTRLEN];
+    /* While it runs, under the lock: */
+    struct exchange *previous, *next;
+    uint64_t number;
+    int64_t deadline_ns;
+    atomic_bool cancel, timed_out;
+    mir_bytes answer;
+    size_t answer_counted;
+    unsigned code;
+} exchange;
+
+struct mir_http {
+    mir_hub *hub;
+    const mir_auth *auth;
+    mir_http_counters *counters;
+    int64_t timeout_ns;
+    unsigned connections_max;
+    struct MHD_Daemon *daemon;
+    mir_workers *workers;
+    pthread_t watcher;
+    bool watching;
+    atomic_bool draining;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    exchange *running;
+    uint64_t numbers;
+    bool stopping;
+};
+
+static void count(_Atomic uint64_t *counter, uint64_t by)
+{
+    atomic_fetch_add_explicit(counter, by, memory_order_relaxed);
+}
+
+static void count_down(_Atomic uint64_t *counter, uint64_t by)
+{
+    atomic_fetch_sub_explicit(counter, by, memory_order_relaxed);
+}
+
+static mir_view view_of(const mir_bytes *bytes)
+{
+    return mir_bytes_as_view(bytes);
+}
+
+/* --- answers --------------------------------------------------------------------------------- */
+
+static void answer_error(exchange *e, unsigned code, const char *text)
+{
+    e->answer.size = 0;
+    e->answer.failed = false;
+    mir_influx_json_error(&e->answer, text);
+    e->code = code;
+    count(&e->http->counters->errors, 1);
+}
+
+static enum MHD_Result respond(exchange *e)
+{
+    struct MHD_Response *response =
+        MHD_create_response_from_buffer(e->answer.size, e->answer.data, MHD_RESPMEM_PERSISTENT);
+    if (response == NULL) return MHD_NO;
+    if (e->answer.size != 0)
+        (void)MHD_add_response_header(response, "Content-Type", "application/json");
+    (void)MHD_add_response_header(response, "X-Influxdb-Version", "1.8.0-mir-" MIR_VERSION);
+    (void)MHD_add_response_header(response, "X-Influxdb-Build", "Mir");
+    if (e->code == MHD_HTTP_UNAUTHORIZED)
+        (void)MHD_add_response_header(response, "WWW-Authenticate", "Basic realm=\"Mir\"");
+    if (atomic_load_explicit(&e->http->draining, memory_order_relaxed))
+        (void)MHD_add_response_header(response, "Connection", "close");
+    count(&e->http->counters->bytes_out, e->answer.size);
+    const enum MHD_Result result = MHD_queue_response(e->connection, e->code, response);
+    MHD_destroy_response(response);
+    return result;
+}
+
+/* --- the query, on a worker ------------------------------------------------------------------- */
+
+typedef struct refusal {
+    mir_post post;
+    mir_hub *hub;
+    char user[MIR_NOTICE_USER_BYTES_MAX];
+    size_t user_size;
+    char address[MIR_NOTICE_ADDRESS_BYTES_MAX];
+} refusal;
+
+static void tell_refusal(mir_shard *shard, mir_post *post)
+{
+    refusal *r = MIR_CONTAINER(post, refusal, post);
+    const mir_notice notice = {.reason = MIR_NOTICE_AUTHENTICATION_FAILED,
+                               .text = MIR_VIEW_LITERAL("wrong user or password"),
+                               .user = mir_view_of(r->user, r->user_size),
+                               .address = mir_view_cstr(r->address),
+                               .count = 1};
+    if (!shard->stopping) mir_notices_tell(shard, &notice);
+    mir_hub_end(r->hub);
+    free(r);
+}
+
+/* As an event, beside those of other connections; without memory it is counted alone. */
+static void report_refusal(const exchange *e)
+{
+    mir_hub *hub = e->http->hub;
+    count(&e->http->counters->auth_failures, 1);
+    refusal *r = calloc(1, sizeof *r);
+    if (r == NULL) return;
+    r->post.run = tell_refusal;
+    r->hub = hub;
+    r->user_size = e->user.size < sizeof r->user ? e->user.size : sizeof r->user;
+    if (r->user_size != 0) memcpy(r->user, e->user.data, r->user_size);
+    (void)snprintf(r->address, sizeof r->address, "%s", e->address);
+    mir_hub_begin(hub);
+    mir_shard_post(hub->shards[0], &r->post);
+}
+
+/* Whether the user may ask for telemetry with a message, as a client that is called like the user. */
+static bool may_query(const mir_login *login)
+{
+    char subject[512];
+    char name[256];
+    const size_t size = login->name.size < sizeof name - 1 ? login->name.size : sizeof name - 1;
+    for (size_t i = 0; i < size; i++) {
+        const uint8_t byte = login->name.data[i];
+        name[i] = byte <= ' ' || byte == '.' || byte == '*' || byte == '>' ? '_' : (char)byte;
+    }
+    name[size] = '\0';
+    const int length = snprintf(subject, sizeof subject, "client.%s.tlm.v1alpha.query", name);
+    return mir_permissions_publish(login->permissions, mir_view_of(subject, (size_t)length));
+}
+
+static bool log_in(exchange *e)
+{
+    mir_login login;
+    const mir_credentials credentials = {.user = view_of(&e->user),
+                                         .password = view_of(&e->password),
+                                         .token = e->token.size != 0 ? view_of(&e->token)
+                                                                     : view_of(&e->password)};
+    if (!mir_auth_check(e->http->auth, &credentials, &login)) {
+        answer_error(e, MHD_HTTP_UNAUTHORIZED, "authorization failed");
+        report_refusal(e);
+        return false;
+    }
+    if (!may_query(&login)) {
+        answer_error(e, MHD_HTTP_FORBIDDEN,
+                     "this user may not query telemetry: it takes the permission to publish to "
+                     "client.USER.tlm.v1alpha.query");
+        return false;
+    }
+    return true;
+}
+
+static bool read_epoch(mir_view text, int64_t *epoch_ns)
+{
+    static const struct {
+        const char *name;
+        int64_t ns;
+    } units[] = {{"", 0},
+                 {"rfc3339", 0},
+                 {"n", 1},
+                 {"ns", 1},
+                 {"u", MIR_NS_PER_US},
+                 {"us", MIR_NS_PER_US},
+                 {"\xc2\xb5", MIR_NS_PER_US},
+                 {"ms", MIR_NS_PER_MS},
+                 {"s", MIR_NS_PER_S},
+                 {"m", 60 * MIR_NS_PER_S},
+                 {"h", 3600 * MIR_NS_PER_S}};
+    for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
+        if (!mir_view_eq_cstr(text, units[i].name)) continue;
+        *epoch_ns = units[i].ns;
+        return true;
+    }
+    return false;
+}
+
+static uint64_t read_chunk_rows(const exchange *e)
+{
+    uint64_t rows = 0;
+    if (!e->chunked) return 0;
+    for (size_t i = 0; i < e->chunk_rows.size && e->chunk_rows.data[i] >= '0' &&
+                       e->chunk_rows.data[i] <= '9' && rows < UINT32_MAX;
+         i++)
+        rows = rows * 10 + (e->chunk_rows.data[i] - '0');
+    return rows == 0 ? MIR_HTTP_CHUNK_ROWS : rows;
+}
+
+static void indent(exchange *e)
+{
+    mir_bytes pretty = {.size_max = MIR_HTTP_ANSWER_BYTES_MAX};
+    if (mir_influx_json_indent(view_of(&e->answer), &pretty) == MIR_OK) {
+        mir_bytes_free(&e->answer);
+        e->answer = pretty;
+        return;
+    }
+    mir_bytes_free(&pretty);
+    answer_error(e, MHD_HTTP_BAD_REQUEST,
+                 "the answer is too large with line breaks: leave pretty out");
+}
+
+static void run_query(exchange *e)
+{
+    mir_http *http = e->http;
+    const mir_config *config = http->hub->config;
+    mir_influx_request request = {.state = http->hub->state,
+                                  .tlog = http->hub->tlog,
+                                  .text = view_of(&e->query),
+                                  .database = view_of(&e->database),
+                                  .now_ns = mir_clock_wall_ns(),
+                                  .chunk_rows = read_chunk_rows(e),
+                                  .keep_ns = config->telemetry.retention_age_ns,
+                                  .memory_bytes_max = MIR_HTTP_QUERY_BYTES_MAX,
+                                  .answer_bytes_max = MIR_HTTP_ANSWER_BYTES_MAX,
+                                  .cancel = &e->cancel};
+    if (e->query.size == 0) {
+        answer_error(e, MHD_HTTP_BAD_REQUEST, "missing required parameter \"q\"");
+        return;
+    }
+    if (!read_epoch(view_of(&e->epoch), &request.epoch_ns)) {
+        answer_error(e, MHD_HTTP_BAD_REQUEST, "epoch is one of ns, u, ms, s, m and h");
+        return;
+    }
+    mir_influx_info info;
+    count(&http->counters->queries, 1);
+    const int64_t began_ns = mir_clock_mono_ns();
+    const mir_status status = mir_influx_answer(&request, &e->answer, &info);
+    count(&http->counters->busy_ns, (uint64_t)(mir_clock_mono_ns() - began_ns));
+    count(&http->counters->rows, info.rows);
+    if (info.damaged) {
+        count(&http->counters->damaged, 1);
+        mir_log_warn("the answer to a query over HTTP is incomplete: damaged chunks were left out");
+    }
+    e->code = status == MIR_OK ? MHD_HTTP_OK : MHD_HTTP_BAD_REQUEST;
+    if (atomic_load(&e->timed_out)) {
+        char text[160];
+        (void)snprintf(text, sizeof text,
+                       "the query took longer than %" PRId64
+                       " s (http.timeout): ask for a shorter time, or fewer devices",
+                       http->timeout_ns / MIR_NS_PER_S);
+        answer_error(e, MHD_HTTP_SERVICE_UNAVAILABLE, text);
+    } else if (status == MIR_E_NO_MEMORY) {
+        answer_error(e, MHD_HTTP_SERVICE_UNAVAILABLE, "the server is out of memory");
+    } else {
+        if (status != MIR_OK || info.failed != 0) count(&http->counters->errors, 1);
+        if (e->pretty) indent(e);
+    }
+}
+
+static void run_job(mir_job *job)
+{
+    exchange *e = MIR_CONTAINER(job, exchange, job);
+    mir_http *http = e->http;
+    if (!atomic_load(&e->cancel)) {
+        if (log_in(e)) run_query(e);
+    } else {
+        answer_error(e, MHD_HTTP_SERVICE_UNAVAILABLE,
+                     atomic_load(&e->timed_out) ? "the server is busy: other queries took too long"
+                                                : "the server is stopping");
+    }
+    e->answer_counted = e->answer.size;
+    count(&http->counters->answer_bytes, e->answer_counted);
+    (void)pthread_mutex_lock(&http->lock);
+    if (e->previous != NULL)
+        e->previous->next = e->next;
+    else
+        http->running = e->next;
+    if (e->next != NULL) e->next->previous = e->previous;
+    (void)pthread_mutex_unlock(&http->lock);
+    count_down(&http->counters->running, 1);
+    atomic_store(&e->phase, DONE);
+    /* From here on it belongs to the thread of the connections. */
+    MHD_resume_connection(e->connection);
+}
+
+/* --- who waits ------------------------------------------------------------------------------- */
+
+/* Under the lock: those that still run, and whose client may go. */
+static unsigned watch_list(mir_http *http, uint64_t *numbers, struct pollfd *polls)
+{
+    unsigned used = 0;
+    const int64_t now_ns = mir_clock_mono_ns();
+    for (exchange *e = http->running; e != NULL && used < http->connections_max; e = e->next) {
+        if (atomic_load(&e->cancel)) continue;
+        if (now_ns >= e->deadline_ns) {
+            count(&http->counters->timeouts, 1);
+            atomic_store(&e->timed_out, true);
+            atomic_store(&e->cancel, true);
+            continue;
+        }
+        numbers[used] = e->number;
+        polls[used++] = (struct pollfd){.fd = e->fd, .events = POLLRDHUP};
+    }
+    return used;
+}
+
+/* A socket may have been closed since, and its number may be another's: what counts is whether the
+ * exchange is still there. */
+static void cancel_gone(mir_http *http, uint64_t number)
+{
+    for (exchange *e = http->running; e != NULL; e = e->next) {
+        if (e->number != number || atomic_load(&e->cancel)) continue;
+        count(&http->counters->gone, 1);
+        atomic_store(&e->cancel, true);
+    }
+}
+
+static void *watch(void *context)
+{
+    mir_http *http = context;
+    (void)pthread_setname_np(pthread_self(), "http-watch");
+    uint64_t *numbers = calloc(http->connections_max, sizeof *numbers);
+    struct pollfd *polls = calloc(http->connections_max, sizeof *polls);
+    (void)pthread_mutex_lock(&http->lock);
+    while (!http->stopping && numbers != NULL && polls != NULL) {
+        if (http->running == NULL) {
+            (void)pthread_cond_wait(&http->changed, &http->lock);
+            continue;
+        }
+        const unsigned used = watch_list(http, numbers, polls);
+        (void)pthread_mutex_unlock(&http->lock);
+        const int found = poll(polls, used, WATCH_MS);
+        (void)pthread_mutex_lock(&http->lock);
+        for (unsigned i = 0; found > 0 && i < used; i++)
+            if (polls[i].revents != 0) cancel_gone(http, numbers[i]);
+    }
+    (void)pthread_mutex_unlock(&http->lock);
+    free(numbers);
+    free(polls);
+    return NULL;
+}
+
+/* --- requests -------------------------------------------------------------------------------- */
+
+static mir_bytes *parameter_of(exchange *e, const char *key)
+{
+    if (strcmp(key, "q") == 0) return &e->query;
+    if (strcmp(key, "db") == 0) return &e->database;
+    if (strcmp(key, "u") == 0) return &e->user;
+    if (strcmp(key, "p") == 0) return &e->password;
+    if (strcmp(key, "epoch") == 0) return &e->epoch;
+    if (strcmp(key, "chunk_size") == 0) return &e->chunk_rows;
+    return NULL;
+}
+
+static void take_parameter(exchange *e, const char *key, const char *value, size_t size,
+                           uint64_t offset)
+{
+    mir_bytes *to = parameter_of(e, key);
+    if (value == NULL) return;
+    if (strcmp(key, "chunked") == 0) e->chunked = size == 4 && memcmp(value, "true", 4) == 0;
+    if (strcmp(key, "pretty") == 0) e->pretty = size == 4 && memcmp(value, "true", 4) == 0;
+    if (to == NULL) return;
+    if (offset == 0) to->size = 0;
+    const size_t bytes_max = to == &e->query ? MIR_INFLUXQL_BYTES_MAX : PARAMETER_BYTES_MAX;
+    if (size > bytes_max - to->size) {
+        e->too_large = true;
+        return;
+    }
+    mir_bytes_append(to, value, size);
+    if (!mir_bytes_ok(to)) e->too_large = true;
+}
+
+static enum MHD_Result take_argument(void *context, enum MHD_ValueKind kind, const char *key,
+                                     size_t key_size, const char *value, size_t size)
+{
+    (void)kind;
+    (void)key_size;
+    take_parameter(context, key, value, size, 0);
+    return MHD_YES;
+}
+
+static enum MHD_Result take_posted(void *context, enum MHD_ValueKind kind, const char *key,
+                                   const char *file, const char *type, const char *encoding,
+                                   const char *data, uint64_t offset, size_t size)
+{
+    (void)kind;
+    (void)file;
+    (void)type;
+    (void)encoding;
+    take_parameter(context, key, data, size, offset);
+    return MHD_YES;
+}
+
+/* Basic, or Token USER:PASSWORD, or Token and Bearer with a token. */
+static void take_authorization(exchange *e)
+{
+    const char *header =
+        MHD_lookup_connection_value(e->connection, MHD_HEADER_KIND, "Authorization");
+    mir_bytes text = {0};
+    if (header == NULL || strlen(header) > PARAMETER_BYTES_MAX) return;
+    if (strncasecmp(header, "Basic ", 6) == 0) {
+        if (!mir_json_parse_base64(mir_view_cstr(header + 6), &text)) text.size = 0;
+    } else if (strncasecmp(header, "Token ", 6) == 0) {
+        mir_bytes_text(&text, header + 6);
+        mir_bytes_text(&e->token, header + 6);
+    } else if (strncasecmp(header, "Bearer ", 7) == 0) {
+        mir_bytes_text(&e->token, header + 7);
+    }
+    const uint8_t *colon = text.size == 0 ? NULL : memchr(text.data, ':', text.size);
+    if (colon != NULL) {
+        e->user.size = e->password.size = 0;
+        mir_bytes_append(&e->user, text.data, (size_t)(colon - text.data));
+        mir_bytes_append(&e->password, colon + 1, text.size - (size_t)(colon - text.data) - 1);
+    }
+    mir_bytes_free(&text);
+}
+
+static void take_address(exchange *e)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(e->connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+    const union MHD_ConnectionInfo *fd =
+        MHD_get_connection_info(e->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    e->fd = fd == NULL ? -1 : fd->connect_fd;
+    if (info == NULL || info->client_addr == NULL) return;
+    if (info->client_addr->sa_family == AF_INET6) {
+        struct sockaddr_in6 in6;
+        memcpy(&in6, info->client_addr, sizeof in6);
+        (void)inet_ntop(AF_INET6, &in6.sin6_addr, e->address, sizeof e->address);
+    } else {
+        struct sockaddr_in in;
+        memcpy(&in, info->client_addr, sizeof in);
+        (void)inet_ntop(AF_INET, &in.sin_addr, e->address, sizeof e->address);
+    }
+}
+
+/* False: the exchange was answered. */
+static bool start_query(exchange *e)
+{
+    mir_http *http = e->http;
+    mir_http_counters *counters = http->counters;
+    (void)MHD_get_connection_values_n(e->connection, MHD_GET_ARGUMENT_KIND, take_argument, e);
+    take_authorization(e);
+    take_address(e);
+    if (e->too_large) {
+        answer_error(e, MHD_HTTP_CONTENT_TOO_LARGE, "the request is larger than it may be");
+        return false;
+    }
+    if (atomic_load_explicit(&counters->answer_bytes, memory_order_relaxed) >
+        MIR_HTTP_ANSWERS_BYTES_MAX) {
+        answer_error(e, MHD_HTTP_SERVICE_UNAVAILABLE,
+                     "too many large answers wait for their clients: try again later");
+        return false;
+    }
+    e->deadline_ns = mir_clock_mono_ns() + http->timeout_ns;
+    e->job.run = run_job;
+    (void)pthread_mutex_lock(&http->lock);
+    const bool stopping = http->stopping;
+    if (!stopping) {
+        e->number = ++http->numbers;
+        e->next = http->running;
+        if (http->running != NULL) http->running->previous = e;
+        http->running = e;
+        count(&counters->running, 1);
+        atomic_store(&e->phase, RUNNING);
+        /* Until the worker resumes it, the connection is not touched. */
+        MHD_suspend_connection(e->connection);
+        mir_workers_submit(http->workers, &e->job);
+        (void)pthread_cond_signal(&http->changed);
+    }
+    (void)pthread_mutex_unlock(&http->lock);
+    if (stopping) answer_error(e, MHD_HTTP_SERVICE_UNAVAILABLE, "the server is stopping");
+    return !stopping;
+}
+
+static bool is_get(const char *method)
+{
+    return strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0;
+}
+
+static enum MHD_Result finish_request(exchange *e, const char *url, const char *method)
+{
+    if (atomic_load(&e->phase) == DONE) return respond(e);
+    if (atomic_load(&e->phase) == RUNNING) return MHD_YES;
+    count(&e->http->counters->requests, 1);
+    if (strcmp(url, "/query") == 0 && (is_get(method) || e->is_post)) {
+        if (start_query(e)) return MHD_YES;
+    } else if (strcmp(url, "/ping") == 0 && is_get(method)) {
+        e->code = MHD_HTTP_NO_CONTENT;
+    } else if (strcmp(url, "/health") == 0 && is_get(method)) {
+        mir_bytes_text(&e->answer,
+                       "{\"name\":\"mir\",\"message\":\"ready for queries\",\"status\":\"pass\","
+                       "\"checks\":[],\"version\":\"" MIR_VERSION "\"}\n");
+        e->code = MHD_HTTP_OK;
+    } else if (strcmp(url, "/write") == 0) {
+        answer_error(e, MHD_HTTP_METHOD_NOT_ALLOWED,
+                     "nothing is written here: devices publish their telemetry");
+    } else if (strcmp(url, "/query") == 0 || strcmp(url, "/ping") == 0 ||
+               strcmp(url, "/health") == 0) {
+        answer_error(e, MHD_HTTP_METHOD_NOT_ALLOWED, "this method is not supported here");
+    } else {
+        answer_error(e, MHD_HTTP_NOT_FOUND, "there are /query, /ping and /health");
+    }
+    return respond(e);
+}
+
+static exchange *new_exchange(mir_http *http, struct MHD_Connection *connection, const char *method)
+{
+    exchange *e = calloc(1, sizeof *e);
+    if (e == NULL) return NULL;
+    e->http = http;
+    e->connection = connection;
+    e->is_post = strcmp(method, "POST") == 0;
+    if (!e->is_post) return e;
+    const char *type = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Content-Type");
+    e->post = MHD_create_post_processor(connection, POST_BUFFER_BYTES, take_posted, e);
+    e->raw =
+        e->post == NULL && type != NULL && strncasecmp(type, "application/vnd.influxql", 24) == 0;
+    return e;
+}
+
+static void name_thread(void)
+{
+    static _Thread_local bool named;
+    if (named) return;
+    named = true;
+    (void)pthread_setname_np(pthread_self(), "http");
+    mir_thread_give_way(0);
+}
+
+static enum MHD_Result handle(void *context, struct MHD_Connection *connection, const char *url,
+                              const char *method, const char *version, const char *data,
+                              size_t *size, void **place)
+{
+    (void)version;
+    exchange *e = *place;
+    name_thread();
+    if (e == NULL) {
+        *place = e = new_exchange(context, connection, method);
+        return e == NULL ? MHD_NO : MHD_YES;
+    }
+    if (*size != 0) {
+        e->body_bytes += *size;
+        if (e->body_bytes > MIR_HTTP_BODY_BYTES_MAX)
+            e->too_large = true;
+        else if (e->post != NULL)
+            (void)MHD_post_process(e->post, data, *size);
+        else if (e->raw)
+            take_parameter(e, "q", data, *size, e->body_bytes - *size);
+        *size = 0;
+        return MHD_YES;
+    }
+    if (e->post != NULL) {
+        /* What it still holds comes now. */
+        (void)MHD_destroy_post_processor(e->post);
+        e->post = NULL;
+    }
+    return finish_request(e, url, method);
+}
+
+static void complete(void *context, struct MHD_Connection *connection, void **place,
+                     enum MHD_RequestTerminationCode why)
+{
+    (void)context;
+    (void)connection;
+    (void)why;
+    exchange *e = *place;
+    if (e == NULL) return;
+    if (e->post != NULL) (void)MHD_destroy_post_processor(e->post);
+    count_down(&e->http->counters->answer_bytes, e->answer_counted);
+    mir_bytes *const all[] = {&e->query, &e->database, &e->user,       &e->password,
+                              &e->token, &e->epoch,    &e->chunk_rows, &e->answer};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) mir_bytes_free(all[i]);
+    free(e);
+    *place = NULL;
+}
+
+static void notice_connection(void *context, struct MHD_Connection *connection, void **place,
+                              enum MHD_ConnectionNotificationCode code)
+{
+    mir_http *http = context;
+    (void)connection;
+    (void)place;
+    if (code == MHD_CONNECTION_NOTIFY_STARTED)
+        count(&http->counters->connections, 1);
+    else
+        count_down(&http->counters->connections, 1);
+}
+
+static void log_line(void *context, const char *format, va_list args) MIR_PRINTF(2, 0);
+static void log_line(void *context, const char *format, va_list args)
+{
+    char text[512];
+    (void)context;
+    (void)vsnprintf(text, sizeof text, format, args);
+    text[strcspn(text, "\n")] = '\0';
+    mir_log_debug("http: %s", text);
+}
+
+/* --- life ------------------------------------------------------------------------------------ */
+
+static mir_status start_daemon(mir_http *http, int listener, mir_error *error)
+{
+    /* The library says with `errno` alone why not. */
+    errno = 0;
+    http->daemon = MHD_start_daemon(
+        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
+        handle, http, MHD_OPTION_EXTERNAL_LOGGER, log_line, NULL, MHD_OPTION_LISTEN_SOCKET,
+        (MHD_socket)listener, MHD_OPTION_CONNECTION_LIMIT, http->connections_max,
+        MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)MIR_HTTP_IDLE_S,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES, MHD_OPTION_NOTIFY_COMPLETED,
+        complete, NULL, MHD_OPTION_NOTIFY_CONNECTION, notice_connection, http, MHD_OPTION_END);
+    if (http->daemon != NULL) return MIR_OK;
+    return mir_error_os(error, errno, "the HTTP interface cannot start");
+}
+
+mir_status mir_http_start(struct mir_hub *hub, const mir_auth *auth, int listener, mir_http **http,
+                          mir_error *error)
+{
+    const mir_config *config = hub->config;
+    mir_http *fresh = calloc(1, sizeof *fresh);
+    if (fresh == NULL) {
+        (void)close(listener);
+        return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
+    }
+    fresh->hub = hub;
+    fresh->auth = auth;
+    fresh->counters = &hub->http;
+    fresh->timeout_ns = config->http.timeout_ns;
+    fresh->connections_max = (unsigned)config->http.max_connections;
+    (void)pthread_mutex_init(&fresh->lock, NULL);
+    (void)pthread_cond_init(&fresh->changed, NULL);
+    mir_status status = mir_workers_create((unsigned)config->http.threads, MIR_THREAD_NICE_LAST,
+                                           "http-query", &fresh->workers);
+    if (status != MIR_OK)
+        (void)mir_error_set(error, status, "the HTTP interface cannot start: %s",
+                            mir_status_name(status));
+    if (status == MIR_OK) {
+        const int rc = pthread_create(&fresh->watcher, NULL, watch, fresh);
+        fresh->watching = rc == 0;
+        if (rc != 0) status = mir_error_os(error, rc, "the HTTP interface cannot start");
+    }
+    if (status == MIR_OK) status = start_daemon(fresh, listener, error);
+    if (status != MIR_OK) {
+        (void)close(listener);
+        mir_http_stop(fresh);
+        return status;
+    }
+    struct sockaddr_storage bound = {0};
+    socklen_t size = sizeof bound;
+    (void)getsockname(listener, (struct sockaddr *)&bound, &size);
+    struct sockaddr_in in; /* both families have the port in the same place */
+    memcpy(&in, &bound, sizeof in);
+    atomic_store(&fresh->counters->port, ntohs(in.sin_port));
+    mir_log_info("http on %s%s%s:%u, for dashboards", config->http.listen.ipv6 ? "[" : "",
+                 config->http.listen.host, config->http.listen.ipv6 ? "]" : "", ntohs(in.sin_port));
+    *http = fresh;
+    return MIR_OK;
+}
+
+void mir_http_quiesce(mir_http *http)
+{
+    if (http == NULL || atomic_exchange(&http->draining, true)) return;
+    const MHD_socket listener = MHD_quiesce_daemon(http->daemon);
+    if (listener != MHD_INVALID_SOCKET) (void)close(listener);
+}
+
+void mir_http_stop(mir_http *http)
+{
+    if (http == NULL) return;
+    if (http->daemon != NULL) mir_http_quiesce(http);
+    (void)pthread_mutex_lock(&http->lock);
+    http->stopping = true;
+    for (exchange *e = http->running; e != NULL; e = e->next) atomic_store(&e->cancel, true);
+    (void)pthread_cond_signal(&http->changed);
+    (void)pthread_mutex_unlock(&http->lock);
+    if (http->watching) (void)pthread_join(http->watcher, NULL);
+    /* Every query that was taken ends, and its connection is resumed. */
+    mir_workers_destroy(http->workers);
+    if (http->daemon != NULL) MHD_stop_daemon(http->daemon);
+    atomic_store(&http->counters->port, 0);
+    (void)pthread_cond_destroy(&http->changed);
+    (void)pthread_mutex_destroy(&http->lock);
+    free(http);
+}
