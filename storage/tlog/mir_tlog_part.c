@@ -643,8 +643,15 @@ static mir_tlog_totals totals_new(const mir_tlog_part_maker *maker)
 /* What a device came to is in its part: the memory can be used again, except for texts. */
 static uint64_t totals_bytes(const mir_tlog_totals *totals)
 {
-    return (uint64_t)totals->window_capacity *
-           (sizeof(int64_t) + totals->column_capacity * sizeof(mir_tlog_total));
+    uint64_t bytes = (uint64_t)totals->window_capacity *
+                     (sizeof(int64_t) + totals->column_capacity * sizeof(mir_tlog_total));
+    for (uint32_t i = 0; i < totals->column_capacity; i++) {
+        const mir_tlog_samples *samples = totals->columns[i].samples;
+        for (uint32_t w = 0; samples != NULL && w < totals->window_count; w++) {
+            bytes += (uint64_t)samples[w].capacity * sizeof *samples[w].values;
+        }
+    }
+    return bytes;
 }
 
 mir_status mir_tlog_part_device(mir_tlog_part_maker *maker, mir_view device, int64_t first_ns,

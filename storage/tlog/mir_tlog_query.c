@@ -161,7 +161,14 @@ static mir_status worker_add(query *q)
         .bytes = &q->bytes,
         .bytes_max = q->spec.bytes_max,
     };
-    return mir_tlog_part_maker_init(worker);
+    const mir_status status = mir_tlog_part_maker_init(worker);
+    if (status == MIR_OK) return MIR_OK;
+    /* Without a helper it goes on, without the first one it does not. */
+    if (q->worker_count == 1 && q->error != NULL) *q->error = worker->scan.error;
+    mir_tlog_part_maker_fini(worker);
+    *worker = (mir_tlog_part_maker){0};
+    q->worker_count--;
+    return status;
 }
 
 /* As many threads as the devices are worth, and as other queries leave. */

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "mir_clock.h"
+#include "mir_hash.h"
 #include "mir_log.h"
 #include "mir_tlog.h"
 #include "mir_tlog_columns.h"
@@ -814,6 +815,199 @@ static void what_makes_no_sense_is_refused_with_words(void **state)
     fixture_fini(&x);
 }
 
+/* ---- Memory ---- */
+
+static mir_status ask(fixture *x, const mir_tlog_query_spec *spec, mir_tlog_query_info *info,
+                      oracle *answer)
+{
+    oracle_sink sink = {0};
+    const mir_tlog_sink to = oracle_sink_of(&sink);
+    mir_error error = {{0}};
+    const mir_status status = mir_tlog_query(x->tlog, spec, &to, info, &error);
+    if (answer != NULL)
+        *answer = sink.answer;
+    else
+        oracle_free(&sink.answer);
+    return status;
+}
+
+/* What a device's percentiles took is there again for the next device's. */
+static void percentiles_of_many_devices_take_the_memory_of_one(void **state)
+{
+    (void)state;
+    fixture x;
+    fixture_init(&x, 15);
+    feed(&x, 12000, true);
+    seal(&x);
+    mir_tlog_query_spec spec = {.device_ids = device_ids,
+                                .device_count = 1,
+                                .measurement = mir_view_cstr("m.v1.T"),
+                                .from_ns = INT64_MIN,
+                                .to_ns = INT64_MAX,
+                                .functions = MIR_TLOG_PERCENTILE,
+                                .percentiles = {50},
+                                .percentile_count = 1,
+                                .bytes_max = 32 << 10};
+    mir_tlog_query_info info;
+    assert_int_equal(ask(&x, &spec, &info, NULL), MIR_E_TOO_LARGE);
+    spec.bytes_max = 128 << 10;
+    assert_int_equal(ask(&x, &spec, &info, NULL), MIR_OK);
+    spec.device_count = DEVICES;
+    assert_int_equal(ask(&x, &spec, &info, NULL), MIR_OK);
+    /* The groups keep theirs. */
+    spec.groups = device_groups;
+    spec.group_count = GROUPS;
+    assert_int_equal(ask(&x, &spec, &info, NULL), MIR_E_TOO_LARGE);
+    spec.bytes_max = 512 << 10;
+    assert_int_equal(ask(&x, &spec, &info, NULL), MIR_OK);
+    fixture_fini(&x);
+}
+
+/* ---- Bytes that are not as they were written, with hashes that fit ---- */
+
+enum { CHUNK_ROWS = 40, TEXT_BYTES = 48 };
+
+static const mir_column text_columns[] = {{"s", 1, MIR_COLUMN_STRING}, {"t", 1, MIR_COLUMN_STRING}};
+static const mir_tlog_segment_shape text_shape = {.column_count = 2, .columns = text_columns};
+
+/* A chunk of texts that are all different, a row each second. */
+static void feed_texts(fixture *x)
+{
+    char text[TEXT_BYTES];
+    mir_tlog_writer *writer = mir_tlog_writer_of(x->tlog, 0);
+    for (uint32_t n = 0; n < CHUNK_ROWS; n++) {
+        for (size_t i = 0; i < sizeof text; i++)
+            text[i] = (char)('a' + sim_random(&x->random) % 26);
+        mir_row *row = &x->row;
+        row->time_ns = start_ns + (int64_t)x->rows++ * 1000000000;
+        row->column_count = 2;
+        row->dynamic_count = 0;
+        row->present[0] = 3;
+        row->cells[0].string = row->cells[1].string = mir_view_of(text, sizeof text);
+        mir_tlog_series *series;
+        assert_int_equal(mir_tlog_series_open(writer, device_ids[0], mir_view_cstr("m.v1.T"),
+                                              text_columns, 2, &series),
+                         MIR_OK);
+        assert_int_equal(mir_tlog_append(writer, series, row), MIR_OK);
+    }
+    assert_int_equal(mir_tlog_commit_turn(writer, NULL), MIR_OK);
+    seal(x);
+}
+
+/* The chunk of the segment that was written last. */
+static mir_view chunk_find(fixture *x)
+{
+    mir_view chunk = {0};
+    for (uint32_t i = 0; i < x->disk->now.count; i++) {
+        const sim_entry *entry = &x->disk->now.entries[i];
+        if (strstr(entry->name, ".seg") == NULL) continue;
+        uint8_t *at = memmem(entry->inode->data, entry->inode->size, "MCHK", 4);
+        assert_non_null(at);
+        chunk = mir_view_of(at, MIR_TLOG_CHUNK_HEADER_BYTES + mir_tlog_get_u32(at + 4));
+    }
+    assert_non_null(chunk.data);
+    return chunk;
+}
+
+static void chunk_change(mir_view chunk, const uint8_t *at, uint8_t bits)
+{
+    uint8_t *bytes = (uint8_t *)(uintptr_t)chunk.data;
+    bytes[at - chunk.data] ^= bits;
+    (void)mir_tlog_put_u64(bytes + 8, mir_hash_fixed(bytes + MIR_TLOG_CHUNK_HEADER_BYTES,
+                                                     chunk.size - MIR_TLOG_CHUNK_HEADER_BYTES));
+}
+
+static const mir_tlog_query_spec ends_spec = {.device_ids = device_ids,
+                                              .device_count = 1,
+                                              .measurement = {(const uint8_t *)"m.v1.T", 6},
+                                              .from_ns = INT64_MIN,
+                                              .to_ns = INT64_MAX,
+                                              .functions = MIR_TLOG_FIRST | MIR_TLOG_LAST};
+
+/* The texts of the columns before the damaged one were taken already. */
+static void a_damaged_column_leaves_no_texts_behind(void **state)
+{
+    (void)state;
+    fixture x;
+    fixture_init(&x, 16);
+    feed_texts(&x);
+    const mir_view chunk = chunk_find(&x);
+    mir_tlog_chunk_reader reader;
+    assert_int_equal(mir_tlog_chunk_begin(&reader, chunk, &text_shape), MIR_OK);
+    assert_int_equal(mir_tlog_chunk_next(&reader), MIR_OK);
+    assert_int_equal(mir_tlog_chunk_pass(&reader), MIR_OK);
+    assert_int_equal(mir_tlog_chunk_next(&reader), MIR_OK);
+    chunk_change(chunk, reader.in.at, 0x40); /* the encoding of `t` */
+    mir_tlog_query_info info;
+    oracle answer;
+    assert_int_equal(ask(&x, &ends_spec, &info, &answer), MIR_OK);
+    assert_int_equal(info.chunks_corrupt, 1);
+    for (size_t i = 0; i < answer.count; i++) assert_null(strstr(answer.fields[i].name, "(t)"));
+    oracle_free(&answer);
+    fixture_fini(&x);
+}
+
+/* Its rows would be in windows that were done with. */
+static void a_chunk_with_times_that_its_index_does_not_say_is_left_out(void **state)
+{
+    (void)state;
+    fixture x;
+    fixture_init(&x, 17);
+    feed_texts(&x);
+    feed_texts(&x);
+    const mir_view chunk = chunk_find(&x);
+    mir_tlog_chunk_reader reader;
+    assert_int_equal(mir_tlog_chunk_begin(&reader, chunk, &text_shape), MIR_OK);
+    int64_t before[CHUNK_ROWS], after[CHUNK_ROWS];
+    mir_tlog_codec codec;
+    assert_int_equal(mir_tlog_codec_init(&codec), MIR_OK);
+    assert_int_equal(mir_tlog_chunk_times(&reader, &codec, before), MIR_OK);
+    /* Encoding, size, form; then the least of the times, as a varint: earlier by some 17 seconds. */
+    const uint8_t *least = reader.times_in.at + 3;
+    unsigned at = 5;
+    uint8_t bits = 1;
+    while ((least[at] & bits) == 0) bits = (uint8_t)(bits << 1);
+    chunk_change(chunk, least + at, bits);
+    assert_int_equal(mir_tlog_chunk_begin(&reader, chunk, &text_shape), MIR_OK);
+    assert_int_equal(mir_tlog_chunk_times(&reader, &codec, after), MIR_OK);
+    assert_true(after[0] < before[0]);
+    mir_tlog_codec_fini(&codec);
+    mir_tlog_query_spec spec = ends_spec;
+    spec.window_ns = 1000000000;
+    mir_tlog_query_info info;
+    assert_int_equal(ask(&x, &spec, &info, NULL), MIR_OK);
+    assert_int_equal(info.chunks_corrupt, 1);
+    fixture_fini(&x);
+}
+
+/* They would be taken for the sizes of texts. */
+static void texts_with_statistics_are_refused(void **state)
+{
+    (void)state;
+    const uint64_t times[1] = {1};
+    const mir_view texts[1] = {MIR_VIEW_LITERAL("text")};
+    static const uint8_t header[MIR_TLOG_CHUNK_HEADER_BYTES];
+    mir_tlog_codec codec;
+    assert_int_equal(mir_tlog_codec_init(&codec), MIR_OK);
+    for (uint8_t flags = 0; flags < 8; flags = (uint8_t)(flags + 2)) {
+        mir_bytes bytes = {0};
+        mir_bytes_append(&bytes, header, sizeof header);
+        mir_tlog_bytes_varint(&bytes, 1); /* row */
+        mir_tlog_bytes_varint(&bytes, 1); /* column */
+        mir_tlog_column_encode(&codec, &bytes, MIR_COLUMN_I64, times, NULL, 1);
+        mir_bytes_u8(&bytes, flags);
+        for (int i = 0; i < 5 && flags != 0; i++) mir_tlog_bytes_varint(&bytes, 100);
+        mir_tlog_column_encode(&codec, &bytes, MIR_COLUMN_STRING, NULL, texts, 1);
+        const mir_tlog_segment_shape shape = {.column_count = 1, .columns = text_columns};
+        mir_tlog_chunk_reader reader;
+        assert_int_equal(mir_tlog_chunk_begin(&reader, mir_bytes_as_view(&bytes), &shape), MIR_OK);
+        const mir_status wanted = (flags & 2) == 0 ? MIR_OK : MIR_E_CORRUPT;
+        assert_int_equal(mir_tlog_chunk_next(&reader), wanted);
+        mir_bytes_free(&bytes);
+    }
+    mir_tlog_codec_fini(&codec);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -822,6 +1016,10 @@ int main(void)
         cmocka_unit_test(blocks_have_all_rows_of_each_device),
         cmocka_unit_test(points_keep_the_ends_and_the_peaks),
         cmocka_unit_test(what_makes_no_sense_is_refused_with_words),
+        cmocka_unit_test(percentiles_of_many_devices_take_the_memory_of_one),
+        cmocka_unit_test(a_damaged_column_leaves_no_texts_behind),
+        cmocka_unit_test(a_chunk_with_times_that_its_index_does_not_say_is_left_out),
+        cmocka_unit_test(texts_with_statistics_are_refused),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
 }

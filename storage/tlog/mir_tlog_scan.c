@@ -357,7 +357,9 @@ static mir_status totals_gathered(mir_tlog_scan *scan, uint32_t first, uint32_t 
 typedef struct chunk_part {
     bool whole;
     bool one_window;
-    bool timed; /* the times are in scan->times */
+    bool timed;       /* the times are in scan->times */
+    int64_t time_min; /* as the index says */
+    int64_t time_max;
     uint32_t skip;
     uint32_t end;
 } chunk_part;
@@ -368,6 +370,10 @@ static mir_status part_time(mir_tlog_scan *scan, const mir_tlog_chunk_reader *re
     if (part->timed) return MIR_OK;
     const mir_status status = mir_tlog_chunk_times(reader, &scan->codec, scan->times);
     if (status != MIR_OK) return status;
+    /* Later chunks must have later times, or windows that were done with would change. */
+    if (scan->times[0] < part->time_min || scan->times[reader->rows - 1] > part->time_max) {
+        return MIR_E_CORRUPT;
+    }
     part->timed = true;
     part->skip = 0;
     part->end = reader->rows;
@@ -467,7 +473,9 @@ static mir_status totals_chunk(mir_tlog_scan *scan, const mir_tlog_source *sourc
                                mir_tlog_totals *totals)
 {
     chunk_part part = {.whole = source->time_min >= scan->gather.time_first &&
-                                source->time_max <= scan->gather.time_last};
+                                source->time_max <= scan->gather.time_last,
+                       .time_min = source->time_min,
+                       .time_max = source->time_max};
     part.one_window = part.whole && mir_tlog_window_of(totals, source->time_min) ==
                                         mir_tlog_window_of(totals, source->time_max);
     if (part.one_window && source->chunk.full && totals->functions == MIR_TLOG_COUNT) {
@@ -478,7 +486,11 @@ static mir_status totals_chunk(mir_tlog_scan *scan, const mir_tlog_source *sourc
     mir_status status = mir_tlog_chunk_read(source->segment, &source->chunk, &scan->chunk);
     if (!mir_bytes_ok(&scan->chunk)) mir_bytes_free(&scan->chunk);
     if (status == MIR_OK) status = totals_columns(scan, source, &part, totals);
-    if (status == MIR_OK) status = mir_tlog_totals_keep_texts(totals);
+    /* Columns before a damaged one have been taken. */
+    if (status == MIR_OK || status == MIR_E_CORRUPT) {
+        const mir_status kept = mir_tlog_totals_keep_texts(totals);
+        if (kept != MIR_OK) status = kept;
+    }
     mir_arena_free(&scan->arena);
     if (status != MIR_E_CORRUPT && status != MIR_E_IO) return status;
     damage(scan);

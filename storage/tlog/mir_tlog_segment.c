@@ -287,6 +287,9 @@ mir_status mir_tlog_chunk_next(mir_tlog_chunk_reader *reader)
         for (uint32_t i = 0; i < rows; i++) set += reader->bitmap.data[i / 8] >> (i % 8) & 1;
         if (set != count) return MIR_E_CORRUPT;
     }
+    if ((flags & COLUMN_STATISTICS) != 0 && reader->column->type == MIR_COLUMN_STRING) {
+        return MIR_E_CORRUPT;
+    }
     read_statistics(in, flags, reader->column->type, count, &reader->statistics);
     return in->failed ? MIR_E_CORRUPT : MIR_OK;
 }
