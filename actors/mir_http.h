@@ -14,7 +14,7 @@
  * Affinity   start, quiesce, stop: the main thread. The counters: any thread.
  * Bounds     http.max_connections, http.threads, http.timeout; a request has MIR_HTTP_BODY_BYTES_MAX bytes,
  *            an answer MIR_HTTP_ANSWER_BYTES_MAX, all answers that wait for their clients
- *            MIR_HTTP_ANSWERS_BYTES_MAX, a query MIR_HTTP_QUERY_BYTES_MAX of memory.
+ *            MIR_HTTP_ANSWERS_BYTES_MAX, a query twice MIR_HTTP_QUERY_BYTES_MAX of memory.
  * Errors     start: with a text. Clients get {"error":…} with a status of HTTP; a login that fails is an
  *            event as well.
  * Source     docs/formats/influxql.md */
@@ -33,7 +33,8 @@ enum {
     MIR_HTTP_BODY_BYTES_MAX = 1024 * 1024,
     MIR_HTTP_ANSWER_BYTES_MAX = 64 * 1024 * 1024,
     MIR_HTTP_ANSWERS_BYTES_MAX = 256 * 1024 * 1024,
-    MIR_HTTP_QUERY_BYTES_MAX = 256 * 1024 * 1024,
+    MIR_HTTP_QUERY_BYTES_MAX =
+        128 * 1024 * 1024, /* for what the log reads, and again for its rows */
     MIR_HTTP_CHUNK_ROWS = 10000,
     MIR_HTTP_IDLE_S = 60, /* a connection that neither sends nor takes anything is closed */
 };

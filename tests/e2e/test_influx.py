@@ -289,6 +289,20 @@ def test_users_log_in_as_elsewhere(launch, influx):
     assert "mir" in influx(server, "SHOW DATABASES", "-username", "anna", "-password", "x").stdout
 
 
+def test_a_hashed_password_is_right_every_time(launch):
+    # Made by crypt(3) from "userword".
+    hashed = "$2b$04$yNXgYmO.Ob1SsLhn8w5VueEyxDbjPJNVb6AtpkvMbFwMcfNsuyxy2"
+    server = launch({**ON, "auth.mode": "users", "auth.users": f"[{{user: anna, password: '{hashed}'}}]"})
+    for _ in range(3):
+        assert fetch(server, headers=basic("anna", "userword"), q="SHOW DATABASES")[0] == 200
+        for user, password in (("anna", ""), ("anna", "userwor"), ("annau", "serword"), ("", "userword")):
+            assert fetch(server, headers=basic(user, password), q="SHOW DATABASES")[0] == 401
+    # More than are remembered.
+    for i in range(70):
+        headers = {"Authorization": f"Bearer {i}"}
+        assert fetch(server, headers=headers, u="anna", p="userword", q="SHOW DATABASES")[0] == 200
+
+
 def test_a_token_is_a_password(launch):
     server = launch({**ON, "auth.mode": "token", "auth.token": "secret"})
     for headers, more in (({"Authorization": "Token secret"}, {}), ({"Authorization": "Bearer secret"}, {}),
