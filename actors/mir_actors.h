@@ -61,7 +61,7 @@ struct mir_hub {
     mir_shard *const *shards;
     unsigned shard_count;
     mir_workers *requests; /* normal priority: requests of people and devices */
-    mir_workers *queries;  /* gives way: long reads of the telemetry log */
+    mir_workers *queries;  /* what may take long: it gives way when it does */
     mir_state *state;
     mir_tlog *tlog;
     mir_schemas *schemas;
@@ -115,6 +115,8 @@ typedef struct mir_actors {
     uint32_t loading;  /* activations under way */
     uint32_t absent;   /* twins of devices that the store does not know */
     uint32_t disabled; /* twins of devices that are disabled */
+    struct mir_request *watched; /* requests that end when nobody would hear the answer */
+    mir_timer watch;
     uint32_t visits;   /* questions for twins of other shards under way */
     mir_notices notices;
     size_t reading_bytes;      /* of schemas of devices that workers read */

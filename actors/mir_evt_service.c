@@ -118,7 +118,8 @@ static bool goes_on(void *context, uint64_t done, uint64_t total)
     (void)done;
     (void)total;
     const mir_request *request = context;
-    return !atomic_load_explicit(&request->hub->stopping, memory_order_relaxed);
+    return !atomic_load_explicit(&request->is_given_up, memory_order_relaxed) &&
+           !atomic_load_explicit(&request->hub->stopping, memory_order_relaxed);
 }
 
 void mir_evt_verify(mir_request *request)
@@ -147,7 +148,7 @@ void mir_evt_verify(mir_request *request)
         mir_request_answer(request, &response.base);
     } else {
         mir_request_fail(request, "error verifying events: %s",
-                         status == MIR_E_CANCELLED ? "the server is stopping"
+                         status == MIR_E_CANCELLED ? mir_request_end_text(request)
                                                    : reason_of(&error, status));
     }
     mir_request_finish(request);

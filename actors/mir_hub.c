@@ -30,7 +30,7 @@
 #include "mir_twin.h"
 #include "mir_twin_telemetry.h"
 
-enum { QUERY_WORKERS = 2, QUERY_NICE = 19 };
+enum { QUERY_WORKERS = 2 };
 
 const mir_request_handler mir_request_handlers[MIR_FUNCTION_COUNT] = {
     [MIR_CORE_CREATE] = mir_core_create,     [MIR_CORE_CREATES] = mir_core_creates,
@@ -359,7 +359,7 @@ mir_status mir_hub_create(const mir_config *config, mir_shard *const *shards, un
     if (status == MIR_OK) {
         status = mir_schemas_create(fresh->state, &fresh->schemas);
         if (status == MIR_OK)
-            status = mir_workers_create(QUERY_WORKERS, QUERY_NICE, "query", &fresh->queries);
+            status = mir_workers_create_mixed(QUERY_WORKERS, "query", &fresh->queries);
         if (status != MIR_OK)
             (void)mir_error_set(error, status, "cannot start: %s", mir_status_name(status));
     }
@@ -458,6 +458,7 @@ void mir_hub_stop(mir_hub *hub)
         mir_shard *shard = hub->shards[i];
         if (shard == NULL || shard->actors == NULL) continue;
         commit(shard);
+        mir_request_give_up_all(shard);
         mir_ask_cancel_all(shard);
         mir_twin_free_all(shard);
         mir_cfg_free_all(shard);

@@ -16,6 +16,67 @@
 #include "mir_sequel.h"
 #include "mir_twin.h"
 
+enum { WATCH_MS = 250 };
+
+/* --- requests that nobody waits for any more ------------------------------------------------- */
+
+static void give_up(mir_request *request)
+{
+    atomic_store_explicit(&request->is_given_up, true, memory_order_relaxed);
+}
+
+static void unwatch(mir_request *request)
+{
+    if (request->watched_at == NULL) return;
+    *request->watched_at = request->next_watched;
+    if (request->next_watched != NULL) request->next_watched->watched_at = request->watched_at;
+    request->watched_at = NULL;
+}
+
+static void look_at_watched(mir_timer *timer, void *context)
+{
+    mir_shard *shard = context;
+    mir_request *next;
+    for (mir_request *at = mir_actors_of(shard)->watched; at != NULL; at = next) {
+        next = at->next_watched;
+        if (mir_shard_has_listener(shard, at->watched, false)) continue;
+        give_up(at);
+        unwatch(at);
+    }
+    if (mir_actors_of(shard)->watched != NULL)
+        mir_timer_set(&shard->loop->timers, timer, shard->loop->now_ns + WATCH_MS * MIR_NS_PER_MS);
+}
+
+static void watch(mir_shard *shard, mir_request *request)
+{
+    mir_actors *actors = mir_actors_of(shard);
+    request->watched = request->reply;
+    request->next_watched = actors->watched;
+    request->watched_at = &actors->watched;
+    if (actors->watched != NULL) actors->watched->watched_at = &request->next_watched;
+    actors->watched = request;
+    if (mir_timer_is_set(&actors->watch)) return;
+    actors->watch.fire = look_at_watched;
+    mir_timer_set(&shard->loop->timers, &actors->watch,
+                  shard->loop->now_ns + WATCH_MS * MIR_NS_PER_MS);
+}
+
+void mir_request_give_up_all(mir_shard *shard)
+{
+    for (mir_request *at = mir_actors_of(shard)->watched; at != NULL; at = at->next_watched)
+        give_up(at);
+    mir_timer_cancel(&shard->loop->timers, &mir_actors_of(shard)->watch);
+}
+
+const char *mir_request_end_text(const mir_request *request)
+{
+    return atomic_load_explicit(&request->hub->stopping, memory_order_relaxed)
+               ? "the server is stopping"
+               : "nobody waited for the answer any more";
+}
+
+/* --- its life ------------------------------------------------------------------------------- */
+
 static void end(mir_shard *shard, mir_request *request)
 {
     mir_actors *actors = mir_actors_of(shard);
@@ -29,6 +90,7 @@ static void end(mir_shard *shard, mir_request *request)
     free(request);
 }
 
+/* On the shard where it arrived, and so is what is watched. */
 static void published(mir_shard *shard, mir_post *post)
 {
     mir_request *request = MIR_CONTAINER(post, mir_request, post);
@@ -38,10 +100,12 @@ static void published(mir_shard *shard, mir_post *post)
         mir_letters_publish_some(shard, &request->letters,
                                  request->letters_per_turn == 0 ? SIZE_MAX
                                                                 : request->letters_per_turn);
-    if (request->letters.first != NULL)
+    if (request->letters.first != NULL) {
         mir_shard_post(shard, &request->post);
-    else
-        end(shard, request);
+        return;
+    }
+    unwatch(request);
+    end(shard, request);
 }
 
 static void published_in_order(mir_shard *shard, mir_sequel *sequel)
@@ -245,6 +309,8 @@ void mir_request_begin(mir_shard *shard, const mir_message *message)
     }
     bool is_long = message->function == MIR_TLM_QUERY || message->function == MIR_EVT_VERIFY ||
                    message->function == MIR_EVT_HISTORY || message->function == MIR_EVT_DELETE;
+    if (message->function == MIR_TLM_QUERY || message->function == MIR_EVT_VERIFY)
+        watch(shard, request);
     if (message->function == MIR_CMD_SEND && mir_cmd_send_here(request)) return;
     mir_request_continue(request, admit, is_long);
 }

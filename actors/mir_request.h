@@ -15,6 +15,8 @@
  *            header mir-request-id, or by a number of our own.
  * Stop       Of what has not begun then each is refused; what has begun is carried out, but for what
  *            takes long, which looks at hub->stopping now and then.
+ * Watch      Long work that changes nothing (a proof of the events, a telemetry query) ends soon after
+ *            the last subscription of its reply subject is gone, and when the server stops.
  * Errors     mir_request_fail answers with the error arm, which is field 2 of every response. */
 #ifndef MIR_REQUEST_H
 #define MIR_REQUEST_H
@@ -39,10 +41,13 @@ struct mir_request {
     size_t letters_per_turn; /* of the shard, when they are large; 0: all in one */
     mir_state_request state;
     int64_t began_ns;
-    void *context;      /* what a handler keeps between its steps */
-    mir_sequel *sequel; /* of the last write */
-    mir_sequel last;    /* of an answer behind what was told before */
-    bool follows;       /* there is such a thing */
+    void *context;                           /* what a handler keeps between its steps */
+    mir_sequel *sequel;                      /* of the last write */
+    mir_sequel last;                         /* of an answer behind what was told before */
+    bool follows;                            /* there is such a thing */
+    mir_request *next_watched, **watched_at; /* of its shard; null: it is not watched */
+    mir_view watched;                        /* where it would be heard; the shard's */
+    atomic_bool is_given_up;                 /* nobody would hear the answer, if it is watched */
     struct mir_gather *gather;
     struct mir_resolution *resolution;  /* of mir_resolve */
     void (*step)(mir_request *request); /* the next one on a worker */
@@ -54,6 +59,8 @@ typedef void (*mir_request_handler)(mir_request *request);
 extern const mir_request_handler mir_request_handlers[MIR_FUNCTION_COUNT];
 
 void mir_request_begin(mir_shard *shard, const mir_message *message);
+/* The shards run no more: nobody would hear answers. */
+void mir_request_give_up_all(mir_shard *shard);
 /* Runs `step` on a worker (the slow ones with `query`). */
 void mir_request_continue(mir_request *request, mir_request_handler step, bool query);
 /* Unpacks the payload; when it is not valid it answers so and returns false. */
@@ -64,6 +71,8 @@ void mir_request_answer(mir_request *request, const ProtobufCMessage *response);
 /* The same for an answer that is no protobuf message. */
 void mir_request_answer_text(mir_request *request, mir_view text);
 void mir_request_fail(mir_request *request, const char *format, ...) MIR_PRINTF(2, 3);
+/* Why something watched has ended early. */
+const char *mir_request_end_text(const mir_request *request);
 void mir_request_finish(mir_request *request);
 /* What the last write has changed is told now, with the letters written so far; the reply follows. For
  * requests with several writes: the place of each holds up what was committed after it. */

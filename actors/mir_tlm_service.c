@@ -432,6 +432,15 @@ static const char *unit_of(void *context, uint32_t device, mir_view column)
     return unit;
 }
 
+static void fail_query(mir_request *request, mir_status status, const mir_error *error)
+{
+    if (status == MIR_E_CANCELLED)
+        mir_request_fail(request, "%s", mir_request_end_text(request));
+    else
+        mir_request_fail(request, "%s",
+                         error->text[0] == '\0' ? mir_status_name(status) : error->text);
+}
+
 static void query_answer(mir_request *request, const mir_tlog_query_spec *spec,
                          const mir_tlm_groups *groups, units *of)
 {
@@ -462,8 +471,7 @@ static void query_answer(mir_request *request, const mir_tlog_query_spec *spec,
                          "for a page with a limit",
                          table.bytes_max);
     } else {
-        mir_request_fail(request, "%s",
-                         error.text[0] == '\0' ? mir_status_name(status) : error.text);
+        fail_query(request, status, &error);
     }
     mir_tlm_table_free(&table);
 }
@@ -519,8 +527,7 @@ static void stream_answer(mir_request *request, const mir_tlog_query_spec *spec)
                          "a row is larger than a message may be (%zu bytes): ask for fewer fields",
                          stream.message_bytes_max);
     } else {
-        mir_request_fail(request, "%s",
-                         error.text[0] == '\0' ? mir_status_name(status) : error.text);
+        fail_query(request, status, &error);
     }
 }
 
@@ -557,6 +564,7 @@ void mir_tlm_query(mir_request *request)
     spec.measurement = mir_view_cstr(of.measurement);
     spec.fields = fields;
     spec.field_count = (uint32_t)input->n_fields;
+    spec.cancel = &request->is_given_up;
     spec.from_ns = time_of(input->start_time, now_ns - default_range_ns);
     spec.to_ns = time_of(input->end_time, now_ns);
     /* More rows than this do not fit into an answer: the log need not collect them. */

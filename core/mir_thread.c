@@ -16,6 +16,11 @@ typedef struct attributes {
     uint64_t runtime_ns, deadline_ns, period_ns;
 } attributes;
 
+void mir_thread_lower(pid_t thread)
+{
+    (void)setpriority(PRIO_PROCESS, (id_t)thread, MIR_THREAD_NICE_LAST);
+}
+
 void mir_thread_give_way(int nice_level)
 {
     if (nice_level != 0) (void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), nice_level);

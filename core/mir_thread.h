@@ -6,12 +6,14 @@
  *            at whatever nice level; a commit of the store is shorter than that, so a message that
  *            arrived during one waited for its end. With a slice longer than that of the others a
  *            thread keeps its share of the processor and gives it up at once to who wakes.
- * Affinity   The calling thread, for itself.
+ * Affinity   The calling thread, for itself; lower: any.
  * Errors     None: where the system does not have it, everything works, and messages wait.
  * Source     sched_setattr(2): `sched_runtime` of SCHED_OTHER is the slice since Linux 6.12, older
  *            ones ignore it. */
 #ifndef MIR_THREAD_H
 #define MIR_THREAD_H
+
+#include <sys/types.h>
 
 enum {
     /* More than the slice of others, which is 2.8 ms at most unless somebody has configured it; also
@@ -23,5 +25,7 @@ enum {
 /* The calling thread gives way to those that wake. `nice_level`: how much of the processor it gets
  * beside those that do not sleep; 0 is as much as they. */
 void mir_thread_give_way(int nice_level);
+/* Another thread of the process gets MIR_THREAD_NICE_LAST from now on. There is no way back. */
+void mir_thread_lower(pid_t thread);
 
 #endif

@@ -7,8 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sched.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
 #include <cmocka.h>
 
+#include "mir_clock.h"
 #include "mir_workers.h"
 
 typedef struct work {
@@ -96,12 +100,93 @@ static void what_a_job_submits_while_the_pool_ends_runs_too(void **state)
     }
 }
 
+/* Uses a processor until it may end; what it had of it then. */
+typedef struct burner {
+    mir_job job;
+    _Atomic bool may_end, has_ended;
+    int nice_at_first, nice_at_last;
+} burner;
+
+static void burn(mir_job *job)
+{
+    burner *b = (burner *)(void *)job;
+    b->nice_at_first = getpriority(PRIO_PROCESS, (id_t)gettid());
+    while (!atomic_load(&b->may_end)) continue;
+    b->nice_at_last = getpriority(PRIO_PROCESS, (id_t)gettid());
+    atomic_store(&b->has_ended, true);
+}
+
+static void await(_Atomic bool *what)
+{
+    const struct timespec step = {.tv_nsec = 1000 * 1000};
+    for (int64_t until = mir_clock_mono_ns() + 120 * MIR_NS_PER_S; !atomic_load(what);) {
+        if (mir_clock_mono_ns() > until) fail_msg("it does not happen");
+        (void)nanosleep(&step, NULL);
+    }
+}
+
+/* One thread: whatever runs while a long job does has another one, with everybody's priority. */
+static void a_long_job_of_a_mixed_pool_gives_way(void **state)
+{
+    (void)state;
+    mir_workers *pool;
+    int ours = getpriority(PRIO_PROCESS, (id_t)gettid());
+    burner longs[MIR_WORKERS_LONG_MAX + 1] = {0}, brief = {.may_end = true};
+    assert_int_equal(mir_workers_create_mixed(1, "mixed", &pool), MIR_OK);
+    for (unsigned i = 0; i < MIR_WORKERS_LONG_MAX; i++) {
+        longs[i].job.run = burn;
+        mir_workers_submit(pool, &longs[i].job);
+    }
+    brief.job.run = burn;
+    mir_workers_submit(pool, &brief.job);
+    await(&brief.has_ended);
+    assert_int_equal(brief.nice_at_last, ours);
+    for (unsigned i = 0; i < MIR_WORKERS_LONG_MAX; i++)
+        assert_false(atomic_load(&longs[i].has_ended));
+    /* One more than may be long beside the pool keeps the thread, until one of the others ends. */
+    burner *last = &longs[MIR_WORKERS_LONG_MAX];
+    last->job.run = burn;
+    mir_workers_submit(pool, &last->job);
+    burner next = {.job.run = burn, .may_end = true};
+    mir_workers_submit(pool, &next.job);
+    atomic_store(&longs[0].may_end, true);
+    await(&next.has_ended);
+    assert_int_equal(next.nice_at_last, ours);
+    for (unsigned i = 1; i <= MIR_WORKERS_LONG_MAX; i++) atomic_store(&longs[i].may_end, true);
+    mir_workers_destroy(pool);
+    for (unsigned i = 0; i <= MIR_WORKERS_LONG_MAX; i++) {
+        assert_true(atomic_load(&longs[i].has_ended));
+        assert_int_equal(longs[i].nice_at_first, ours);
+    }
+    for (unsigned i = 1; i < MIR_WORKERS_LONG_MAX; i++) assert_int_equal(longs[i].nice_at_last, 19);
+}
+
+static void a_mixed_pool_runs_everything(void **state)
+{
+    (void)state;
+    for (unsigned threads = 1; threads <= 3; threads++) {
+        mir_workers *pool;
+        _Atomic unsigned done = 0;
+        assert_int_equal(mir_workers_create_mixed(threads, "mixed", &pool), MIR_OK);
+        for (unsigned i = 0; i < 3000; i++) {
+            work *w = malloc(sizeof *w);
+            assert_non_null(w);
+            *w = (work){.job.run = count_and_free, .done = &done};
+            mir_workers_submit(pool, &w->job);
+        }
+        mir_workers_destroy(pool);
+        assert_int_equal(atomic_load(&done), 3000);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_job_runs_before_the_pool_is_gone),
         cmocka_unit_test(a_job_may_submit_another),
         cmocka_unit_test(what_a_job_submits_while_the_pool_ends_runs_too),
+        cmocka_unit_test(a_long_job_of_a_mixed_pool_gives_way),
+        cmocka_unit_test(a_mixed_pool_runs_everything),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

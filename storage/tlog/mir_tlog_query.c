@@ -2,9 +2,13 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "mir_assert.h"
+#include "mir_clock.h"
+#include "mir_thread.h"
 #include "mir_tlog_part.h"
+#include "mir_workers.h"
 
 /* Queries: each device's rows are read, or what they come to, by as many threads as there is work
  * for; then the devices' or groups' parts are merged by time. */
@@ -119,13 +123,26 @@ static mir_status device_take(query *q, mir_tlog_part_maker *worker, uint32_t pl
     return mir_tlog_part_device(worker, id, first_ns, last_ns, part);
 }
 
+/* A query that has several threads may be a long one: a helper that has worked for long gives way. */
+static bool is_long(void)
+{
+    struct timespec used;
+    if (clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used) != 0) return false;
+    return used.tv_sec != 0 || used.tv_nsec > MIR_WORKERS_SHORT_MS * MIR_NS_PER_MS;
+}
+
 static void work(query *q, mir_tlog_part_maker *worker)
 {
+    bool is_helper = worker != &q->workers[0], gives_way = false;
     mir_status status = MIR_OK;
     while (status == MIR_OK && !atomic_load_explicit(&q->failed, memory_order_relaxed)) {
         const uint32_t first =
             atomic_fetch_add_explicit(&q->next, DEVICES_AT_ONCE, memory_order_relaxed);
         if (first >= q->order_count) break;
+        if (is_helper && !gives_way && is_long()) {
+            mir_thread_give_way(MIR_THREAD_NICE_LAST);
+            gives_way = true;
+        }
         uint32_t end = first + DEVICES_AT_ONCE;
         if (end > q->order_count) end = q->order_count;
         for (uint32_t i = first; i < end && status == MIR_OK; i++) {
