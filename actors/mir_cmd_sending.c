@@ -682,20 +682,10 @@ static const char *refusal_of(sending *all, const target *t)
     return NULL;
 }
 
-/* Makes up a part of what is ready, and has it stored when it is full or there is no more. */
-static void queue_ready(sending *all)
+/* Adds to the part that is stored next, until it is full or there is no more. */
+static void fill_adds(sending *all)
 {
-    mir_request *request = all->request;
-    if (all->is_storing) return;
-    if (all->adds == NULL) {
-        size_t room = all->count < MIR_CMD_STORED_AT_ONCE ? all->count : MIR_CMD_STORED_AT_ONCE;
-        all->adds = mir_arena_alloc(&request->arena, room * sizeof *all->adds);
-        all->added = mir_arena_alloc(&request->arena, room * sizeof(target *));
-        all->adds_list.list = all->adds;
-    }
-    size_t ttl_s = all->input->ttl_sec == 0 ? MIR_CMD_TTL_S_DEFAULT : all->input->ttl_sec;
     size_t *count = &all->adds_list.count;
-    if (*count == 0) all->expires_ns = mir_clock_wall_ns() + (int64_t)ttl_s * MIR_NS_PER_S;
     target *t;
     while (all->budget != 0 && *count < MIR_CMD_STORED_AT_ONCE &&
            (t = chain_take(&all->ready)) != NULL) {
@@ -711,8 +701,28 @@ static void queue_ready(sending *all)
             all->added[(*count)++] = t;
         }
     }
-    if (*count != 0 && (*count == MIR_CMD_STORED_AT_ONCE || all->ready.count == 0))
-        submit_adds(all);
+}
+
+/* Makes up a part of what is ready, and has it stored when it is full or there is no more. A part that
+ * is not taken leaves the next one to this pass: nothing comes back that would begin another. */
+static void queue_ready(sending *all)
+{
+    mir_request *request = all->request;
+    if (all->is_storing) return;
+    if (all->adds == NULL) {
+        size_t room = all->count < MIR_CMD_STORED_AT_ONCE ? all->count : MIR_CMD_STORED_AT_ONCE;
+        all->adds = mir_arena_alloc(&request->arena, room * sizeof *all->adds);
+        all->added = mir_arena_alloc(&request->arena, room * sizeof(target *));
+        all->adds_list.list = all->adds;
+    }
+    size_t ttl_s = all->input->ttl_sec == 0 ? MIR_CMD_TTL_S_DEFAULT : all->input->ttl_sec;
+    size_t *count = &all->adds_list.count;
+    do {
+        if (*count == 0) all->expires_ns = mir_clock_wall_ns() + (int64_t)ttl_s * MIR_NS_PER_S;
+        fill_adds(all);
+        if (*count != 0 && (*count == MIR_CMD_STORED_AT_ONCE || all->ready.count == 0))
+            submit_adds(all);
+    } while (!all->is_storing && all->ready.count != 0 && all->budget != 0);
 }
 
 /* It is stored, or not: if it is, it goes to the queue of its device. */

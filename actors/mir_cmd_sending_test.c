@@ -4,6 +4,7 @@
 #include "mir_hub_testing.h"
 
 #include "mir_cmd_sending.h"
+#include "mir_state_internal.h"
 
 enum { DEVICES = 1500, STORED_DEVICES = MIR_CMD_STORED_AT_ONCE + 200 };
 
@@ -248,6 +249,27 @@ static void a_worker_is_not_held_by_a_list(void **state)
     close_world();
 }
 
+/* --- what fails on the way --------------------------------------------------------------------- */
+
+/* A part that the store does not take is no reason to leave the next one. */
+static void a_store_that_takes_nothing_is_told_of_each_device(void **state)
+{
+    (void)state;
+    open_world(STORED_DEVICES);
+    gate held = {0};
+    gate_submit(&held);
+    gate_await(&held);
+    command_all((options){.raw = true, .queue = true});
+    turn();
+    uint32_t requests_max = w->hub->state->requests_max;
+    w->hub->state->requests_max = 0;
+    (void)sem_post(&held.open);
+    await_answer();
+    assert_int_equal(heard("the store is busy: try again"), STORED_DEVICES);
+    w->hub->state->requests_max = requests_max;
+    close_world();
+}
+
 /* --- a stop in the midst ----------------------------------------------------------------------- */
 
 /* Whatever it is at: it ends, and the leak checker finds nothing. */
@@ -280,6 +302,7 @@ int main(void)
         cmocka_unit_test(a_worker_is_not_held),
         cmocka_unit_test(who_cancels_does_not_wait_for_queries),
         cmocka_unit_test(a_worker_is_not_held_by_a_list),
+        cmocka_unit_test(a_store_that_takes_nothing_is_told_of_each_device),
         cmocka_unit_test(a_stop_ends_what_is_under_way),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
