@@ -94,7 +94,7 @@ static void count_changes(mir_state *state, bool committed)
 static uint64_t bound_of(const mir_state *state, const mir_state_request *request)
 {
     const mir_state_db *db = &state->db;
-    if (request->op == MIR_STATE_DELETE) return db->map_bytes + db->reserve_bytes / 2;
+    if (request->op == MIR_STATE_DELETE) return db->deletes_max_bytes;
     if (request->op == MIR_STATE_INTERNAL && request->makes_room) return UINT64_MAX;
     return db->map_bytes;
 }

@@ -65,7 +65,8 @@ typedef struct mir_state_options {
     const char *path;   /* the folder, made if its parent exists */
     uint64_t map_bytes; /* 0: 16 GiB. Address space, not memory; what is stored is no more. The file
                          * may grow beyond it by a sixteenth, 4 to 64 MiB, so that there is always
-                         * room to delete something. */
+                         * room to delete something; beyond what is stored if that is more
+                         * already. */
     mir_state_sync sync;
     uint32_t requests_max;         /* in flight; 0: 65,536 */
     mir_event_retention retention; /* of events; zeroed: everything is kept for ever */

@@ -262,6 +262,25 @@ static uint64_t reserve_of(uint64_t map_bytes)
     return bytes < least ? least : bytes / 4096 * 4096;
 }
 
+/* More may be stored than the map and its reserve were ever to hold, since state.map_size can be
+ * lowered: that needs a reserve too, or nothing could be deleted. */
+static mir_status set_room(mir_state_db *db, const char *path, mir_error *error)
+{
+    MDB_txn *txn = NULL;
+    int rc = mdb_txn_begin(db->env, NULL, MDB_RDONLY, &txn);
+    db->deletes_max_bytes = db->map_bytes + db->reserve_bytes / 2;
+    if (rc == 0) {
+        const uint64_t used = mir_state_db_used_bytes(db, txn);
+        mdb_txn_abort(txn);
+        if (used <= db->map_bytes + db->reserve_bytes) return MIR_OK;
+        db->deletes_max_bytes = used + db->reserve_bytes / 2;
+        rc = mdb_env_set_mapsize(db->env, (size_t)(used + db->reserve_bytes));
+    }
+    if (rc == 0) return MIR_OK;
+    return mir_error_set(error, mir_state_db_status(rc), "cannot open state store %s: %s", path,
+                         mdb_strerror(rc));
+}
+
 mir_status mir_state_db_open(const char *path, uint64_t map_bytes, mir_state_sync sync,
                              mir_state_db *db, mir_error *error)
 {
@@ -305,6 +324,7 @@ mir_status mir_state_db_open(const char *path, uint64_t map_bytes, mir_state_syn
     int dead = 0; /* readers of a process that was killed would keep old pages for good */
     (void)mdb_reader_check(opened.env, &dead);
     status = open_databases(&opened, path, error);
+    if (status == MIR_OK) status = set_room(&opened, path, error);
     if (status != MIR_OK) goto failed;
     /* Commits sync the file; that it is there at all is the folder's to remember. */
     int folder_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

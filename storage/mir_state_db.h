@@ -39,7 +39,8 @@ typedef struct mir_state_db {
     int lock_fd;
     uint64_t map_bytes; /* what ordinary writes may fill */
     uint64_t event_names_max;
-    uint64_t reserve_bytes; /* beyond it, for what makes room again */
+    uint64_t reserve_bytes;     /* beyond it, for what makes room again */
+    uint64_t deletes_max_bytes; /* what is stored once devices were deleted, their events with it */
     uint64_t
         *changed; /* the writer's: which counts of changes its transaction moves; may be null */
 } mir_state_db;

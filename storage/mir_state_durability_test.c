@@ -206,6 +206,37 @@ static void a_full_map_is_said_and_survived(void **state)
     fixture_free(f);
 }
 
+/* Who lowers state.map_size to less than there is can make it so. */
+static void what_a_smaller_map_has_no_room_for_can_be_deleted(void **state)
+{
+    (void)state;
+    enum { DEVICES = 1000 };
+    fixture *f = fixture_new(MIR_STATE_SYNC_OFF, 64 << 20);
+    char device[16384], filler[8192];
+    memset(filler, 'x', sizeof filler - 1);
+    filler[sizeof filler - 1] = '\0';
+    for (int i = 0; i < DEVICES; i++) {
+        (void)snprintf(device, sizeof device,
+                       "{\"meta\":{\"annotations\":{\"a\":\"%s\"}},\"spec\":{\"deviceId\":"
+                       "\"d%d\"}}",
+                       filler, i);
+        f->request.without_events = true;
+        assert_int_equal(create(f, device), MIR_OK);
+    }
+    mir_state_close(f->state);
+    fixture_open(f, MIR_STATE_SYNC_OFF, 1 << 20);
+    assert_int_equal(create(f, "{\"spec\":{\"deviceId\":\"e\"}}"), MIR_E_FULL);
+    for (int i = 0; i < DEVICES; i++) {
+        char target[64];
+        (void)snprintf(target, sizeof target, "{\"ids\":[\"d%d\"]}", i);
+        f->request.without_events = true;
+        if (delete_them(f, target) != MIR_OK) fail_msg("d%d: %s", i, f->request.error);
+    }
+    f->request.without_events = false;
+    assert_int_equal(create(f, "{\"spec\":{\"deviceId\":\"e\"}}"), MIR_OK);
+    fixture_free(f);
+}
+
 /* The kernel refuses to let the file grow, as a full disk does. */
 static void a_failed_write_is_said_and_survived(void **state)
 {
@@ -567,6 +598,7 @@ int main(void)
         cmocka_unit_test(what_may_wait_is_done_in_order_and_not_forgotten),
         cmocka_unit_test(requests_in_flight_are_bounded),
         cmocka_unit_test(a_full_map_is_said_and_survived),
+        cmocka_unit_test(what_a_smaller_map_has_no_room_for_can_be_deleted),
         cmocka_unit_test(a_failed_write_is_said_and_survived),
         cmocka_unit_test(what_was_submitted_is_done_before_a_close),
         cmocka_unit_test(a_request_that_is_too_large_fails_alone),
