@@ -62,6 +62,17 @@ mir_bench_row *mir_bench_report_add(mir_bench_report *report, const char *unit, 
     return row;
 }
 
+void mir_bench_row_add_peer(mir_bench_row *row, const char *name, double value)
+{
+    if (row->peer_count == MIR_BENCH_PEERS_MAX) return;
+    row->peers[row->peer_count++] = (mir_bench_peer){.name = name, .value = value};
+    const bool more_is_better =
+        row->bar_kind == MIR_BENCH_BAR_RATIO_MIN || row->bar_kind == MIR_BENCH_BAR_VALUE_MIN;
+    if (isnan(value)) return;
+    if (isnan(row->peer) || (more_is_better ? value > row->peer : value < row->peer))
+        row->peer = value;
+}
+
 static double ratio_of(const mir_bench_row *row)
 {
     return row->ours / row->peer; /* NaN when one is missing. */
@@ -127,6 +138,15 @@ static void version_of(const char *path, const char *argument, char *text, size_
     (void)pclose(pipe);
 }
 
+void mir_bench_report_add_peer(mir_bench_report *report, const char *name, const char *path,
+                               const char *argument)
+{
+    if (report->peer_count == MIR_BENCH_PEERS_MAX) return;
+    mir_bench_peer *added = &report->peers[report->peer_count++];
+    *added = (mir_bench_peer){.name = name, .value = NAN};
+    version_of(path, argument, added->version, sizeof added->version);
+}
+
 static void cpu_model(char *text, size_t text_bytes)
 {
     char line[256];
@@ -167,29 +187,69 @@ static machine describe_machine(const mir_bench_options *options)
     return here;
 }
 
+/* A report without rows is of nats-server too. */
+static bool any_unnamed(const mir_bench_report *report)
+{
+    for (size_t i = 0; i < report->row_count; i++)
+        if (report->rows[i].peer_count == 0) return true;
+    return report->row_count == 0;
+}
+
+static bool same_columns(const mir_bench_row *a, const mir_bench_row *b)
+{
+    if (a->peer_count != b->peer_count) return false;
+    for (size_t i = 0; i < a->peer_count; i++)
+        if (strcmp(a->peers[i].name, b->peers[i].name) != 0) return false;
+    return true;
+}
+
+static int column_width(const char *name)
+{
+    const int size = (int)strlen(name);
+    return size > 8 ? size : 8;
+}
+
+static void print_header(const mir_bench_row *row, bool first)
+{
+    printf("%s%-34s %-7s %8s", first ? "" : "\n", "row", "unit", "ours");
+    if (row->peer_count == 0) printf(" %8s", "peer");
+    for (size_t i = 0; i < row->peer_count; i++)
+        printf(" %*s", column_width(row->peers[i].name), row->peers[i].name);
+    printf(" %6s  %-9s %s\n", "ratio", "bar", "result");
+}
+
+static void print_row(const mir_bench_row *row)
+{
+    char value[32], ratio[32], bar[48];
+    bar_text(row, bar, sizeof bar);
+    if (isnan(ratio_of(row)))
+        (void)snprintf(ratio, sizeof ratio, "-");
+    else
+        (void)snprintf(ratio, sizeof ratio, "%.2f", ratio_of(row));
+    printf("%-34s %-7s %8s", row->name, row->unit, figure(row->ours, value, sizeof value));
+    if (row->peer_count == 0) printf(" %8s", figure(row->peer, value, sizeof value));
+    for (size_t i = 0; i < row->peer_count; i++)
+        printf(" %*s", column_width(row->peers[i].name),
+               figure(row->peers[i].value, value, sizeof value));
+    printf(" %6s  %-9s %s\n", ratio, bar, mir_bench_row_verdict(row));
+    if (row->note[0] != '\0') printf("    %s\n", row->note);
+}
+
 void mir_bench_report_table(const mir_bench_report *report, const mir_bench_options *options,
                             const char *command)
 {
     machine here = describe_machine(options);
     printf("machine  %ld cores, %s, %s\n", here.cores, here.cpu, here.kernel);
     printf("ours     %s, data on %s\n", here.mir, here.filesystem);
-    printf("peer     %s\n", here.peer);
+    if (any_unnamed(report)) printf("peer     %s\n", here.peer);
+    for (size_t i = 0; i < report->peer_count; i++)
+        printf("peer     %s: %s\n", report->peers[i].name, report->peers[i].version);
     printf("rounds   %u of about %g s, taken in turn; medians%s\n\n", options->rounds,
            options->seconds, options->quick ? "; QUICK: smaller sizes than the bars ask for" : "");
-    printf("%-34s %-7s %8s %8s %6s  %-9s %s\n", "row", "unit", "ours", "peer", "ratio", "bar",
-           "result");
     for (size_t i = 0; i < report->row_count; i++) {
-        const mir_bench_row *row = &report->rows[i];
-        char ours[32], peer[32], ratio[32], bar[48];
-        bar_text(row, bar, sizeof bar);
-        if (isnan(ratio_of(row)))
-            (void)snprintf(ratio, sizeof ratio, "-");
-        else
-            (void)snprintf(ratio, sizeof ratio, "%.2f", ratio_of(row));
-        printf("%-34s %-7s %8s %8s %6s  %-9s %s\n", row->name, row->unit,
-               figure(row->ours, ours, sizeof ours), figure(row->peer, peer, sizeof peer), ratio,
-               bar, mir_bench_row_verdict(row));
-        if (row->note[0] != '\0') printf("    %s\n", row->note);
+        if (i == 0 || !same_columns(&report->rows[i - 1], &report->rows[i]))
+            print_header(&report->rows[i], i == 0);
+        print_row(&report->rows[i]);
     }
     if (report->peak_resident_bytes > 0)
         printf("\npeak resident size of ours: %.1f MiB\n",
@@ -216,6 +276,11 @@ mir_status mir_bench_report_json(const mir_bench_report *report, const mir_bench
                       row->unit, "ours", number_or_null(row->ours), "peer",
                       number_or_null(row->peer), "ratio", number_or_null(ratio_of(row)), "bar", bar,
                       "result", mir_bench_row_verdict(row), "note", row->note);
+        json_t *peers = item != NULL && row->peer_count > 0 ? json_object() : NULL;
+        for (size_t k = 0; k < row->peer_count && peers != NULL; k++)
+            (void)json_object_set_new(peers, row->peers[k].name,
+                                      number_or_null(row->peers[k].value));
+        if (peers != NULL) (void)json_object_set_new(item, "peers", peers);
         if (item == NULL || json_array_append_new(rows, item) != 0) {
             json_decref(rows);
             return MIR_E_NO_MEMORY;
@@ -228,6 +293,11 @@ mir_status mir_bench_report_json(const mir_bench_report *report, const mir_bench
         "seconds", options->seconds, "quick", (int)options->quick, "peak_resident_bytes",
         (json_int_t)report->peak_resident_bytes, "command", command, "rows", rows);
     if (all == NULL) return MIR_E_NO_MEMORY;
+    json_t *versions = report->peer_count > 0 ? json_object() : NULL;
+    for (size_t i = 0; i < report->peer_count && versions != NULL; i++)
+        (void)json_object_set_new(versions, report->peers[i].name,
+                                  json_string(report->peers[i].version));
+    if (versions != NULL) (void)json_object_set_new(all, "peers", versions);
     int written = json_dumpf(all, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
     json_decref(all);
     (void)putchar('\n');
