@@ -33,6 +33,7 @@ typedef struct mir_bench_options {
     size_t set_count;
     double seconds;  /* aimed length of one round */
     uint64_t events; /* that the bench of events stores and lists */
+    uint64_t values; /* that the bench of telemetry stores in each of its sets */
     unsigned rounds;
     bool quick; /* small sizes: shows that the harness works, not what the bars ask */
 } mir_bench_options;
@@ -115,6 +116,7 @@ mir_bench_function mir_bench_reqrep;
 mir_bench_function mir_bench_idle;
 mir_bench_function mir_bench_commands;
 mir_bench_function mir_bench_events;
+mir_bench_function mir_bench_telemetry_log;
 mir_bench_function mir_bench_start;
 mir_bench_function mir_bench_create;
 /* start and create on one data directory, which is filled once. */

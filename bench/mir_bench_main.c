@@ -11,6 +11,7 @@
 
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, COMMAND_BYTES_MAX = 1024 };
 enum { EVENTS_MIN = 40000, EVENTS_DEFAULT = 1000000, EVENTS_MAX = 100000000 };
+enum { VALUES_MIN = 400000, VALUES_DEFAULT = 20000000, VALUES_MAX = 1000000000 };
 
 static const char usage_text[] =
     "Usage: mir-bench BENCH [options]\n"
@@ -29,6 +30,8 @@ static const char usage_text[] =
     "  create     time to create 100,000 devices and to list 1,000 of them by label\n"
     "  commands   a command to a device and back, commands and configuration for 10,000\n"
     "  events     events of modules stored per second, and lists of them\n"
+    "  telemetry  telemetry taken in, on disk and read, beside VictoriaMetrics and InfluxDB\n"
+    "             (not one of `all`: some minutes)\n"
     "\n"
     "Options:\n"
     "  --mir PATH        our server (default: `mir` beside this program; `none`: peer only)\n"
@@ -37,6 +40,7 @@ static const char usage_text[] =
     "  --seconds N       aimed length of one round (default 2)\n"
     "  --rounds N        rounds per server and figure, of which the median counts (default 5)\n"
     "  --events N        how many events are stored and listed (default 1000000)\n"
+    "  --values N        how many values of telemetry are stored in each set (default 20000000)\n"
     "  --quick           small sizes and one round: does it work at all\n"
     "  --keep            leave data and logs behind, and say where\n"
     "  --strict          exit with 1 when a bar is missed\n"
@@ -60,11 +64,17 @@ typedef struct bench_entry {
 } bench_entry;
 
 static const bench_entry benches[] = {
-    {"start", mir_bench_start, false},           {"create", mir_bench_create, false},
-    {"start", mir_bench_start_and_create, true}, {"reqrep", mir_bench_reqrep, true},
-    {"pubsub", mir_bench_pubsub, true},          {"ingest", mir_bench_ingest, true},
-    {"segments", mir_bench_segments, true},      {"idle", mir_bench_idle, true},
-    {"commands", mir_bench_commands, true},      {"events", mir_bench_events, true},
+    {"start", mir_bench_start, false},
+    {"create", mir_bench_create, false},
+    {"start", mir_bench_start_and_create, true},
+    {"reqrep", mir_bench_reqrep, true},
+    {"pubsub", mir_bench_pubsub, true},
+    {"ingest", mir_bench_ingest, true},
+    {"segments", mir_bench_segments, true},
+    {"idle", mir_bench_idle, true},
+    {"commands", mir_bench_commands, true},
+    {"events", mir_bench_events, true},
+    {"telemetry", mir_bench_telemetry_log, false},
 };
 
 enum { BENCH_COUNT = sizeof benches / sizeof benches[0] };
@@ -110,7 +120,7 @@ typedef struct arguments {
 
 static int parse(int argc, char **argv, arguments *parsed)
 {
-    enum { MIR = 256, PEER, SET, SECONDS, ROUNDS, EVENTS, QUICK, STRICT, KEEP };
+    enum { MIR = 256, PEER, SET, SECONDS, ROUNDS, EVENTS, VALUES, QUICK, STRICT, KEEP };
     static const struct option long_options[] = {
         {"mir", required_argument, NULL, MIR},
         {"peer", required_argument, NULL, PEER},
@@ -118,6 +128,7 @@ static int parse(int argc, char **argv, arguments *parsed)
         {"seconds", required_argument, NULL, SECONDS},
         {"rounds", required_argument, NULL, ROUNDS},
         {"events", required_argument, NULL, EVENTS},
+        {"values", required_argument, NULL, VALUES},
         {"quick", no_argument, NULL, QUICK},
         {"strict", no_argument, NULL, STRICT},
         {"keep", no_argument, NULL, KEEP},
@@ -154,6 +165,11 @@ static int parse(int argc, char **argv, arguments *parsed)
             if (*end != '\0' || options->events < EVENTS_MIN || options->events > EVENTS_MAX)
                 return wrong("--events takes 40000 to 100000000, not", optarg);
             break;
+        case VALUES:
+            options->values = strtoull(optarg, &end, 10);
+            if (*end != '\0' || options->values < VALUES_MIN || options->values > VALUES_MAX)
+                return wrong("--values takes 400000 to 1000000000, not", optarg);
+            break;
         case QUICK: options->quick = true; break;
         case STRICT: parsed->strict = true; break;
         case KEEP: parsed->keep = true; break;
@@ -169,6 +185,7 @@ static int parse(int argc, char **argv, arguments *parsed)
     if (options->seconds == 0) options->seconds = options->quick ? 0.3 : 2;
     if (options->rounds == 0) options->rounds = options->quick ? 1 : 5;
     if (options->events == 0) options->events = options->quick ? EVENTS_MIN : EVENTS_DEFAULT;
+    if (options->values == 0) options->values = options->quick ? VALUES_MIN : VALUES_DEFAULT;
     if (mir == NULL)
         options->mir_path = beside_us();
     else if (strcmp(mir, "none") != 0)

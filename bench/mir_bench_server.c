@@ -271,50 +271,93 @@ static mir_status arguments(mir_bench_server *server, const mir_bench_options *o
     return MIR_OK;
 }
 
+/* Takes a slot and a directory. */
+static mir_status prepare(mir_bench_server *fresh, const char *keep_dir, mir_error *error)
+{
+    fresh->slot = 0;
+    while (fresh->slot < MIR_BENCH_SERVERS_MAX && atomic_load(&live[fresh->slot]) != 0)
+        fresh->slot++;
+    if (fresh->slot == MIR_BENCH_SERVERS_MAX)
+        return mir_error_set(error, MIR_E_FULL, "too many servers at once");
+    if (keep_dir != NULL) {
+        (void)snprintf(fresh->dir, sizeof fresh->dir, "%s", keep_dir);
+        return MIR_OK;
+    }
+    (void)snprintf(fresh->dir, sizeof fresh->dir, "%s/%u", root, dir_count++);
+    if (mkdir(fresh->dir, 0700) != 0) return mir_error_os(error, errno, "mkdir %s", fresh->dir);
+    return MIR_OK;
+}
+
+static mir_status launch(mir_bench_server *fresh, char *const *args, bool keep_dir,
+                         mir_bench_ready_fn *ready, mir_error *error)
+{
+    char log_path[MIR_BENCH_PATH_BYTES_MAX + 16];
+    (void)snprintf(log_path, sizeof log_path, "%s/log", fresh->dir);
+    int64_t from_ns = mir_clock_mono_ns();
+    fresh->pid = spawn(args, log_path, fresh->dir);
+    if (fresh->pid < 0) return mir_error_os(error, errno, "cannot start %s", args[0]);
+    fresh->pidfd = (int)syscall(SYS_pidfd_open, fresh->pid, 0);
+    if (fresh->pidfd < 0) {
+        int saved = errno;
+        (void)kill(fresh->pid, SIGKILL); /* Not reaped yet, so the pid is still our child's. */
+        (void)waitpid(fresh->pid, NULL, 0);
+        return mir_error_os(error, saved, "pidfd_open");
+    }
+    atomic_store(&live[fresh->slot], fresh->pidfd + 1);
+    mir_status status = MIR_OK;
+    if (clock_getcpuclockid(fresh->pid, &fresh->cpu_clock) != 0)
+        status = mir_error_set(error, MIR_E_UNSUPPORTED, "cannot read the CPU time of a child");
+    else if (ready == NULL)
+        status = await_ready(fresh, log_path, from_ns, error);
+    else {
+        while (status == MIR_OK && !ready(fresh)) {
+            if (!mir_bench_server_alive(fresh))
+                status = fail_with_log(log_path, "it ended before it was ready", error);
+            else if (mir_clock_mono_ns() - from_ns > start_timeout_ns)
+                status = fail_with_log(log_path, "it was not ready in time", error);
+            else
+                nap(10 * MIR_NS_PER_MS);
+        }
+        fresh->ready_ns = mir_clock_mono_ns() - from_ns;
+    }
+    if (status != MIR_OK) mir_bench_server_stop(fresh, keep_dir);
+    return status;
+}
+
 mir_status mir_bench_server_start(mir_bench_server *server, mir_bench_side side,
                                   const mir_bench_options *options, const char *keep_dir,
                                   mir_error *error)
 {
     mir_bench_server fresh = {.side = side};
     char storage[3][MIR_BENCH_PATH_BYTES_MAX + 16];
-    char log_path[MIR_BENCH_PATH_BYTES_MAX + 16];
     char *args[ARGS_MAX];
-    size_t slot = 0;
-    while (slot < MIR_BENCH_SERVERS_MAX && atomic_load(&live[slot]) != 0) slot++;
-    if (slot == MIR_BENCH_SERVERS_MAX)
-        return mir_error_set(error, MIR_E_FULL, "too many servers at once");
-    if (keep_dir != NULL) {
-        (void)snprintf(fresh.dir, sizeof fresh.dir, "%s", keep_dir);
-    } else {
-        (void)snprintf(fresh.dir, sizeof fresh.dir, "%s/%u", root, dir_count++);
-        if (mkdir(fresh.dir, 0700) != 0) return mir_error_os(error, errno, "mkdir %s", fresh.dir);
-    }
-    mir_status status = arguments(&fresh, options, storage, args, error);
-    if (status != MIR_OK) return status;
-    (void)snprintf(log_path, sizeof log_path, "%s/log", fresh.dir);
+    mir_status status = prepare(&fresh, keep_dir, error);
+    if (status == MIR_OK) status = arguments(&fresh, options, storage, args, error);
+    if (status == MIR_OK) status = launch(&fresh, args, keep_dir != NULL, NULL, error);
+    if (status == MIR_OK) *server = fresh;
+    return status;
+}
 
-    int64_t from_ns = mir_clock_mono_ns();
-    fresh.pid = spawn(args, log_path, fresh.dir);
-    if (fresh.pid < 0) return mir_error_os(error, errno, "cannot start %s", args[0]);
-    fresh.pidfd = (int)syscall(SYS_pidfd_open, fresh.pid, 0);
-    if (fresh.pidfd < 0) {
-        int saved = errno;
-        (void)kill(fresh.pid, SIGKILL); /* Not reaped yet, so the pid is still our child's. */
-        (void)waitpid(fresh.pid, NULL, 0);
-        return mir_error_os(error, saved, "pidfd_open");
-    }
-    fresh.slot = slot;
-    atomic_store(&live[slot], fresh.pidfd + 1);
-    if (clock_getcpuclockid(fresh.pid, &fresh.cpu_clock) != 0)
-        status = mir_error_set(error, MIR_E_UNSUPPORTED, "cannot read the CPU time of a child");
-    else
-        status = await_ready(&fresh, log_path, from_ns, error);
-    if (status != MIR_OK) {
-        mir_bench_server_stop(&fresh, keep_dir != NULL);
-        return status;
-    }
-    *server = fresh;
-    return MIR_OK;
+mir_status mir_bench_server_prepare(mir_bench_server *server, mir_error *error)
+{
+    *server = (mir_bench_server){.side = MIR_BENCH_PEER};
+    mir_status status = prepare(server, NULL, error);
+    return status == MIR_OK ? free_port(&server->port, error) : status;
+}
+
+mir_status mir_bench_server_launch(mir_bench_server *server, char *const *args,
+                                   mir_bench_ready_fn *ready, mir_error *error)
+{
+    return launch(server, args, false, ready, error);
+}
+
+void mir_bench_server_kill(mir_bench_server *server)
+{
+    (void)syscall(SYS_pidfd_send_signal, server->pidfd, SIGKILL, NULL, 0);
+    (void)waitpid(server->pid, NULL, 0);
+    atomic_store(&live[server->slot], 0);
+    (void)close(server->pidfd);
+    server->pid = 0;
 }
 
 static void say_last_words(const mir_bench_server *server)

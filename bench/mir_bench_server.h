@@ -50,6 +50,14 @@ const char *mir_bench_server_root(void);
 MIR_MUST_CHECK mir_status mir_bench_server_start(mir_bench_server *server, mir_bench_side side,
                                                  const mir_bench_options *options,
                                                  const char *keep_dir, mir_error *error);
+/* Another program: prepare makes its directory and finds a port (server->dir, ->port), launch runs it
+ * and returns when `ready` says so. */
+typedef bool mir_bench_ready_fn(const mir_bench_server *server);
+MIR_MUST_CHECK mir_status mir_bench_server_prepare(mir_bench_server *server, mir_error *error);
+MIR_MUST_CHECK mir_status mir_bench_server_launch(mir_bench_server *server, char *const *args,
+                                                  mir_bench_ready_fn *ready, mir_error *error);
+/* As a power cut would, but for what the kernel has: kill -9. The directory stays. */
+void mir_bench_server_kill(mir_bench_server *server);
 /* Ends the process and reads its peak; the directory is removed unless it is to be kept. */
 void mir_bench_server_stop(mir_bench_server *server, bool keep_dir);
 /* One of each side that the options ask for, and their end; the report takes our peak. */

@@ -117,7 +117,8 @@ const mir_config_key mir_config_keys[] = {
      1024 * TIB, NULL, NULL, "The oldest telemetry is deleted beyond this size; 0 is no bound."},
     {"telemetry.disk_reserve", MIR_CONFIG_SIZE, AT(telemetry.disk_reserve_bytes), "256MiB", 0,
      1024 * TIB, NULL, NULL,
-     "With less of the disk free than this telemetry is refused, until there is more; 0 is never."},
+     "With less of the disk free than this, or than a sixteenth of the disk if that is less,\n"
+     "telemetry is refused until there is more; 0 is never."},
     {"telemetry.future_limit", MIR_CONFIG_DURATION, AT(telemetry.future_limit_ns), "1d", 0,
      36500 * DAY, NULL, NULL,
      "Telemetry that says it is from so much later than now is refused; 0 is never."},

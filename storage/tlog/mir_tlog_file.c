@@ -82,12 +82,13 @@ static int posix_allocate(void *context, int handle, uint64_t size)
     return errno == EOPNOTSUPP ? 0 : -errno;
 }
 
-static int posix_free_bytes(void *context, const char *path, uint64_t *bytes)
+static int posix_free_bytes(void *context, const char *path, uint64_t *bytes, uint64_t *size)
 {
     (void)context;
     struct statvfs info;
     if (statvfs(path, &info) != 0) return -errno;
     *bytes = (uint64_t)info.f_bavail * info.f_frsize;
+    *size = (uint64_t)info.f_blocks * info.f_frsize;
     return 0;
 }
 

@@ -34,8 +34,8 @@ typedef struct mir_tlog_files {
     int (*data)(void *context, int handle, uint64_t from, uint64_t *start, uint64_t *end);
     int (*sync)(void *context, int handle);
     int (*sync_directory)(void *context, const char *path);
-    /* How much more the file system of a directory takes. */
-    int (*free_bytes)(void *context, const char *path, uint64_t *bytes);
+    /* How much more the file system of a directory takes, and its size. */
+    int (*free_bytes)(void *context, const char *path, uint64_t *bytes, uint64_t *size);
     int (*rename)(void *context, const char *from, const char *to);
     int (*unlink)(void *context, const char *path);
     /* Calls `each` with every name in the directory until it returns other than 0. */

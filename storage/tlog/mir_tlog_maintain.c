@@ -169,12 +169,15 @@ static void logs_grow(mir_tlog *tlog)
 
 void mir_tlog_disk_watch(mir_tlog *tlog)
 {
-    const uint64_t reserve = tlog->options.disk_reserve_bytes;
+    uint64_t reserve = tlog->options.disk_reserve_bytes;
     uint64_t free_bytes;
-    if (reserve == 0 ||
-        tlog->files->free_bytes(tlog->files->context, tlog->directory, &free_bytes) < 0) {
+    uint64_t disk_bytes;
+    if (reserve == 0 || tlog->files->free_bytes(tlog->files->context, tlog->directory, &free_bytes,
+                                                &disk_bytes) < 0) {
         return;
     }
+    /* A small disk is not all reserve. */
+    if (reserve > disk_bytes / 16) reserve = disk_bytes / 16;
     const bool low = atomic_load_explicit(&tlog->disk_low, memory_order_relaxed);
     /* Somewhat more, so that it does not go on and off. */
     const uint64_t more = reserve / 8 < DISK_CALM_BYTES ? reserve / 8 : DISK_CALM_BYTES;

@@ -231,11 +231,12 @@ static inline int sim_allocate(void *context, int handle, uint64_t size)
     SIM_RETURN(disk, 0);
 }
 
-static inline int sim_free_bytes(void *context, const char *path, uint64_t *bytes)
+static inline int sim_free_bytes(void *context, const char *path, uint64_t *bytes, uint64_t *size)
 {
     (void)path;
     sim_disk *disk = context;
     *bytes = atomic_load(&disk->free_bytes);
+    *size = UINT64_MAX;
     return 0;
 }
 
