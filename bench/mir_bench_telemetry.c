@@ -680,7 +680,7 @@ static void add_in_rows(run *r, set_kind kind)
 /* kill -9 with a log that is not sealed, and how soon everything is there again. */
 static mir_status reopen(run *r, store *ours, mir_error *error)
 {
-    data_begin(r->set, SET_INTS, r->values / 10, r->base_ns + 100000 * MIR_NS_PER_S);
+    data_begin(r->set, SET_INTS, r->values / 10, r->base_ns - 100000 * MIR_NS_PER_S);
     mir_status status = feed_ours(ours, r->set, error);
     const question count = {.devices = DEVICES, .count = true};
     uint64_t bytes;

@@ -1141,6 +1141,7 @@ static mir_status block_load(mir_tlog_index_cursor *cursor, mir_tlog_codec *code
     free(cursor->raw);
     cursor->raw = NULL;
     cursor->in = (mir_tlog_reader){0};
+    cursor->has_before = cursor->has_entry = false;
     cursor->block = number;
     cursor->next_block = number + 1;
     uint8_t *packed = malloc(block->size);
@@ -1215,11 +1216,16 @@ static mir_status entry_read(mir_tlog_index_cursor *cursor)
                                              .time_max = (int64_t)((uint64_t)time_min + span),
                                              .generation = generation};
     }
+    cursor->has_before = cursor->has_entry;
+    cursor->before_measurement = cursor->measurement;
+    cursor->before_device = cursor->device;
+    cursor->has_entry = true;
     cursor->measurement = (uint32_t)measurement;
     cursor->device = device;
     cursor->chunk_count = (uint32_t)count;
     return MIR_OK;
 corrupt:
+    cursor->has_entry = false;
     in->at = in->end; /* go on with the next block */
     return MIR_E_CORRUPT;
 }
@@ -1268,10 +1274,20 @@ mir_status mir_tlog_index_find(mir_tlog_index_cursor *cursor, mir_tlog_codec *co
     }
     if (low == 0) return MIR_E_NOT_FOUND;
     if (cursor->raw != NULL && cursor->block == low - 1) {
-        /* Devices are mostly asked for in ascending order: go on behind the last one. */
-        if (cursor->in.at == cursor->raw || cursor->in.at == cursor->in.end ||
-            key_compare(cursor->measurement, cursor->device, wanted, device) >= 0) {
+        /* Devices are mostly asked for in ascending order: go on behind the last one. Those that are
+         * not here lie between two that are. */
+        const int order = cursor->has_entry
+                              ? key_compare(cursor->measurement, cursor->device, wanted, device)
+                              : 1;
+        if (cursor->has_entry && order == 0) return MIR_OK;
+        if (order > 0) {
+            if (cursor->has_entry && cursor->has_before &&
+                key_compare(cursor->before_measurement, cursor->before_device, wanted, device) <
+                    0) {
+                return MIR_E_NOT_FOUND;
+            }
             cursor->in = mir_tlog_reader_of(cursor->raw, cursor->raw_size);
+            cursor->has_before = cursor->has_entry = false;
         }
     } else {
         const mir_status status = block_load(cursor, codec, low - 1);

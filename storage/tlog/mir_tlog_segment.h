@@ -147,7 +147,12 @@ typedef struct mir_tlog_index_cursor {
     uint32_t block; /* its number */
     uint32_t next_block;
     mir_tlog_reader in;
+    /* The key of the entry before the current one in the block. */
+    bool has_before;
+    uint32_t before_measurement;
+    mir_view before_device;
     /* The current entry. */
+    bool has_entry;
     uint32_t measurement;
     mir_view device;
     uint32_t chunk_count;
