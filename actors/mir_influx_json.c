@@ -12,6 +12,45 @@ static void put_text(mir_bytes *out, mir_view text)
     mir_json_put_string(out, text, MIR_JSON_ESCAPE_LENIENT);
 }
 
+enum { DIGITS_MAX = 20, DECIMALS_MAX = 6 };
+
+/* Answers are made of numbers: printf would be most of the time that they take. `decimals` digits
+ * stand behind the point. */
+static void put_digits(mir_bytes *out, bool negative, uint64_t value, unsigned decimals)
+{
+    char text[DIGITS_MAX + 3];
+    char *at = text + sizeof text;
+    for (unsigned digits = 0; value != 0 || digits <= decimals; digits++) {
+        if (digits == decimals && decimals != 0) *--at = '.';
+        *--at = (char)('0' + value % 10);
+        value /= 10;
+    }
+    if (negative) *--at = '-';
+    mir_bytes_append(out, at, (size_t)(text + sizeof text - at));
+}
+
+static void put_integer(mir_bytes *out, int64_t value)
+{
+    put_digits(out, value < 0, value < 0 ? -(uint64_t)value : (uint64_t)value, 0);
+}
+
+/* Of at most 15 digits no two decimals are one double: the first that is this one is the shortest. */
+static bool put_decimal(mir_bytes *out, double value)
+{
+    static const double powers[DECIMALS_MAX + 1] = {1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6};
+    for (unsigned decimals = 0; decimals <= DECIMALS_MAX; decimals++) {
+        const double scaled = nearbyint(value * powers[decimals]);
+        if (fabs(scaled) >= 1e15 || (scaled == 0 && (value != 0 || signbit(value)))) {
+            if (scaled != 0 || value == 0) return false;
+            continue;
+        }
+        if (scaled / powers[decimals] != value) continue;
+        put_digits(out, scaled < 0, (uint64_t)fabs(scaled), decimals);
+        return true;
+    }
+    return false;
+}
+
 static void put_time(mir_influx_json *json, int64_t time_ns)
 {
     if (json->epoch_ns == 0) {
@@ -19,20 +58,20 @@ static void put_time(mir_influx_json *json, int64_t time_ns)
         (void)mir_clock_rfc3339(time_ns, text);
         mir_bytes_printf(&json->bytes, "\"%s\"", text);
     } else {
-        mir_bytes_printf(&json->bytes, "%" PRId64, time_ns / json->epoch_ns);
+        put_integer(&json->bytes, time_ns / json->epoch_ns);
     }
 }
 
 static void put_value(mir_bytes *out, const mir_influx_value *value)
 {
     switch (value->type) {
-    case MIR_COLUMN_I64: mir_bytes_printf(out, "%" PRId64, value->i64); break;
-    case MIR_COLUMN_U64: mir_bytes_printf(out, "%" PRIu64, value->u64); break;
+    case MIR_COLUMN_I64: put_integer(out, value->i64); break;
+    case MIR_COLUMN_U64: put_digits(out, false, value->u64, 0); break;
     case MIR_COLUMN_F64:
-        if (isfinite(value->f64))
-            mir_json_put_number(out, value->f64, false);
-        else
+        if (!isfinite(value->f64))
             mir_bytes_text(out, "null");
+        else if (!put_decimal(out, value->f64))
+            mir_json_put_number(out, value->f64, false);
         break;
     case MIR_COLUMN_BOOL: mir_bytes_text(out, value->boolean ? "true" : "false"); break;
     case MIR_COLUMN_STRING: put_text(out, mir_view_of(value->text, value->size)); break;

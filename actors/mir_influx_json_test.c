@@ -8,6 +8,8 @@
 
 #include <cmocka.h>
 
+#include "mir_json_text.h"
+
 static const mir_view columns[] = {MIR_VIEW_LITERAL("time"), MIR_VIEW_LITERAL("v")};
 
 static void expect(mir_influx_json *json, const char *wanted)
@@ -43,6 +45,46 @@ static void values_keep_their_types(void **state)
                   "\"time\",\"v\"],\"values\":[[\"1969-12-31T23:59:59.999999999Z\",null,"
                   "-9223372036854775808,18446744073709551615,null,null,0.1,false,"
                   "\"a\\\"\\n\xef\xbf\xbd\",\"\"]]}]}]}\n");
+}
+
+/* Whatever is written faster is written the same. */
+static void numbers_are_as_short_as_they_can_be(void **state)
+{
+    (void)state;
+    mir_influx_json json = {.bytes_max = 1 << 20, .epoch_ns = 1};
+    mir_bytes wanted = {0};
+    uint64_t random = 88172645463325252u;
+    const double special[] = {
+        0,      -0.0,     0.1,     -0.1,   1e15,  -1e15, 999999999999999, 1e-6,
+        1e-7,   -1.5e-6,  1e300,   5e-324, 0.3,   2.5,   123456.789012,   1e21,
+        -1e-10, 0.000001, 1234567, 100,    -1000, 1e14,  0x1p53,          1e22};
+    mir_influx_json_begin(&json, 0);
+    mir_influx_json_series(&json, (mir_view){NULL, 0}, NULL, NULL, 0, columns, 1);
+    for (unsigned i = 0; i < 20000; i++) {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        double value = special[i % (sizeof special / sizeof special[0])];
+        if (i % 4 == 1) value = (double)(int64_t)(random >> 20) / (double)(1 << (i / 4 % 24));
+        if (i % 4 == 2) value = (double)(int64_t)(random % 2000000) / 1000 - 1000;
+        if (i % 4 == 3) memcpy(&value, &random, sizeof value);
+        const mir_influx_value cell = {.type = MIR_COLUMN_F64, .f64 = value};
+        json.bytes.size = 0;
+        json.rows = 0;
+        assert_int_equal(mir_influx_json_row(&json, NULL, &cell, 1), MIR_OK);
+        wanted.size = 0;
+        mir_bytes_u8(&wanted, '[');
+        if (isfinite(value))
+            mir_json_put_number(&wanted, value, false);
+        else
+            mir_bytes_text(&wanted, "null");
+        mir_bytes_u8(&wanted, ']');
+        if (!mir_view_eq(mir_bytes_as_view(&wanted), mir_bytes_as_view(&json.bytes)))
+            fail_msg("%.*s is written %.*s", (int)wanted.size, wanted.data, (int)json.bytes.size,
+                     json.bytes.data);
+    }
+    mir_bytes_free(&json.bytes);
+    mir_bytes_free(&wanted);
 }
 
 static void write_one(mir_influx_json *json, uint32_t statement, const char *warning)
@@ -118,6 +160,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(values_keep_their_types),
+        cmocka_unit_test(numbers_are_as_short_as_they_can_be),
         cmocka_unit_test(an_incomplete_result_says_so),
         cmocka_unit_test(an_error_takes_the_place_of_what_was_written),
         cmocka_unit_test(texts_are_left_alone_by_line_breaks),

@@ -646,11 +646,15 @@ static mir_status query_log(selection *s, mir_tlog_query_spec *spec)
     return status;
 }
 
-/* Rows as they are, of which each group gives a few: a query for each, which ends early. */
-static mir_status find_pages(selection *s, mir_tlog_query_spec *spec)
+/* Rows as they are, group by group: a query for each, which ends early if there is a limit, and in which
+ * groups are not sorted by time among each other. */
+static mir_status find_by_group(selection *s, mir_tlog_query_spec *spec)
 {
-    spec->limit = s->statement->limit + s->statement->offset;
-    spec->backward = s->backward = s->statement->descending;
+    const mir_influxql_statement *q = s->statement;
+    if (q->limit != 0 && !q->row_by_row && q->limit < UINT32_MAX && q->offset < UINT32_MAX) {
+        spec->limit = q->limit + q->offset;
+        spec->backward = s->backward = q->descending;
+    }
     mir_view *ids = take(s, s->devices->count, sizeof *ids);
     if (ids == NULL) return no_memory(s);
     for (uint32_t g = 0; g < s->group_count; g++) {
@@ -686,17 +690,10 @@ static mir_status find_rows(selection *s)
     if (q->aggregates && !s->each_alone) {
         spec.groups = s->group_of;
         spec.group_count = s->group_count;
-    } else if (!q->aggregates && q->limit != 0 && !q->row_by_row && q->limit < UINT32_MAX &&
-               q->offset < UINT32_MAX) {
-        return find_pages(s, &spec);
-    } else {
+    } else if (q->aggregates) {
         s->part = s->group_of; /* of each device alone: its group */
-        if (!q->aggregates) {
-            uint32_t *same = take(s, s->devices->count, sizeof *same);
-            if (same == NULL) return no_memory(s);
-            for (uint32_t i = 0; i < s->devices->count; i++) same[i] = i;
-            s->part = same;
-        }
+    } else {
+        return find_by_group(s, &spec);
     }
     return query_log(s, &spec);
 }
