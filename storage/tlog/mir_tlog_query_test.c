@@ -863,6 +863,80 @@ static void percentiles_of_many_devices_take_the_memory_of_one(void **state)
     fixture_fini(&x);
 }
 
+/* ---- Threads ---- */
+
+/* However many threads read, the answer is that of one. */
+static void many_devices_are_read_by_many_threads(void **state)
+{
+    (void)state;
+    enum { MANY = 300, TURNS = 3 };
+    fixture x;
+    fixture_init(&x, 18);
+    char names[MANY][8];
+    mir_view ids[MANY];
+    uint32_t groups[MANY];
+    for (uint32_t i = 0; i < MANY; i++) {
+        (void)snprintf(names[i], sizeof names[i], "d%03u", i);
+        ids[i] = mir_view_cstr(names[i]);
+        groups[i] = i % GROUPS;
+    }
+    mir_tlog_writer *writer = mir_tlog_writer_of(x.tlog, 0);
+    for (int turn = 0; turn < TURNS; turn++) {
+        for (uint32_t n = 0; n < 20 * MANY; n++) {
+            mir_row *row = &x.row;
+            row->time_ns = start_ns + (int64_t)x.rows++ * 1000000;
+            row->column_count = 5;
+            row->dynamic_count = 0;
+            row->present[0] = 31;
+            for (uint32_t i = 0; i < 5; i++) {
+                random_cell(&x.random, columns_a[i].type, &row->cells[i]);
+            }
+            /* Sums of doubles that cancel out depend on their order. */
+            row->cells[2].i64 = (int64_t)(sim_random(&x.random) % 1000);
+            mir_tlog_series *series;
+            assert_int_equal(mir_tlog_series_open(writer, ids[n % MANY], mir_view_cstr("m.v1.T"),
+                                                  columns_a, 5, &series),
+                             MIR_OK);
+            assert_int_equal(mir_tlog_append(writer, series, row), MIR_OK);
+        }
+        assert_int_equal(mir_tlog_commit_turn(writer, NULL), MIR_OK);
+        if (turn < TURNS - 1) seal(&x);
+    }
+    for (int kind = 0; kind < 3; kind++) {
+        mir_tlog_query_spec spec = {.device_ids = ids,
+                                    .device_count = MANY,
+                                    .measurement = mir_view_cstr("m.v1.T"),
+                                    .from_ns = INT64_MIN,
+                                    .to_ns = INT64_MAX};
+        if (kind > 0) {
+            spec.functions = MIR_TLOG_FUNCTIONS;
+            spec.percentiles[0] = 90;
+            spec.percentile_count = 1;
+            spec.window_ns = 3000000000;
+        }
+        if (kind == 2) {
+            spec.groups = groups;
+            spec.group_count = GROUPS;
+        }
+        oracle alone, together;
+        mir_tlog_query_info info;
+        x.tlog->query_helpers_max = 0;
+        assert_int_equal(ask(&x, &spec, &info, &alone), MIR_OK);
+        assert_true(alone.count > 0);
+        x.tlog->query_helpers_max = 7;
+        assert_int_equal(ask(&x, &spec, &info, &together), MIR_OK);
+        assert_int_equal(atomic_load(&x.tlog->query_helpers), 0);
+        assert_int_equal(together.count, alone.count);
+        for (size_t i = 0; i < alone.count; i++) {
+            assert_int_equal(oracle_compare_key(&alone.fields[i], &together.fields[i]), 0);
+            assert_true(near(&alone.fields[i], &together.fields[i]));
+        }
+        oracle_free(&alone);
+        oracle_free(&together);
+    }
+    fixture_fini(&x);
+}
+
 /* ---- Bytes that are not as they were written, with hashes that fit ---- */
 
 enum { CHUNK_ROWS = 40, TEXT_BYTES = 48 };
@@ -1017,6 +1091,7 @@ int main(void)
         cmocka_unit_test(points_keep_the_ends_and_the_peaks),
         cmocka_unit_test(what_makes_no_sense_is_refused_with_words),
         cmocka_unit_test(percentiles_of_many_devices_take_the_memory_of_one),
+        cmocka_unit_test(many_devices_are_read_by_many_threads),
         cmocka_unit_test(a_damaged_column_leaves_no_texts_behind),
         cmocka_unit_test(a_chunk_with_times_that_its_index_does_not_say_is_left_out),
         cmocka_unit_test(texts_with_statistics_are_refused),
