@@ -117,6 +117,9 @@ mir_bench_function mir_bench_idle;
 mir_bench_function mir_bench_commands;
 mir_bench_function mir_bench_events;
 mir_bench_function mir_bench_telemetry_log;
+mir_bench_function mir_bench_live;
+/* telemetry_log, then live. */
+mir_bench_function mir_bench_telemetry_and_live;
 mir_bench_function mir_bench_start;
 mir_bench_function mir_bench_create;
 /* start and create on one data directory, which is filled once. */
