@@ -5,7 +5,7 @@
 
 #include "mir_api/v1/tlm.pb-c.h"
 #include "mir_pbwire.h"
-#include "mir_utf8.h"
+#include "mir_tlm_table.h"
 
 /* Numbers of fields; see tlm.proto. */
 enum {
@@ -91,20 +91,13 @@ static void put_numbers(mir_bytes *bytes, const mir_tlog_rows_column *column, ui
 
 static void put_text(mir_bytes *bytes, mir_view text)
 {
+    size_t size = mir_tlm_text_bytes(text);
     put_tag(bytes, COLUMN_TEXTS);
-    size_t start = bytes->size;
-    /* As in tables: what is no text would make the whole message unreadable. */
-    if (mir_utf8_valid(text)) {
-        mir_bytes_view(bytes, text);
-    } else {
-        for (size_t i = 0; i < text.size; i++) {
-            if (text.data[i] != 0 && text.data[i] < 0x80)
-                mir_bytes_u8(bytes, text.data[i]);
-            else
-                mir_bytes_append(bytes, "\xef\xbf\xbd", 3);
-        }
-    }
-    mir_pbwire_put_length(bytes, start);
+    mir_pbwire_put_varint(bytes, size);
+    uint8_t *at = mir_bytes_reserve(bytes, size);
+    if (at == NULL) return;
+    (void)mir_tlm_text_put(at, text, size);
+    bytes->size += size;
 }
 
 static uint64_t datatype_of(mir_column_type type)

@@ -79,7 +79,7 @@ static size_t sequence_bytes(mir_view text, size_t at)
     return mir_utf8_valid(mir_view_of(text.data + at, size)) ? size : 0;
 }
 
-static size_t clean_bytes(mir_view text)
+size_t mir_tlm_text_bytes(mir_view text)
 {
     if (is_plain(text)) return text.size;
     size_t total = 0;
@@ -91,7 +91,7 @@ static size_t clean_bytes(mir_view text)
     return total;
 }
 
-static uint8_t *put_clean(uint8_t *to, mir_view text, size_t clean_size)
+uint8_t *mir_tlm_text_put(uint8_t *to, mir_view text, size_t clean_size)
 {
     if (clean_size == text.size && is_plain(text)) {
         if (text.size != 0) memcpy(to, text.data, text.size);
@@ -109,13 +109,13 @@ static uint8_t *put_clean(uint8_t *to, mir_view text, size_t clean_size)
 
 static void add_text(mir_bytes *bytes, uint32_t tag, mir_view text)
 {
-    size_t size = clean_bytes(text);
+    size_t size = mir_tlm_text_bytes(text);
     uint8_t *start = mir_bytes_reserve(bytes, 1 + VARINT_BYTES_MAX + size);
     if (start == NULL) return;
     uint8_t *at = start;
     *at++ = (uint8_t)tag;
     at = put_varint(at, size);
-    at = put_clean(at, text, size);
+    at = mir_tlm_text_put(at, text, size);
     bytes->size += (size_t)(at - start);
 }
 
@@ -219,12 +219,12 @@ static uint8_t *put_time(uint8_t *at, int64_t time_ns)
 
 static uint8_t *put_text(uint8_t *at, mir_view text)
 {
-    size_t size = clean_bytes(text);
+    size_t size = mir_tlm_text_bytes(text);
     *at++ = TAG_DATAPOINTS;
     at = put_varint(at, 1 + varint_bytes(size) + size);
     *at++ = TAG_STRING;
     at = put_varint(at, size);
-    return put_clean(at, text, size);
+    return mir_tlm_text_put(at, text, size);
 }
 
 static uint8_t *put_cell(uint8_t *at, mir_column_type type, const mir_cell *cell)

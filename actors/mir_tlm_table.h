@@ -29,6 +29,11 @@
 enum { MIR_TLM_CURSOR_BYTES_MAX = 24 + MIR_TLOG_DEVICE_BYTES_MAX };
 void mir_tlm_cursor(char *text, int64_t time_ns, mir_view device);
 
+/* A text as answers show it: what is no UTF-8, and zero bytes, would make the whole message unreadable
+ * and are replaced. How many bytes that takes, and those. */
+size_t mir_tlm_text_bytes(mir_view text);
+uint8_t *mir_tlm_text_put(uint8_t *to, mir_view text, size_t clean_size);
+
 /* The unit of a field by the schema of a device (its index); null: none. Called for each column
  * before the first row is written, with the device of that row. */
 typedef const char *(*mir_tlm_unit_fn)(void *context, uint32_t device, mir_view field);
