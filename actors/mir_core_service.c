@@ -2,6 +2,7 @@
 #include "mir_core_service.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "mir_api/v1/core.pb-c.h"
 #include "mir_cfg_plan.h"
@@ -40,6 +41,10 @@ static size_t list_bytes(MirApi__V1__Device **devices, size_t count)
     return bytes;
 }
 
+#define TOO_LARGE_TEXT                                                                             \
+    "it was done for %zu devices, but the answer with all of them has %zu bytes, more than a "     \
+    "message may have"
+
 /* What was done is not to look like a failure because its answer is too large for a message: then it
  * goes without the bytes of the schemas, of which nothing was changed. */
 static bool fits(mir_request *request, MirApi__V1__Device **devices, size_t count)
@@ -48,10 +53,7 @@ static bool fits(mir_request *request, MirApi__V1__Device **devices, size_t coun
     leave_out_schemas(devices, count);
     size_t bytes = list_bytes(devices, count);
     if (count <= 1 || bytes <= list_bytes_max(request)) return true;
-    mir_request_fail(request,
-                     "it was done for %zu devices, but the answer with all of them has %zu bytes, "
-                     "more than a message may have",
-                     count, bytes);
+    mir_request_fail(request, TOO_LARGE_TEXT, count, bytes);
     return false;
 }
 
@@ -181,14 +183,175 @@ void mir_core_update(mir_request *request)
         update_write(request);
 }
 
-static void delete_done(mir_request *request)
+static void answer_deleted(mir_request *request, MirApi__V1__Device **devices, size_t count)
 {
     MirApi__V1__DeviceList list = MIR_API__V1__DEVICE_LIST__INIT;
-    if (report(request, MIR_STATE_DELETED, &list.devices, &list.n_devices)) {
-        MirApi__V1__DeleteDeviceResponse response = MIR_API__V1__DELETE_DEVICE_RESPONSE__INIT;
-        response.response_case = MIR_API__V1__DELETE_DEVICE_RESPONSE__RESPONSE_OK;
-        response.ok = &list;
-        mir_request_answer(request, &response.base);
+    list.devices = devices;
+    list.n_devices = count;
+    MirApi__V1__DeleteDeviceResponse response = MIR_API__V1__DELETE_DEVICE_RESPONSE__INIT;
+    response.response_case = MIR_API__V1__DELETE_DEVICE_RESPONSE__RESPONSE_OK;
+    response.ok = &list;
+    mir_request_answer(request, &response.base);
+}
+
+/* A deletion of so many devices that it is cut into several commits. */
+typedef struct deleting {
+    struct part {
+        struct part *next;
+        mir_arena arena; /* of the store's answer, which the devices live in */
+        MirApi__V1__Device **devices;
+        size_t count;
+    } * parts;
+    size_t count, bytes; /* of all devices, without the schemas */
+    bool is_out_of_memory;
+    uint64_t *numbers; /* of candidates, for all commits but the first */
+} deleting;
+
+static void forget_parts(deleting *d)
+{
+    while (d->parts != NULL) {
+        struct part *next = d->parts->next;
+        mir_arena_free(&d->parts->arena);
+        free(d->parts);
+        d->parts = next;
+    }
+}
+
+static size_t bytes_without_schemas(MirApi__V1__Device **devices, size_t count)
+{
+    size_t bytes = list_bytes(devices, count);
+    for (size_t i = 0; i < count; i++) {
+        const MirApi__V1__DeviceStatus *status = devices[i]->status;
+        if (status == NULL || status->schema == NULL || !status->schema->has_compressed_schema)
+            continue;
+        bytes -= status->schema->compressed_schema.len;
+    }
+    return bytes;
+}
+
+/* Keeps what the answer shows of one commit, as long as it may fit into a message. */
+static void keep_part(mir_request *request, deleting *d)
+{
+    mir_state_request *state = &request->state;
+    mir_error error = {{0}};
+    struct part *part = calloc(1, sizeof *part);
+    MirStore__V1__DeviceRecord **records =
+        mir_arena_alloc(&state->arena, (state->change_count + 1) * sizeof *records);
+    for (size_t i = 0; records != NULL && i < state->change_count; i++)
+        records[i] = state->changes[i].before;
+    if (part == NULL || records == NULL ||
+        mir_state_devices_of(request->hub->state, records, state->change_count, &state->arena,
+                             &part->devices, &error) != MIR_OK) {
+        free(part);
+        d->is_out_of_memory = true;
+        forget_parts(d);
+        mir_arena_free(&state->arena);
+        return;
+    }
+    part->count = state->change_count;
+    d->bytes += bytes_without_schemas(part->devices, part->count);
+    part->arena = state->arena;
+    state->arena = (mir_arena){0};
+    part->next = d->parts;
+    d->parts = part;
+    if (d->is_out_of_memory || d->bytes > list_bytes_max(request)) forget_parts(d);
+}
+
+static int compare_devices(const void *a, const void *b)
+{
+    const MirApi__V1__Meta *x = (*(MirApi__V1__Device *const *)a)->meta;
+    const MirApi__V1__Meta *y = (*(MirApi__V1__Device *const *)b)->meta;
+    int order = strcmp(x->namespace_, y->namespace_);
+    return order != 0 ? order : strcmp(x->name, y->name);
+}
+
+/* All commits are done. */
+static void answer_parts(mir_request *request, deleting *d)
+{
+    MirApi__V1__Device **all =
+        d->parts == NULL ? NULL : calloc(d->count + 1, sizeof(MirApi__V1__Device *));
+    size_t count = 0;
+    for (const struct part *at = d->parts; all != NULL && at != NULL; at = at->next) {
+        memcpy(all + count, at->devices, at->count * sizeof(MirApi__V1__Device *));
+        count += at->count;
+    }
+    if (d->is_out_of_memory || (all == NULL && d->parts != NULL)) {
+        mir_request_fail(request,
+                         "it was done for %zu devices, but the answer cannot be written: out of "
+                         "memory",
+                         d->count);
+    } else if (all == NULL) {
+        mir_request_fail(request, TOO_LARGE_TEXT, d->count, d->bytes);
+    } else {
+        qsort(all, count, sizeof(MirApi__V1__Device *), compare_devices);
+        if (fits(request, all, count)) answer_deleted(request, all, count);
+    }
+    free(all);
+}
+
+static void end_parts(mir_request *request, deleting *d)
+{
+    forget_parts(d);
+    free(d->numbers);
+    mir_request_finish(request);
+}
+
+static void delete_part_done(mir_request *request)
+{
+    deleting *d = request->context;
+    mir_state_request *state = &request->state;
+    if (state->status != MIR_OK) {
+        mir_request_fail(request, "%s: %zu devices are deleted, the others are not", state->error,
+                         d->count);
+        end_parts(request, d);
+        return;
+    }
+    mir_events_of_changes(request->hub, state, request->header, &state->arena, &request->letters);
+    mir_events_notify_twins(request->hub, state->changes, state->change_count);
+    mir_request_tell(request);
+    d->count += state->change_count;
+    state->numbers = state->left;
+    state->number_count = state->left_count;
+    keep_part(request, d);
+    if (state->number_count == 0) {
+        answer_parts(request, d);
+        end_parts(request, d);
+    } else if (atomic_load_explicit(&request->hub->stopping, memory_order_relaxed)) {
+        mir_request_fail(request,
+                         "error deleting device: the server is stopping: %zu devices are deleted, "
+                         "the others are not",
+                         d->count);
+        end_parts(request, d);
+    } else {
+        mir_request_write(request, delete_part_done);
+    }
+}
+
+static void delete_done(mir_request *request)
+{
+    mir_state_request *state = &request->state;
+    MirApi__V1__Device **devices;
+    size_t count;
+    if (state->status == MIR_OK && state->left_count != 0) {
+        deleting *d = mir_arena_alloc(&request->arena, sizeof *d);
+        uint64_t *numbers = malloc(state->left_count * sizeof *numbers);
+        if (d != NULL && numbers != NULL) {
+            memcpy(numbers, state->left, state->left_count * sizeof *numbers);
+            state->left = d->numbers = numbers;
+            request->context = d;
+            delete_part_done(request);
+            return;
+        }
+        free(numbers);
+        mir_events_of_changes(request->hub, state, request->header, &request->arena,
+                              &request->letters);
+        mir_events_notify_twins(request->hub, state->changes, state->change_count);
+        mir_request_fail(request,
+                         "error deleting device: out of memory: %zu devices are deleted, the "
+                         "others are not",
+                         state->change_count);
+    } else if (report(request, MIR_STATE_DELETED, &devices, &count)) {
+        answer_deleted(request, devices, count);
     }
     mir_request_finish(request);
 }
@@ -202,6 +365,7 @@ void mir_core_delete(mir_request *request)
     }
     request->state.op = MIR_STATE_DELETE;
     request->state.delete_ = input;
+    request->state.delete_max = MIR_CORE_DELETED_AT_ONCE;
     mir_request_write(request, delete_done);
 }
 

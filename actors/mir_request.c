@@ -326,19 +326,18 @@ static void state_done(mir_state_request *state, void *context)
 void mir_request_write(mir_request *request, mir_request_handler step)
 {
     if (request->sequel == NULL) request->sequel = calloc(1, sizeof *request->sequel);
-    if (request->sequel == NULL) {
-        mir_request_fail(request, "the server is out of memory");
-        mir_request_finish(request);
-        return;
-    }
     request->step = step;
     request->state.cause = &request->cause;
     request->state.done = state_done;
     request->state.ctx = request;
-    if (mir_state_submit(request->hub->state, &request->state) != MIR_OK) {
-        mir_request_fail(request, "the store is busy: try again");
-        mir_request_finish(request);
-    }
+    if (request->sequel != NULL && mir_state_submit(request->hub->state, &request->state) == MIR_OK)
+        return;
+    /* The step says what that means; it has other parts to tell of, perhaps. */
+    request->state.status = request->sequel == NULL ? MIR_E_NO_MEMORY : MIR_E_FULL;
+    request->state.error =
+        request->sequel == NULL ? "the server is out of memory" : "the store is busy: try again";
+    request->state.change_count = 0;
+    mir_request_continue(request, step, false);
 }
 
 /* --- asking devices for their schemas ------------------------------------------------------- */

@@ -43,6 +43,8 @@ static void clear_outputs(mir_state_request *request)
     request->error = NULL;
     request->changes = NULL;
     request->change_count = 0;
+    request->left = NULL;
+    request->left_count = 0;
 }
 
 /* The request failed with the store, not by its own fault. */

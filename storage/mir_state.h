@@ -188,6 +188,12 @@ struct mir_state_request {
             void *ctx;
         } internal;
     };
+    /* DELETE: no more than `delete_max` devices (0: all that match), so that others have their turn.
+     * The candidates that it did not come to are the output `left`, and the `numbers` of another
+     * request with the same target: what is gone by then, or does not match any more, is passed over. */
+    size_t delete_max;
+    const uint64_t *numbers;
+    size_t number_count;
     /* UPDATE: desired properties of its devices, in the order of the devices' ids; DESIRED for each
      * that is set, before UPDATED. One that is refused refuses the update. */
     mir_state_property *with;
@@ -210,6 +216,8 @@ struct mir_state_request {
     const char *error;
     mir_state_change *changes;
     size_t change_count;
+    const uint64_t *left; /* in the arena, or a part of `numbers` */
+    size_t left_count;
 };
 
 /* MIR_OK, MIR_E_FULL (too many in flight) or MIR_E_CLOSED; on the latter two done is not called. */

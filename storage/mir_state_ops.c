@@ -1116,6 +1116,33 @@ static mir_status execute_update(mir_state_ops *ops)
 
 /* ── Deleting ────────────────────────────────────────────────────────────────────────────────── */
 
+/* Loads the devices that are to go now, of the candidates; what is behind them is left. */
+static mir_status load_deleted(mir_state_ops *ops, const uint64_t *numbers, size_t number_count,
+                               bool exact, record ***list, size_t *count)
+{
+    mir_state_request *request = ops->request;
+    const bool resumes = request->numbers != NULL;
+    size_t max = request->delete_max == 0 ? number_count : request->delete_max, i = 0;
+    if (max > number_count) max = number_count;
+    *list = alloc(ops, (max + 1) * sizeof **list);
+    if (*list == NULL) return MIR_E_NO_MEMORY;
+    for (; i < number_count && *count < max; i++) {
+        mir_status status =
+            mir_state_db_load(ops->db, ops->txn, numbers[i], &request->arena, &(*list)[*count]);
+        if (status == MIR_E_NOT_FOUND && resumes) continue;
+        if (status != MIR_OK) return status == MIR_E_NOT_FOUND ? MIR_E_CORRUPT : status;
+        if (exact || mir_state_target_matches(request->delete_->targets, (*list)[*count])) ++*count;
+    }
+    request->left = numbers + i;
+    request->left_count = number_count - i;
+    if (resumes || request->left_count == 0) return MIR_OK;
+    uint64_t *left = alloc(ops, request->left_count * sizeof *left);
+    if (left == NULL) return MIR_E_NO_MEMORY;
+    memcpy(left, request->left, request->left_count * sizeof *left);
+    request->left = left;
+    return MIR_OK;
+}
+
 static mir_status execute_delete(mir_state_ops *ops)
 {
     mir_state_request *request = ops->request;
@@ -1128,13 +1155,24 @@ static mir_status execute_delete(mir_state_ops *ops)
     mir_error error = {""};
     record **list = NULL;
     size_t count = 0;
-    mir_status status =
-        mir_state_target_load(ops->db, ops->txn, target, &request->arena, &list, &count, &error);
+    mir_status status = MIR_OK;
+    if (request->numbers != NULL) {
+        status = load_deleted(ops, request->numbers, request->number_count, false, &list, &count);
+    } else {
+        mir_state_numbers numbers = {0};
+        bool exact = true;
+        status = mir_state_target_candidates(ops->db, ops->txn, target, &numbers, &exact, &error);
+        if (status == MIR_OK)
+            status = load_deleted(ops, numbers.items, numbers.count, exact, &list, &count);
+        free(numbers.items);
+    }
     if (status == MIR_E_INVALID || (status == MIR_E_TOO_LARGE && error.text[0] != '\0')) {
         mir_state_ops_refuse(request, status, "error deleting device: %s", error.text);
         return MIR_OK;
     }
     TRY(status);
+    if (request->left_count == 0) request->left = NULL;
+    mir_state_target_sort(list, count);
     TRY(reserve_changes(ops, count));
     for (size_t i = 0; i < count; i++) {
         TRY(mir_state_db_store(ops->db, ops->txn, list[i], NULL, ops->now_ns));

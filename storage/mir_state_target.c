@@ -503,6 +503,11 @@ static int compare_records(const void *a, const void *b)
     return order != 0 ? order : strcmp(x->name, y->name);
 }
 
+void mir_state_target_sort(MirStore__V1__DeviceRecord **records, size_t count)
+{
+    if (count > 1) qsort(records, count, sizeof(MirStore__V1__DeviceRecord *), compare_records);
+}
+
 mir_status mir_state_target_load(const mir_state_db *db, MDB_txn *txn,
                                  const MirApi__V1__DeviceTarget *target, mir_arena *arena,
                                  MirStore__V1__DeviceRecord ***records, size_t *count,
@@ -528,7 +533,7 @@ mir_status mir_state_target_load(const mir_state_db *db, MDB_txn *txn,
         mir_state_db_explain(db, status, error);
         return status;
     }
-    if (kept > 1) qsort(list, kept, sizeof(MirStore__V1__DeviceRecord *), compare_records);
+    mir_state_target_sort(list, kept);
     *records = list;
     *count = kept;
     return MIR_OK;

@@ -46,4 +46,7 @@ MIR_MUST_CHECK mir_status mir_state_target_load(const mir_state_db *db, MDB_txn 
                                                 MirStore__V1__DeviceRecord ***records,
                                                 size_t *count, mir_error *error);
 
+/* By namespace and name. */
+void mir_state_target_sort(MirStore__V1__DeviceRecord **records, size_t count);
+
 #endif

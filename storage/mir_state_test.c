@@ -510,6 +510,40 @@ static void upsert_creates(void **state)
 
 /* ── Delete ──────────────────────────────────────────────────────────────────────────────────── */
 
+/* In parts: what has gone, and what does not match any more when its turn comes, is passed over. */
+static void delete_can_be_cut(void **state)
+{
+    fixture *f = *state;
+    char id[16];
+    for (int i = 0; i < 10; i++) {
+        (void)snprintf(id, sizeof id, "cut-%d", 9 - i);
+        add(f, id, id, "default");
+    }
+    f->request.delete_max = 4;
+    assert_int_equal(delete_them(f, "{\"ids\":[\"cut-*\"]}"), MIR_OK);
+    assert_int_equal(f->request.change_count, 4);
+    assert_string_equal(f->request.changes[0].before->device_id, "cut-6"); /* by name in a part */
+    assert_int_equal(f->request.left_count, 6);
+    uint64_t left[6];
+    memcpy(left, f->request.left, sizeof left);
+    assert_int_equal(delete_them(f, "{\"ids\":[\"cut-5\"]}"), MIR_OK);
+    assert_int_equal(f->request.left_count, 0);
+    assert_int_equal(update(f, "{\"ids\":[\"cut-3\"]}", "{\"id\":\"kept\"}"), MIR_OK);
+    f->request.numbers = left;
+    f->request.number_count = 6;
+    assert_int_equal(delete_them(f, "{\"ids\":[\"cut-*\"]}"), MIR_OK);
+    assert_int_equal(f->request.change_count, 4);
+    assert_string_equal(f->request.changes[0].before->device_id, "cut-0");
+    assert_string_equal(f->request.changes[3].before->device_id, "cut-4");
+    assert_int_equal(f->request.left_count, 0);
+    f->request.numbers = NULL;
+    f->request.number_count = f->request.delete_max = 0;
+    assert_int_equal(delete_them(f, "{\"ids\":[\"cut-*\"]}"), MIR_OK);
+    assert_int_equal(f->request.change_count, 0);
+    assert_int_equal(delete_them(f, "{\"ids\":[\"kept\"]}"), MIR_OK);
+    assert_int_equal(f->request.change_count, 1);
+}
+
 static void delete_returns_what_was(void **state)
 {
     fixture *f = *state;
@@ -896,6 +930,7 @@ int main(void)
         TEST(uniqueness),
         TEST(upsert_creates),
         TEST(delete_returns_what_was),
+        TEST(delete_can_be_cut),
         TEST(heartbeats_provision_and_turn_online),
         TEST(a_disabled_device_is_not_online),
         TEST(a_bad_schema_makes_a_plain_heartbeat),
