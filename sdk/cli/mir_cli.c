@@ -12,6 +12,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <strings.h>
+#include <unistd.h>
 
 enum { KNOWN_MAX = 64, WORD_BYTES_MAX = 64, LONG_OPTION_BASE = 1000, TEXT_BYTES = 8192 };
 
@@ -330,6 +331,20 @@ int mir_cli_parse(int argc, char **argv, mir_cli_line *line)
     return MIR_EXIT_OK;
 }
 
+/* Of targets that name no device, whether the shell made them from a star. */
+static void hint_at_files(const mir_cli_args *args)
+{
+    for (size_t i = 0; i < args->words_count; i++) {
+        const char *word = args->words[i];
+        if (strchr(word, '/') == NULL || strchr(word, '*') != NULL || access(word, F_OK) != 0)
+            continue;
+        mir_cli_note("'%s' is also a file here: if you typed a star, the shell took it; quote it, "
+                     "as '*%s'",
+                     word, strchr(word, '/'));
+        return;
+    }
+}
+
 int mir_cli_main(int argc, char **argv, mir_cli_run_fn serve)
 {
     /* Widths of characters, always of UTF-8; C.UTF-8 is part of glibc since 2.35. */
@@ -350,6 +365,9 @@ int mir_cli_main(int argc, char **argv, mir_cli_run_fn serve)
     } else {
         mir_cli cli = {.path = line.path, .serve = serve};
         code = line.command->run(&cli, line.command, &line.args);
+        if (code == MIR_EXIT_FAILED && line.command->completes != NULL &&
+            strcmp(line.command->completes, "device") == 0)
+            hint_at_files(&line.args);
     }
     if ((fflush(stdout) != 0 || ferror(stdout) != 0) && code == MIR_EXIT_OK)
         code = mir_cli_fail("cannot write the output");

@@ -158,7 +158,7 @@ static const mir_cli_group queue_list_group = {"Options", queue_list_options};
          false,                                                                                    \
          "TIME",                                                                                   \
          NULL,                                                                                     \
-         "from this time: RFC 3339, or seconds since 1970"},                                       \
+         "from this time: RFC 3339, seconds since 1970, or 10m: so long ago"},                     \
         {MIR_OPT_TO, "to", 0, false, "TIME", NULL, "until this time"},                             \
     {                                                                                              \
         MIR_OPT_TO, "until", 0, true, "TIME", NULL, NULL                                           \
@@ -215,7 +215,7 @@ static const mir_cli_option event_verify_options[] = {
 static const mir_cli_group event_verify_group = {"Options", event_verify_options};
 
 static const mir_cli_option history_options[] = {
-    {MIR_OPT_AT, "at", 0, false, "TIME", NULL, "the twin as it was then, instead of the changes"},
+    {MIR_OPT_AT, "at", 0, false, "TIME", NULL, "the twin as it was then, or so long ago (10m)"},
     {MIR_OPT_LIMIT, "limit", 0, false, "N", NULL, "at most so many events"},
     {MIR_OPT_ID, "id", 0, false, "ID", NULL, "the device by its id"},
     UTC_OPTION,
@@ -315,7 +315,7 @@ static const mir_cli_option query_options[] = {
     {MIR_OPT_FIELDS, "fields", 'f', false, "FIELD", NULL, "only these fields, as a list a,b"},
     {MIR_OPT_SINCE, "since", 's', false, "DURATION", NULL, "from so long ago until now (1h)"},
     {MIR_OPT_FROM, "from", 0, false, "TIME", NULL,
-     "from this time: RFC 3339, or seconds since 1970"},
+     "from this time: RFC 3339, seconds since 1970, or 10m: so long ago"},
     {MIR_OPT_TO, "to", 0, false, "TIME", NULL, "until before this time (now)"},
     {MIR_OPT_TO, "until", 0, true, "TIME", NULL, NULL},
     {MIR_OPT_WINDOW, "window", 'w', false, "DURATION", NULL,
@@ -418,6 +418,7 @@ static const mir_cli_example query_examples[] = {
 static const mir_cli_example history_examples[] = {
     {"mir device history pump-7/plant", "Everything that was changed, and by whom."},
     {"mir device history pump-7/plant --at 2026-01-02T15:00:00Z", "The twin as it was then."},
+    {"mir device history pump-7/plant --at 10m", "The twin as it was ten minutes ago."},
     END_EXAMPLES,
 };
 static const mir_cli_example command_list_examples[] = {
@@ -492,7 +493,7 @@ static const mir_cli_example completion_examples[] = {
 
 #define TARGET_TEXT                                                                                \
     "A TARGET is NAME/NAMESPACE, NAME (in any namespace), '*/NAMESPACE' or '*/*';\n"               \
-    "quote the stars. Flags narrow it further."
+    "quote the stars (zsh insists, other shells may find files). Flags narrow it."
 
 extern const mir_cli_command mir_cli_device_children[];
 

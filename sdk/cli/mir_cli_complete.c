@@ -125,7 +125,7 @@ int mir_cli_complete(const mir_cli_args *args)
     else if (help || command->completes == NULL)
         return MIR_EXIT_OK;
     else if (strcmp(command->completes, "device") == 0)
-        mir_cli_devices_each_name(offer_text, &to);
+        mir_cli_devices_each_name(last, offer_text, &to);
     else if (strcmp(command->completes, "context") == 0)
         mir_cli_connect_each_context(offer_text, &to);
     else

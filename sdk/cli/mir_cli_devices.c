@@ -318,42 +318,49 @@ int mir_cli_devices_report(const mir_cli_devices *devices, const char *verb, con
     return MIR_EXIT_OK;
 }
 
-void mir_cli_devices_each_name(mir_cli_connect_name_fn each, void *context)
+/* Gives the devices of a page, as long as there is room. */
+static void give_names(const MirApi__V1__DeviceList *page, const char *start, size_t *room,
+                       mir_cli_connect_name_fn each, void *context)
+{
+    for (size_t i = 0; i<page->n_devices && * room> 0; i++) {
+        char name[512];
+        const MirApi__V1__Device *device = page->devices[i];
+        (void)snprintf(name, sizeof name, "%s/%s", mir_cli_devices_name(device),
+                       mir_cli_devices_namespace(device));
+        if (strncmp(name, start, strlen(start)) != 0) continue;
+        bool online = device->status != NULL && device->status->online;
+        each(context, name, online ? "online" : "offline");
+        (*room)--;
+    }
+}
+
+void mir_cli_devices_each_name(const char *start, mir_cli_connect_name_fn each, void *context)
 {
     mir_cli_session session = MIR_CLI_SESSION_INIT;
-    if (mir_cli_connect_quietly(NULL, COMPLETION_TIMEOUT_NS, &session, NULL) != MIR_OK) {
-        mir_cli_connect_close(&session);
-        return;
-    }
     MirApi__V1__DeviceTarget everything = MIR_API__V1__DEVICE_TARGET__INIT;
     MirApi__V1__ListDeviceRequest request = MIR_API__V1__LIST_DEVICE_REQUEST__INIT;
+    mir_error error = {0};
+    char after[1024] = "";
+    size_t room = COMPLETION_NAMES_MAX;
+    int64_t until_ns = mir_clock_mono_ns() + COMPLETION_TIMEOUT_NS;
+    bool more = mir_cli_connect_quietly(NULL, COMPLETION_TIMEOUT_NS, &session, &error) == MIR_OK;
     request.targets = &everything;
     request.has_without_schema = request.without_schema = 1;
-    static char from_the_first[] = "";
-    request.after = from_the_first;
-    mir_bytes out = {0};
-    mir_bytes in = {0};
-    char subject[128];
-    MirApi__V1__ListDeviceResponse *response = NULL;
-    MIR_PB_PACK(&request, &out);
-    (void)snprintf(subject, sizeof subject, "client.%s.core.v1alpha.list",
-                   mir_client_instance(session.client));
-    if (mir_bytes_ok(&out) &&
-        mir_client_request(session.client, subject, mir_bytes_as_view(&out), &in, NULL) == MIR_OK &&
-        mir_pb_unpack(&mir_api__v1__list_device_response__descriptor, mir_bytes_as_view(&in),
-                      &session.arena, &response, NULL) == MIR_OK &&
-        response->response_case == MIR_API__V1__LIST_DEVICE_RESPONSE__RESPONSE_OK &&
-        response->ok != NULL) {
-        for (size_t i = 0; i < response->ok->n_devices && i < COMPLETION_NAMES_MAX; i++) {
-            char name[512];
-            const MirApi__V1__Device *device = response->ok->devices[i];
-            (void)snprintf(name, sizeof name, "%s/%s", mir_cli_devices_name(device),
-                           mir_cli_devices_namespace(device));
-            bool online = device->status != NULL && device->status->online;
-            each(context, name, online ? "online" : "offline");
-        }
+    request.after = after;
+    while (more) {
+        MirApi__V1__DeviceList *page = NULL;
+        const char *refusal = NULL;
+        if (mir_cli_connect_try(&session, "core.v1alpha.list", &request.base,
+                                &mir_api__v1__list_device_response__descriptor, NULL, &page,
+                                &refusal, &error) != MIR_OK)
+            break;
+        give_names(page, start, &room, each, context);
+        more = room > 0 && page->has_cut && page->cut && page->n_devices > 0 &&
+               mir_clock_mono_ns() < until_ns;
+        if (!more) break;
+        const MirApi__V1__Device *last = page->devices[page->n_devices - 1];
+        (void)snprintf(after, sizeof after, "%s/%s", mir_cli_devices_namespace(last),
+                       mir_cli_devices_name(last));
     }
-    mir_bytes_free(&out);
-    mir_bytes_free(&in);
     mir_cli_connect_close(&session);
 }

@@ -48,7 +48,7 @@ int mir_cli_devices_print_twin(const json_t *twin, const char *format);
 /* JSON and YAML of anything to standard output. */
 int mir_cli_devices_print_value(const json_t *value, const char *format);
 
-/* The names of all devices, for completion; silent when no server answers at once. */
-void mir_cli_devices_each_name(mir_cli_connect_name_fn each, void *context);
+/* The names that begin so, for completion; silent when no server answers at once. */
+void mir_cli_devices_each_name(const char *start, mir_cli_connect_name_fn each, void *context);
 
 #endif

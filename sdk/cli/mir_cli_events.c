@@ -572,7 +572,7 @@ static int print_table(const mir_cli_events *events, bool wide, bool utc)
 {
     mir_cli_table *table = mir_cli_table_new();
     mir_cli_table_column(table, "SEQ", NULL, MIR_TABLE_NUMBER);
-    mir_cli_table_column(table, "TIME", NULL, MIR_TABLE_FIXED);
+    mir_cli_table_column(table, mir_cli_when_title(utc), NULL, MIR_TABLE_FIXED);
     mir_cli_table_column(table, "REASON", NULL, MIR_TABLE_FIXED);
     mir_cli_table_column(table, "DEVICE", NULL, MIR_TABLE_TEXT);
     mir_cli_table_column(table, "ACTOR", NULL, MIR_TABLE_TEXT);
@@ -637,7 +637,8 @@ static void print_columns(const MirApi__V1__Event *event, bool wide, bool utc)
     mir_bytes head = {0};
     mir_bytes tail = {0};
     mir_bytes line = {0};
-    mir_bytes_printf(&head, "%6" PRIu64 "  %-12s ", mir_cli_events_sequence(event), time);
+    mir_bytes_printf(&head, "%6" PRIu64 "  %s%-*s ", mir_cli_events_sequence(event), time,
+                     12 - (int)strlen(time), utc ? "Z" : "");
     mir_bytes_printf(&tail, "%s  %s%s%s%s", device, actor[0] != '\0' ? "[" : "", actor,
                      actor[0] != '\0' ? "] " : "", message);
     mir_bytes_u8(&tail, '\0');

@@ -72,7 +72,7 @@ static int print_table(const MirApi__V1__DeviceHistory *from, form how)
 {
     mir_cli_table *table = mir_cli_table_new();
     mir_cli_table_column(table, "SEQ", NULL, MIR_TABLE_NUMBER);
-    mir_cli_table_column(table, "TIME", NULL, MIR_TABLE_FIXED);
+    mir_cli_table_column(table, mir_cli_when_title(how.utc), NULL, MIR_TABLE_FIXED);
     mir_cli_table_column(table, "REASON", NULL, MIR_TABLE_FIXED);
     mir_cli_table_column(table, "ACTOR", NULL, MIR_TABLE_TEXT);
     mir_cli_table_column(table, "CHANGE", NULL, MIR_TABLE_TEXT);

@@ -628,9 +628,9 @@ static int print_rows(const MirApi__V1__QueryTelemetry *from, size_t first, bool
         bool text = type == MIR_API__V1__DATA_TYPE__DATA_TYPE_STRING ||
                     type == MIR_API__V1__DATA_TYPE__DATA_TYPE_BYTES;
         bool time = type == MIR_API__V1__DATA_TYPE__DATA_TYPE_TIMESTAMP;
-        const char *unit = i < from->n_units && !time ? from->units[i] : time && utc ? "UTC" : "";
+        const char *unit = i < from->n_units && !time ? from->units[i] : "";
         mir_cli_table_column(table,
-                             i == 0   ? "TIME"
+                             i == 0   ? mir_cli_when_title(utc)
                              : i == 1 ? "DEVICE"
                                       : from->headers[i],
                              unit,

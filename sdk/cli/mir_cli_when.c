@@ -86,11 +86,16 @@ mir_status mir_cli_when_time(const char *text, int64_t *wall_ns, mir_error *erro
             nanos = nanos * 10 + (i < places ? fraction[i] - '0' : 0);
     }
     int64_t sum = 0;
+    int64_t ago_ns = 0;
+    if (!found && mir_cli_when_duration(text, &ago_ns, NULL) == MIR_OK) {
+        *wall_ns = mir_clock_wall_ns() - ago_ns;
+        return MIR_OK;
+    }
     if (!found || __builtin_mul_overflow(seconds, MIR_NS_PER_S, &sum) ||
         __builtin_add_overflow(sum, nanos, &sum))
         return mir_error_set(error, MIR_E_INVALID,
                              "'%s' is no time; write for example 2026-01-31T15:04:05Z, 2026-01-31, "
-                             "or seconds since 1970",
+                             "10m for ten minutes ago, or seconds since 1970",
                              text);
     *wall_ns = sum;
     return MIR_OK;
@@ -125,6 +130,11 @@ void mir_cli_when_span(int64_t duration_ns, char *text, size_t size)
         (void)snprintf(text, size, "%lldh %lldm", seconds / 3600, seconds / 60 % 60);
     else
         (void)snprintf(text, size, "%lldd %lldh", seconds / 86400, seconds / 3600 % 24);
+}
+
+const char *mir_cli_when_title(bool utc)
+{
+    return utc ? "TIME (UTC)" : "TIME";
 }
 
 void mir_cli_when_clock(int64_t wall_ns, bool date, int digits, bool utc, char *text, size_t size)

@@ -71,6 +71,10 @@ static void times_are_read(void **state)
         assert_int_equal(mir_cli_when_time(cases[i].text, &got, NULL), MIR_OK);
         assert_int_equal(got, cases[i].ns);
     }
+    int64_t ago = 0;
+    assert_int_equal(mir_cli_when_time("10m", &ago, NULL), MIR_OK);
+    int64_t since_ns = mir_clock_wall_ns() - ago;
+    assert_true(since_ns >= 600 * MIR_NS_PER_S && since_ns < 4200 * MIR_NS_PER_S);
     static const char *const bad[] = {
         "", "yesterday", "12:00", "2023-13-01", "1700000000.5x", "17000000000000", "-5"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {

@@ -37,10 +37,11 @@ def home(tmp_path):
 
 @pytest.fixture
 def mir(hub, home):
-    def run(*args, stdin="", target=hub.url, env=None):
+    def run(*args, stdin="", target=hub.url, env=None, cwd=None):
         environment = {**home, "MIR_TARGET": target, **(env or {})}
         return subprocess.run(
-            [BINARY, *args], input=stdin, text=True, capture_output=True, timeout=20 * PATIENCE, env=environment
+            [BINARY, *args], input=stdin, text=True, capture_output=True, timeout=20 * PATIENCE, env=environment,
+            cwd=cwd,
         )
 
     return run

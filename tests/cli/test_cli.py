@@ -604,8 +604,8 @@ def test_telemetry_query_sends_what_was_asked(mir, hub):
 def test_telemetry_query_as_table(mir, hub):
     result = mir("telemetry", "query", "-m", "pump.v1.Flow", "--utc")
     lines = result.stdout.splitlines()
-    assert lines[0].split() == ["TIME", "DEVICE", "big", "note", "on", "rate"]
-    assert lines[1].split() == ["UTC", "l/s"]
+    assert lines[0].split() == ["TIME", "(UTC)", "DEVICE", "big", "note", "on", "rate"]
+    assert lines[1].split() == ["l/s"]
     assert lines[2].split() == ["2023-11-14", "22:13:20.500", "pump-7", str(2**63), "a", '"quoted",', "text", "false", "0.100"]
     assert len(lines) == 5
     assert len(mir("telemetry", "query", "-m", "pump.v1.Flow", "--limit", "1").stdout.splitlines()) == 3
@@ -626,6 +626,26 @@ def test_telemetry_query_as_json_yaml_and_csv(mir, hub):
     assert rows[1] == ["2023-11-14T22:13:20.5Z", "pump-7", str(2**63), 'a "quoted", text', "false", "0.1"]
     assert rows[2][5] == "" and len(rows) == 4
     assert "measurement: pump.v1.Flow" in mir("telemetry", "query", "-m", "pump.v1.Flow", "-o", "yaml").stdout
+
+
+def test_a_star_that_the_shell_took_is_said(mir, hub, tmp_path):
+    (tmp_path / "shed").mkdir()
+    (tmp_path / "shed" / "plant").touch()
+    hub.add("pump-7", "plant")
+    for command in ["device", "list"], ["command", "send", "-n", "stop"]:
+        result = mir(*command, "shed/plant", cwd=tmp_path)
+        assert result.returncode == 1
+        assert "'shed/plant' is also a file here" in result.stderr and "'*/plant'" in result.stderr
+    assert "also a file" not in mir("device", "list", "gone/plant", cwd=tmp_path).stderr
+    assert mir("device", "list", "*/plant", cwd=tmp_path).stderr == ""
+
+
+def test_completion_finds_a_device_behind_many(mir, hub):
+    for n in range(600):
+        hub.add(f"a{n}", "plant")
+    hub.add("z9", "plant")
+    assert mir("__complete", "device", "list", "z").stdout.split("\t")[0] == "z9/plant"
+    assert len(mir("__complete", "device", "list", "").stdout.splitlines()) == 500
 
 
 def test_no_data_is_said_and_is_0(mir, hub):

@@ -536,7 +536,7 @@ def test_the_history_of_a_device(mir, hub):
     hub.event("DeviceUpdated", "other")
     result = mir("device", "history", "pump-7/plant", "--utc", "-o", "wide")
     assert rows(result.stdout) == [
-        ["SEQ", "TIME", "REASON", "ACTOR", "CHANGE"],
+        ["SEQ", "TIME", "(UTC)", "REASON", "ACTOR", "CHANGE"],
         ["1", "2023-11-14", "22:13:20.000", "DeviceCreated", "ada", "DeviceCreated", "happened"],
         ["2", "2023-11-14", "22:15:00.000", "DeviceUpdated", "bob", "meta.labels.floor:", '"1"', "->", '"2"'],
         ["meta.labels.old", "removed,", "was", '"x"'],
