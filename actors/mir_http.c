@@ -78,6 +78,7 @@ struct mir_http {
     int64_t timeout_ns;
     unsigned connections_max;
     struct MHD_Daemon *daemon;
+    int listener; /* after mir_http_quiesce; the daemon's before */
     mir_workers *workers;
     pthread_t watcher;
     bool watching;
@@ -717,6 +718,7 @@ mir_status mir_http_start(struct mir_hub *hub, const mir_auth *auth, int listene
         return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
     }
     fresh->hub = hub;
+    fresh->listener = -1;
     fresh->auth = auth;
     fresh->counters = &hub->http;
     fresh->timeout_ns = config->http.timeout_ns;
@@ -759,8 +761,10 @@ mir_status mir_http_start(struct mir_hub *hub, const mir_auth *auth, int listene
 void mir_http_quiesce(mir_http *http)
 {
     if (http == NULL || atomic_exchange(&http->draining, true)) return;
-    const MHD_socket listener = MHD_quiesce_daemon(http->daemon);
-    if (listener != MHD_INVALID_SOCKET) (void)close(listener);
+    http->listener = MHD_quiesce_daemon(http->daemon);
+    /* Refuses connections at once. The library's thread may be about to name it still: its number stays
+     * taken until that thread has ended. */
+    if (http->listener >= 0) (void)shutdown(http->listener, SHUT_RDWR);
 }
 
 void mir_http_stop(mir_http *http)
@@ -776,6 +780,7 @@ void mir_http_stop(mir_http *http)
     /* Every query that was taken ends, and its connection is resumed. */
     mir_workers_destroy(http->workers);
     if (http->daemon != NULL) MHD_stop_daemon(http->daemon);
+    if (http->listener >= 0) (void)close(http->listener);
     atomic_store(&http->counters->port, 0);
     (void)pthread_cond_destroy(&http->changed);
     (void)pthread_mutex_destroy(&http->lock);

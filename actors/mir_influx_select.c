@@ -1075,9 +1075,9 @@ static mir_status write_groups(selection *s, uint64_t *series)
         status = make_rows(s, longest, &group);
     }
     if (status == MIR_OK) {
-        if (longest * s->output_count > s->work->arena.bytes_max / sizeof *results)
-            status = no_memory(s);
-        else
+        const size_t row = (s->slot_count + s->output_count) * sizeof *results;
+        const size_t held = s->bytes + s->work->arena.bytes_used;
+        if (held < s->work->arena.bytes_max && longest <= (s->work->arena.bytes_max - held) / row)
             results = malloc((longest * s->output_count + 1) * sizeof *results);
         if (results == NULL) status = no_memory(s);
     }

@@ -6,11 +6,13 @@ import base64
 import contextlib
 import http.client
 import json
+import os
 import re
 import shutil
 import signal
 import socket
 import subprocess
+import threading
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -37,6 +39,7 @@ message Env {
 }
 """
 
+ROWS = max(20, 200 // int(os.environ.get("MIR_TEST_SCALE", "1")))
 START_S = START_NS // SECOND_NS
 HTTP = re.compile(r"http on 127\.0\.0\.1:(\d+)")
 ON = {"http.listen": "127.0.0.1:0"}
@@ -361,6 +364,69 @@ def test_a_query_has_its_time(launch, filled):
     status, text = refusal(server, SLOW)
     assert status == 503 and "http.timeout" in text
     assert http_status(bus)["timeouts"] == 1
+
+
+def test_many_ask_while_telemetry_arrives(launch, connect, env):
+    server = launch({**ON, "http.threads": 3})
+    bus = connect(server)
+    devices = [f"many-{i}" for i in range(8)]
+    for device in devices:
+        launch_device(bus, device, env)
+    count = f'SELECT count(temperature) FROM "influx.v1.Env" WHERE time >= {START_S}s'
+    failures = []
+
+    def dashboard():
+        last = 0
+        try:
+            while last < ROWS * len(devices):
+                (found,) = series(server, count) or [{"values": [[0, 0]]}]
+                assert found["values"][0][1] >= last
+                last = found["values"][0][1]
+                grouped = series(server, f'SELECT last(level), max(temperature) FROM "influx.v1.Env" WHERE time >= {START_S}s '
+                                         "GROUP BY time(10s), __name fill(none) LIMIT 5")  # fmt: skip
+                assert len(grouped) <= len(devices)
+        except BaseException as failure:
+            failures.append(failure)
+
+    threads = [threading.Thread(target=dashboard, daemon=True) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for row in range(ROWS):
+        for i, device in enumerate(devices):
+            report(bus, device, env.Env(ts=START_NS + row * SECOND_NS + i, temperature=row, level=row), flush=False)
+        if row == ROWS // 2:
+            bus.ask("core.update", targets={"ids": [devices[0]]}, meta={"name": "renamed"})
+    bus.flush()
+    for thread in threads:
+        thread.join(6 * DEADLINE_S)
+    assert not failures and not any(thread.is_alive() for thread in threads)
+    wait_until(lambda: http_status(bus)["waiting_bytes"] == 0, DEADLINE_S, "every answer is out")
+    counted = http_status(bus)
+    assert counted["queries_running"] == 0 and counted["errors"] == 0
+
+
+def test_connections_have_a_bound(launch):
+    server = launch({**ON, "http.max_connections": 2})
+    held = []
+    for _ in range(2):
+        client = http.client.HTTPConnection("127.0.0.1", port_of(server), timeout=DEADLINE_S)
+        client.request("GET", "/ping")
+        client.getresponse().read()
+        held.append(client)
+    # A third one is not served until there is room.
+    client = http.client.HTTPConnection("127.0.0.1", port_of(server), timeout=1)
+    with pytest.raises((OSError, http.client.HTTPException)):
+        client.request("GET", "/ping")
+        client.getresponse()
+    client.close()
+    held.pop().close()
+
+    def served():
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return fetch(server, "/ping")[0] == 204
+        return False
+
+    wait_until(served, DEADLINE_S, "there is room")
 
 
 def test_a_stop_ends_queries(launch, filled):
