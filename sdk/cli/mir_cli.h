@@ -93,6 +93,10 @@ typedef enum mir_cli_option_id {
     MIR_OPT_AFTER,
     MIR_OPT_HEAD,
     MIR_OPT_AT,
+    MIR_OPT_FORMAT,
+    MIR_OPT_OUTPUT_FILE,
+    MIR_OPT_DEVICE,
+    MIR_OPT_PRECISION,
 } mir_cli_option_id;
 
 typedef struct mir_cli_option {
@@ -219,6 +223,9 @@ int mir_cli_event_verify(mir_cli *, const mir_cli_command *, const mir_cli_args 
 int mir_cli_event_retention(mir_cli *, const mir_cli_command *, const mir_cli_args *);
 int mir_cli_telemetry_list(mir_cli *, const mir_cli_command *, const mir_cli_args *);
 int mir_cli_telemetry_query(mir_cli *, const mir_cli_command *, const mir_cli_args *);
+int mir_cli_telemetry_export(mir_cli *, const mir_cli_command *, const mir_cli_args *);
+int mir_cli_telemetry_import(mir_cli *, const mir_cli_command *, const mir_cli_args *);
+int mir_cli_telemetry_watch(mir_cli *, const mir_cli_command *, const mir_cli_args *);
 int mir_cli_status(mir_cli *, const mir_cli_command *, const mir_cli_args *);
 int mir_cli_context_list(mir_cli *, const mir_cli_command *, const mir_cli_args *);
 int mir_cli_context_use(mir_cli *, const mir_cli_command *, const mir_cli_args *);

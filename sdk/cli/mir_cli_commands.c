@@ -328,6 +328,47 @@ static const mir_cli_option query_options[] = {
 };
 static const mir_cli_group query_group = {"Options", query_options};
 
+static const mir_cli_option export_options[] = {
+    {MIR_OPT_MEASUREMENT, "measurement", 'm', false, "NAME", NULL,
+     "only these messages, by full name, as a list a,b"},
+    {MIR_OPT_FIELDS, "fields", 'f', false, "FIELD", NULL, "only these fields, as a list a,b"},
+    {MIR_OPT_SINCE, "since", 's', false, "DURATION", NULL, "from so long ago (all there is)"},
+    {MIR_OPT_FROM, "from", 0, false, "TIME", NULL,
+     "from this time: RFC 3339, or seconds since 1970"},
+    {MIR_OPT_TO, "to", 0, false, "TIME", NULL, "until before this time (now)"},
+    {MIR_OPT_TO, "until", 0, true, "TIME", NULL, NULL},
+    {MIR_OPT_FORMAT, "format", 0, false, "FORMAT", "csv|jsonl|line",
+     "csv, jsonl (JSON lines) or line (Influx line protocol)"},
+    {MIR_OPT_OUTPUT_FILE, "output-file", 'O', false, "FILE", NULL,
+     "write to this file, which is there when it is whole"},
+    END_OPTIONS,
+};
+static const mir_cli_group export_group = {"Options", export_options};
+
+static const mir_cli_option import_options[] = {
+    {MIR_OPT_FORMAT, "format", 0, false, "FORMAT", "csv|line",
+     "csv or line (Influx line protocol), when it is not to be guessed"},
+    {MIR_OPT_DEVICE, "device", 0, false, "ID", NULL, "rows are of this device, whatever they say"},
+    {MIR_OPT_MEASUREMENT, "measurement", 'm', false, "NAME", NULL,
+     "rows are of this message, whatever they say"},
+    {MIR_OPT_PRECISION, "precision", 0, false, "UNIT", "ns|us|ms|s",
+     "of times that are whole numbers: ns, us, ms or s (ns)"},
+    {MIR_OPT_DRY_RUN, "dry-run", 0, false, NULL, NULL, "only check, and send nothing"},
+    END_OPTIONS,
+};
+static const mir_cli_group import_group = {"Options", import_options};
+
+static const mir_cli_option telemetry_watch_options[] = {
+    {MIR_OPT_MEASUREMENT, "measurement", 'm', false, "NAME", NULL,
+     "only these messages, by full name, as a list a,b"},
+    {MIR_OPT_FIELDS, "fields", 'f', false, "FIELD", NULL, "only these fields, as a list a,b"},
+    UTC_OPTION,
+    {MIR_OPT_OUTPUT, "output", 'o', false, "FORMAT", "table|wide|json|csv|line",
+     "table, wide, json (a line each), csv or line (Influx line protocol)"},
+    END_OPTIONS,
+};
+static const mir_cli_group telemetry_watch_group = {"Options", telemetry_watch_options};
+
 static const mir_cli_option context_add_options[] = {
     {MIR_OPT_GRAFANA, "grafana", 0, false, "HOST", NULL,
      "address of a Grafana that shows its data"},
@@ -413,6 +454,24 @@ static const mir_cli_example query_examples[] = {
     {"mir tlm query '*/plant' -m pump.v1.Flow --from 2026-01-02T15:00:00Z --to "
      "2026-01-02T16:00:00Z -o csv",
      "An hour of all devices of a namespace, for a spreadsheet."},
+    END_EXAMPLES,
+};
+static const mir_cli_example export_examples[] = {
+    {"mir telemetry export -O all.csv", "Everything that is stored."},
+    {"mir telemetry export '*/plant' -m pump.v1.Flow --since 7d --format jsonl | zstd > flow.zst",
+     "A week of one message, for a program."},
+    END_EXAMPLES,
+};
+static const mir_cli_example import_examples[] = {
+    {"mir telemetry import all.csv", "What was exported, also to another server."},
+    {"mir telemetry import --dry-run all.csv", "What would be refused, and why."},
+    {"mir telemetry import --format line --precision s --device pump-7 -m pump.v1.Flow -",
+     "Points of another database, of one device, from standard input."},
+    END_EXAMPLES,
+};
+static const mir_cli_example telemetry_watch_examples[] = {
+    {"mir telemetry watch", "Everything that comes in."},
+    {"mir telemetry watch host -m host.v1.Cpu -f total -o csv", "One value, for a program."},
     END_EXAMPLES,
 };
 static const mir_cli_example history_examples[] = {
@@ -524,6 +583,48 @@ static const mir_cli_command telemetry_children[] = {
      query_examples,
      NULL,
      mir_cli_telemetry_query},
+    {"watch",
+     NULL,
+     "[TARGET...]",
+     "device",
+     "Show telemetry as it comes in",
+     "As devices send it, stored or refused. Ctrl-C ends.\n\n" TARGET_TEXT,
+     0,
+     MIR_CLI_WORDS_MAX,
+     {&telemetry_watch_group, &target_group, NULL},
+     telemetry_watch_examples,
+     NULL,
+     mir_cli_telemetry_watch},
+    {"export",
+     NULL,
+     "[TARGET...]",
+     "device",
+     "Write stored telemetry to a file",
+     "Any number of rows, device by device, each in order of time, with every digit.\n"
+     "In csv each message has a section with its own header behind an empty line.\n"
+     "An empty cell has no value, \"\" is an empty text.\n\n" TARGET_TEXT,
+     0,
+     MIR_CLI_WORDS_MAX,
+     {&export_group, &target_group, NULL},
+     export_examples,
+     NULL,
+     mir_cli_telemetry_export},
+    {"import",
+     NULL,
+     "FILE",
+     NULL,
+     "Send the rows of a file as if their devices did",
+     "CSV as export writes it, with the columns _time, __id and _measurement, or\n"
+     "Influx line protocol with the tag __id; FILE - is standard input. Devices have\n"
+     "to be registered, and rows have to fit their schemas. A row of the same device,\n"
+     "message and time replaces the one that is stored. What is refused is told with\n"
+     "its line, and the exit code is 1.",
+     1,
+     1,
+     {&import_group, NULL},
+     import_examples,
+     NULL,
+     mir_cli_telemetry_import},
     {0},
 };
 

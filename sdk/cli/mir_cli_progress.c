@@ -20,7 +20,7 @@ mir_cli_progress mir_cli_progress_begin(void)
 
 void mir_cli_progress_set(mir_cli_progress *progress, uint64_t done, uint64_t total)
 {
-    progress->done = done < total ? done : total;
+    progress->done = done < total || total == 0 ? done : total;
     progress->total = total;
 }
 
@@ -33,12 +33,15 @@ void mir_cli_progress_tick(mir_cli_progress *progress)
     char line[LINE_BYTES];
     size_t columns = mir_cli_text_terminal_columns(stderr);
     int seconds = (int)((now_ns - progress->begun_ns) / MIR_NS_PER_S);
-    if (progress->total == 0) {
+    const char *unit = progress->unit != NULL ? progress->unit : "";
+    if (progress->total == 0 && progress->unit != NULL) {
+        (void)snprintf(line, sizeof line, "%" PRIu64 "%s, %d s", progress->done, unit, seconds);
+    } else if (progress->total == 0) {
         (void)snprintf(line, sizeof line, "waiting for the devices, %d s", seconds);
     } else {
         char counts[64];
-        int counts_size = snprintf(counts, sizeof counts, " %" PRIu64 " of %" PRIu64 ", %d s",
-                                   progress->done, progress->total, seconds);
+        int counts_size = snprintf(counts, sizeof counts, " %" PRIu64 " of %" PRIu64 "%s, %d s",
+                                   progress->done, progress->total, unit, seconds);
         size_t room = columns > (size_t)counts_size + 3 ? columns - (size_t)counts_size - 3 : 0;
         size_t bar = room < BAR_COLUMNS_MAX ? room : BAR_COLUMNS_MAX;
         size_t full = (size_t)((double)bar * (double)progress->done / (double)progress->total);

@@ -18,7 +18,8 @@ typedef struct mir_cli_progress {
     int64_t begun_ns;
     int64_t drawn_ns;
     uint64_t done;
-    uint64_t total; /* 0: not known yet */
+    uint64_t total;   /* 0: not known yet */
+    const char *unit; /* of done and total; null: devices, which are waited for */
 } mir_cli_progress;
 
 mir_cli_progress mir_cli_progress_begin(void);

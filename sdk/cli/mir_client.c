@@ -22,7 +22,12 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { INBOX_BYTES = 48, READ_BYTES = 64 * 1024, ARGUMENTS_MAX = 5 };
+enum {
+    INBOX_BYTES = 48,
+    READ_BYTES = 64 * 1024,
+    WRITE_BYTES = 64 * 1024,
+    ARGUMENTS_MAX = 5,
+};
 #define TICK_NS (200 * MIR_NS_PER_MS)
 
 struct mir_client {
@@ -34,6 +39,7 @@ struct mir_client {
     char inbox[INBOX_BYTES];
     mir_bytes in; /* bytes read; those before `taken` are done with */
     size_t taken;
+    mir_bytes out; /* published and not sent yet */
     int stop_fd;
     mir_client_message_fn heard; /* null: nothing is subscribed */
     void *heard_context;
@@ -629,6 +635,49 @@ void mir_client_stop_on(mir_client *client, int fd)
     client->stop_fd = fd;
 }
 
+MIR_MUST_CHECK static mir_status send_published(mir_client *client, mir_error *error)
+{
+    mir_status status = mir_bytes_ok(&client->out)
+                            ? write_all(client, mir_bytes_as_view(&client->out),
+                                        mir_clock_mono_ns() + client->timeout_ns, error)
+                            : mir_error_set(error, MIR_E_NO_MEMORY, "no memory");
+    client->out.size = 0;
+    if (status == MIR_E_TIMEOUT)
+        return mir_error_set(error, status, "the server takes nothing any more");
+    return status;
+}
+
+mir_status mir_client_publish(mir_client *client, const char *subject, mir_view headers,
+                              mir_view payload, mir_error *error)
+{
+    size_t size = headers.size + payload.size;
+    if (client->max_payload > 0 && size > (size_t)client->max_payload)
+        return mir_error_set(error, MIR_E_TOO_LARGE,
+                             "the message has %zu bytes and the server takes %lld", size,
+                             (long long)client->max_payload);
+    mir_bytes_printf(&client->out, "HPUB %s %zu %zu\r\n", subject, headers.size, size);
+    mir_bytes_view(&client->out, headers);
+    mir_bytes_view(&client->out, payload);
+    mir_bytes_text(&client->out, "\r\n");
+    return client->out.size < WRITE_BYTES && mir_bytes_ok(&client->out)
+               ? MIR_OK
+               : send_published(client, error);
+}
+
+mir_status mir_client_flush(mir_client *client, mir_error *error)
+{
+    message unused;
+    mir_bytes_text(&client->out, "PING\r\n");
+    mir_status status = send_published(client, error);
+    if (status == MIR_OK)
+        status = next_message(client, FOR_PONG, &unused, mir_clock_mono_ns() + client->timeout_ns,
+                              error);
+    if (status == MIR_E_TIMEOUT)
+        return mir_error_set(error, status, "the server did not answer within %lld s",
+                             (long long)(client->timeout_ns / MIR_NS_PER_S));
+    return status;
+}
+
 mir_status mir_client_subscribe(mir_client *client, const char *pattern,
                                 mir_client_message_fn heard, void *context, mir_error *error)
 {
@@ -668,5 +717,6 @@ void mir_client_close(mir_client *client)
     if (client == NULL) return;
     if (client->fd >= 0) (void)close(client->fd);
     mir_bytes_free(&client->in);
+    mir_bytes_free(&client->out);
     free(client);
 }

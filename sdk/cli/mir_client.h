@@ -69,6 +69,14 @@ void mir_client_set_timeout(mir_client *client, int64_t timeout_ns);
 /* Ends every wait as soon as the descriptor is readable. */
 void mir_client_stop_on(mir_client *client, int fd);
 
+/* Publishes under a header block (`NATS/1.0\r\n...\r\n\r\n`). Bytes are gathered, and are on their
+ * way when mir_client_flush returns. MIR_E_TOO_LARGE, for more than the server takes, harms nothing.
+ */
+MIR_MUST_CHECK mir_status mir_client_publish(mir_client *client, const char *subject,
+                                             mir_view headers, mir_view payload, mir_error *error);
+/* Returns when the server has taken everything that was published. */
+MIR_MUST_CHECK mir_status mir_client_flush(mir_client *client, mir_error *error);
+
 /* From now on what is published there goes to `heard`, out of any call that waits. Once for each
  * client. Returns when the server has taken it. */
 MIR_MUST_CHECK mir_status mir_client_subscribe(mir_client *client, const char *pattern,

@@ -74,7 +74,8 @@ def test_every_command_has_help_with_its_options(mir):
             yield path
 
     leaves = {" ".join(path) for path in commands([])}
-    assert {"serve", "device apply", "telemetry query", "status", "context use", "completion", "version"} <= leaves
+    assert {"serve", "device apply", "telemetry query", "telemetry export", "telemetry import", "telemetry watch",
+            "status", "context use", "completion", "version"} <= leaves
 
 
 def test_help_fits_a_hundred_columns_except_examples(mir):
