@@ -65,12 +65,18 @@ typedef struct bench_entry {
 } bench_entry;
 
 static const bench_entry benches[] = {
-    {"start", mir_bench_start, false},           {"create", mir_bench_create, false},
-    {"start", mir_bench_start_and_create, true}, {"reqrep", mir_bench_reqrep, true},
-    {"pubsub", mir_bench_pubsub, true},          {"ingest", mir_bench_ingest, true},
-    {"segments", mir_bench_segments, true},      {"idle", mir_bench_idle, true},
-    {"commands", mir_bench_commands, true},      {"events", mir_bench_events, true},
-    {"telemetry", mir_bench_telemetry_and_live, false},   {"live", mir_bench_live, false},
+    {"start", mir_bench_start, false},
+    {"create", mir_bench_create, false},
+    {"start", mir_bench_start_and_create, true},
+    {"reqrep", mir_bench_reqrep, true},
+    {"pubsub", mir_bench_pubsub, true},
+    {"ingest", mir_bench_ingest, true},
+    {"segments", mir_bench_segments, true},
+    {"idle", mir_bench_idle, true},
+    {"commands", mir_bench_commands, true},
+    {"events", mir_bench_events, true},
+    {"telemetry", mir_bench_telemetry_and_live, false},
+    {"live", mir_bench_live, false},
 };
 
 enum { BENCH_COUNT = sizeof benches / sizeof benches[0] };

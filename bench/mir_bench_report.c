@@ -187,12 +187,12 @@ static machine describe_machine(const mir_bench_options *options)
     return here;
 }
 
-/* A report without rows is of nats-server too. */
+/* Without named peers it is nats-server's. */
 static bool any_unnamed(const mir_bench_report *report)
 {
     for (size_t i = 0; i < report->row_count; i++)
-        if (report->rows[i].peer_count == 0) return true;
-    return report->row_count == 0;
+        if (report->rows[i].peer_count == 0 && !isnan(report->rows[i].peer)) return true;
+    return report->peer_count == 0;
 }
 
 static bool same_columns(const mir_bench_row *a, const mir_bench_row *b)

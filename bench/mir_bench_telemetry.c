@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Telemetry as a database holds it: what taking it in costs, what it takes on the disk, and how soon
- * it is read again, beside VictoriaMetrics (the column `peer`) and InfluxDB (in the note).
+ * it is read again, beside VictoriaMetrics and InfluxDB.
  *
  * 1,000 devices send messages with a timestamp and four values: times on a grid of a second with a
  * jitter of 20 ms to either side; walks by a step from {-1, 0, 1} in three fields, {-3 … 3} in one.
@@ -14,6 +14,7 @@
 #include "mir_clock.h"
 
 #include <dirent.h>
+#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,8 +33,8 @@ enum {
     PACE_PER_SECOND = 300000,
     HTTP_LINES = 5000,
     ASKED_TIMES = 25,
-    ACTIVE_SERIES = 100000,
     QUIET_SECONDS = 7, /* longer than a log waits for more before it is sealed */
+    QUIET_SECONDS_QUICK = 1,
     QUIET_SECONDS_MAX = 120,
 };
 
@@ -259,8 +260,8 @@ static void await_quiet(store *of, double seconds)
     }
 }
 
-/* What the directory takes of the disk. */
-static uint64_t disk_bytes(const char *path)
+/* What the directory takes of the disk; `apparent` grows by how long its files are. */
+static uint64_t disk_bytes(const char *path, uint64_t *apparent)
 {
     uint64_t total = 0;
     DIR *dir = opendir(path);
@@ -271,18 +272,24 @@ static uint64_t disk_bytes(const char *path)
         if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
         const int size = snprintf(below, sizeof below, "%s/%s", path, entry->d_name);
         if (size < 0 || (size_t)size >= sizeof below || lstat(below, &info) != 0) continue;
-        total += S_ISDIR(info.st_mode) ? disk_bytes(below) : (uint64_t)info.st_blocks * 512;
+        if (S_ISDIR(info.st_mode)) {
+            total += disk_bytes(below, apparent);
+            continue;
+        }
+        total += (uint64_t)info.st_blocks * 512;
+        *apparent += (uint64_t)info.st_size;
     }
     (void)closedir(dir);
     return total;
 }
 
-static uint64_t store_disk_bytes(const store *of)
+static uint64_t store_disk_bytes(const store *of, uint64_t *apparent)
 {
     char path[MIR_BENCH_PATH_BYTES_MAX + 32];
     (void)snprintf(path, sizeof path, "%s/data%s", of->server.dir,
                    of->kind == OURS ? "/telemetry" : "");
-    return disk_bytes(path);
+    *apparent = 0;
+    return disk_bytes(path, apparent);
 }
 
 /* ---- In ---- */
@@ -551,6 +558,28 @@ static mir_status ask_influx(store *of, const data *set, const question *q, mir_
     return mir_bench_http_get(&of->http, "/query", parameters, error);
 }
 
+/* The sum of the numbers of a peer's answer to the count of all values. */
+static double counted_by(const store *of)
+{
+    double sum = 0;
+    const mir_bytes *answer = &of->http.answer;
+    json_t *all = json_loadb((const char *)answer->data, answer->size, 0, NULL);
+    if (of->kind == VICTORIA) {
+        const json_t *result = json_object_get(json_object_get(all, "data"), "result");
+        const json_t *value = json_object_get(json_array_get(result, 0), "value");
+        const char *text = json_string_value(json_array_get(value, 1));
+        sum = text != NULL ? strtod(text, NULL) : 0;
+    } else {
+        const json_t *result = json_array_get(json_object_get(all, "results"), 0);
+        const json_t *series = json_array_get(json_object_get(result, "series"), 0);
+        const json_t *row = json_array_get(json_object_get(series, "values"), 0);
+        for (size_t i = 1; i < json_array_size(row); i++)
+            sum += json_number_value(json_array_get(row, i));
+    }
+    json_decref(all);
+    return sum;
+}
+
 /* Milliseconds, the median of some times after a first one. */
 static mir_status ask(store *of, const data *set, const question *q, unsigned times, double *ms,
                       uint64_t *answer_bytes, double *counted, mir_error *error)
@@ -564,6 +593,7 @@ static mir_status ask(store *of, const data *set, const question *q, unsigned ti
         if (status != MIR_OK) return status;
         if (of->kind != OURS) *answer_bytes = of->http.answer.size;
         if (i > 0) taken[i - 1] = (double)(mir_clock_mono_ns() - from_ns) / 1e6;
+        if (of->kind != OURS && q->count) *counted = counted_by(of);
     }
     for (unsigned i = 1; i < times; i++)
         for (unsigned k = i; k > 0 && taken[k] < taken[k - 1]; k--) {
@@ -584,12 +614,11 @@ typedef struct figures {
 static mir_bench_row *add_row(mir_bench_report *report, const char *unit, const figures *f,
                               double bar, const char *name, const char *set)
 {
-    mir_bench_row *row =
-        mir_bench_report_add(report, unit, f->of[OURS], f->of[VICTORIA],
-                             bar > 0 ? MIR_BENCH_BAR_VALUE_MAX : MIR_BENCH_BAR_NONE, bar, "%s%s%s",
-                             name, set[0] == '\0' ? "" : ", ", set);
-    if (!isnan(f->of[INFLUX]))
-        (void)snprintf(row->note, sizeof row->note, "InfluxDB %.3g", f->of[INFLUX]);
+    mir_bench_row *row = mir_bench_report_add(
+        report, unit, f->of[OURS], NAN, bar > 0 ? MIR_BENCH_BAR_VALUE_MAX : MIR_BENCH_BAR_NONE, bar,
+        "%s%s%s", name, set[0] == '\0' ? "" : ", ", set);
+    mir_bench_row_add_peer(row, database_names[VICTORIA], f->of[VICTORIA]);
+    mir_bench_row_add_peer(row, database_names[INFLUX], f->of[INFLUX]);
     return row;
 }
 
@@ -605,7 +634,7 @@ typedef struct run {
     data *set;
     uint64_t values;
     int64_t base_ns;
-    figures cpu, disk, peak;
+    figures cpu, disk, apparent, peak;
 } run;
 
 static mir_status take_in(run *r, store *to, set_kind kind, mir_error *error)
@@ -623,10 +652,12 @@ static mir_status take_in(run *r, store *to, set_kind kind, mir_error *error)
             status = mir_bench_http_get(&to->http, "/internal/force_merge", NULL, error);
         if (status != MIR_OK) return status;
     }
-    await_quiet(to, QUIET_SECONDS);
+    await_quiet(to, r->options->quick ? QUIET_SECONDS_QUICK : QUIET_SECONDS);
     const double values = (double)r->set->messages * FIELDS;
     r->cpu.of[to->kind] = (double)(mir_bench_server_cpu_ns(&to->server) - cpu_ns) / 1e3 / values;
-    r->disk.of[to->kind] = (double)store_disk_bytes(to) / values;
+    uint64_t apparent;
+    r->disk.of[to->kind] = (double)store_disk_bytes(to, &apparent) / values;
+    r->apparent.of[to->kind] = (double)apparent / values;
     r->peak.of[to->kind] = (double)to->peak_bytes / (1 << 20);
     mir_bench_say("telemetry, %s, %s: %.3f us and %.2f bytes a value, %.0f s", set_names[kind],
                   database_names[to->kind], r->cpu.of[to->kind], r->disk.of[to->kind], seconds);
@@ -672,7 +703,13 @@ static void add_in_rows(run *r, set_kind kind)
 {
     static const double disk_bars[SETS] = {1.15, 0.6, 0, 0};
     (void)add_row(r->report, "us/val", &r->cpu, 0.15, "in, CPU", set_names[kind]);
-    (void)add_row(r->report, "B/val", &r->disk, disk_bars[kind], "on disk", set_names[kind]);
+    mir_bench_row *disk =
+        add_row(r->report, "B/val", &r->disk, r->options->quick ? 0 : disk_bars[kind], "on disk",
+                set_names[kind]);
+    char text[96];
+    (void)snprintf(text, sizeof text, "blocks; its files are %.3g, %.3g, %.3g long",
+                   r->apparent.of[OURS], r->apparent.of[VICTORIA], r->apparent.of[INFLUX]);
+    note_more(disk, text);
     if (kind == SET_INTS)
         (void)add_row(r->report, "MiB", &r->peak, 100, "peak anonymous memory", set_names[kind]);
 }
@@ -714,6 +751,7 @@ static mir_status measure_set(run *r, set_kind kind, bool with_questions, mir_er
     mir_status status = MIR_OK;
     none(&r->cpu);
     none(&r->disk);
+    none(&r->apparent);
     none(&r->peak);
     for (size_t i = 0; i < QUESTIONS; i++) none(&answers[i]);
     bool lost = false;
@@ -739,6 +777,9 @@ static mir_status measure_set(run *r, set_kind kind, bool with_questions, mir_er
         }
         if (status == MIR_OK && with_questions)
             status = ask_all(r, s, answers, bytes, &counted, error);
+        if (status == MIR_OK && with_questions && counted != sent)
+            status = mir_error_set(error, MIR_E_CORRUPT, "%s has %.0f of %.0f values",
+                                   database_names[kind_of], counted, sent);
         if (status == MIR_OK && with_questions && kind_of == OURS) {
             data_begin(r->set, kind, r->values, r->base_ns);
             status = reopen(r, s, error);
@@ -769,6 +810,12 @@ mir_status mir_bench_telemetry_log(const mir_bench_options *options, mir_bench_r
     r.set = malloc(sizeof *r.set);
     if (r.set == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
     /* It ends now, on a whole minute. */
+    if (options->peer_path != NULL) {
+        /* It does not know its version itself. */
+        mir_bench_report_add_peer(report, database_names[VICTORIA], "dpkg-query",
+                                  "-W -f='${Version}\\n' victoria-metrics");
+        mir_bench_report_add_peer(report, database_names[INFLUX], "influxd", "version");
+    }
     data_begin(r.set, SET_INTS, r.values, 0);
     r.base_ns = (mir_clock_wall_ns() / MIR_NS_PER_S - data_span_s(r.set)) / 60 * 60 * MIR_NS_PER_S;
     mir_status status = MIR_OK;
