@@ -219,7 +219,8 @@ static bool rate_of(const oracle *all, const mir_tlog_query_spec *spec, uint32_t
             if (!any) from_ns = before->time_ns;
             any = true;
             const double step = number_of(field) - number_of(before);
-            increase += number_of(field) >= number_of(before) ? step : number_of(field);
+            const double anew = number_of(field) > 0 ? number_of(field) : 0;
+            increase += number_of(field) >= number_of(before) ? step : anew;
             last_ns = field->time_ns;
         }
         before = field;

@@ -255,7 +255,8 @@ static void increase_take(mir_tlog_total *total, mir_tlog_totals_column *column,
             if (!total->rated) total->rate_from_ns = column->before_ns;
             total->rated = true;
             const double before = number_of(type, column->before);
-            total->increase += value >= before ? value - before : value;
+            const double anew = value > 0 ? value : 0;
+            total->increase += value >= before ? value - before : anew;
         }
         column->before = values[i];
         column->before_ns = times[i];
