@@ -263,6 +263,11 @@ static void rows_come_as_they_are(void **state)
                   " WHERE __id = 'a' ORDER BY time DESC LIMIT 3",
                   HEAD("\"moving_average\",\"cumulative_sum\"") "[[1700000025,45,120],[1700000010,"
                                                                 "25,60],[1700000005,15,30]]}");
+    expect_series(
+        w, "SELECT temperature FROM " AIR " GROUP BY site ORDER BY time DESC LIMIT 1 OFFSET 1",
+        "{\"name\":\"env.v1.Air\",\"tags\":{\"site\":\"north\"},\"columns\":[\"time\","
+        "\"temperature\"],\"values\":[[1700000010,3]]},{\"name\":\"env.v1.Air\",\"tags\":{\"site\":"
+        "\"south\"},\"columns\":[\"time\",\"temperature\"],\"values\":[[1700000000,5.5]]}");
     expect_series(w, "SELECT nothing FROM " AIR, "");
     expect_series(w, "SELECT temperature FROM nothing", "");
     expect_series(w, "SELECT time, level FROM " AIR " WHERE time = 1700000005s",
@@ -415,6 +420,39 @@ static void answers_have_their_forms(void **state)
     mir_bytes_free(&pretty);
 }
 
+/* A byte of the first chunk of the first segment: that of device a. */
+static void damage_chunk(world *w)
+{
+    static const uint8_t magic[] = {'M', 'C', 'H', 'K'};
+    mir_error error = {{0}};
+    assert_int_equal(mir_tlog_freeze(mir_tlog_writer_of(w->tlog, 0)), MIR_OK);
+    if (mir_tlog_settle(w->tlog, 60000, &error) != MIR_OK) fail_msg("%s", error.text);
+    for (uint32_t i = 0; i < w->disk->now.count; i++) {
+        const sim_inode *inode = w->disk->now.entries[i].inode;
+        if (strstr(w->disk->now.entries[i].name, ".seg") == NULL) continue;
+        uint8_t *chunk = memmem(inode->data, inode->size, magic, sizeof magic);
+        assert_non_null(chunk);
+        chunk[MIR_TLOG_CHUNK_HEADER_BYTES] ^= 1;
+        return;
+    }
+    fail_msg("no segment");
+}
+
+static void an_answer_without_damaged_rows_says_so(void **state)
+{
+    world *w = *state;
+    damage_chunk(w);
+    expect(
+        w, "SELECT level, temperature FROM " AIR " WHERE site =~ /./ GROUP BY __id; SHOW DATABASES",
+        "{\"results\":[{\"statement_id\":0,\"series\":[{\"name\":\"env.v1.Air\",\"tags\":{"
+        "\"__id\":\"b\"},\"columns\":[\"time\",\"level\",\"temperature\"],\"values\":["
+        "[1700000000,null,5.5],[1700000010,null,7]]}],\"partial\":true,\"messages\":[{\"level\":"
+        "\"warning\",\"text\":\"the answer is incomplete: damaged parts of the telemetry log were "
+        "left out\"}]},{\"statement_id\":1,\"series\":[{\"name\":\"databases\",\"columns\":["
+        "\"name\"],\"values\":[[\"mir\"]]}]}]}\n");
+    assert_true(w->info.damaged);
+}
+
 static void what_is_wrong_is_said(void **state)
 {
     world *w = *state;
@@ -455,6 +493,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(windows_are_filled, setup, teardown),
         cmocka_unit_test_setup_teardown(values_come_together, setup, teardown),
         cmocka_unit_test_setup_teardown(answers_have_their_forms, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_answer_without_damaged_rows_says_so, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_wrong_is_said, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
