@@ -17,7 +17,7 @@
  * A turn, in this order:
  *   1 wait      submit I/O; sleep only with nothing to do, after announcing it
  *   2 poll      completions: received bytes become messages
- *   3 drain     inbound rings, then the mailbox: deliveries become output
+ *   3 drain     inbound rings, then what the mailbox held before: deliveries become output
  *   4 timers
  *   5 turn_end  what makes the turn's effects durable, then what tells of them (acknowledgements,
  *               consumed counts), then the sends

@@ -516,6 +516,7 @@ typedef struct tape {
     bool urges; /* its neighbour, when it polls */
     bool asked; /* when its last turn ended */
     unsigned poll_work;
+    mir_mpsc_node *posts;     /* with its next message */
     mir_loop *runs_meanwhile; /* has a turn while this one sleeps */
 } tape;
 
@@ -548,7 +549,10 @@ static void tape_message(void *context, unsigned source, void *message)
 {
     (void)source;
     (void)message;
-    tape_add(context, 'm');
+    tape *t = context;
+    tape_add(t, 'm');
+    if (t->posts != NULL) mir_loop_post(t->loop, t->posts);
+    t->posts = NULL;
 }
 
 static void tape_posted(void *context, mir_mpsc_node *node)
@@ -666,6 +670,24 @@ static void messages_come_before_the_mailbox(void **state)
     }
     mir_loop_turn(p.tapes[0].loop, true, long_sleep_ns);
     assert_string_equal(p.tapes[0].text, "wpmmbbe");
+    assert_int_equal(p.tapes[0].waited_ns, 0);
+    pair_close(&p);
+}
+
+/* A neighbour sends and then somebody posts: whatever the moment, the post is not handled first. So what
+ * is posted after the mailbox was looked into waits, as the message before it may have. */
+static void a_post_waits_for_what_was_sent_before_it(void **state)
+{
+    (void)state;
+    pair p;
+    pair_open(&p, 0);
+    mir_mpsc_node message, post;
+    p.tapes[0].posts = &post;
+    assert_int_equal(mir_loop_send(p.tapes[1].loop, 0, &message, MIR_TRAFFIC_SOCKET), MIR_OK);
+    mir_loop_turn(p.tapes[0].loop, true, long_sleep_ns);
+    assert_string_equal(p.tapes[0].text, "wpme");
+    mir_loop_turn(p.tapes[0].loop, true, long_sleep_ns);
+    assert_string_equal(p.tapes[0].text, "wpmewpbe");
     assert_int_equal(p.tapes[0].waited_ns, 0);
     pair_close(&p);
 }
@@ -1052,6 +1074,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_turn_runs_its_phases_in_the_promised_order),
         cmocka_unit_test(messages_come_before_the_mailbox),
+        cmocka_unit_test(a_post_waits_for_what_was_sent_before_it),
         cmocka_unit_test(a_loop_sleeps_only_with_nothing_to_do),
         cmocka_unit_test(a_loop_spins_for_its_time_after_work),
         cmocka_unit_test(a_loop_with_overflow_does_not_sleep),
