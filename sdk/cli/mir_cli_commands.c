@@ -601,6 +601,7 @@ static const mir_cli_command telemetry_children[] = {
      "device",
      "Write stored telemetry to a file",
      "Any number of rows, device by device, each in order of time, with every digit.\n"
+     "Without -m the messages that the schemas of the devices declare now.\n"
      "In csv each message has a section with its own header behind an empty line.\n"
      "An empty cell has no value, \"\" is an empty text.\n\n" TARGET_TEXT,
      0,

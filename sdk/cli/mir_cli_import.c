@@ -291,10 +291,12 @@ static int find_encoder(importer *at, const mir_schema *schema, mir_view measure
 static int flush(importer *at)
 {
     mir_error error = {0};
-    if (at->batch_messages == 0) return MIR_EXIT_OK;
+    size_t messages = at->batch_messages;
+    if (messages == 0) return MIR_EXIT_OK;
     at->batch_messages = at->batch_bytes = 0;
     mir_status status = mir_client_flush(at->session.client, &error);
     if (status == MIR_OK) return MIR_EXIT_OK;
+    at->sent -= messages; /* some of them may be there all the same */
     mir_cli_progress_hide(&at->progress);
     (void)mir_cli_fail("%s: %s", at->session.where, error.text);
     return mir_cli_exit_code(status);
@@ -474,11 +476,15 @@ static int check(importer *at)
     return code == MIR_EXIT_OK ? ask_problems(at, some, ids, count) : code;
 }
 
+/* Rows that are imported anew change nothing, so what is not known may be repeated. */
 static void conclude(const importer *at)
 {
     mir_cli_note("%" PRIu64 " row%s: %" PRIu64 " %s, %" PRIu64 " refused.", at->rows,
                  at->rows == 1 ? "" : "s", at->sent, at->dry_run ? "would be imported" : "imported",
                  at->refused);
+    if (at->sent + at->refused < at->rows)
+        mir_cli_note("  %" PRIu64 " may be there or not: the server did not answer for them",
+                     at->rows - at->sent - at->refused);
     for (size_t i = 0; i < at->causes_count; i++)
         mir_cli_note("  %" PRIu64 " %s", at->causes[i].count, at->causes[i].text);
 }

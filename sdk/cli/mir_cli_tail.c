@@ -23,7 +23,8 @@
 #define IDLE_NS      (30 * MIR_NS_PER_S)
 #define AGAIN_NS     (200 * MIR_NS_PER_MS) /* first pause before a new connection */
 #define AGAIN_MAX_NS (5 * MIR_NS_PER_S)
-#define ASK_NS       (5 * MIR_NS_PER_S) /* between two questions for one device */
+#define ASK_NS       (5 * MIR_NS_PER_S)  /* between two questions for one device */
+#define TELL_NS      (10 * MIR_NS_PER_S) /* between two notes about it */
 
 enum {
     QUEUE_BYTES_MAX = 16 << 20,
@@ -46,7 +47,7 @@ typedef struct device {
     mir_map_node node;
     mir_view id;
     bool wanted;
-    int64_t asked_ns;
+    int64_t asked_ns, told_ns;
     mir_schema *schema; /* null: none is known */
     char name[128];     /* NAME/NAMESPACE, perhaps cut */
 } device;
@@ -299,9 +300,11 @@ MIR_MUST_CHECK static mir_status show(tail *at, const heard_message *message, mi
         if (round > 0 || mir_clock_mono_ns() - from->asked_ns < ASK_NS) break;
         status = ask_device(at, from, error);
     }
-    if (status == MIR_OK)
+    if (status == MIR_OK && (from->told_ns == 0 || mir_clock_mono_ns() - from->told_ns > TELL_NS)) {
         mir_cli_note("%s: a message %.*s that the schema of the device does not explain",
                      from->name, MIR_VIEW_ARGS(message->measurement));
+        from->told_ns = mir_clock_mono_ns();
+    }
     return status;
 }
 

@@ -255,6 +255,18 @@ def test_what_the_server_refuses_is_in_the_summary(launch, connect, mir, name, w
     assert "2 rows: 1 imported, 1 refused" in said and "1 future time (by the server" in said
 
 
+def test_who_may_not_publish_imports_nothing(launch, connect, mir, name, weather):  # noqa: F811
+    users = [{"user": "device", "password": "d"},
+             {"user": "reader", "password": "r", "permissions": {"publish": {"deny": ["device.>"]}}}]
+    server = launch({"auth.mode": "users", "auth.users": users, "auth.no_auth_user": "device"})
+    bus = connect(server)
+    launch_device(bus, name, weather)
+    text = f"{weather.name('Sample')},__id={name} pressure=1 {START_NS}\n".encode()
+    said = mir(server, "import", "-t", server.url.replace("//", "//reader:r@"), "-", stdin=text, code=1).stderr.decode()
+    assert "Permissions Violation" in said and "1 row: 0 imported, 0 refused" in said and "1 may be there or not" in said
+    assert rows_of(query(bus, name, weather.name("Sample"))) == []
+
+
 def test_files_that_are_none(server, mir, tmp_path):
     assert "cannot open" in mir(server, "import", str(tmp_path / "none"), code=1).stderr.decode()
     said = mir(server, "import", "--format", "csv", "-", stdin=b"a,b\n1,2\n", code=1).stderr.decode()
@@ -322,3 +334,32 @@ def test_watch_meets_devices_that_come_later(bus, server, name, weather, watch):
     report(bus, name, *samples(weather, 1))
     assert lines_of(out, 1) == [f'{weather.name("Sample")},__id={name} temperature=20,pressure=1000i,note="n0",raining=false '
                                 f"{START_NS}"]
+
+
+def test_watch_goes_on_when_the_server_is_back(launch, connect, name, weather, watch):  # noqa: F811
+    server = launch()
+    bus = connect(server)
+    launch_device(bus, name, weather)
+    process, out, errors = watch(server, "-o", "csv", "-f", "pressure")
+    report(bus, name, *samples(weather, 1))
+    lines_of(out, 2)
+    bus.close()
+    server.kill()
+    server.start()
+    wait_until(lambda: "Connected again" in errors.read_text(), DEADLINE_S, "connection")
+    bus = connect(server)
+
+    # It subscribes just after it has said so: what was sent before that it does not see.
+    def seen():
+        report(bus, name, *samples(weather, 1, first=START_NS + SECOND_NS))
+        return "2023-11-14T22:13:21Z" in out.read_text()
+
+    wait_until(seen, DEADLINE_S, "a row")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(DEADLINE_S) == 0
+
+
+def test_without_a_server_nothing_is_imported(launch, mir):
+    server = launch()
+    server.stop()
+    assert "no Mir server is reachable" in mir(server, "import", "-", stdin=b"", code=3).stderr.decode()

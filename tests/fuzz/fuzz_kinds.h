@@ -10,15 +10,15 @@
 #include "mir_bytes.h"
 #include "mir_schema.h"
 
-static inline const mir_schema *fuzz_kinds(void)
+/* Of tests/data/schema. */
+static inline mir_schema *fuzz_schema(const char *name)
 {
-    static mir_schema *schema;
-    if (schema != NULL) return schema;
+    mir_schema *schema = NULL;
     static const char here[] = __FILE__;
     char path[4096];
     const char *slash = strrchr(here, '/');
-    (void)snprintf(path, sizeof path, "%.*s/../data/schema/kinds.binpb",
-                   slash == NULL ? 0 : (int)(slash - here), here);
+    (void)snprintf(path, sizeof path, "%.*s/../data/schema/%s.binpb",
+                   slash == NULL ? 0 : (int)(slash - here), here, name);
     FILE *file = fopen(path, "rb");
     if (file == NULL) {
         perror(path);
@@ -33,6 +33,13 @@ static inline const mir_schema *fuzz_kinds(void)
     (void)fclose(file);
     if (mir_schema_load(mir_bytes_as_view(&bytes), NULL, &schema, NULL) != MIR_OK) abort();
     mir_bytes_free(&bytes);
+    return schema;
+}
+
+static inline const mir_schema *fuzz_kinds(void)
+{
+    static mir_schema *schema;
+    if (schema == NULL) schema = fuzz_schema("kinds");
     return schema;
 }
 
