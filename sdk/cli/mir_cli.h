@@ -97,6 +97,12 @@ typedef enum mir_cli_option_id {
     MIR_OPT_OUTPUT_FILE,
     MIR_OPT_DEVICE,
     MIR_OPT_PRECISION,
+    MIR_OPT_AGG,
+    MIR_OPT_GROUP_BY,
+    MIR_OPT_LAST,
+    MIR_OPT_CURSOR,
+    MIR_OPT_DESC,
+    MIR_OPT_POINTS,
 } mir_cli_option_id;
 
 typedef struct mir_cli_option {

@@ -318,9 +318,20 @@ static const mir_cli_option query_options[] = {
      "from this time: RFC 3339, seconds since 1970, or 10m: so long ago"},
     {MIR_OPT_TO, "to", 0, false, "TIME", NULL, "until before this time (now)"},
     {MIR_OPT_TO, "until", 0, true, "TIME", NULL, NULL},
-    {MIR_OPT_WINDOW, "window", 'w', false, "DURATION", NULL,
-     "mean of each such window, as 10s or 1m"},
-    {MIR_OPT_LIMIT, "limit", 0, false, "ROWS", NULL, "only the latest rows"},
+    {MIR_OPT_AGG, "agg", 'a', false, "FUNCTION", NULL,
+     "what rows come to: mean, min, max, sum, count, first, last, rate, p99; a list a,b"},
+    {MIR_OPT_WINDOW, "every", 'w', false, "DURATION", NULL,
+     "a row for each such window, as 10s or 1m (of means, without --agg)"},
+    {MIR_OPT_WINDOW, "window", 0, true, "DURATION", NULL, NULL},
+    {MIR_OPT_GROUP_BY, "group-by", 'g', false, "WHAT", NULL,
+     "whose rows are taken together: device, namespace, label:KEY or all"},
+    {MIR_OPT_LAST, "last", 0, false, NULL, NULL, "the newest value of each field of each device"},
+    {MIR_OPT_POINTS, "points", 0, false, "N", NULL,
+     "so many rows of each field of a device that show its course best"},
+    {MIR_OPT_LIMIT, "limit", 0, false, "ROWS", NULL,
+     "only the latest rows; a note says how to go on with older ones"},
+    {MIR_OPT_CURSOR, "cursor", 0, false, "CURSOR", NULL, "go on where a --limit ended"},
+    {MIR_OPT_DESC, "desc", 0, false, NULL, NULL, "the newest row first"},
     {MIR_OPT_UTC, "utc", 0, false, NULL, NULL, "times of the table in UTC instead of local time"},
     {MIR_OPT_OUTPUT, "output", 'o', false, "FORMAT", "table|wide|json|yaml|csv",
      "table, wide, json, yaml or csv"},
@@ -450,7 +461,11 @@ static const mir_cli_example telemetry_list_examples[] = {
 };
 static const mir_cli_example query_examples[] = {
     {"mir telemetry query host -m host.v1.Cpu --since 1m", "The last minute."},
-    {"mir telemetry query host -m host.v1.Memory -f used --window 10s", "Means of ten seconds."},
+    {"mir telemetry query host -m host.v1.Memory -f used --every 10s", "Means of ten seconds."},
+    {"mir telemetry query '*/plant' -m pump.v1.Flow --last", "What each device said last."},
+    {"mir telemetry query '*/plant' -m pump.v1.Flow -f rate --agg mean,p99 --every 1h --group-by "
+     "label:hall",
+     "Means and percentiles of each hall, by the hour."},
     {"mir tlm query '*/plant' -m pump.v1.Flow --from 2026-01-02T15:00:00Z --to "
      "2026-01-02T16:00:00Z -o csv",
      "An hour of all devices of a namespace, for a spreadsheet."},
@@ -575,8 +590,9 @@ static const mir_cli_command telemetry_children[] = {
      "[TARGET...]",
      "device",
      "Show stored telemetry",
-     "Rows are in order of time. With --window each row is the mean of a window\n"
-     "and carries the time at which the window ends.\n\n" TARGET_TEXT,
+     "Rows are in order of time. With --every each row is what a window comes to\n"
+     "and carries the time at which the window ends. When stored rows cannot be\n"
+     "read the others are shown, and the exit code is 1.\n\n" TARGET_TEXT,
      0,
      MIR_CLI_WORDS_MAX,
      {&query_group, &target_group, NULL},

@@ -3,8 +3,10 @@
 #include "mir_cli_devices.h"
 
 #include "mir_api/v1/tlm.pb-c.h"
+#include "mir_cli_query.h"
 #include "mir_cli_schema.h"
 #include "mir_cli_table.h"
+#include "mir_cli_telemetry.h"
 #include "mir_cli_text.h"
 #include "mir_cli_when.h"
 #include "mir_clock.h"
@@ -15,7 +17,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-enum { NAMES_SHOWN_MAX = 4, LIMIT_MAX = 1000000000, NESTING_MAX = 8, FIELDS_SHOWN_MAX = 4096 };
+enum { NAMES_SHOWN_MAX = 4, NESTING_MAX = 8, FIELDS_SHOWN_MAX = 4096 };
 
 static const char unit_prefix[] = "__unit_";
 static const char tag_prefix[] = "__tag_";
@@ -528,8 +530,8 @@ static json_t *cell_json(const cell *from)
     return out;
 }
 
-static int print_values(const MirApi__V1__QueryTelemetry *from, size_t first,
-                        const char *measurement, const char *format)
+static int print_values(const MirApi__V1__QueryTelemetry *from, const char *measurement,
+                        const char *format)
 {
     json_t *columns = json_array();
     json_t *rows = json_array();
@@ -538,7 +540,7 @@ static int print_values(const MirApi__V1__QueryTelemetry *from, size_t first,
             columns, json_pack("{s:s, s:s, s:s}", "name", from->headers[i], "unit",
                                i < from->n_units && from->units[i] != NULL ? from->units[i] : "",
                                "type", type_text(i < from->n_datatypes ? from->datatypes[i] : 0)));
-    for (size_t r = first; r < from->n_rows; r++) {
+    for (size_t r = 0; r < from->n_rows; r++) {
         json_t *row = json_object();
         for (size_t i = 0; i < from->n_headers; i++) {
             cell each = cell_of(point_at(from->rows[r], i));
@@ -553,7 +555,7 @@ static int print_values(const MirApi__V1__QueryTelemetry *from, size_t first,
     return code;
 }
 
-static int print_csv(const MirApi__V1__QueryTelemetry *from, size_t first)
+static int print_csv(const MirApi__V1__QueryTelemetry *from)
 {
     mir_bytes line = {0};
     for (size_t i = 0; i < from->n_headers; i++) {
@@ -561,7 +563,7 @@ static int print_csv(const MirApi__V1__QueryTelemetry *from, size_t first)
         if (i > 0) mir_bytes_u8(&line, ',');
         csv_cell(&title, &line);
     }
-    for (size_t r = first; r < from->n_rows + 1; r++) {
+    for (size_t r = 0; r < from->n_rows + 1; r++) {
         if (from->n_headers > 0) mir_bytes_u8(&line, '\n');
         (void)fwrite(line.data, 1, line.size, stdout);
         line.size = 0;
@@ -578,12 +580,11 @@ static int print_csv(const MirApi__V1__QueryTelemetry *from, size_t first)
 
 /* How the times of a table are written: the date if the rows are not all of today, and as many
  * digits of fraction (0, 3, 6, 9) as they need. */
-static void time_style(const MirApi__V1__QueryTelemetry *from, size_t first, bool utc, bool *date,
-                       int *digits)
+static void time_style(const MirApi__V1__QueryTelemetry *from, bool utc, bool *date, int *digits)
 {
     char today[48], other[48];
     mir_cli_when_clock(mir_clock_wall_ns(), true, 0, utc, today, sizeof today);
-    for (size_t r = first; r < from->n_rows; r++) {
+    for (size_t r = 0; r < from->n_rows; r++) {
         cell time = cell_of(point_at(from->rows[r], 0));
         if (time.kind != CELL_TIME) continue;
         mir_cli_when_clock(time.integer, true, 0, utc, other, sizeof other);
@@ -597,11 +598,11 @@ static void time_style(const MirApi__V1__QueryTelemetry *from, size_t first, boo
 
 /* As many decimals as the largest number of a column needs to show four digits or so; -1, all of
  * them, where numbers are too large or too small for that. */
-static int decimals_of(const MirApi__V1__QueryTelemetry *from, size_t first, size_t column)
+static int decimals_of(const MirApi__V1__QueryTelemetry *from, size_t column)
 {
     double largest = 0;
     bool whole = true;
-    for (size_t r = first; r < from->n_rows; r++) {
+    for (size_t r = 0; r < from->n_rows; r++) {
         cell each = cell_of(point_at(from->rows[r], column));
         if (each.kind != CELL_REAL || !isfinite(each.real)) continue;
         largest = fmax(largest, fabs(each.real));
@@ -611,12 +612,21 @@ static int decimals_of(const MirApi__V1__QueryTelemetry *from, size_t first, siz
     return whole ? 0 : largest >= 1000 ? 1 : largest >= 10 ? 2 : largest >= 1 ? 3 : 4;
 }
 
-static int print_rows(const MirApi__V1__QueryTelemetry *from, size_t first, bool wide, bool utc)
+/* Whose the rows are. */
+static const char *second_title(const char *header)
+{
+    static const char label[] = "__label_";
+    if (strcmp(header, "__namespace") == 0) return "NAMESPACE";
+    if (strcmp(header, "__group") == 0) return "GROUP";
+    return strncmp(header, label, sizeof label - 1) == 0 ? header + sizeof label - 1 : "DEVICE";
+}
+
+static int print_rows(const MirApi__V1__QueryTelemetry *from, bool wide, bool utc)
 {
     mir_cli_table *table = mir_cli_table_new();
     bool date = false;
     int digits = 0;
-    time_style(from, first, utc, &date, &digits);
+    time_style(from, utc, &date, &digits);
     int decimals[MIR_TABLE_COLUMNS_MAX];
     if (from->n_headers > MIR_TABLE_COLUMNS_MAX) {
         mir_cli_table_free(table);
@@ -624,21 +634,21 @@ static int print_rows(const MirApi__V1__QueryTelemetry *from, size_t first, bool
     }
     for (size_t i = 0; i < from->n_headers; i++) {
         MirApi__V1__DataType type = i < from->n_datatypes ? from->datatypes[i] : 0;
-        decimals[i] = decimals_of(from, first, i);
+        decimals[i] = decimals_of(from, i);
         bool text = type == MIR_API__V1__DATA_TYPE__DATA_TYPE_STRING ||
                     type == MIR_API__V1__DATA_TYPE__DATA_TYPE_BYTES;
         bool time = type == MIR_API__V1__DATA_TYPE__DATA_TYPE_TIMESTAMP;
         const char *unit = i < from->n_units && !time ? from->units[i] : "";
         mir_cli_table_column(table,
                              i == 0   ? mir_cli_when_title(utc)
-                             : i == 1 ? "DEVICE"
+                             : i == 1 ? second_title(from->headers[i])
                                       : from->headers[i],
                              unit,
                              time   ? MIR_TABLE_FIXED
                              : text ? MIR_TABLE_TEXT
                                     : MIR_TABLE_NUMBER);
     }
-    for (size_t r = first; r < from->n_rows; r++) {
+    for (size_t r = 0; r < from->n_rows; r++) {
         for (size_t i = 0; i < from->n_headers; i++) {
             cell each = cell_of(point_at(from->rows[r], i));
             mir_bytes text = {0};
@@ -667,41 +677,6 @@ static int print_rows(const MirApi__V1__QueryTelemetry *from, size_t first, bool
     return MIR_EXIT_OK;
 }
 
-/* Reads --since, --from, --to and --limit; -1 in `from_ns` and `to_ns` is the server's default. */
-MIR_MUST_CHECK static mir_status read_range(const mir_cli_args *args, int64_t *from_ns,
-                                            int64_t *to_ns, size_t *limit, mir_error *error)
-{
-    const char *since = mir_cli_value(args, MIR_OPT_SINCE);
-    const char *from = mir_cli_value(args, MIR_OPT_FROM);
-    const char *to = mir_cli_value(args, MIR_OPT_TO);
-    const char *rows = mir_cli_value(args, MIR_OPT_LIMIT);
-    *from_ns = *to_ns = -1;
-    *limit = SIZE_MAX;
-    if (since != NULL && from != NULL)
-        return mir_error_set(error, MIR_E_INVALID, "--since and --from exclude each other");
-    mir_status status = MIR_OK;
-    int64_t duration_ns = 0;
-    if (to != NULL) status = mir_cli_when_time(to, to_ns, error);
-    if (status == MIR_OK && from != NULL) status = mir_cli_when_time(from, from_ns, error);
-    if (status == MIR_OK && since != NULL) {
-        status = mir_cli_when_duration(since, &duration_ns, error);
-        if (status == MIR_OK) *from_ns = (*to_ns >= 0 ? *to_ns : mir_clock_wall_ns()) - duration_ns;
-    }
-    if (status == MIR_OK && from == NULL && since == NULL && *to_ns >= 0)
-        *from_ns = *to_ns - 3600 * MIR_NS_PER_S;
-    if (status == MIR_OK && *from_ns >= 0 && *to_ns >= 0 && *from_ns >= *to_ns)
-        return mir_error_set(error, MIR_E_INVALID, "the range ends before it begins");
-    if (status == MIR_OK && rows != NULL) {
-        char *end = NULL;
-        long value = strtol(rows, &end, 10);
-        if (rows[0] == '\0' || *end != '\0' || value < 1 || value > LIMIT_MAX)
-            return mir_error_set(error, MIR_E_INVALID, "--limit is a number of rows, not '%s'",
-                                 rows);
-        *limit = (size_t)value;
-    }
-    return status;
-}
-
 /* Names of a list as text, for whoever has typed another one. */
 static void names_text(const json_t *names, const char *typed, mir_bytes *out)
 {
@@ -727,9 +702,8 @@ static void names_text(const json_t *names, const char *typed, mir_bytes *out)
     mir_bytes_u8(out, '\0');
 }
 
-/* Of an answer without rows: whether it may be for a name that no schema has. Who mistypes is not to
- * look for the mistake in the devices. Exit code 0 as well when nobody can tell. */
-static int check_names(mir_cli_session *session, const MirApi__V1__QueryTelemetryRequest *query)
+int mir_cli_telemetry_check_names(mir_cli_session *session,
+                                  const MirApi__V1__QueryTelemetryRequest *query)
 {
     MirApi__V1__ListTelemetryRequest request = MIR_API__V1__LIST_TELEMETRY_REQUEST__INIT;
     MirApi__V1__TelemetryResponse *answer = NULL;
@@ -780,61 +754,42 @@ static int check_names(mir_cli_session *session, const MirApi__V1__QueryTelemetr
     return code;
 }
 
+void mir_cli_telemetry_say_nothing(const char *measurement)
+{
+    mir_cli_note("No data of %s in that time. `mir telemetry list` shows what there is, "
+                 "--since 24h looks further back.",
+                 measurement);
+}
+
 int mir_cli_telemetry_query(mir_cli *cli, const mir_cli_command *command, const mir_cli_args *args)
 {
     (void)command;
     mir_cli_session session = MIR_CLI_SESSION_INIT;
-    mir_cli_targets targets = {0};
+    mir_cli_query query;
     mir_error error = {0};
-    MirApi__V1__QueryTelemetryRequest request = MIR_API__V1__QUERY_TELEMETRY_REQUEST__INIT;
-    mir_arena *arena = &session.arena;
     const char *format = mir_cli_value(args, MIR_OPT_OUTPUT);
     const char *measurement = mir_cli_value(args, MIR_OPT_MEASUREMENT);
-    const char *window = mir_cli_value(args, MIR_OPT_WINDOW);
-    int64_t from_ns = -1, to_ns = -1, window_ns = 0;
-    size_t limit = SIZE_MAX;
     if (format == NULL) format = "table";
     if (measurement == NULL || measurement[0] == '\0')
         return mir_cli_usage(cli, "needs -m MEASUREMENT; `mir telemetry list` shows what there is");
-    mir_status status = mir_cli_target_parse(args, arena, &targets, &error);
-    if (status == MIR_OK)
-        status = mir_cli_target_list(args, MIR_OPT_FIELDS, arena, &request.fields,
-                                     &request.n_fields, &error);
-    if (status == MIR_OK) status = read_range(args, &from_ns, &to_ns, &limit, &error);
-    if (status == MIR_OK && window != NULL)
-        status = mir_cli_when_duration(window, &window_ns, &error);
-    if (status == MIR_OK && targets.count > 1)
-        status =
-            mir_error_set(&error, MIR_E_INVALID,
-                          "targets of several namespaces cannot be queried at once; use labels");
-    if (status == MIR_OK) {
-        request.targets = targets.items[0];
-        request.measurement = mir_arena_strdup(arena, mir_view_cstr(measurement));
-        if (window != NULL)
-            request.aggregation_window = mir_arena_strdup(arena, mir_view_cstr(window));
-        if (from_ns >= 0) request.start_time = mir_timestamp_new(arena, from_ns);
-        if (to_ns >= 0) request.end_time = mir_timestamp_new(arena, to_ns);
-    }
-    int code = status == MIR_OK ? mir_cli_connect_open(cli, args, &session)
-                                : mir_cli_usage(cli, "%s", error.text);
+    int code = mir_cli_query_read(args, &session.arena, &query, &error) == MIR_OK
+                   ? mir_cli_connect_open(cli, args, &session)
+                   : mir_cli_usage(cli, "%s", error.text);
     MirApi__V1__QueryTelemetry *answer = NULL;
-    if (code == MIR_EXIT_OK)
-        code = mir_cli_connect_ask(&session, "tlm.v1alpha.query", &request.base,
-                                   &mir_api__v1__query_telemetry_response__descriptor, &answer);
-    if (code == MIR_EXIT_OK && answer->n_rows == 0) code = check_names(&session, &request);
+    if (code == MIR_EXIT_OK) code = mir_cli_query_ask(&session, &query, &answer);
+    if (code == MIR_EXIT_OK && answer->n_rows == 0)
+        code = mir_cli_telemetry_check_names(&session, &query.request);
     if (code == MIR_EXIT_OK) {
-        size_t first = answer->n_rows > limit ? answer->n_rows - limit : 0;
         if (strcmp(format, "csv") == 0)
-            code = print_csv(answer, first);
+            code = print_csv(answer);
         else if (strcmp(format, "json") == 0 || strcmp(format, "yaml") == 0)
-            code = print_values(answer, first, measurement, format);
+            code = print_values(answer, measurement, format);
         else if (answer->n_rows > 0)
-            code = print_rows(answer, first, strcmp(format, "wide") == 0,
-                              mir_cli_flag(args, MIR_OPT_UTC));
-        if (code == MIR_EXIT_OK && answer->n_rows == 0)
-            mir_cli_note("No data of %s in that time. `mir telemetry list` shows what there is, "
-                         "--since 24h looks further back.",
-                         measurement);
+            code = print_rows(answer, strcmp(format, "wide") == 0, mir_cli_flag(args, MIR_OPT_UTC));
+        if (code == MIR_EXIT_OK && answer->n_rows == 0) mir_cli_telemetry_say_nothing(measurement);
+        if (code == MIR_EXIT_OK && answer->cursor != NULL)
+            mir_cli_note("There are older rows: go on with --cursor %s", answer->cursor);
+        if (code == MIR_EXIT_OK) code = mir_cli_query_check(answer);
     }
     mir_cli_connect_close(&session);
     return code;

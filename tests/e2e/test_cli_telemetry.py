@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Telemetry asked for at the command line, of a server: functions, groups, pages, points, charts."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+
+import pytest
+from test_telemetry import SECOND_NS, START_NS, launch_device, report, samples, weather  # noqa: F401
+from test_telemetry_functions import BASE, pressures
+
+from wire import PATIENCE
+
+BINARY = os.environ.get("MIR_BIN", "build/dev/bin/mir")
+RANGE = ["--from", str(BASE // SECOND_NS), "--to", str(BASE // SECOND_NS + 7200)]
+
+
+def run(server, *args, **env):
+    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "MIR_TARGET": f"127.0.0.1:{server.port}",
+                   "ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", ""), **env}
+    return subprocess.run([BINARY, "telemetry", *args], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          timeout=20 * PATIENCE, env=environment)
+
+
+def rows(result):
+    assert result.returncode == 0, result.stderr
+    return list(csv.reader(io.StringIO(result.stdout)))
+
+
+def ask(server, kind, *args):
+    return run(server, "query", "-m", kind.name("Sample"), *RANGE, "-o", "csv", *args)
+
+
+@pytest.fixture
+def device(bus, name, weather):  # noqa: F811
+    launch_device(bus, name, weather)
+    return name
+
+
+def test_functions_of_windows(server, bus, device, weather):  # noqa: F811
+    report(bus, device, *pressures(weather, [5, 1, 9, 5], every_s=10))
+    report(bus, device, *pressures(weather, [7], first=BASE + 60 * SECOND_NS))
+    got = rows(ask(server, weather, device, "-f", "pressure", "--agg", "max,p50", "--every", "1m"))
+    assert got[0][1:] == ["__id", "max(pressure)", "p50(pressure)"]
+    assert [[float(each) for each in row[2:]] for row in got[1:]] == [[9, 5], [7, 7]]
+    assert rows(ask(server, weather, device, "-f", "pressure", "-w", "1m", "-a", "max,p50")) == got
+    assert rows(ask(server, weather, device, "-f", "pressure", "--window", "1m", "-a", "max,p50")) == got
+
+
+def test_the_last_value_of_each_device_and_of_groups(server, bus, name, weather):  # noqa: F811
+    fleet = [f"{name}-{n}" for n in range(3)]
+    for n, each in enumerate(fleet):
+        bus.create(each, namespace=f"{name}-hall", labels={"floor": str(n // 2)})
+        launch_device(bus, each, weather)
+        report(bus, each, *pressures(weather, range(n, n + 5)))
+    space = ["--namespace", f"{name}-hall", "-f", "pressure"]
+    assert sorted(row[1:] for row in rows(ask(server, weather, *space, "--last"))[1:]) == [
+        [each, str(n + 4)] for n, each in enumerate(fleet)]
+    grouped = rows(ask(server, weather, *space, "--agg", "count", "--group-by", "label:floor"))
+    assert grouped[0][1] == "__label_floor"
+    assert sorted(row[1:] for row in grouped[1:]) == [["0", "10"], ["1", "5"]]
+    table = run(server, "query", "-m", weather.name("Sample"), *RANGE, *space, "--agg", "count", "--group-by", "all")
+    assert table.stdout.split()[:3] == ["TIME", "GROUP", "pressure"]
+
+
+def test_the_latest_rows_and_a_cursor_to_older_ones(server, bus, device, weather):  # noqa: F811
+    report(bus, device, *pressures(weather, range(10)))
+    first = ask(server, weather, device, "-f", "pressure", "--limit", "4")
+    assert [row[2] for row in rows(first)[1:]] == ["6", "7", "8", "9"]
+    assert "There are older rows: go on with --cursor " in first.stderr
+    cursor = first.stderr.split("--cursor ")[1].strip()
+    older = ask(server, weather, device, "-f", "pressure", "--limit", "8", "--desc", "--cursor", cursor)
+    assert [row[2] for row in rows(older)[1:]] == ["5", "4", "3", "2", "1", "0"]
+    assert older.stderr == ""
+    assert [row[2] for row in rows(ask(server, weather, device, "-f", "pressure", "--desc"))[1:]] == [
+        str(n) for n in reversed(range(10))]
+
+
+def test_any_number_of_rows_simply_works(shared, connect, name, weather):  # noqa: F811
+    server = shared({"limits.max_payload": "64KiB"})
+    bus = connect(server)
+    launch_device(bus, name, weather)
+    report(bus, name, *samples(weather, 4500))
+    asked = ["query", name, "-m", weather.name("Sample"), "--from", str(START_NS // SECOND_NS), "--to", "now"]
+    got = rows(run(server, *asked, "-o", "csv"))
+    at = got[0].index("pressure")
+    assert [int(float(row[at])) for row in got[1:]] == [1000 + n for n in range(4500)]
+    answer = json.loads(run(server, *asked, "-o", "json", "--limit", "3000").stdout)
+    assert [row["note"] for row in answer["rows"]] == [f"n{n}" for n in range(1500, 4500)]
+    assert len(run(server, *asked, "-f", "note").stdout.splitlines()) == 4501
+
+
+def test_pages_with_other_columns_are_one_answer(shared, connect, name, weather):  # noqa: F811
+    server = shared({"limits.max_payload": "64KiB"})
+    bus = connect(server)
+    launch_device(bus, name, weather)
+    long = "x" * 100
+    report(bus, name, *[weather.Sample(ts=START_NS + n * SECOND_NS, note=long, pressure=n) for n in range(1000)])
+    report(bus, name, *[weather.Sample(ts=START_NS + (1000 + n) * SECOND_NS, pressure=n) for n in range(1000)])
+    got = rows(run(server, "query", name, "-m", weather.name("Sample"), "--from", str(START_NS // SECOND_NS),
+                   "--to", "now", "-f", "note,pressure", "-o", "csv"))
+    assert len(got) == 2001
+    assert {len(row) for row in got} == {4}
+    assert got[1][got[0].index("note")] == long
+    assert [int(float(row[got[0].index("pressure")])) for row in got[1:]] == [*range(1000), *range(1000)]
+
+
+def test_points_keep_the_course(server, bus, device, weather):  # noqa: F811
+    report(bus, device, *pressures(weather, [0] * 50 + [99] + [0] * 50))
+    got = rows(ask(server, weather, device, "-f", "pressure", "--points", "9"))
+    assert len(got) == 10 and "99" in [row[2] for row in got[1:]]
+
+
+@pytest.mark.parametrize(
+    "options, says, code",
+    [
+        (["--agg", "median"], "there is no function 'median'", 1),
+        (["--group-by", "all"], "--group-by needs to know what rows come to", 2),
+        (["--group-by", "house", "--agg", "max"], "rows cannot be grouped by 'house'", 1),
+        (["--last", "--every", "1m"], "--last is the newest value of each device", 2),
+        (["--points", "0"], "--points is a number of rows from 1, not '0'", 2),
+        (["--points", "5", "--limit", "5"], "--points are of the whole range", 2),
+        (["--cursor", "x", "--every", "1m"], "--cursor and --points are for rows as they are", 2),
+        (["--cursor", "x"], "this is no cursor", 1),
+    ],
+)
+def test_what_does_not_go_together_is_said(server, bus, device, weather, options, says, code):  # noqa: F811
+    result = ask(server, weather, device, *options)
+    assert (result.returncode, result.stdout) == (code, "")
+    assert says in result.stderr
