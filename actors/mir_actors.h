@@ -112,12 +112,12 @@ typedef struct mir_actors {
     bool queue_watching;         /* a look at them is under way */
     struct mir_cmd_known *known; /* devices that commands went to; null before the first */
     mir_map plans;
-    uint32_t loading;  /* activations under way */
-    uint32_t absent;   /* twins of devices that the store does not know */
-    uint32_t disabled; /* twins of devices that are disabled */
+    uint32_t loading;            /* activations under way */
+    uint32_t absent;             /* twins of devices that the store does not know */
+    uint32_t disabled;           /* twins of devices that are disabled */
     struct mir_request *watched; /* requests that end when nobody would hear the answer */
     mir_timer watch;
-    uint32_t visits;   /* questions for twins of other shards under way */
+    uint32_t visits; /* questions for twins of other shards under way */
     mir_notices notices;
     size_t reading_bytes;      /* of schemas of devices that workers read */
     mir_cfg_intake properties; /* of devices: what they ask for and what they report */
