@@ -98,6 +98,8 @@ void mir_evt_delete(mir_request *request)
     if (status == MIR_OK) {
         MirApi__V1__Events events = MIR_API__V1__EVENTS__INIT;
         set_list(&events, &list);
+        events.has_removed = 1;
+        events.removed = removed;
         MirApi__V1__DeleteEventReponse response = MIR_API__V1__DELETE_EVENT_REPONSE__INIT;
         response.response_case = MIR_API__V1__DELETE_EVENT_REPONSE__RESPONSE_OK;
         response.ok = &events;

@@ -206,7 +206,8 @@ int mir_cli_event_delete(mir_cli *cli, const mir_cli_command *command, const mir
         request.target->before_sequence = before;
         code = mir_cli_connect_ask(&session, "evt.v1alpha.delete", &request.base,
                                    &mir_api__v1__delete_event_reponse__descriptor, &answer);
-        if (code == MIR_EXIT_OK) deleted += answer->n_events;
+        if (code == MIR_EXIT_OK)
+            deleted += answer->has_removed ? (size_t)answer->removed : answer->n_events;
     }
     if (code == MIR_EXIT_OK && deleted == 0) code = nothing_found();
     if (code == MIR_EXIT_OK)

@@ -405,6 +405,26 @@ def test_deleting_answers_with_what_it_deleted(bus, name, tales):
     assert list(bus.ask("evt.delete", target={"device_ids": [tales[1]]}).events) == []
 
 
+def test_deleting_says_how_many_even_where_they_do_not_fit(shared, connect, name):
+    bus = connect(shared({"limits.max_payload": "64KiB"}))
+    meta = {"name": name, "namespace": f"{name}-n"}
+    for i in range(150):
+        publish(bus, f"event.{name}.tale.v1.told", message=f"{i:0900d}", related_object={"kind": "device", "meta": meta})
+    everything = {"namespaces": [f"{name}-n"]}
+    wait_until(lambda: len(listed(bus, device_ids=[name], filter_limit=1)) == 1, DEADLINE_S, "the first is stored")
+    bus.flush()
+    gone, fit = 0, 0
+
+    def all_gone():
+        nonlocal gone, fit
+        answer = bus.ask("evt.delete", target={"targets": everything})
+        gone, fit = gone + answer.removed, fit + len(answer.events)
+        return gone >= 150
+
+    wait_until(all_gone, DEADLINE_S, "all are deleted")
+    assert gone == 150 and fit < 150
+
+
 @pytest.mark.parametrize(
     "target, gone",
     [
