@@ -30,8 +30,10 @@ static MirApi__V1__DeleteDeviceResponse *read_answer(void)
 {
     const char *at = memmem(w->out, w->out_size, "HMSG _INBOX.test 1 ", 19);
     assert_non_null(at);
-    size_t header_size, size;
-    assert_int_equal(sscanf(at, "HMSG _INBOX.test 1 %zu %zu\r\n", &header_size, &size), 2);
+    char *end;
+    size_t header_size = strtoul(at + 19, &end, 10);
+    size_t size = strtoul(end, &end, 10);
+    assert_memory_equal(end, "\r\n", 2);
     at = (const char *)memmem(at, 128, "\r\n", 2) + 2;
     assert_true(at + size <= w->out + w->out_size);
     MirApi__V1__DeleteDeviceResponse *response = mir_api__v1__delete_device_response__unpack(

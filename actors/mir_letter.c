@@ -14,7 +14,8 @@ static mir_buffer *buffer_for(mir_letters *letters, size_t size, size_t *at)
 {
     mir_buffer *last = letters->last == NULL ? NULL : letters->last->message.buffer;
     *at = 0;
-    if (letters->count < LETTERS_ALONE || size > SHARED_BYTES / 4) return mir_buffer_heap(size);
+    if (last == NULL || letters->count < LETTERS_ALONE || size > SHARED_BYTES / 4)
+        return mir_buffer_heap(size);
     if (last->capacity == SHARED_BYTES && SHARED_BYTES - letters->used >= size) {
         *at = letters->used;
         mir_buffer_retain(last);

@@ -335,6 +335,7 @@ static int export_message(exporter *at, char *measurement, bool *first)
         if (!*first) mir_bytes_u8(&at->out, '\n');
         mir_cli_rows_header(at->cells, at->columns_count, &at->out);
     }
+    /* The cells are at->cells still. NOLINTNEXTLINE(clang-analyzer-unix.Malloc) */
     if (code == MIR_EXIT_OK) code = stream(at);
     if (code == MIR_EXIT_OK && write_out(at, &error) != MIR_OK)
         code = mir_cli_fail("%s", error.text);

@@ -987,6 +987,7 @@ static mir_view chunk_find(fixture *x)
 static void chunk_change(mir_view chunk, const uint8_t *at, uint8_t bits)
 {
     uint8_t *bytes = (uint8_t *)(uintptr_t)chunk.data;
+    if (bytes == NULL) abort();
     bytes[at - chunk.data] ^= bits;
     (void)mir_tlog_put_u64(bytes + 8, mir_hash_fixed(bytes + MIR_TLOG_CHUNK_HEADER_BYTES,
                                                      chunk.size - MIR_TLOG_CHUNK_HEADER_BYTES));
