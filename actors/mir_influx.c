@@ -106,7 +106,7 @@ static mir_status find_measurements(mir_influx_work *work, name_list *found)
 
 static int compare_names(const void *a, const void *b)
 {
-    return mir_influx_compare(*(const mir_view *)a, *(const mir_view *)b);
+    return mir_view_compare(*(const mir_view *)a, *(const mir_view *)b);
 }
 
 /* Those of `all` that have data of it. */
@@ -253,8 +253,8 @@ static mir_status add_field(void *context, const mir_column *column)
 static int compare_fields(const void *a, const void *b)
 {
     const mir_column *left = a, *right = b;
-    const int order = mir_influx_compare(mir_view_of(left->name, left->name_size),
-                                         mir_view_of(right->name, right->name_size));
+    const int order = mir_view_compare(mir_view_of(left->name, left->name_size),
+                                       mir_view_of(right->name, right->name_size));
     return order != 0 ? order : (int)left->type - (int)right->type;
 }
 

@@ -312,7 +312,7 @@ static bool is_dimension(const selection *s, mir_view key)
 
 static int compare_views(const void *a, const void *b)
 {
-    return mir_influx_compare(*(const mir_view *)a, *(const mir_view *)b);
+    return mir_view_compare(*(const mir_view *)a, *(const mir_view *)b);
 }
 
 /* Fields and, without a function, tags that no series is named by, in the order of their names. */
@@ -431,8 +431,8 @@ static int compare_devices(const selection *s, uint32_t a, uint32_t b)
 {
     for (size_t i = 0; i < s->dimensions.count; i++) {
         const int order =
-            mir_influx_compare(mir_influx_tag(s->devices->items[a], s->dimensions.items[i]),
-                               mir_influx_tag(s->devices->items[b], s->dimensions.items[i]));
+            mir_view_compare(mir_influx_tag(s->devices->items[a], s->dimensions.items[i]),
+                             mir_influx_tag(s->devices->items[b], s->dimensions.items[i]));
         if (order != 0) return order;
     }
     return 0;

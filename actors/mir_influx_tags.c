@@ -11,14 +11,6 @@
 
 enum { CANCEL_LOOK_DEVICES = 256, PATTERN_HEAP_KIB_MAX = 4096 };
 
-int mir_influx_compare(mir_view a, mir_view b)
-{
-    const size_t size = a.size < b.size ? a.size : b.size;
-    const int order = size == 0 ? 0 : memcmp(a.data, b.data, size);
-    if (order != 0) return order;
-    return a.size < b.size ? -1 : a.size > b.size;
-}
-
 /* --- patterns -------------------------------------------------------------------------------- */
 
 struct mir_influx_pattern {
@@ -250,7 +242,7 @@ typedef struct key_entry {
 
 static int compare_keys(const void *a, const void *b)
 {
-    return mir_influx_compare(*(const mir_view *)a, *(const mir_view *)b);
+    return mir_view_compare(*(const mir_view *)a, *(const mir_view *)b);
 }
 
 static mir_status add_key(mir_map *map, mir_view key, mir_arena *arena)

@@ -51,7 +51,5 @@ typedef struct mir_influx_keys {
 /* What these devices have. */
 MIR_MUST_CHECK mir_status mir_influx_keys_of(const mir_influx_devices *devices, mir_arena *arena,
                                              mir_influx_keys *keys);
-/* Ascending by bytes; the shorter one first. */
-int mir_influx_compare(mir_view a, mir_view b);
 
 #endif

@@ -61,17 +61,9 @@ typedef struct member {
     uint32_t device;
 } member;
 
-static int name_compare(mir_view a, mir_view b)
-{
-    size_t size = a.size < b.size ? a.size : b.size;
-    int order = size == 0 ? 0 : memcmp(a.data, b.data, size);
-    if (order != 0) return order;
-    return a.size < b.size ? -1 : a.size > b.size;
-}
-
 static int member_compare(const void *a, const void *b)
 {
-    return name_compare(((const member *)a)->name, ((const member *)b)->name);
+    return mir_view_compare(((const member *)a)->name, ((const member *)b)->name);
 }
 
 static mir_view label_of(const MirStore__V1__DeviceRecord *record, const char *key)
@@ -113,7 +105,7 @@ static mir_status set_groups(const char *by, MirStore__V1__DeviceRecord *const *
     if (count > 1) qsort(members, count, sizeof *members, member_compare);
     uint32_t group_count = 0;
     for (size_t i = 0; i < count; i++) {
-        if (i == 0 || name_compare(members[i].name, members[i - 1].name) != 0)
+        if (i == 0 || mir_view_compare(members[i].name, members[i - 1].name) != 0)
             names[group_count++] = members[i].name;
         numbers[members[i].device] = group_count - 1;
     }

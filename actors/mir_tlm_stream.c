@@ -26,24 +26,9 @@ enum {
 
 enum { VARINT_BYTES_MAX = 10, LEAD_BYTES = 1 + VARINT_BYTES_MAX };
 
-static uint8_t *put_varint(uint8_t *at, uint64_t value)
-{
-    while (value >= 0x80) {
-        *at++ = (uint8_t)(value | 0x80);
-        value >>= 7;
-    }
-    *at++ = (uint8_t)value;
-    return at;
-}
-
 static void put_tag(mir_bytes *bytes, uint32_t number)
 {
     mir_pbwire_put_varint(bytes, mir_pbwire_make_tag(number, MIR_PBWIRE_BYTES));
-}
-
-static uint64_t zigzag(uint64_t value)
-{
-    return value << 1 ^ (uint64_t)((int64_t)value >> 63);
 }
 
 static void put_times(mir_bytes *bytes, const int64_t *times, uint32_t count)
@@ -55,7 +40,8 @@ static void put_times(mir_bytes *bytes, const int64_t *times, uint32_t count)
     uint8_t *first = at;
     uint64_t before = 0;
     for (uint32_t i = 0; i < count; i++) {
-        at = put_varint(at, zigzag((uint64_t)times[i] - before));
+        at = mir_pbwire_write_varint(at,
+                                     mir_pbwire_unzigzag((int64_t)((uint64_t)times[i] - before)));
         before = (uint64_t)times[i];
     }
     bytes->size += (size_t)(at - first);
@@ -82,7 +68,8 @@ static void put_numbers(mir_bytes *bytes, const mir_tlog_rows_column *column, ui
             memcpy(at, &value, sizeof value);
             at += sizeof value;
         } else {
-            at = put_varint(at, type == MIR_COLUMN_I64 ? zigzag(value) : value);
+            at = mir_pbwire_write_varint(
+                at, type == MIR_COLUMN_I64 ? mir_pbwire_unzigzag((int64_t)value) : value);
         }
     }
     bytes->size += (size_t)(at - first);
@@ -100,18 +87,6 @@ static void put_text(mir_bytes *bytes, mir_view text)
     bytes->size += size;
 }
 
-static uint64_t datatype_of(mir_column_type type)
-{
-    switch (type) {
-    case MIR_COLUMN_I64: return MIR_API__V1__DATA_TYPE__DATA_TYPE_INT64;
-    case MIR_COLUMN_U64: return MIR_API__V1__DATA_TYPE__DATA_TYPE_UINT64;
-    case MIR_COLUMN_F64: return MIR_API__V1__DATA_TYPE__DATA_TYPE_DOUBLE;
-    case MIR_COLUMN_BOOL: return MIR_API__V1__DATA_TYPE__DATA_TYPE_BOOL;
-    case MIR_COLUMN_STRING: return MIR_API__V1__DATA_TYPE__DATA_TYPE_STRING;
-    }
-    return MIR_API__V1__DATA_TYPE__DATA_TYPE_UNSPECIFIED;
-}
-
 static void put_column(mir_bytes *bytes, const mir_tlog_rows *rows,
                        const mir_tlog_rows_column *column, uint32_t from, uint32_t count)
 {
@@ -122,7 +97,7 @@ static void put_column(mir_bytes *bytes, const mir_tlog_rows *rows,
     mir_pbwire_put_bytes(bytes, COLUMN_NAME,
                          mir_view_of(column->column.name, column->column.name_size));
     mir_pbwire_put_varint(bytes, mir_pbwire_make_tag(COLUMN_DATATYPE, MIR_PBWIRE_VARINT));
-    mir_pbwire_put_varint(bytes, datatype_of(column->column.type));
+    mir_pbwire_put_varint(bytes, mir_tlm_datatype(column->column.type));
     if (memchr(present, 0, count) != NULL) {
         put_tag(bytes, COLUMN_PRESENT);
         size_t size = (count + 7) / 8;
@@ -162,7 +137,7 @@ static mir_status message_end(mir_tlm_stream *stream)
     size_t size = stream->blocks.size - LEAD_BYTES;
     uint8_t lead[LEAD_BYTES];
     lead[0] = FIELD_OK << 3 | MIR_PBWIRE_BYTES;
-    size_t lead_size = (size_t)(put_varint(lead + 1, size) - lead);
+    size_t lead_size = (size_t)(mir_pbwire_write_varint(lead + 1, size) - lead);
     uint8_t *start = stream->blocks.data + LEAD_BYTES - lead_size;
     memcpy(start, lead, lead_size);
     mir_letters_add(stream->letters, stream->subject, (mir_view){0}, stream->header,

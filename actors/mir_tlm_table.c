@@ -41,16 +41,6 @@ enum {
     REPLACED_BYTES = 3, /* of U+FFFD */
 };
 
-static uint8_t *put_varint(uint8_t *at, uint64_t value)
-{
-    while (value >= 0x80) {
-        *at++ = (uint8_t)(value | 0x80);
-        value >>= 7;
-    }
-    *at++ = (uint8_t)value;
-    return at;
-}
-
 static size_t varint_bytes(uint64_t value)
 {
     size_t bytes = 1;
@@ -114,12 +104,12 @@ static void add_text(mir_bytes *bytes, uint32_t tag, mir_view text)
     if (start == NULL) return;
     uint8_t *at = start;
     *at++ = (uint8_t)tag;
-    at = put_varint(at, size);
+    at = mir_pbwire_write_varint(at, size);
     at = mir_tlm_text_put(at, text, size);
     bytes->size += (size_t)(at - start);
 }
 
-static MirApi__V1__DataType datatype_of(mir_column_type type)
+MirApi__V1__DataType mir_tlm_datatype(mir_column_type type)
 {
     switch (type) {
     case MIR_COLUMN_I64: return MIR_API__V1__DATA_TYPE__DATA_TYPE_INT64;
@@ -186,7 +176,7 @@ static void add_head(mir_tlm_table *table, uint32_t device)
     mir_bytes_u8(bytes, MIR_API__V1__DATA_TYPE__DATA_TYPE_TIMESTAMP);
     mir_bytes_u8(bytes, MIR_API__V1__DATA_TYPE__DATA_TYPE_STRING);
     for (uint32_t i = 0; i < table->column_count; i++)
-        mir_bytes_u8(bytes, (uint8_t)datatype_of(table->columns[i].type));
+        mir_bytes_u8(bytes, (uint8_t)mir_tlm_datatype(table->columns[i].type));
     table->has_rows = true;
 }
 
@@ -202,16 +192,16 @@ static uint8_t *put_time(uint8_t *at, int64_t time_ns)
     uint8_t *end = inner;
     if (seconds != 0) {
         *end++ = TAG_SECONDS;
-        end = put_varint(end, (uint64_t)seconds);
+        end = mir_pbwire_write_varint(end, (uint64_t)seconds);
     }
     if (nanos != 0) {
         *end++ = TAG_NANOS;
-        end = put_varint(end, (uint64_t)nanos);
+        end = mir_pbwire_write_varint(end, (uint64_t)nanos);
     }
     size_t size = (size_t)(end - inner);
     *at++ = TAG_DATAPOINTS;
     *at++ = (uint8_t)(size + 3);
-    at = put_varint(at, TAG_TIMESTAMP);
+    at = mir_pbwire_write_varint(at, TAG_TIMESTAMP);
     *at++ = (uint8_t)size;
     memcpy(at, inner, size);
     return at + size;
@@ -221,9 +211,9 @@ static uint8_t *put_text(uint8_t *at, mir_view text)
 {
     size_t size = mir_tlm_text_bytes(text);
     *at++ = TAG_DATAPOINTS;
-    at = put_varint(at, 1 + varint_bytes(size) + size);
+    at = mir_pbwire_write_varint(at, 1 + varint_bytes(size) + size);
     *at++ = TAG_STRING;
-    at = put_varint(at, size);
+    at = mir_pbwire_write_varint(at, size);
     return mir_tlm_text_put(at, text, size);
 }
 
@@ -235,11 +225,11 @@ static uint8_t *put_cell(uint8_t *at, mir_column_type type, const mir_cell *cell
     switch (type) {
     case MIR_COLUMN_I64:
         *at++ = TAG_INT64;
-        at = put_varint(at, (uint64_t)cell->i64);
+        at = mir_pbwire_write_varint(at, (uint64_t)cell->i64);
         break;
     case MIR_COLUMN_U64:
         *at++ = TAG_UINT64;
-        at = put_varint(at, cell->u64);
+        at = mir_pbwire_write_varint(at, cell->u64);
         break;
     case MIR_COLUMN_F64: {
         uint64_t bits;
@@ -293,7 +283,7 @@ static void add_row(mir_tlm_table *table, int64_t time_ns, mir_view device_id,
     table->length_bytes = varint_bytes(size);
     if (table->length_bytes != length_bytes) memmove(start + 1 + table->length_bytes, body, size);
     *start = TAG_ROWS;
-    bytes->size += (size_t)(put_varint(start + 1, size) - start) + size;
+    bytes->size += (size_t)(mir_pbwire_write_varint(start + 1, size) - start) + size;
 }
 
 static mir_status take_rows(void *context, const mir_tlog_batch *batch)
@@ -359,7 +349,7 @@ mir_status mir_tlm_table_end(mir_tlm_table *table, uint64_t chunks_damaged, mir_
     size_t size = table->bytes.size - LEAD_BYTES;
     uint8_t *start = table->bytes.data + LEAD_BYTES - 1 - varint_bytes(size);
     *start = TAG_OK;
-    (void)put_varint(start + 1, size);
+    (void)mir_pbwire_write_varint(start + 1, size);
     *response = mir_view_of(start, 1 + varint_bytes(size) + size);
     return MIR_OK;
 }

@@ -22,6 +22,7 @@
 #ifndef MIR_TLM_TABLE_H
 #define MIR_TLM_TABLE_H
 
+#include "mir_api/v1/tlm.pb-c.h"
 #include "mir_bytes.h"
 #include "mir_tlog.h"
 
@@ -55,6 +56,9 @@ typedef struct mir_tlm_table {
     int64_t last_ns; /* of the last row */
     uint32_t last_device;
 } mir_tlm_table;
+
+/* The type that clients are told of a column's values. */
+MirApi__V1__DataType mir_tlm_datatype(mir_column_type type);
 
 /* Where a query writes into the table; valid as long as the table stays where it is. */
 mir_tlog_sink mir_tlm_table_sink(mir_tlm_table *table);

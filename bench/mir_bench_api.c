@@ -2,6 +2,7 @@
 #include "mir_bench_api.h"
 
 #include "mir_clock.h"
+#include "mir_pbwire.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,26 +38,16 @@ static void values_of(unsigned device, uint32_t sequence, uint32_t *values)
     values[3] = 4000000 + sequence % 100000;
 }
 
-static uint8_t *put_varint(uint8_t *at, uint64_t value)
-{
-    while (value >= 0x80) {
-        *at++ = (uint8_t)(value | 0x80);
-        value >>= 7;
-    }
-    *at++ = (uint8_t)value;
-    return at;
-}
-
 void mir_bench_telemetry_fill(uint8_t *payload, int64_t base_ns, unsigned device, uint32_t sequence)
 {
     uint32_t values[VALUE_COUNT];
     values_of(device, sequence, values);
     uint8_t *at = payload;
     *at++ = 1 << 3;
-    at = put_varint(at, (uint64_t)(base_ns + (int64_t)sequence * MIR_BENCH_STEP_NS));
+    at = mir_pbwire_write_varint(at, (uint64_t)(base_ns + (int64_t)sequence * MIR_BENCH_STEP_NS));
     for (unsigned i = 0; i < VALUE_COUNT; i++) {
         *at++ = (uint8_t)((i + 2) << 3);
-        at = put_varint(at, values[i]);
+        at = mir_pbwire_write_varint(at, values[i]);
     }
 }
 

@@ -12,6 +12,7 @@
 #include "mir_bench_http.h"
 #include "mir_bench_server.h"
 #include "mir_clock.h"
+#include "mir_pbwire.h"
 
 #include <dirent.h>
 #include <jansson.h>
@@ -297,23 +298,13 @@ static uint64_t store_disk_bytes(const store *of, uint64_t *apparent)
 
 /* ---- In ---- */
 
-static uint8_t *put_varint(uint8_t *at, uint64_t value)
-{
-    while (value >= 0x80) {
-        *at++ = (uint8_t)(value | 0x80);
-        value >>= 7;
-    }
-    *at++ = (uint8_t)value;
-    return at;
-}
-
 static void put_frame(mir_bytes *out, const data *from, const sample *s)
 {
     uint8_t payload[16 * (FIELDS + 1)];
     uint8_t *at = payload;
     *at++ = 1 << 3;
-    at = put_varint(at,
-                    (uint64_t)(from->kind == SET_MILLIS ? s->time_ns / MIR_NS_PER_MS : s->time_ns));
+    at = mir_pbwire_write_varint(
+        at, (uint64_t)(from->kind == SET_MILLIS ? s->time_ns / MIR_NS_PER_MS : s->time_ns));
     for (unsigned f = 0; f < FIELDS; f++) {
         if (from->kind == SET_REALS) {
             *at++ = (uint8_t)((f + 2) << 3 | 1);
@@ -321,7 +312,7 @@ static void put_frame(mir_bytes *out, const data *from, const sample *s)
             at += 8;
         } else {
             *at++ = (uint8_t)((f + 2) << 3);
-            at = put_varint(at, (uint64_t)s->ints[f]);
+            at = mir_pbwire_write_varint(at, (uint64_t)s->ints[f]);
         }
     }
     char header[64];

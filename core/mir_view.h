@@ -41,6 +41,15 @@ static inline bool mir_view_eq_cstr(mir_view a, const char *text)
     return mir_view_eq(a, mir_view_cstr(text));
 }
 
+/* By bytes; of two that begin alike the shorter one comes first. */
+static inline int mir_view_compare(mir_view a, mir_view b)
+{
+    const size_t size = a.size < b.size ? a.size : b.size;
+    const int order = size == 0 ? 0 : memcmp(a.data, b.data, size);
+    if (order != 0) return order;
+    return a.size < b.size ? -1 : a.size > b.size;
+}
+
 static inline bool mir_view_starts(mir_view a, mir_view prefix)
 {
     return a.size >= prefix.size &&

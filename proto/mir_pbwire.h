@@ -113,6 +113,19 @@ static inline uint64_t mir_pbwire_unzigzag(int64_t value)
     return ((uint64_t)value << 1) ^ (uint64_t)(value >> 63);
 }
 
+enum { MIR_PBWIRE_VARINT_BYTES_MAX = 10 };
+
+/* Room for MIR_PBWIRE_VARINT_BYTES_MAX at `to`; returns past the last byte. */
+static inline uint8_t *mir_pbwire_write_varint(uint8_t *to, uint64_t value)
+{
+    while (value >= 0x80) {
+        *to++ = (uint8_t)(value | 0x80);
+        value >>= 7;
+    }
+    *to++ = (uint8_t)value;
+    return to;
+}
+
 void mir_pbwire_put_varint(mir_bytes *bytes, uint64_t value);
 void mir_pbwire_put_fixed32(mir_bytes *bytes, uint32_t value);
 void mir_pbwire_put_fixed64(mir_bytes *bytes, uint64_t value);

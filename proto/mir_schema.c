@@ -172,21 +172,13 @@ const mir_schema_field *mir_schema_field_by_number(const mir_schema_message *mes
     return field->number == number ? field : NULL;
 }
 
-static int compare_views(mir_view a, mir_view b)
-{
-    size_t size = a.size < b.size ? a.size : b.size;
-    int order = size == 0 ? 0 : memcmp(a.data, b.data, size);
-    if (order != 0) return order;
-    return a.size < b.size ? -1 : a.size > b.size;
-}
-
 const mir_schema_field *mir_schema_field_by_name(const mir_schema_message *message, mir_view name)
 {
     uint32_t low = 0, high = message->field_count;
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
         const mir_schema_field *field = &message->fields[message->by_name[middle]];
-        int order = compare_views(mir_view_of(field->name, field->name_size), name);
+        int order = mir_view_compare(mir_view_of(field->name, field->name_size), name);
         if (order == 0) return field;
         if (order < 0) {
             low = middle + 1;
@@ -204,7 +196,7 @@ const mir_schema_field *mir_schema_field_by_json_name(const mir_schema_message *
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
         const mir_schema_field *field = &message->fields[message->by_json_name[middle]];
-        int order = compare_views(mir_view_of(field->json_name, field->json_name_size), name);
+        int order = mir_view_compare(mir_view_of(field->json_name, field->json_name_size), name);
         if (order == 0) return field;
         if (order < 0) {
             low = middle + 1;

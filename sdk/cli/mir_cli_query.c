@@ -5,7 +5,6 @@
 #include "mir_clock.h"
 #include "mir_timestamp.h"
 
-#include <math.h>
 #include <stdlib.h>
 
 enum {
@@ -270,45 +269,4 @@ int mir_cli_query_check(const MirApi__V1__QueryTelemetry *answer)
                         "log says which",
                         (unsigned long long)answer->damaged_chunks,
                         answer->damaged_chunks == 1 ? "" : "s");
-}
-
-bool mir_cli_query_number(const data_point *p, double *number)
-{
-    if (p == NULL) return false;
-    if (p->has_value_double)
-        *number = p->value_double;
-    else if (p->has_value_float)
-        *number = (double)p->value_float;
-    else if (p->has_value_int64)
-        *number = (double)p->value_int64;
-    else if (p->has_value_int32)
-        *number = p->value_int32;
-    else if (p->has_value_sint64)
-        *number = (double)p->value_sint64;
-    else if (p->has_value_sint32)
-        *number = p->value_sint32;
-    else if (p->has_value_sfixed64)
-        *number = (double)p->value_sfixed64;
-    else if (p->has_value_sfixed32)
-        *number = p->value_sfixed32;
-    else if (p->has_value_uint64)
-        *number = (double)p->value_uint64;
-    else if (p->has_value_uint32)
-        *number = p->value_uint32;
-    else if (p->has_value_fixed64)
-        *number = (double)p->value_fixed64;
-    else if (p->has_value_fixed32)
-        *number = p->value_fixed32;
-    else if (p->has_value_bool)
-        *number = p->value_bool ? 1 : 0;
-    else
-        return false;
-    return isfinite(*number);
-}
-
-bool mir_cli_query_is_numeric(const MirApi__V1__QueryTelemetry *answer, size_t column)
-{
-    MirApi__V1__DataType type = column < answer->n_datatypes ? answer->datatypes[column] : 0;
-    return type >= MIR_API__V1__DATA_TYPE__DATA_TYPE_INT32 &&
-           type <= MIR_API__V1__DATA_TYPE__DATA_TYPE_BOOL;
 }

@@ -35,9 +35,4 @@ int mir_cli_query_ask(mir_cli_session *session, mir_cli_query *query,
 /* Says that an answer is partial; then the exit code is MIR_EXIT_FAILED. */
 int mir_cli_query_check(const MirApi__V1__QueryTelemetry *answer);
 
-/* A value as a number; false when there is none, or when it is none. Truth is 1 and 0. */
-bool mir_cli_query_number(const MirApi__V1__QueryTelemetry__Row__DataPoint *point, double *number);
-/* Whether a column has numbers, or truth. */
-bool mir_cli_query_is_numeric(const MirApi__V1__QueryTelemetry *answer, size_t column);
-
 #endif

@@ -5,18 +5,9 @@
 
 #include "mir_hash.h"
 
-int mir_tlog_view_compare(mir_view a, mir_view b)
-{
-    const size_t size = a.size < b.size ? a.size : b.size;
-    const int order = size == 0 ? 0 : memcmp(a.data, b.data, size);
-    if (order != 0) return order;
-    return a.size < b.size ? -1 : a.size > b.size;
-}
-
 int mir_tlog_column_compare(const mir_column *left, const mir_column *right)
 {
-    const int order =
-        mir_tlog_view_compare(mir_tlog_column_name(left), mir_tlog_column_name(right));
+    const int order = mir_view_compare(mir_tlog_column_name(left), mir_tlog_column_name(right));
     return order != 0 ? order : (int)left->type - (int)right->type;
 }
 

@@ -25,7 +25,6 @@ MIR_MUST_CHECK mir_status mir_tlog_columns_number(mir_tlog_columns *set, mir_vie
                                                   mir_column_type type, uint32_t *number);
 /* By name, then type. */
 int mir_tlog_column_compare(const mir_column *left, const mir_column *right);
-int mir_tlog_view_compare(mir_view a, mir_view b);
 static inline mir_view mir_tlog_column_name(const mir_column *column)
 {
     return mir_view_of(column->name, column->name_size);

@@ -324,22 +324,14 @@ static mir_status outputs_end(outputs *all, mir_tlog_codec *codec, mir_tlog_segm
     return status;
 }
 
-static int view_compare(mir_view a, mir_view b)
-{
-    const size_t size = a.size < b.size ? a.size : b.size;
-    const int order = size == 0 ? 0 : memcmp(a.data, b.data, size);
-    if (order != 0) return order;
-    return a.size < b.size ? -1 : a.size > b.size;
-}
-
 static int mem_series_compare(const void *a, const void *b)
 {
     const mir_tlog_mem_series *left = *(const mir_tlog_mem_series *const *)a;
     const mir_tlog_mem_series *right = *(const mir_tlog_mem_series *const *)b;
     int order = left->shape == right->shape
                     ? 0
-                    : view_compare(left->shape->measurement, right->shape->measurement);
-    if (order == 0) order = view_compare(left->device, right->device);
+                    : mir_view_compare(left->shape->measurement, right->shape->measurement);
+    if (order == 0) order = mir_view_compare(left->device, right->device);
     if (order == 0) order = left->id < right->id ? -1 : left->id > right->id;
     return order;
 }
@@ -651,8 +643,8 @@ static mir_view cursor_measurement(const mir_tlog_index_cursor *cursor)
 
 static int cursor_compare(const mir_tlog_index_cursor *a, const mir_tlog_index_cursor *b)
 {
-    const int order = view_compare(cursor_measurement(a), cursor_measurement(b));
-    return order != 0 ? order : view_compare(a->device, b->device);
+    const int order = mir_view_compare(cursor_measurement(a), cursor_measurement(b));
+    return order != 0 ? order : mir_view_compare(a->device, b->device);
 }
 
 static int chunk_time_compare(const void *a, const void *b)

@@ -49,7 +49,7 @@ static void name_add(name_set *set, mir_view name)
 
 static int name_compare(const void *a, const void *b)
 {
-    return mir_tlog_view_compare(*(const mir_view *)a, *(const mir_view *)b);
+    return mir_view_compare(*(const mir_view *)a, *(const mir_view *)b);
 }
 
 static mir_status names_out(name_set *set, mir_tlog_name_fn sink, void *context, mir_error *error)

@@ -57,7 +57,7 @@ static int device_compare(const void *a, const void *b)
 {
     const device_key *left = a;
     const device_key *right = b;
-    const int order = mir_tlog_view_compare(left->id, right->id);
+    const int order = mir_view_compare(left->id, right->id);
     if (order != 0) return order;
     return left->number < right->number ? -1 : left->number > right->number;
 }
@@ -91,7 +91,7 @@ static bool device_range(const query *q, mir_view device, int64_t *first_ns, int
     *first_ns = q->spec.from_ns;
     *last_ns = q->spec.to_ns - 1;
     if (!q->spec.after) return true;
-    const int order = mir_tlog_view_compare(device, q->spec.after_device);
+    const int order = mir_view_compare(device, q->spec.after_device);
     int64_t at = q->spec.after_ns;
     if (q->spec.backward) {
         if (order >= 0 && at == INT64_MIN) return false;

@@ -70,7 +70,7 @@ typedef struct device_key {
 
 static int device_compare(const void *a, const void *b)
 {
-    return mir_tlog_view_compare(((const device_key *)a)->id, ((const device_key *)b)->id);
+    return mir_view_compare(((const device_key *)a)->id, ((const device_key *)b)->id);
 }
 
 static mir_status devices_read(reading *r, const device_key *keys)
@@ -82,7 +82,7 @@ static mir_status devices_read(reading *r, const device_key *keys)
         int64_t first_ns = spec->from_ns;
         const int64_t last_ns = spec->to_ns - 1;
         if (spec->after) {
-            const int order = mir_tlog_view_compare(keys[i].id, spec->after_device);
+            const int order = mir_view_compare(keys[i].id, spec->after_device);
             if (order < 0 || (order == 0 && spec->after_ns >= last_ns)) continue;
             if (order == 0 && spec->after_ns >= first_ns) first_ns = spec->after_ns + 1;
         }

@@ -138,10 +138,8 @@ static int column_compare(const void *a, const void *b)
 {
     const mir_tlog_gather_column *left = *(const mir_tlog_gather_column *const *)a;
     const mir_tlog_gather_column *right = *(const mir_tlog_gather_column *const *)b;
-    const size_t size = left->name.size < right->name.size ? left->name.size : right->name.size;
-    const int order = size == 0 ? 0 : memcmp(left->name.data, right->name.data, size);
+    const int order = mir_view_compare(left->name, right->name);
     if (order != 0) return order;
-    if (left->name.size != right->name.size) return left->name.size < right->name.size ? -1 : 1;
     return (int)left->type - (int)right->type;
 }
 
@@ -1244,10 +1242,7 @@ static int key_compare(uint32_t measurement, mir_view device, uint32_t other_mea
                        mir_view other)
 {
     if (measurement != other_measurement) return measurement < other_measurement ? -1 : 1;
-    const size_t size = device.size < other.size ? device.size : other.size;
-    const int order = size == 0 ? 0 : memcmp(device.data, other.data, size);
-    if (order != 0) return order;
-    return device.size < other.size ? -1 : device.size > other.size;
+    return mir_view_compare(device, other);
 }
 
 mir_status mir_tlog_index_find(mir_tlog_index_cursor *cursor, mir_tlog_codec *codec,
