@@ -425,7 +425,12 @@ static void damage_chunk(world *w)
 {
     static const uint8_t magic[] = {'M', 'C', 'H', 'K'};
     mir_error error = {{0}};
-    assert_int_equal(mir_tlog_freeze(mir_tlog_writer_of(w->tlog, 0)), MIR_OK);
+    /* Full until the thread of files has a spare log ready. */
+    const int64_t until = mir_clock_mono_ns() + 20 * MIR_NS_PER_S;
+    while (mir_tlog_freeze(mir_tlog_writer_of(w->tlog, 0)) != MIR_OK) {
+        assert_true(mir_clock_mono_ns() < until);
+        sim_pause_us(200);
+    }
     if (mir_tlog_settle(w->tlog, 60000, &error) != MIR_OK) fail_msg("%s", error.text);
     for (uint32_t i = 0; i < w->disk->now.count; i++) {
         const sim_inode *inode = w->disk->now.entries[i].inode;
