@@ -11,13 +11,13 @@
 #include "mir_log.h"
 #include "mir_thread.h"
 #include "mir_tlog_internal.h"
+#include "mir_tlog_output.h"
 
 /* What runs beside the shards: syncing, spare logs, sealing, merging, retention. */
 
 enum {
     LOG_BYTES_PER_SERIES = 1024,
     DISK_CALM_BYTES = 64 << 20,
-    OUTPUTS_MAX = 8, /* segments that one seal writes for days of their own; the rest shares one */
     MERGE_RUN_MIN = 4,
     MERGE_RUN_MAX = 16,
     MERGE_GROUP_CELLS_MAX = 16 << 20,
@@ -31,7 +31,6 @@ static const int64_t FULL_CALM_NS = 5 * MIR_NS_PER_S;
 /* So long without a row, and a log with more than a little is sealed. */
 static const int64_t LOG_IDLE_NS = 5 * MIR_NS_PER_S;
 
-static const int64_t DAY_NS = INT64_C(86400) * MIR_NS_PER_S;
 static const uint64_t MERGE_TIER_BYTES = 1 << 20;
 static const uint64_t MERGE_BYTES_MAX = UINT64_C(512) << 20;
 
@@ -47,16 +46,6 @@ static void wait_for(sem_t *semaphore, int64_t timeout_ns)
     while (sem_timedwait(semaphore, &at) != 0 && errno == EINTR) continue;
 }
 
-static int64_t day_of(int64_t time_ns)
-{
-    return time_ns / DAY_NS - (time_ns % DAY_NS < 0 ? 1 : 0);
-}
-
-static uint64_t number_take(mir_tlog *tlog)
-{
-    return atomic_fetch_add_explicit(&tlog->next_number, 1, memory_order_relaxed);
-}
-
 /* ---- Logs ---- */
 
 mir_status mir_tlog_live_create(mir_tlog *tlog, mir_tlog_writer *owner, mir_tlog_live **live,
@@ -65,7 +54,7 @@ mir_status mir_tlog_live_create(mir_tlog *tlog, mir_tlog_writer *owner, mir_tlog
     const mir_tlog_files *files = tlog->files;
     mir_tlog_live *made = calloc(1, sizeof *made);
     if (made == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
-    const uint64_t generation = number_take(tlog);
+    const uint64_t generation = mir_tlog_number_take(tlog);
     made->tlog = tlog;
     made->owner = owner;
     made->handle = -1;
@@ -199,131 +188,6 @@ void mir_tlog_disk_watch(mir_tlog *tlog)
 
 /* ---- Sealing ---- */
 
-typedef struct seal_output {
-    int64_t day;
-    mir_tlog_segment_writer *writer;
-    uint64_t id;
-} seal_output;
-
-typedef struct outputs {
-    mir_tlog *tlog;
-    mir_tlog_segment_head head;
-    seal_output list[OUTPUTS_MAX + 1]; /* the last one takes days that have none of their own */
-    uint32_t count;                    /* of those with a day */
-} outputs;
-
-static void temporary_path(const mir_tlog *tlog, char *path, uint64_t id)
-{
-    mir_tlog_path(tlog, path, id, "seg.tmp");
-}
-
-static seal_output *output_of(outputs *all, int64_t day)
-{
-    for (uint32_t i = 0; i < all->count; i++) {
-        if (all->list[i].day == day) return &all->list[i];
-    }
-    if (all->count < OUTPUTS_MAX) {
-        seal_output *fresh = &all->list[all->count++];
-        fresh->day = day;
-        return fresh;
-    }
-    return &all->list[OUTPUTS_MAX];
-}
-
-static mir_status output_ready(outputs *all, seal_output *output, mir_error *error)
-{
-    if (output->writer != NULL) return MIR_OK;
-    char path[MIR_TLOG_PATH_BYTES_MAX];
-    output->id = number_take(all->tlog);
-    temporary_path(all->tlog, path, output->id);
-    mir_tlog_segment_head head = all->head;
-    head.id = output->id;
-    return mir_tlog_segment_begin(all->tlog->files, path, &head, &output->writer, error);
-}
-
-/* Rows `first` to `last` - 1 of a finished gather, each to the segment of its day. */
-static mir_status outputs_put(outputs *all, mir_tlog_codec *codec, mir_view measurement,
-                              mir_view device, const mir_tlog_gather *gather, uint32_t first,
-                              uint32_t last, mir_error *error)
-{
-    mir_status status = MIR_OK;
-    while (first < last && status == MIR_OK) {
-        int64_t day = day_of(gather->times[first]);
-        seal_output *output = output_of(all, day);
-        uint32_t end = first + 1;
-        for (; end < last; end++) {
-            const int64_t other = day_of(gather->times[end]);
-            if (other == day) continue;
-            if (output_of(all, other) != output) break;
-            day = other;
-        }
-        status = output_ready(all, output, error);
-        if (status == MIR_OK) {
-            status = mir_tlog_segment_put(output->writer, codec, measurement, device, gather, first,
-                                          end, all->head.generation_max, error);
-        }
-        first = end;
-    }
-    return status;
-}
-
-static void outputs_abandon(outputs *all)
-{
-    for (uint32_t i = 0; i <= OUTPUTS_MAX; i++) {
-        mir_tlog_segment_abandon(all->list[i].writer);
-        all->list[i].writer = NULL;
-    }
-}
-
-/* Completes the files under their names and opens them. On failure none of them is there. */
-static mir_status outputs_end(outputs *all, mir_tlog_codec *codec, mir_tlog_segment **segments,
-                              uint32_t *count, mir_error *error)
-{
-    mir_tlog *tlog = all->tlog;
-    const mir_tlog_files *files = tlog->files;
-    mir_status status = MIR_OK;
-    *count = 0;
-    for (uint32_t i = 0; i <= OUTPUTS_MAX && status == MIR_OK; i++) {
-        seal_output *output = &all->list[i];
-        if (output->writer == NULL) continue;
-        char from[MIR_TLOG_PATH_BYTES_MAX];
-        char to[MIR_TLOG_PATH_BYTES_MAX];
-        temporary_path(tlog, from, output->id);
-        mir_tlog_path(tlog, to, output->id, "seg");
-        uint64_t size;
-        mir_tlog_segment_writer *writer = output->writer;
-        output->writer = NULL;
-        status = mir_tlog_segment_end(writer, codec, &size, error);
-        if (status != MIR_OK) break;
-        const int result = files->rename(files->context, from, to);
-        if (result < 0) {
-            status = mir_error_os(error, -result, "rename %s", from);
-            (void)files->unlink(files->context, from);
-            break;
-        }
-        status = mir_tlog_segment_open(files, to, output->id, codec, &segments[*count], error);
-        if (status != MIR_OK) {
-            (void)files->unlink(files->context, to);
-            break;
-        }
-        (*count)++;
-    }
-    if (status == MIR_OK) {
-        const int result = files->sync_directory(files->context, tlog->directory);
-        if (result < 0) status = mir_error_os(error, -result, "sync %s", tlog->directory);
-    }
-    if (status == MIR_OK) return MIR_OK;
-    outputs_abandon(all);
-    for (uint32_t i = 0; i < *count; i++) {
-        char path[MIR_TLOG_PATH_BYTES_MAX];
-        mir_tlog_path(tlog, path, segments[i]->head.id, "seg");
-        (void)files->unlink(files->context, path);
-        mir_tlog_segment_release(segments[i]);
-    }
-    *count = 0;
-    return status;
-}
-
 static int mem_series_compare(const void *a, const void *b)
 {
     const mir_tlog_mem_series *left = *(const mir_tlog_mem_series *const *)a;
@@ -350,13 +214,13 @@ struct mir_tlog_seal {
     uint32_t end;  /* behind the last of these */
     uint32_t row;  /* of the gather: up to here they are in segments */
     mir_tlog_gather gather;
-    outputs all;
+    mir_tlog_outputs all;
 };
 
 static void seal_free(mir_tlog_seal *s)
 {
     if (s == NULL) return;
-    outputs_abandon(&s->all);
+    mir_tlog_outputs_abandon(&s->all);
     mir_tlog_gather_fini(&s->gather);
     free(s->series);
     free(s);
@@ -423,8 +287,8 @@ static mir_status seal_rows(const mir_tlog_live *live, mir_tlog_seal *s, mir_tlo
         uint32_t last = s->gather.row_count;
         if (last - s->row > SEAL_ROWS_AT_ONCE) last = s->row + SEAL_ROWS_AT_ONCE;
         const mir_tlog_mem_series *series = s->series[s->next];
-        status = outputs_put(&s->all, codec, series->shape->measurement, series->device, &s->gather,
-                             s->row, last, error);
+        status = mir_tlog_outputs_put(&s->all, codec, series->shape->measurement, series->device,
+                                      &s->gather, s->row, last, error);
         if (status != MIR_OK) return status;
         s->row = last;
         if (last == s->gather.row_count) s->next = s->end;
@@ -443,9 +307,9 @@ static mir_status seal(mir_tlog *tlog, mir_tlog_live *live, mir_tlog_codec *code
     mir_tlog_seal *s = live->seal;
     status = seal_rows(live, s, codec, sealer, error);
     if (status == MIR_E_AGAIN) return status;
-    mir_tlog_segment *made[OUTPUTS_MAX + 1];
+    mir_tlog_segment *made[MIR_TLOG_OUTPUTS_MAX + 1];
     uint32_t made_count = 0;
-    if (status == MIR_OK) status = outputs_end(&s->all, codec, made, &made_count, error);
+    if (status == MIR_OK) status = mir_tlog_outputs_end(&s->all, codec, made, &made_count, error);
     if (status == MIR_OK) {
         status = mir_tlog_install(tlog, made, made_count, NULL, 0, NULL, live, error);
     }
@@ -546,8 +410,8 @@ static uint32_t tier_of(const mir_tlog_segment *segment)
 /* Segments of one day are merged with each other, and those of several days with each other. */
 static int64_t partition_of(const mir_tlog_segment *segment)
 {
-    const int64_t day = day_of(segment->time_min);
-    return day == day_of(segment->time_max) ? day : INT64_MIN;
+    const int64_t day = mir_tlog_day_of(segment->time_min);
+    return day == mir_tlog_day_of(segment->time_max) ? day : INT64_MIN;
 }
 
 /* Within a run of the program a series has one writer, so generations of its chunks grow with the
@@ -815,7 +679,7 @@ static mir_status merge_run(mir_tlog *tlog, mir_tlog_codec *codec, const mir_tlo
 {
     merge m = {.tlog = tlog, .codec = codec, .count = count};
     mir_tlog_segment *inputs[MERGE_RUN_MAX];
-    outputs all = {.tlog = tlog, .head = {.generation_min = UINT64_MAX}};
+    mir_tlog_outputs all = {.tlog = tlog, .head = {.generation_min = UINT64_MAX}};
     for (uint32_t i = 0; i < count; i++) {
         inputs[i] = version->segments[run[i]];
         m.cursors[i].segment = inputs[i];
@@ -828,18 +692,18 @@ static mir_status merge_run(mir_tlog *tlog, mir_tlog_codec *codec, const mir_tlo
     }
     mir_status status = mir_tlog_gather_init(&m.gather);
     if (status != MIR_OK) return mir_error_set(error, status, "out of memory");
-    status = output_ready(&all, &all.list[0], error);
+    status = mir_tlog_output_ready(&all, &all.list[0], error);
     m.writer = all.list[0].writer;
     if (status == MIR_OK) {
         (void)mir_error_set(error, MIR_OK, "merging segments failed");
         status = merge_rows(&m, error);
     }
-    mir_tlog_segment *made[OUTPUTS_MAX + 1];
+    mir_tlog_segment *made[MIR_TLOG_OUTPUTS_MAX + 1];
     uint32_t made_count = 0;
     if (status == MIR_OK) {
-        status = outputs_end(&all, codec, made, &made_count, error);
+        status = mir_tlog_outputs_end(&all, codec, made, &made_count, error);
     } else {
-        outputs_abandon(&all);
+        mir_tlog_outputs_abandon(&all);
     }
     if (status == MIR_OK) {
         status = mir_tlog_install(tlog, made, made_count, inputs, count, NULL, NULL, error);
