@@ -341,10 +341,7 @@ static void batch_done(mir_shard *shard, mir_post *post);
 static void batch_told(mir_shard *shard, mir_sequel *sequel)
 {
     batch *b = MIR_CONTAINER(sequel, batch, sequel);
-    if (b->shard == shard)
-        batch_done(shard, &b->post);
-    else
-        mir_shard_post(b->shard, &b->post);
+    mir_sequel_home(shard, b->shard, &b->post);
 }
 
 static void batch_answer(mir_job *job)

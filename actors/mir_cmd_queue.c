@@ -54,7 +54,7 @@ typedef struct queue {
     mir_status status; /* of the ask */
     uint8_t *answer;   /* the name, a zero byte, the payload */
     size_t name_size, payload_size;
-    mir_letters letters;
+    mir_sequel sequel; /* of the step */
     size_t id_size;
     char id[];
 } queue;
@@ -259,12 +259,8 @@ void mir_cmd_queue_tell(mir_hub *hub, const mir_cmd_note *note, const mir_event_
 /* On the shard, after a worker or the writer had it. */
 static void come_home(mir_shard *shard, mir_post *post)
 {
-    queue *q = MIR_CONTAINER(post, queue, post);
-    if (shard->stopping)
-        mir_letters_discard(&q->letters);
-    else
-        mir_letters_publish(shard, &q->letters);
-    run_next(q);
+    (void)shard;
+    run_next(MIR_CONTAINER(post, queue, post));
 }
 
 static void go_home(queue *q, next_step next)
@@ -274,11 +270,20 @@ static void go_home(queue *q, next_step next)
     mir_shard_post(q->shard, &q->post);
 }
 
-static void told(mir_job *job)
+/* On the shard of the lane. */
+static void step_told(mir_shard *shard, mir_sequel *sequel)
+{
+    queue *q = MIR_CONTAINER(sequel, queue, sequel);
+    q->post.run = come_home;
+    mir_sequel_home(shard, q->shard, &q->post);
+}
+
+static void tell_step(mir_job *job)
 {
     queue *q = MIR_CONTAINER(job, queue, job);
-    mir_cmd_queue_tell(q->hub, &q->note, q->step.event, &q->letters);
-    go_home(q, q->next);
+    mir_cmd_queue_tell(q->hub, &q->note, q->step.event, &q->sequel.letters);
+    q->sequel.done = step_told;
+    mir_sequel_tell(q->hub, &q->sequel);
 }
 
 static void step_written(mir_state_request *request, void *context)
@@ -303,7 +308,9 @@ static void step_written(mir_state_request *request, void *context)
         go_home(q, q->next);
         return;
     }
-    q->job.run = told;
+    q->sequel = (mir_sequel){0};
+    mir_sequel_place(q->hub, &q->sequel);
+    q->job.run = tell_step;
     mir_workers_submit(q->hub->requests, &q->job);
 }
 
@@ -626,16 +633,12 @@ typedef struct expiry {
     mir_command_step *list;
     mir_cmd_note *notes;
     mir_command_steps steps;
-    mir_letters letters;
+    mir_sequel sequel;
 } expiry;
 
 static void expiry_home(mir_shard *shard, mir_post *post)
 {
     expiry *e = MIR_CONTAINER(post, expiry, post);
-    if (shard->stopping)
-        mir_letters_discard(&e->letters);
-    else
-        mir_letters_publish(shard, &e->letters);
     mir_actors_of(shard)->queue_watching = false;
     mir_hub_end(e->hub);
     mir_arena_free(&e->arena);
@@ -643,18 +646,26 @@ static void expiry_home(mir_shard *shard, mir_post *post)
     free(e);
 }
 
-static void expiry_told(mir_job *job)
+/* On the shard of the lane. */
+static void expiry_told(mir_shard *shard, mir_sequel *sequel)
+{
+    expiry *e = MIR_CONTAINER(sequel, expiry, sequel);
+    mir_sequel_home(shard, e->shard, &e->post);
+}
+
+static void tell_expired(mir_job *job)
 {
     expiry *e = MIR_CONTAINER(job, expiry, job);
     mir_cmd_queue_calls calls = {.hub = e->hub};
     for (size_t i = 0; i < e->steps.count; i++) {
         if (e->list[i].status != MIR_OK) continue;
-        mir_cmd_queue_tell(e->hub, &e->notes[i], e->list[i].event, &e->letters);
+        mir_cmd_queue_tell(e->hub, &e->notes[i], e->list[i].event, &e->sequel.letters);
         /* It reads, finds nothing, and goes; without memory it stays until the device's next sign. */
         (void)!mir_cmd_queue_calls_add(&calls, mir_view_cstr(e->notes[i].record->device_id));
     }
     mir_cmd_queue_calls_go(&calls);
-    mir_shard_post(e->shard, &e->post);
+    e->sequel.done = expiry_told;
+    mir_sequel_tell(e->hub, &e->sequel);
 }
 
 static void expiry_written(mir_state_request *request, void *context)
@@ -663,7 +674,8 @@ static void expiry_written(mir_state_request *request, void *context)
     /* Looked at again at once: there may be more, and what failed is tried again. */
     atomic_store_explicit(&e->hub->commands_due_ns, 0, memory_order_relaxed);
     if (request->status != MIR_OK) e->steps.count = 0;
-    e->job.run = expiry_told;
+    mir_sequel_place(e->hub, &e->sequel);
+    e->job.run = tell_expired;
     mir_workers_submit(e->hub->requests, &e->job);
 }
 

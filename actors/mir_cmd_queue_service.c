@@ -368,6 +368,7 @@ static void cancel_listed(mir_request *request)
     }
     request->context = c;
     mir_command_prepare_steps(&request->state, &c->steps);
+    request->writes_events = true;
     mir_request_write(request, cancelled);
 }
 

@@ -123,6 +123,7 @@ struct sending {
     size_t queued_bytes;
     int64_t expires_ns;
     mir_mpsc_node stored; /* comes back once they are */
+    mir_sequel *sequel;   /* of the part */
     mir_command_add *adds;
     mir_command_adds adds_list;
     size_t placed; /* so many of the list went on */
@@ -621,8 +622,8 @@ static void enter_queue(mir_shard *shard, target *t)
 
 static void adds_done(mir_state_request *request, void *context)
 {
-    (void)request;
     sending *all = context;
+    if (request->status == MIR_OK) mir_sequel_place(all->request->hub, all->sequel);
     push(all, &all->stored, false);
 }
 
@@ -660,10 +661,12 @@ static void submit_adds(sending *all)
     all->store.cause = &request->cause;
     all->store.done = adds_done;
     all->store.ctx = all;
-    if (mir_state_submit(request->hub->state, &all->store) == MIR_OK) return;
+    all->sequel = calloc(1, sizeof *all->sequel);
+    const char *error = all->sequel == NULL ? "out of memory" : "the store is busy: try again";
+    if (all->sequel != NULL && mir_state_submit(request->hub->state, &all->store) == MIR_OK) return;
+    free(all->sequel);
     all->is_storing = false;
-    for (size_t i = 0; i < all->adds_list.count; i++)
-        fail_target(all->added[i], "", "the store is busy: try again");
+    for (size_t i = 0; i < all->adds_list.count; i++) fail_target(all->added[i], "", error);
     all->adds_list.count = 0;
 }
 
@@ -745,9 +748,16 @@ static void place(sending *all, target *t, const mir_command_add *add)
     t->entry.command_id = (char *)(uintptr_t)add->id;
     mir_cmd_note note = {
         .record = add->record, .state = MIR_COMMAND_QUEUED, .cause = &all->request->cause};
-    mir_cmd_queue_tell(all->request->hub, &note, add->event, &all->request->letters);
+    mir_cmd_queue_tell(all->request->hub, &note, add->event, &all->sequel->letters);
     t->state = SENT;
     carry_home(t, enter_queue);
+}
+
+/* The shard of the lane has published it. */
+static void told_stored(mir_shard *shard, mir_sequel *sequel)
+{
+    (void)shard;
+    free(sequel);
 }
 
 static void place_stored(sending *all)
@@ -760,6 +770,14 @@ static void place_stored(sending *all)
     if (all->placed < all->adds_list.count) return;
     if (all->was_stored) mir_cmd_queue_note_due(all->request->hub, all->expires_ns);
     mir_arena_free(&all->store.arena);
+    if (all->sequel->has_place) {
+        /* The answer comes behind it. */
+        all->request->follows = true;
+        all->sequel->done = told_stored;
+        mir_sequel_tell(all->request->hub, all->sequel);
+    } else {
+        free(all->sequel);
+    }
     all->is_storing = all->is_stored = false;
     all->adds_list.count = 0;
 }

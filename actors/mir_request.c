@@ -320,7 +320,7 @@ void mir_request_begin(mir_shard *shard, const mir_message *message)
 static void state_done(mir_state_request *state, void *context)
 {
     mir_request *request = context;
-    if (state->status == MIR_OK && state->change_count != 0)
+    if (state->status == MIR_OK && (state->change_count != 0 || request->writes_events))
         mir_sequel_place(request->hub, request->sequel);
     mir_request_continue(request, request->step, false);
 }

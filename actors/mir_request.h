@@ -45,6 +45,7 @@ struct mir_request {
     mir_sequel *sequel;                      /* of the last write */
     mir_sequel last;                         /* of an answer behind what was told before */
     bool follows;                            /* there is such a thing */
+    bool writes_events;                      /* the next write does, though it changes no device */
     mir_request *next_watched, **watched_at; /* of its shard; null: it is not watched */
     mir_view watched;                        /* where it would be heard; the shard's */
     atomic_bool is_given_up;                 /* nobody would hear the answer, if it is watched */

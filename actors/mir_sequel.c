@@ -72,6 +72,17 @@ static void told(mir_shard *shard, mir_post *post)
     go_on(shard, lane);
 }
 
+void mir_sequel_home(mir_shard *lane, mir_shard *home, mir_post *post)
+{
+    if (home == lane) {
+        post->run(lane, post);
+        return;
+    }
+    /* Who waits for this answers from another shard, and not before the event. */
+    mir_shard_flush_parcels(lane);
+    mir_shard_post(home, post);
+}
+
 void mir_sequel_tell(mir_hub *hub, mir_sequel *sequel)
 {
     sequel->hub = hub;

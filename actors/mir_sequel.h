@@ -47,6 +47,8 @@ typedef struct mir_sequel_lane {
 
 /* A place behind everything that was committed before. */
 void mir_sequel_place(struct mir_hub *hub, mir_sequel *sequel);
+/* For `done`: has `post` run where it is at home, behind what was published, which is on its way. */
+void mir_sequel_home(mir_shard *lane, mir_shard *home, mir_post *post);
 /* The letters are written. One without a place gets the one behind all that are placed by now. */
 void mir_sequel_tell(struct mir_hub *hub, mir_sequel *sequel);
 

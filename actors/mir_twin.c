@@ -525,13 +525,7 @@ static void written(mir_shard *shard, mir_post *post)
 static void write_told(mir_shard *shard, mir_sequel *sequel)
 {
     write_op *op = MIR_CONTAINER(sequel, write_op, sequel);
-    if (op->shard == shard) {
-        written(shard, &op->post);
-        return;
-    }
-    /* Who waits for this answers from another shard, and not before the event. */
-    mir_shard_flush_parcels(shard);
-    mir_shard_post(op->shard, &op->post);
+    mir_sequel_home(shard, op->shard, &op->post);
 }
 
 static void write_report(mir_job *job)

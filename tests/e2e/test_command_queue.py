@@ -9,7 +9,7 @@ import threading
 import nats.errors
 import pytest
 from bus import DEADLINE_S, Bus, Refused, api, schema_of
-from test_command import ERROR, SUCCESS, VALVE, Kinds, Obedient, send
+from test_command import ERROR, JSON, SUCCESS, VALVE, Kinds, Obedient, send
 
 from wire import Wire, wait_until
 
@@ -276,6 +276,34 @@ def test_the_bounds_of_a_request(field):
     entry = field.queue(1, payload_encoding=1, no_validation=True, raw=big)
     assert entry.status == ERROR and "262144" in entry.error
     assert field.listed() == []
+
+
+def test_events_of_queued_commands_are_heard_in_the_order_of_the_commits(field, connect, server):
+    other = connect(server)
+    commands = api.SendCommandRequest(
+        targets={"ids": [field.id]},
+        name="valve.v1.Open",
+        payload=b'{"percent": 5}',
+        payload_encoding=JSON,
+        queue=True,
+    ).SerializeToString()
+    for turn in range(100):
+        changed = api.UpdateDeviceRequest(targets={"ids": [field.id]})
+        changed.meta.labels["turn"].value = f"{turn}"
+        answers = [(who, who.answer_name()) for who in (field.bus, other, field.bus)]
+        field.bus.send("cmd.send", commands, answers[0][1])
+        other.send("core.update", changed.SerializeToString(), answers[1][1])
+        field.bus.send("cmd.send", commands, answers[2][1])
+        for place, (who, answer) in enumerate(answers):
+            before, _ = who.answer(answer)
+            queued = [m for m in who.heard[:before] if m.subject.endswith(f"{field.id}.cmd.v1alpha.commandqueued")]
+            assert place == 1 or len(queued) > 2 * turn, "an answer came before its event"
+    for who in (field.bus, other):
+        wait_until(lambda: len(who.events(field.id, "devicecommand", module="cmd")) == 200, DEADLINE_S, "all events")
+        heard = [m for m in who.heard if m.subject.startswith(f"event.{field.id}.")]
+        numbers = [int(message.headers["mir-event-sequence"]) for message in heard]
+        assert len(numbers) >= 500
+        assert numbers == sorted(numbers)
 
 
 def test_lists_are_narrowed(field):
