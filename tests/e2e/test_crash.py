@@ -253,3 +253,40 @@ def test_changes_of_a_device_that_streams(launch, loop, name):
     with heard_by(loop, server) as bus:
         check_rows(bus, kind, device, stream.covered, stream.sent)
         assert dict(bus.device(device).meta.labels) == {"n": "49"}
+
+
+def delete_under_kills(launch, loop, prefix, dice):
+    """Deletes a fleet, killing the server in each attempt; whether one of the kills came midway."""
+    # So many that it takes several commits.
+    devices = {f"{prefix}-{n}" for n in range(4500)}
+    server = launch()
+    with heard_by(loop, server) as bus:
+        new = [{"meta": {"namespace": prefix}, "spec": {"device_id": device}} for device in sorted(devices)]
+        bus.ask("core.creates", devices=new)
+    left, midway = set(devices), False
+    while left:
+        with heard_by(loop, server) as bus:
+            asked = api.DeleteDeviceRequest(targets={"namespaces": [prefix]})
+            bus.send("core.delete", asked.SerializeToString(), bus.answer_name())
+            wait_until(lambda: bus.events(None, "devicedeleted"), DEADLINE_S, "the deletion has begun")
+            let_pass(dice.uniform(0, 0.02))
+            crash(server)
+            told = {event.device for event in bus.events(None, "devicedeleted")}
+        server.start()
+        with heard_by(loop, server) as bus:
+            there = {device.spec.device_id for device in bus.list(namespaces=[prefix])}
+            assert there <= left and told <= left - there
+            left, midway = there, midway or bool(there)
+            stored, target = [], {"reasons": ["DeviceDeleted"], "filter_limit": 1000}
+            while page := bus.ask("evt.list", target=target).events:
+                stored += [event.spec.related_object.meta.name for event in page]
+                target["before_sequence"] = page[-1].status.sequence
+            assert sorted(stored) == sorted(devices - left)
+    return midway
+
+
+def test_a_deletion_that_is_killed_is_told_as_far_as_it_came(launch, loop, name):
+    """Each device of a large deletion is either there as before, or gone with the one event that says so."""
+    dice = random.Random(4711)
+    # Where the machine has just then better things to do than to kill, all may be gone already.
+    assert any(delete_under_kills(launch, loop, f"{name}-{attempt}", dice) for attempt in range(10))
