@@ -132,12 +132,21 @@ typedef enum mir_tlog_function {
 
 enum { MIR_TLOG_PERCENTILES_MAX = 4 };
 
+/* A column that is stored under one name and answered under another. */
+typedef struct mir_tlog_rename {
+    mir_view stored;
+    mir_view answered;
+} mir_tlog_rename;
+
 typedef struct mir_tlog_query_spec {
     const mir_view *device_ids; /* each one once at most; more of the same are ignored */
     uint32_t device_count;
     mir_view measurement;
-    const mir_view *fields; /* names to keep */
+    const mir_view *fields; /* names to keep, as they are answered */
     uint32_t field_count;   /* 0: all */
+    /* Fields that had other names earlier: of a row that has several of them, one counts. */
+    const mir_tlog_rename *renames;
+    uint32_t rename_count;
     int64_t from_ns;        /* inclusive */
     int64_t to_ns;          /* exclusive */
     uint64_t window_ns;     /* 0: rows as they are, or one window for all */

@@ -128,12 +128,21 @@ static uint32_t slot_of(const mir_tlog_gather *gather, mir_view name, mir_column
     return slot;
 }
 
+mir_view mir_tlog_gather_name(const mir_tlog_gather *gather, mir_view stored)
+{
+    for (uint32_t i = 0; i < gather->rename_count; i++) {
+        if (mir_view_eq(gather->renames[i].stored, stored)) return gather->renames[i].answered;
+    }
+    return stored;
+}
+
 bool mir_tlog_gather_wants(const mir_tlog_gather *gather, mir_view name, mir_column_type type)
 {
     if (gather->numbers_only && (type == MIR_COLUMN_STRING || type == MIR_COLUMN_BOOL)) {
         return false;
     }
     if (gather->field_count == 0) return true;
+    name = mir_tlog_gather_name(gather, name);
     for (uint32_t i = 0; i < gather->field_count; i++) {
         if (mir_view_eq(gather->fields[i], name)) return true;
     }
@@ -143,12 +152,14 @@ bool mir_tlog_gather_wants(const mir_tlog_gather *gather, mir_view name, mir_col
 mir_status mir_tlog_gather_column_of(mir_tlog_gather *gather, mir_view name, mir_column_type type,
                                      uint32_t *column)
 {
+    const mir_view stored = name;
+    name = mir_tlog_gather_name(gather, stored);
     uint32_t slot = slot_of(gather, name, type);
     if (gather->slots[slot] != 0) {
         *column = gather->slots[slot] - 1;
         return MIR_OK;
     }
-    if (!mir_tlog_gather_wants(gather, name, type)) {
+    if (!mir_tlog_gather_wants(gather, stored, type)) {
         *column = MIR_TLOG_GATHER_NONE;
         return MIR_OK;
     }

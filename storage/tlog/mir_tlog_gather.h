@@ -13,6 +13,7 @@
 
 #include "mir_arena.h"
 #include "mir_row.h"
+#include "mir_tlog.h"
 #include "mir_tlog_mem.h"
 
 typedef struct mir_tlog_gather_column {
@@ -27,6 +28,8 @@ typedef struct mir_tlog_gather {
     /* What to take; set by the caller after init. */
     const mir_view *fields;
     uint32_t field_count; /* 0: all */
+    const mir_tlog_rename *renames;
+    uint32_t rename_count;
     bool numbers_only;
     int64_t time_first;
     int64_t time_last; /* inclusive */
@@ -58,7 +61,9 @@ void mir_tlog_gather_fini(mir_tlog_gather *gather);
 /* Empty again; keeps its memory and what to take. */
 void mir_tlog_gather_reset(mir_tlog_gather *gather);
 
-/* Whether a column is among what to take. */
+/* What a column is to be called. */
+mir_view mir_tlog_gather_name(const mir_tlog_gather *gather, mir_view stored);
+/* Whether a column, by its stored name, is among what to take. */
 bool mir_tlog_gather_wants(const mir_tlog_gather *gather, mir_view name, mir_column_type type);
 /* The place of a column, or MIR_TLOG_GATHER_NONE when it is not wanted. */
 MIR_MUST_CHECK mir_status mir_tlog_gather_column_of(mir_tlog_gather *gather, mir_view name,

@@ -11,8 +11,6 @@ mir_status mir_tlog_part_maker_init(mir_tlog_part_maker *maker)
     mir_status status = mir_tlog_scan_init(&maker->scan);
     if (status != MIR_OK) return status;
     mir_tlog_gather *gather = &maker->scan.gather;
-    gather->fields = spec->fields;
-    gather->field_count = spec->field_count;
     const uint32_t any = MIR_TLOG_COUNT | MIR_TLOG_FIRST | MIR_TLOG_LAST;
     gather->numbers_only =
         spec->points != 0 || (spec->functions != 0 && (spec->functions & any) == 0);

@@ -119,8 +119,6 @@ mir_status mir_tlog_read(mir_tlog *tlog, const mir_tlog_query_spec *spec, mir_tl
         .bytes_max = spec->bytes_max == 0 ? MIR_TLOG_QUERY_BYTES_DEFAULT : spec->bytes_max,
     };
     mir_status status = mir_tlog_scan_init(&r.scan);
-    r.scan.gather.fields = spec->fields;
-    r.scan.gather.field_count = spec->field_count;
     if (status == MIR_OK) status = devices_read(&r, keys);
     info->rows_read = r.scan.rows_read;
     info->chunks_corrupt = r.scan.chunks_corrupt;

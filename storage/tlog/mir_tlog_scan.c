@@ -17,6 +17,10 @@ mir_status mir_tlog_scan_init(mir_tlog_scan *scan)
         scan->values == NULL || scan->texts == NULL) {
         return mir_tlog_scan_failed(scan, MIR_E_NO_MEMORY);
     }
+    scan->gather.fields = scan->spec->fields;
+    scan->gather.field_count = scan->spec->field_count;
+    scan->gather.renames = scan->spec->renames;
+    scan->gather.rename_count = scan->spec->rename_count;
     return MIR_OK;
 }
 
@@ -516,10 +520,23 @@ static bool columns_known(const mir_tlog_scan *scan, const mir_tlog_source *sour
     return true;
 }
 
+/* Rows of one time order are needed where two columns are one: a chunk may have both. */
+static bool has_renamed(const mir_tlog_scan *scan, const mir_tlog_source *source)
+{
+    if (scan->gather.rename_count == 0) return false;
+    const mir_tlog_segment_shape *shape = &source->segment->shapes[source->chunk.shape];
+    for (uint32_t i = 0; i < shape->column_count; i++) {
+        const mir_view stored = mir_tlog_column_name(&shape->columns[i]);
+        if (mir_tlog_gather_name(&scan->gather, stored).data != stored.data) return true;
+    }
+    return false;
+}
+
 static mir_status totals_cluster(mir_tlog_scan *scan, uint32_t first, uint32_t end,
                                  mir_tlog_totals *totals)
 {
-    if (end - first == 1 && scan->sources[first].segment != NULL) {
+    if (end - first == 1 && scan->sources[first].segment != NULL &&
+        !has_renamed(scan, &scan->sources[first])) {
         return totals_chunk(scan, &scan->sources[first], totals);
     }
     mir_status status = totals_gathered(scan, first, end, totals);
