@@ -46,6 +46,7 @@ typedef enum mir_function {
     MIR_CFG_SEND,
     MIR_TLM_LIST,
     MIR_TLM_QUERY,
+    MIR_TLM_RETENTION,
     MIR_SYS_STATUS,
     MIR_EVENT_PUBLISHED,
     MIR_EVT_LIST,
@@ -77,6 +78,7 @@ struct mir_hub {
     _Atomic uint64_t events_lost;    /* were to be stored, and are not */
     _Atomic int64_t events_lost_said_ns;
     mir_sequel_lane sequels;
+    mir_tlog_rule telemetry_rules[MIR_TLOG_RULES_MAX];
     mir_http_counters http;
 };
 

@@ -27,6 +27,7 @@
 #include "mir_status_service.h"
 #include "mir_timestamp.h"
 #include "mir_tlm_service.h"
+#include "mir_tlm_retention.h"
 #include "mir_twin.h"
 #include "mir_twin_telemetry.h"
 
@@ -40,9 +41,10 @@ const mir_request_handler mir_request_handlers[MIR_FUNCTION_COUNT] = {
     [MIR_CMD_LIST] = mir_cmd_list,           [MIR_CMD_SEND] = mir_cmd_send,
     [MIR_CFG_LIST] = mir_cfg_list,           [MIR_CFG_SEND] = mir_cfg_send,
     [MIR_TLM_LIST] = mir_tlm_list,           [MIR_TLM_QUERY] = mir_tlm_query,
-    [MIR_SYS_STATUS] = mir_status_report,    [MIR_EVT_LIST] = mir_evt_list,
-    [MIR_EVT_DELETE] = mir_evt_delete,       [MIR_EVT_VERIFY] = mir_evt_verify,
-    [MIR_EVT_RETENTION] = mir_evt_retention, [MIR_EVT_HISTORY] = mir_evt_history,
+    [MIR_TLM_RETENTION] = mir_tlm_retention, [MIR_SYS_STATUS] = mir_status_report,
+    [MIR_EVT_LIST] = mir_evt_list,           [MIR_EVT_DELETE] = mir_evt_delete,
+    [MIR_EVT_VERIFY] = mir_evt_verify,       [MIR_EVT_RETENTION] = mir_evt_retention,
+    [MIR_EVT_HISTORY] = mir_evt_history,
 };
 
 typedef struct service_name {
@@ -58,9 +60,10 @@ static const service_name client_services[] = {
     {"cmd", "list", MIR_CMD_LIST},           {"cmd", "send", MIR_CMD_SEND},
     {"cfg", "list", MIR_CFG_LIST},           {"cfg", "send", MIR_CFG_SEND},
     {"tlm", "list", MIR_TLM_LIST},           {"tlm", "query", MIR_TLM_QUERY},
-    {"sys", "status", MIR_SYS_STATUS},       {"evt", "list", MIR_EVT_LIST},
-    {"evt", "delete", MIR_EVT_DELETE},       {"evt", "verify", MIR_EVT_VERIFY},
-    {"evt", "retention", MIR_EVT_RETENTION}, {"evt", "history", MIR_EVT_HISTORY},
+    {"tlm", "retention", MIR_TLM_RETENTION}, {"sys", "status", MIR_SYS_STATUS},
+    {"evt", "list", MIR_EVT_LIST},           {"evt", "delete", MIR_EVT_DELETE},
+    {"evt", "verify", MIR_EVT_VERIFY},       {"evt", "retention", MIR_EVT_RETENTION},
+    {"evt", "history", MIR_EVT_HISTORY},
 };
 
 static const service_name device_services[] = {
@@ -339,10 +342,9 @@ mir_status mir_hub_create(const mir_config *config, mir_shard *const *shards, un
             .writer_count = shard_count,
             .log_bytes_max = (uint64_t)config->telemetry.log_bytes_max,
             .sync_ms = (uint32_t)(config->telemetry.sync_ns / MIR_NS_PER_MS),
-            .retention_age_ns = (uint64_t)config->telemetry.retention_age_ns,
-            .retention_bytes_max = (uint64_t)config->telemetry.retention_size_bytes,
             .disk_reserve_bytes = (uint64_t)config->telemetry.disk_reserve_bytes,
         };
+        mir_tlm_retention_options(fresh, &tlog_options);
         status = mir_tlog_open(&tlog_options, &fresh->tlog, error);
     }
     if (status == MIR_OK) {

@@ -6,11 +6,12 @@
 #include "mir_request.h"
 
 static const char *const services[] = {
-    "core.v1alpha.create", "core.v1alpha.creates",  "core.v1alpha.update", "core.v1alpha.delete",
-    "core.v1alpha.list",   "core.v1alpha.schema",   "cmd.v1alpha.queue",   "cmd.v1alpha.cancel",
-    "cmd.v1alpha.list",    "cmd.v1alpha.send",      "cfg.v1alpha.list",    "cfg.v1alpha.send",
-    "tlm.v1alpha.list",    "tlm.v1alpha.query",     "sys.v1alpha.status",  "evt.v1alpha.list",
-    "evt.v1alpha.delete",  "evt.v1alpha.retention", "evt.v1alpha.verify",  "evt.v1alpha.history",
+    "core.v1alpha.create",   "core.v1alpha.creates",  "core.v1alpha.update", "core.v1alpha.delete",
+    "core.v1alpha.list",     "core.v1alpha.schema",   "cmd.v1alpha.queue",   "cmd.v1alpha.cancel",
+    "cmd.v1alpha.list",      "cmd.v1alpha.send",      "cfg.v1alpha.list",    "cfg.v1alpha.send",
+    "tlm.v1alpha.list",      "tlm.v1alpha.query",     "sys.v1alpha.status",  "evt.v1alpha.list",
+    "evt.v1alpha.delete",    "evt.v1alpha.retention", "evt.v1alpha.verify",  "evt.v1alpha.history",
+    "tlm.v1alpha.retention",
 };
 
 enum { SERVICES = sizeof services / sizeof services[0] };

@@ -321,6 +321,19 @@ MIR_MUST_CHECK static mir_status read_users(const struct origin *source, const y
     return MIR_OK;
 }
 
+/* A duration, or 0 for ever. */
+MIR_MUST_CHECK static mir_status read_age(const struct origin *source, const yaml_node_t *node,
+                                          const char *where, int64_t *age_ns)
+{
+    const char *text = scalar_text(node);
+    mir_error reason = {.text = "expected a duration such as 90d, or 0 for ever"};
+    *age_ns = 0;
+    if (text != NULL && strcmp(text, "0") == 0) return MIR_OK;
+    if (text == NULL || is_null(node) || mir_config_parse_duration(text, age_ns, &reason) != MIR_OK)
+        return refuse(source, node, "%s: %s", where, reason.text);
+    return MIR_OK;
+}
+
 MIR_MUST_CHECK static mir_status read_retention(const struct origin *source,
                                                 const yaml_node_t *node)
 {
@@ -338,15 +351,14 @@ MIR_MUST_CHECK static mir_status read_retention(const struct origin *source,
     for (size_t i = 0; i < count; i++) {
         const yaml_node_t *key = node_at(source, pairs[i].key);
         const yaml_node_t *value = node_at(source, pairs[i].value);
-        const char *name = scalar_text(key), *text = scalar_text(value);
+        const char *name = scalar_text(key);
         if (name == NULL || name[0] == '\0')
             return refuse(source, node, "events.retention: expected %s", accepted);
-        mir_error reason = {.text = "expected a duration such as 90d, or 0 for ever"};
-        int64_t keep_ns = 0;
-        bool for_ever = text != NULL && strcmp(text, "0") == 0;
-        if (!for_ever && (text == NULL || is_null(value) ||
-                          mir_config_parse_duration(text, &keep_ns, &reason) != MIR_OK))
-            return refuse(source, value, "events.retention: %s: %s", name, reason.text);
+        char where[2 * MIR_CONFIG_NAME_BYTES_MAX];
+        (void)snprintf(where, sizeof where, "events.retention: %.64s", name);
+        int64_t keep_ns;
+        mir_status status = read_age(source, value, where, &keep_ns);
+        if (status != MIR_OK) return status;
         if (strcmp(name, "default") == 0) {
             default_ns = keep_ns;
             continue;
@@ -364,6 +376,76 @@ MIR_MUST_CHECK static mir_status read_retention(const struct origin *source,
     return MIR_OK;
 }
 
+MIR_MUST_CHECK static mir_status read_pattern(const struct origin *source,
+                                              const yaml_node_t *mapping, const char *name,
+                                              char **pattern)
+{
+    const yaml_node_t *node = member(source, mapping, name);
+    if (node == NULL) return MIR_OK;
+    const char *text = scalar_text(node);
+    if (text == NULL || text[0] == '\0' || is_null(node))
+        return refuse(source, node, "telemetry.retention.rules: %s: expected a text such as %s",
+                      name, strcmp(name, "message") == 0 ? "env.v1.*" : "plant-*");
+    *pattern = mir_arena_strdup(&source->config->arena, mir_view_cstr(text));
+    return *pattern == NULL ? no_memory(source) : MIR_OK;
+}
+
+MIR_MUST_CHECK static mir_status read_rule(const struct origin *source, const yaml_node_t *node,
+                                           mir_config_rule *rule)
+{
+    static const char *const names[] = {"namespace", "message", "deleted", "age", NULL};
+    static const char where[] = "telemetry.retention.rules";
+    if (!is_mapping(node))
+        return refuse(source, node, "%s: expected {namespace: .., message: .., age: 7d}", where);
+    *rule = (mir_config_rule){0};
+    mir_status status = only_members(source, node, where, names);
+    if (status == MIR_OK) status = read_pattern(source, node, "namespace", &rule->name_space);
+    if (status == MIR_OK) status = read_pattern(source, node, "message", &rule->message);
+    if (status != MIR_OK) return status;
+    const yaml_node_t *deleted = member(source, node, "deleted");
+    const char *text = deleted == NULL ? "false" : scalar_text(deleted);
+    if (text == NULL || (strcmp(text, "true") != 0 && strcmp(text, "false") != 0))
+        return refuse(source, deleted, "%s: deleted: expected true or false", where);
+    rule->deleted = strcmp(text, "true") == 0;
+    if (rule->deleted && rule->name_space != NULL)
+        return refuse(source, node,
+                      "%s: a device that is deleted has no namespace: give one of them", where);
+    const yaml_node_t *age = member(source, node, "age");
+    if (age == NULL)
+        return refuse(source, node,
+                      "%s: a rule has no age: expected a duration such as 7d, or 0 "
+                      "for ever",
+                      where);
+    return read_age(source, age, "telemetry.retention.rules: age", &rule->age_ns);
+}
+
+MIR_MUST_CHECK static mir_status read_rules(const struct origin *source, const yaml_node_t *node)
+{
+    static const char where[] = "telemetry.retention.rules";
+    if (!is_list(node))
+        return refuse(source, node, "%s: expected a list of {namespace: .., message: .., age: 7d}",
+                      where);
+    yaml_node_item_t *items = node->data.sequence.items.start;
+    const size_t count = (size_t)(node->data.sequence.items.top - items);
+    if (count > MIR_CONFIG_RULES_MAX)
+        return refuse(source, node, "%s: more than %d rules", where, MIR_CONFIG_RULES_MAX);
+    mir_config_rule *rules = mir_arena_alloc(&source->config->arena, (count + 1) * sizeof *rules);
+    if (rules == NULL) return no_memory(source);
+    for (size_t i = 0; i < count; i++) {
+        const yaml_node_t *item = node_at(source, items[i]);
+        const mir_config_rule *before = i == 0 ? NULL : &rules[i - 1];
+        if (before != NULL && before->name_space == NULL && before->message == NULL &&
+            !before->deleted)
+            return refuse(source, item, "%s: rule %zu fits everything, so no rule behind it counts",
+                          where, i);
+        mir_status status = read_rule(source, item, &rules[i]);
+        if (status != MIR_OK) return status;
+    }
+    source->config->telemetry.rules = rules;
+    source->config->telemetry.rule_count = count;
+    return MIR_OK;
+}
+
 MIR_MUST_CHECK static mir_status read_scalar(const struct origin *source, const mir_config_key *key,
                                              const yaml_node_t *node, const char *text)
 {
@@ -378,6 +460,7 @@ MIR_MUST_CHECK static mir_status read_value(const struct origin *source, const m
 {
     if (key->kind == MIR_CONFIG_USERS) return read_users(source, node);
     if (key->kind == MIR_CONFIG_RETENTION) return read_retention(source, node);
+    if (key->kind == MIR_CONFIG_RULES) return read_rules(source, node);
     if (key->kind == MIR_CONFIG_PERMISSIONS)
         return read_permissions(source, node, &source->config->auth.default_permissions);
     return read_scalar(source, key, node, is_null(node) ? NULL : scalar_text(node));

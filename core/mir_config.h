@@ -30,6 +30,7 @@ enum {
     MIR_CONFIG_FILE_BYTES_MAX = 4 * 1024 * 1024,
     MIR_CONFIG_LIST_MAX = 65536,
     MIR_CONFIG_KEEP_MAX = 63,
+    MIR_CONFIG_RULES_MAX = 64,
     MIR_CONFIG_HOST_BYTES = 48, /* a numeric IPv6 address with its terminator */
 };
 
@@ -96,6 +97,14 @@ typedef struct mir_config_keep {
     int64_t keep_ns; /* 0: for ever */
 } mir_config_keep;
 
+/* How long telemetry is kept: that of the first rule that fits. Patterns may have `*`. */
+typedef struct mir_config_rule {
+    char *name_space; /* null: any */
+    char *message;    /* null: any */
+    bool deleted;     /* of devices that are there no more, and of these alone */
+    int64_t age_ns;   /* 0: for ever */
+} mir_config_rule;
+
 typedef struct mir_config {
     mir_arena arena; /* owns every string and list below */
 
@@ -151,6 +160,8 @@ typedef struct mir_config {
         int64_t log_bytes_max;        /* unsealed log, per shard */
         int64_t retention_age_ns;     /* 0: keep for ever */
         int64_t retention_size_bytes; /* 0: no bound */
+        mir_config_rule *rules;       /* of retention */
+        size_t rule_count;
         mir_config_explore explore;
         int64_t disk_reserve_bytes; /* 0: none */
         int64_t future_limit_ns;    /* 0: none */

@@ -115,6 +115,15 @@ const mir_config_key mir_config_keys[] = {
      36500 * DAY, NULL, NULL, "Telemetry older than this is deleted; 0 keeps it for ever."},
     {"telemetry.retention.size", MIR_CONFIG_SIZE, AT(telemetry.retention_size_bytes), "0", 0,
      1024 * TIB, NULL, NULL, "The oldest telemetry is deleted beyond this size; 0 is no bound."},
+    {"telemetry.retention.rules", MIR_CONFIG_RULES, AT(telemetry), NULL, 0, 0, NULL, NULL,
+     "How long the telemetry of some namespaces and messages is kept, instead of\n"
+     "telemetry.retention.age: the first rule that fits counts. A rule with a namespace fits devices\n"
+     "that are in it now, one with `deleted: true` those that are there no more; * is any run of\n"
+     "characters. An age of 0 is for ever. Example:\n"
+     "  rules:\n"
+     "    - {namespace: plant-*, message: env.v1.*, age: 7d}\n"
+     "    - {message: audit.v1.Entry, age: 0}\n"
+     "    - {deleted: true, age: 1d}"},
     {"telemetry.disk_reserve", MIR_CONFIG_SIZE, AT(telemetry.disk_reserve_bytes), "256MiB", 0,
      1024 * TIB, NULL, NULL,
      "With less of the disk free than this, or than a sixteenth of the disk if that is less,\n"
@@ -169,7 +178,7 @@ bool mir_config_is_section(const char *name)
 bool mir_config_key_is_scalar(const mir_config_key *key)
 {
     return key->kind != MIR_CONFIG_PERMISSIONS && key->kind != MIR_CONFIG_USERS &&
-           key->kind != MIR_CONFIG_RETENTION;
+           key->kind != MIR_CONFIG_RETENTION && key->kind != MIR_CONFIG_RULES;
 }
 
 /* The shortest exact spelling: a whole number of the largest unit that divides it. */
@@ -235,6 +244,9 @@ void mir_config_key_accepted(const mir_config_key *key, char *text, size_t size)
         break;
     case MIR_CONFIG_USERS:
         (void)snprintf(text, size, "a list of {user: .., password: .., permissions: {..}}");
+        break;
+    case MIR_CONFIG_RULES:
+        (void)snprintf(text, size, "a list of {namespace: .., message: .., age: 7d}");
         break;
     case MIR_CONFIG_RETENTION:
         (void)snprintf(text, size,
@@ -394,6 +406,7 @@ MIR_MUST_CHECK static mir_status set_scalar(const mir_config_key *key, mir_confi
     }
     case MIR_CONFIG_PERMISSIONS:
     case MIR_CONFIG_USERS:
+    case MIR_CONFIG_RULES:
     case MIR_CONFIG_RETENTION: break;
     }
     return mir_error_set(error, MIR_E_INVALID, "\"%.64s\" is a single value", text);

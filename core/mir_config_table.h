@@ -25,6 +25,7 @@ typedef enum mir_config_kind {
     MIR_CONFIG_PERMISSIONS,
     MIR_CONFIG_USERS,
     MIR_CONFIG_RETENTION, /* mir_config_retention */
+    MIR_CONFIG_RULES,     /* mir_config_rule of telemetry */
 } mir_config_kind;
 
 typedef struct mir_config_key {

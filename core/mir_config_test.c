@@ -262,7 +262,8 @@ static void unknown_keys_are_refused_with_the_nearest(void **state)
                "the keys here are shards, spin_us, data, listen, admin, log,");
     refused_at("listen:\n  port: 1\n", 2, "listen: has no value; expected ADDRESS:PORT");
     refused_at("limits: 5\n", 1, "limits is a section; the keys of limits are max_connections,");
-    refused_at("telemetry: {retention: 5d}\n", 1, "the keys of telemetry.retention are age, size");
+    refused_at("telemetry: {retention: 5d}\n", 1,
+               "the keys of telemetry.retention are age, size, rules");
     refused_at("? [a]\n: b\n", 1, "expected the name of a key");
     refused_setting("ping.maximum=1", "--set: unknown key ping.maximum");
     refused_setting("ping.max", "expected key=value");
@@ -408,6 +409,63 @@ static void broken_users_are_refused_where_they_stand(void **state)
     refused_at("auth:\n  default_permissions: {allow_responses: {max: 0}}\n", 2, "or -1 for any");
     refused_at("auth:\n  default_permissions: {allow_responses: {expires: 5}}\n", 2, "has no unit");
     refused_at("auth:\n  default_permissions: {allow_responses: maybe}\n", 2, "true, false or");
+}
+
+static void telemetry_is_kept_by_rules(void **state)
+{
+    (void)state;
+    const int64_t day_ns = INT64_C(86400) * S;
+    mir_config config = loaded("telemetry: {retention: {age: 30d}}\n");
+    assert_int_equal(config.telemetry.rule_count, 0);
+    mir_config_free(&config);
+    config = loaded("telemetry:\n"
+                    "  retention:\n"
+                    "    rules:\n"
+                    "      - {namespace: plant-*, message: env.v1.*, age: 7d}\n"
+                    "      - {message: audit.v1.Entry, age: 0}\n"
+                    "      - {deleted: true, age: 36h}\n"
+                    "      - {age: 90d}\n");
+    assert_int_equal(config.telemetry.rule_count, 4);
+    const mir_config_rule *rules = config.telemetry.rules;
+    assert_string_equal(rules[0].name_space, "plant-*");
+    assert_string_equal(rules[0].message, "env.v1.*");
+    assert_false(rules[0].deleted);
+    assert_int_equal(rules[0].age_ns, 7 * day_ns);
+    assert_null(rules[1].name_space);
+    assert_int_equal(rules[1].age_ns, 0);
+    assert_true(rules[2].deleted);
+    assert_int_equal(rules[2].age_ns, day_ns + day_ns / 2);
+    assert_null(rules[3].message);
+    mir_error error;
+    assert_int_equal(
+        mir_config_set(&config, "telemetry.retention.rules", "[{namespace: a, age: 1h}]", &error),
+        MIR_OK);
+    assert_int_equal(config.telemetry.rule_count, 1);
+    assert_string_equal(config.telemetry.rules[0].name_space, "a");
+    mir_config_free(&config);
+
+    static const struct {
+        const char *rules, *says;
+    } bad[] = {
+        {"7d", "expected a list of {namespace: .., message: .., age: 7d}"},
+        {"[7d]", "expected {namespace: .., message: .., age: 7d}"},
+        {"[{namespace: a}]", "a rule has no age"},
+        {"[{namespace: a, age: soon}]", "age: "},
+        {"[{namespace: a, age: 5}]", "has no unit"},
+        {"[{namespace: a, age: }]", "expected a duration"},
+        {"[{namespaces: a, age: 1d}]", "unknown key \"namespaces\""},
+        {"[{namespace: , age: 1d}]", "namespace: expected a text such as plant-*"},
+        {"[{message: [a], age: 1d}]", "message: expected a text such as env.v1.*"},
+        {"[{deleted: maybe, age: 1d}]", "deleted: expected true or false"},
+        {"[{deleted: true, namespace: a, age: 1d}]", "has no namespace"},
+        {"[{message: a, age: 1d}, {age: 1d}, {message: b, age: 2d}]", "rule 2 fits everything"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        char text[256];
+        (void)snprintf(text, sizeof text, "telemetry:\n  retention:\n    rules: %s\n",
+                       bad[i].rules);
+        refused_at(text, 3, bad[i].says);
+    }
 }
 
 static void retention_is_a_time_for_each_reason(void **state)
@@ -675,6 +733,7 @@ int main(void)
         cmocka_unit_test(users_are_read_with_their_permissions),
         cmocka_unit_test(broken_users_are_refused_where_they_stand),
         cmocka_unit_test(retention_is_a_time_for_each_reason),
+        cmocka_unit_test(telemetry_is_kept_by_rules),
         cmocka_unit_test(settings_take_flow_values_and_plain_text),
         cmocka_unit_test(a_broken_variable_is_named_and_one_for_devices_ignored),
         cmocka_unit_test(everybody_may_connect_only_when_that_was_written_out),

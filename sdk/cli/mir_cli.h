@@ -231,6 +231,7 @@ int mir_cli_telemetry_list(mir_cli *, const mir_cli_command *, const mir_cli_arg
 int mir_cli_telemetry_query(mir_cli *, const mir_cli_command *, const mir_cli_args *);
 int mir_cli_telemetry_export(mir_cli *, const mir_cli_command *, const mir_cli_args *);
 int mir_cli_telemetry_import(mir_cli *, const mir_cli_command *, const mir_cli_args *);
+int mir_cli_telemetry_retention(mir_cli *, const mir_cli_command *, const mir_cli_args *);
 int mir_cli_telemetry_watch(mir_cli *, const mir_cli_command *, const mir_cli_args *);
 int mir_cli_status(mir_cli *, const mir_cli_command *, const mir_cli_args *);
 int mir_cli_context_list(mir_cli *, const mir_cli_command *, const mir_cli_args *);

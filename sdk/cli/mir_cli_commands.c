@@ -642,6 +642,19 @@ static const mir_cli_command telemetry_children[] = {
      import_examples,
      NULL,
      mir_cli_telemetry_import},
+    {"retention",
+     NULL,
+     NULL,
+     NULL,
+     "Show how long telemetry is kept, and what was removed",
+     "The rules are `telemetry.retention` in the configuration of the server; the\n"
+     "first one that fits counts. What was removed is since the server started.",
+     0,
+     0,
+     {&format_group, NULL},
+     NULL,
+     NULL,
+     mir_cli_telemetry_retention},
     {0},
 };
 

@@ -21,7 +21,6 @@ enum {
     SHOWN_MAX = 5,
     COUNTED_MAX = 10000,
     HASH_BYTES = 32,
-    DAY_S = 24 * 60 * 60,
     TEXT_COLUMNS = 76,
 };
 
@@ -350,14 +349,7 @@ static int print_retention(const MirApi__V1__EventRetention *from)
     mir_cli_table_column(table, "KEPT", NULL, MIR_TABLE_FIXED);
     for (size_t i = 0; i < from->n_rules; i++) {
         uint64_t seconds = from->rules[i]->keep_seconds;
-        if (seconds == 0)
-            (void)snprintf(text, sizeof text, "for ever");
-        else if (seconds % DAY_S == 0)
-            (void)snprintf(text, sizeof text, "%" PRIu64 "d", seconds / DAY_S);
-        else
-            mir_cli_when_span(seconds < INT64_MAX / MIR_NS_PER_S ? (int64_t)seconds * MIR_NS_PER_S
-                                                                 : INT64_MAX,
-                              text, sizeof text);
+        mir_cli_when_kept(seconds, text, sizeof text);
         mir_cli_table_cell(table, MIR_TONE_STRONG,
                            from->rules[i]->reason != NULL ? from->rules[i]->reason : "");
         mir_cli_table_cell(table, MIR_TONE_PLAIN, text);

@@ -37,18 +37,6 @@ static void count_text(long long value, char *text, size_t size)
     (void)snprintf(text, size, "%s", out);
 }
 
-static void bytes_text(double value, char *text, size_t size)
-{
-    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
-    size_t unit = 0;
-    while (value >= 1024 && unit + 1 < sizeof units / sizeof units[0]) {
-        value /= 1024;
-        unit++;
-    }
-    (void)snprintf(text, size, unit == 0 || value >= 100 ? "%.0f %s" : "%.1f %s", value,
-                   units[unit]);
-}
-
 static void micros_text(double value, char *text, size_t size)
 {
     if (value >= 1e6)
@@ -72,7 +60,7 @@ static void value_text(const char *key, const json_t *value, char *text, size_t 
     else if (!json_is_number(value))
         (void)snprintf(text, size, "-");
     else if (bytes)
-        bytes_text(number, text, size);
+        mir_cli_text_size(number, text, size);
     else if (ends_with(key, "_us"))
         micros_text(number, text, size);
     else if (ends_with(key, "_ns"))
@@ -118,7 +106,7 @@ static bool rate_text(const char *key, const json_t *before, const json_t *now, 
     double rate = (json_number_value(now) - json_number_value(before)) / seconds;
     if (rate <= 0) return false;
     if (strncmp(key, "bytes_", 6) == 0) {
-        bytes_text(rate, text, size);
+        mir_cli_text_size(rate, text, size);
         (void)snprintf(text + strlen(text), size - strlen(text), "/s");
     } else if (rate >= 100) {
         char count[48];

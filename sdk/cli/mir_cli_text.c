@@ -136,3 +136,15 @@ size_t mir_cli_text_terminal_columns(FILE *out)
     long value = columns != NULL ? strtol(columns, NULL, 10) : 0;
     return value > 0 && value < 10000 ? (size_t)value : 80;
 }
+
+void mir_cli_text_size(double value, char *text, size_t size)
+{
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
+    size_t unit = 0;
+    while (value >= 1024 && unit + 1 < sizeof units / sizeof units[0]) {
+        value /= 1024;
+        unit++;
+    }
+    (void)snprintf(text, size, unit == 0 || value >= 100 ? "%.0f %s" : "%.1f %s", value,
+                   units[unit]);
+}

@@ -5,6 +5,7 @@
 #include "mir_timestamp.h"
 
 #include <ctype.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -155,4 +156,17 @@ void mir_cli_when_clock(int64_t wall_ns, bool date, int digits, bool utc, char *
     }
     for (int i = digits; i < 9; i++) nanos /= 10;
     (void)snprintf(text, size, "%s.%0*lld", clock, digits, (long long)nanos);
+}
+
+void mir_cli_when_kept(uint64_t seconds, char *text, size_t size)
+{
+    const uint64_t day_s = 24 * 60 * 60;
+    if (seconds == 0)
+        (void)snprintf(text, size, "for ever");
+    else if (seconds % day_s == 0)
+        (void)snprintf(text, size, "%" PRIu64 "d", seconds / day_s);
+    else
+        mir_cli_when_span(seconds < INT64_MAX / MIR_NS_PER_S ? (int64_t)seconds * MIR_NS_PER_S
+                                                             : INT64_MAX,
+                          text, size);
 }

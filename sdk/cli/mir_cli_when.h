@@ -26,6 +26,8 @@ void mir_cli_when_age(int64_t wall_ns, int64_t now_ns, char *text, size_t size);
 /* "42s", "3m 20s", "5h 12m", "8d 3h". */
 void mir_cli_when_span(int64_t duration_ns, char *text, size_t size);
 /* The title of a column of times: says UTC where they are. */
+/* How long something is kept; 0: for ever. */
+void mir_cli_when_kept(uint64_t seconds, char *text, size_t size);
 const char *mir_cli_when_title(bool utc);
 /* "15:04:05", with the date when asked, with `digits` of fraction, in UTC or local time. */
 void mir_cli_when_clock(int64_t wall_ns, bool date, int digits, bool utc, char *text, size_t size);

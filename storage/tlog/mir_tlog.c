@@ -9,6 +9,7 @@
 #include "mir_clock.h"
 #include "mir_log.h"
 #include "mir_tlog_internal.h"
+#include "mir_tlog_retain.h"
 
 enum {
     LOG_BYTES_MAX_DEFAULT = 64 << 20,
@@ -542,6 +543,23 @@ static mir_status options_complete(mir_tlog *tlog, const mir_tlog_options *optio
                              "telemetry.log_bytes_max must be from %d to %" PRIu64 " bytes",
                              MIR_TLOG_LOG_BYTES_MIN, log_bytes_limit);
     }
+    if (o->wall_ns == NULL) o->wall_ns = mir_clock_wall_ns;
+    if (o->rule_count > MIR_TLOG_RULES_MAX) {
+        return mir_error_set(error, MIR_E_INVALID, "at most %d rules of telemetry.retention",
+                             MIR_TLOG_RULES_MAX);
+    }
+    for (uint32_t i = 0; i < o->rule_count; i++) {
+        const mir_tlog_rule *rule = &o->rules[i];
+        if (rule->deleted && rule->name_space.size > 0) {
+            return mir_error_set(error, MIR_E_INVALID,
+                                 "telemetry.retention: a device that is deleted has no namespace");
+        }
+        MIR_ASSERT(o->namespace_of != NULL || (!rule->deleted && rule->name_space.size == 0));
+    }
+    /* What is not in segments is not removed: it must get there in time. */
+    const uint64_t age_ns = mir_tlog_retain_age_min_ns(o);
+    const uint64_t slack_ms = mir_tlog_retain_slack_ns(age_ns) / (uint64_t)MIR_NS_PER_MS;
+    if (age_ns != 0 && slack_ms < o->log_age_max_ms) o->log_age_max_ms = (uint32_t)slack_ms + 1;
     (void)snprintf(tlog->directory, sizeof tlog->directory, "%s", o->directory);
     o->directory = tlog->directory;
     tlog->files = o->files == NULL ? &mir_tlog_files_posix : o->files;

@@ -42,6 +42,7 @@
 
 #include <stdatomic.h>
 
+#include "mir_bytes.h"
 #include "mir_row.h"
 #include "mir_status.h"
 #include "mir_view.h"
@@ -61,18 +62,39 @@ enum {
     MIR_TLOG_LOG_BYTES_MIN = 3 * 64 * 1024,
 };
 
+/* How long rows are kept: for a series, what the first rule says that fits it. Patterns are those of
+ * targets (mir_device_rules.h); an empty one fits all. */
+typedef struct mir_tlog_rule {
+    mir_view name_space;  /* fits devices that are there, by the namespace that they have now */
+    mir_view measurement; /* full name of a message */
+    bool deleted;         /* fits devices that are not there any more, and no others */
+    uint64_t age_ns;      /* 0: for ever */
+} mir_tlog_rule;
+
+/* Appends the namespace that a device has now. MIR_E_NOT_FOUND: there is no such device; any other
+ * failure: not known, its rows stay meanwhile. Called by a thread of the log. */
+typedef mir_status (*mir_tlog_namespace_fn)(void *context, mir_view device_id,
+                                            mir_bytes *name_space);
+
+enum { MIR_TLOG_RULES_MAX = 64 };
+
 /* Zero means the default in brackets, except where noted. */
 typedef struct mir_tlog_options {
-    const char *directory;     /* made if missing; its parent must be there */
-    uint32_t writer_count;     /* [1] may differ from that of the last run */
-    uint64_t log_bytes_max;    /* [64 MiB] unsealed log per writer; at least LOG_BYTES_MIN */
-    uint32_t log_age_max_ms;   /* [600,000] a log older than this is sealed although small */
-    uint32_t sync_ms;          /* rows are on the disk this long after commit; 0: within commit */
-    uint64_t retention_age_ns; /* 0: off */
+    const char *directory;      /* made if missing; its parent must be there */
+    uint32_t writer_count;      /* [1] may differ from that of the last run */
+    uint64_t log_bytes_max;     /* [64 MiB] unsealed log per writer; at least LOG_BYTES_MIN */
+    uint32_t log_age_max_ms;    /* [600,000] a log older than this is sealed although small */
+    uint32_t sync_ms;           /* rows are on the disk this long after commit; 0: within commit */
+    uint64_t retention_age_ns;  /* of what no rule fits; 0: for ever */
+    const mir_tlog_rule *rules; /* must outlive the log, as must their texts */
+    uint32_t rule_count;
+    mir_tlog_namespace_fn namespace_of; /* needed if a rule asks for it */
+    void *namespace_context;
     uint64_t retention_bytes_max;       /* 0: off; of all segments */
     uint64_t disk_reserve_bytes;        /* 0: off; rows are refused while less than this is free */
     uint32_t series_max;                /* [1,000,000] open series per writer */
     const struct mir_tlog_files *files; /* [POSIX] must outlive the log */
+    int64_t (*wall_ns)(void);           /* [mir_clock_wall_ns] for retention */
 } mir_tlog_options;
 
 /* Replays what the last run left unsealed (cutting a torn tail, which is logged and counted), then
@@ -295,6 +317,21 @@ typedef struct mir_tlog_stats {
 /* The last text of a failure that an operator should act on goes to *trouble (may be null; empty
  * when all is well). */
 void mir_tlog_stats_read(mir_tlog *tlog, mir_tlog_stats *stats, mir_error *trouble);
+
+/* What retention has removed since the log was opened. */
+typedef struct mir_tlog_retention {
+    /* By rule, then what no rule fitted; in segments with damage all counts as the latter. */
+    uint64_t rows_removed[MIR_TLOG_RULES_MAX + 1];
+    uint64_t rows_removed_size; /* because of retention_bytes_max */
+    uint64_t bytes_removed;
+    int64_t removed_ns; /* 0: nothing was */
+    int64_t run_ns;     /* when it last looked; 0: not yet */
+    /* What there is now, in segments. */
+    uint64_t rows;
+    int64_t oldest_ns; /* INT64_MAX: no row */
+} mir_tlog_retention;
+
+void mir_tlog_retention_read(mir_tlog *tlog, mir_tlog_retention *retention);
 
 /* Hands what was committed so far over to be sealed, if there is anything. MIR_E_FULL, _NO_SPACE,
  * _IO: not now, for the reasons that append has. */

@@ -139,6 +139,7 @@ struct mir_tlog {
     mir_tlog_version *version;
     mir_tlog_live *jobs; /* ascending generation */
     mir_error trouble;
+    mir_tlog_retention retention; /* what it has removed */
     uint64_t settle_wanted;
     uint64_t settle_done;
     /* Rows that were refused because logs are full, as `files` has seen it. */

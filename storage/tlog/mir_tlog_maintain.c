@@ -12,6 +12,7 @@
 #include "mir_thread.h"
 #include "mir_tlog_internal.h"
 #include "mir_tlog_output.h"
+#include "mir_tlog_retain.h"
 
 /* What runs beside the shards: syncing, spare logs, sealing, merging, retention. */
 
@@ -747,52 +748,6 @@ static bool merge_work(mir_tlog *tlog, mir_tlog_codec *codec)
     return status == MIR_OK;
 }
 
-/* ---- Retention ---- */
-
-static int segment_age_compare(const void *a, const void *b)
-{
-    const int64_t left = (*(mir_tlog_segment *const *)a)->time_max;
-    const int64_t right = (*(mir_tlog_segment *const *)b)->time_max;
-    return left < right ? -1 : left > right;
-}
-
-static void retention_work(mir_tlog *tlog)
-{
-    const uint64_t age_ns = tlog->options.retention_age_ns;
-    const uint64_t bytes_max = tlog->options.retention_bytes_max;
-    if (age_ns == 0 && bytes_max == 0) return;
-    const int64_t now = mir_clock_wall_ns();
-    const int64_t oldest =
-        age_ns == 0 || age_ns > (uint64_t)now ? INT64_MIN : now - (int64_t)age_ns;
-    mir_tlog_version *version = mir_tlog_version_acquire(tlog);
-    mir_tlog_segment **segments = malloc((version->segment_count + 1) * sizeof *segments);
-    if (segments != NULL && version->segment_count > 0) {
-        uint64_t bytes = 0;
-        for (uint32_t i = 0; i < version->segment_count; i++) {
-            segments[i] = version->segments[i];
-            bytes += segments[i]->size;
-        }
-        qsort(segments, version->segment_count, sizeof *segments, segment_age_compare);
-        uint32_t count = 0;
-        while (count < version->segment_count &&
-               (segments[count]->time_max < oldest || (bytes_max != 0 && bytes > bytes_max))) {
-            bytes -= segments[count++]->size;
-        }
-        mir_error error;
-        if (count > 0) {
-            if (mir_tlog_install(tlog, NULL, 0, segments, count, NULL, NULL, &error) == MIR_OK) {
-                mir_tlog_count(&tlog->segments_dropped, count);
-            } else {
-                mir_tlog_count(&tlog->write_errors, 1);
-                mir_error_wrap(&error, "telemetry that retention ends cannot be dropped");
-                mir_tlog_trouble(tlog, error.text);
-            }
-        }
-    }
-    free(segments);
-    mir_tlog_version_release(version);
-}
-
 /* ---- Threads ---- */
 
 /* Logs that are old, or to which nothing more comes: rows take a tenth of their room in segments. */
@@ -966,13 +921,14 @@ static void *background_main(void *context)
         if (!ready) ready = mir_tlog_codec_init(&codec) == MIR_OK;
         (void)pthread_mutex_lock(&tlog->mutex);
         const uint64_t wanted = tlog->settle_wanted;
+        const uint64_t done = tlog->settle_done;
         (void)pthread_mutex_unlock(&tlog->mutex);
         bool sealed = ready && jobs_work(tlog, &codec, false);
         while (sealed && !stopping(tlog) && merge_work(tlog, &codec)) {
             /* Logs that have come meanwhile go first. */
             sealed = jobs_work(tlog, &codec, false);
         }
-        retention_work(tlog);
+        if (ready) mir_tlog_retain(tlog, &codec, wanted > done);
         ages_check(tlog);
         (void)pthread_mutex_lock(&tlog->mutex);
         jobs_collect(tlog);

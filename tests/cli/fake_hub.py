@@ -224,6 +224,7 @@ class Hub:
             "core.schema": "RefreshDeviceSchema",
             "tlm.list": "ListTelemetry",
             "tlm.query": "QueryTelemetry",
+            "tlm.retention": "TelemetryRetention",
             "cmd.list": "SendListCommands",
             "cmd.send": "SendCommand",
             "cmd.queue": "ListQueuedCommands",
@@ -687,6 +688,14 @@ class Hub:
         response.ok.rules.add(reason="DeviceDeleted", keep_seconds=0)
         response.ok.events, response.ok.removed, response.ok.index_lag = len(self.events), 7, 0
         response.ok.oldest.seconds = int(time.time()) - 3600
+
+    def tlm_retention(self, request, response):
+        now = int(time.time())
+        response.ok.rules.add(namespace="plant-*", message="env.v1.*", keep_seconds=7 * 86400, rows_removed=12)
+        response.ok.rules.add(deleted=True, keep_seconds=5400, rows_removed=3)
+        response.ok.rules.add(keep_seconds=0, rows_removed=0)
+        response.ok.rows, response.ok.bytes, response.ok.bytes_removed, response.ok.size_max = 1000, 3 << 20, 5000, 4 << 30
+        response.ok.oldest.seconds, response.ok.last_removal.seconds, response.ok.last_run.seconds = now - 7200, now - 60, now
 
     def evt_history(self, request, response):
         asked = request.device

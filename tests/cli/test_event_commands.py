@@ -529,6 +529,23 @@ def test_retention_is_shown(mir, hub):
     assert json.loads(mir("event", "retention", "-o", "json").stdout)["rules"][0] == {"reason": "default", "keepSeconds": 7776000}
 
 
+def test_the_retention_of_telemetry_is_shown(mir, hub):
+    result = mir("telemetry", "retention")
+    assert result.returncode == 0
+    assert rows(result.stdout)[:4] == [
+        ["NAMESPACE", "MESSAGE", "KEPT", "REMOVED"],
+        ["plant-*", "env.v1.*", "7d", "12"],
+        ["(deleted)", "*", "1h", "30m", "3"],
+        ["*", "*", "for", "ever", "0"],
+    ]
+    assert "1000 rows are stored in 3.0 MiB, the oldest from 2h" in result.stdout
+    assert "Beyond 4.0 GiB the oldest go; so did 0 rows." in result.stdout
+    assert "4.9 KiB were removed since the server started, the last of them " in result.stdout
+    shown = json.loads(mir("telemetry", "retention", "-o", "json").stdout)
+    assert shown["rules"][1] == {"deleted": True, "keepSeconds": 5400, "rowsRemoved": 3}
+    assert shown["sizeMax"] == 4 << 30 and shown["lastRemoval"].endswith("Z")
+
+
 def test_the_history_of_a_device(mir, hub):
     hub.event("DeviceCreated", at=1700000000, actor="ada")
     hub.event("DeviceUpdated", at=1700000100, actor="bob", changes=[

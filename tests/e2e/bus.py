@@ -116,6 +116,7 @@ SERVICES = {
     "cfg.list": ("SendListConfigRequest", "SendListConfigResponse"),
     "cfg.send": ("SendConfigRequest", "SendConfigResponse"),
     "tlm.list": ("ListTelemetryRequest", "ListTelemetryResponse"),
+    "tlm.retention": ("TelemetryRetentionRequest", "TelemetryRetentionResponse"),
     "tlm.query": ("QueryTelemetryRequest", "QueryTelemetryResponse"),
 }
 

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Telemetry goes after its time: by namespace, by message, and that of deleted devices."""
+
+import os
+import subprocess
+import time
+
+import pytest
+from bus import DEADLINE_S, Bus, seconds_ago
+from test_telemetry import SAMPLES, SECOND_NS, Kind, launch_device, query, report
+
+from wire import wait_until
+
+RULES = """[
+    {message: "*.v1.Wind", age: 0}, {namespace: short-*, age: 8s}, {deleted: true, age: 4s}]"""
+
+
+@pytest.fixture
+def weather(name):
+    return Kind(SAMPLES, f"weather_{name}")
+
+
+def rows(bus, device, measurement):
+    return len(query(bus, device, measurement, 1, time.time_ns() + SECOND_NS).rows)
+
+
+def rules_of(bus):
+    return [(r.namespace, r.message, r.deleted, r.keep_seconds) for r in bus.ask("tlm.retention").rules]
+
+
+def test_telemetry_goes_after_its_time(launch, loop, name, weather):
+    server = launch({"telemetry.retention.rules": RULES, "telemetry.retention.age": "1000d"})
+    bus = Bus(loop, server)
+    assert rules_of(bus) == [
+        ("", "*.v1.Wind", False, 0), ("short-*", "", False, 8), ("", "", True, 4), ("", "", False, 86400000)]
+    sample, wind = weather.name("Sample"), weather.name("Wind")
+    short, long, moved, gone = (f"{name}-{which}" for which in ("short", "long", "moved", "gone"))
+    for device, namespace in ((short, "short-1"), (long, "long"), (moved, "long"), (gone, "long")):
+        bus.create(device, namespace=namespace)
+        launch_device(bus, device, weather)
+        now_ns = time.time_ns()
+        report(bus, device, *[weather.Sample(ts=now_ns - n * SECOND_NS, pressure=n) for n in range(60, 90)])
+        report(bus, device, *[weather.Wind(ts=now_ns - n * SECOND_NS, gusts=[n]) for n in range(60, 90)])
+    wait_until(lambda: rows(bus, short, sample) == 0, DEADLINE_S, "its time is over")
+    assert [rows(bus, device, sample) for device in (long, moved, gone)] == [30, 30, 30]
+
+    # A device that moves comes under the rule of where it is; one that is deleted under that of such.
+    bus.ask("core.update", targets={"ids": [moved]}, meta={"namespace": "short-2"})
+    bus.ask("core.delete", targets={"ids": [gone]})
+    bus.close()
+    server.stop()  # It would be seen within the hour; a start looks at once.
+    server.start()
+    bus = Bus(loop, server)
+    wait_until(lambda: rows(bus, moved, sample) == 0, DEADLINE_S, "it has moved")
+    told = wait_until(lambda: (t := bus.ask("tlm.retention")).rules[2].rows_removed >= 30 and t, DEADLINE_S, "it was deleted")
+    assert [rule.rows_removed for rule in told.rules] == [0, 30, 30, 0]
+    assert told.bytes_removed > 0 and told.rows_removed_size == 0 and not told.HasField("size_max")
+    assert seconds_ago(told.last_removal) < DEADLINE_S and seconds_ago(told.last_run) < DEADLINE_S
+    bus.create(gone)
+    assert rows(bus, gone, sample) == 0
+    assert [rows(bus, device, wind) for device in (short, long, moved, gone)] == [30] * 4
+    assert rows(bus, long, sample) == 30
+
+    # What is too old when it comes goes in the same way, and the server starts with what is left.
+    report(bus, short, weather.Sample(ts=time.time_ns() - 100 * SECOND_NS, pressure=1))
+    wait_until(lambda: rows(bus, short, sample) == 0, DEADLINE_S, "it came too late")
+    bus.close()
+    server.stop()
+    server.start()
+    bus = Bus(loop, server)
+    assert [rows(bus, device, sample) for device in (short, long, moved)] == [0, 30, 0]
+    assert [rows(bus, device, wind) for device in (short, long, moved)] == [30] * 3
+    bus.close()
+
+
+@pytest.mark.parametrize("rules, says", [
+    ("[{namespace: plant}]", "telemetry.retention.rules: a rule has no age"),
+    ("[{namspace: plant, age: 1d}]", 'unknown key "namspace"'),
+    ("[{deleted: true, namespace: a, age: 1d}]", "has no namespace"),
+    ("[{age: 1d}, {message: a, age: 2d}]", "rule 1 fits everything"),
+    ("{age: 1d}", "expected a list"),
+])
+def test_bad_rules_are_told_at_the_start(tmp_path, rules, says):
+    ended = subprocess.run(
+        [os.environ["MIR_BIN"], "serve", "--data", tmp_path / "data", "--listen", "127.0.0.1:0", "--set", f"telemetry.retention.rules={rules}"],
+        capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+    assert ended.returncode != 0 and says in ended.stderr
