@@ -209,6 +209,18 @@ typedef struct mir_schema_origin {
 MIR_MUST_CHECK mir_status mir_schema_origin_of(const mir_schema_message *message,
                                                mir_view stored_name, mir_schema_origin *origin);
 
+/* The number of the field of a message type that had this name in another version of the schema;
+ * 0: none. */
+typedef uint32_t (*mir_schema_renamed_fn)(void *context, const mir_schema_message *type,
+                                          mir_view name);
+
+/* What a telemetry field is called in this schema that was stored under the names of another version:
+ * names of this one come first, then those that `renamed` knows. MIR_E_NOT_FOUND: nothing. */
+MIR_MUST_CHECK mir_status mir_schema_name_today(const mir_schema_message *message,
+                                                mir_view stored_name, mir_schema_renamed_fn renamed,
+                                                void *context, char name[MIR_SCHEMA_PATH_BYTES_MAX],
+                                                size_t *size);
+
 /* Two schemas are equal when they have the same files, whatever the order of the files, of fields
  * in the encoding and of map entries. The hash is of the same content; it is keyed with a secret of
  * this process, so it is not to be stored, and cannot be collided with from outside. */

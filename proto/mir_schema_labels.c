@@ -100,7 +100,29 @@ mir_status mir_schema_labels(const mir_schema_message *message, mir_arena *arena
 typedef struct search {
     mir_schema_origin origin;
     uint32_t steps;
+    mir_schema_renamed_fn renamed; /* null: by the names of this schema alone */
+    void *context;
+    char *name; /* what was found is called, as far as the search is; null: nobody asks */
+    size_t name_size;
 } search;
+
+static bool say(search *found, const char *data, size_t size)
+{
+    if (found->name == NULL) return true;
+    if (size > MIR_SCHEMA_PATH_BYTES_MAX - found->name_size) return false;
+    memcpy(found->name + found->name_size, data, size);
+    found->name_size += size;
+    return true;
+}
+
+static const mir_schema_field *field_named(const search *found, const mir_schema_message *message,
+                                           mir_view name)
+{
+    const mir_schema_field *field = mir_schema_field_by_name(message, name);
+    if (field != NULL || found->renamed == NULL) return field;
+    const uint32_t number = found->renamed(found->context, message, name);
+    return number == 0 ? NULL : mir_schema_field_by_number(message, number);
+}
 
 static bool find_in(search *found, const mir_schema_message *message, mir_view name,
                     uint32_t depth);
@@ -111,10 +133,10 @@ static bool find_in_list(search *found, const mir_schema_field *field, mir_view 
 {
     size_t digits = 0;
     while (digits < rest.size && rest.data[digits] >= '0' && rest.data[digits] <= '9') digits++;
-    if (digits == 0) return false;
+    if (digits == 0 || !say(found, (const char *)rest.data, digits)) return false;
     rest = mir_view_from(rest, digits);
     if (field->message != NULL) {
-        return rest.size > 1 && rest.data[0] == '.' &&
+        return rest.size > 1 && rest.data[0] == '.' && say(found, ".", 1) &&
                find_in(found, field->message, mir_view_from(rest, 1), depth + 1);
     }
     if (rest.size != 0) return false;
@@ -128,14 +150,17 @@ static bool find_in_map(search *found, const mir_schema_field *field, mir_view r
 {
     const mir_schema_field *value = mir_schema_field_by_number(field->message, 2);
     if (value->message == NULL) {
+        if (!say(found, (const char *)rest.data, rest.size)) return false;
         found->origin = (mir_schema_origin){value, field->unit};
         return true;
     }
+    const size_t said = found->name_size;
     for (size_t i = 0; i + 1 < rest.size; i++) {
-        if (rest.data[i] == '.' &&
+        if (rest.data[i] == '.' && say(found, (const char *)rest.data, i + 1) &&
             find_in(found, value->message, mir_view_from(rest, i + 1), depth + 1)) {
             return true;
         }
+        found->name_size = said;
     }
     return false;
 }
@@ -144,19 +169,25 @@ static bool find_in(search *found, const mir_schema_message *message, mir_view n
                     uint32_t depth) // NOLINT(misc-no-recursion)
 {
     if (depth == DEPTH_MAX || ++found->steps > VISITS_MAX) return false;
-    const mir_schema_field *exact = mir_schema_field_by_name(message, name);
+    const mir_schema_field *exact = field_named(found, message, name);
     if (exact != NULL && !exact->is_repeated && exact->message == NULL) {
+        if (!say(found, exact->name, exact->name_size)) return false;
         found->origin = (mir_schema_origin){exact, exact->unit};
         return true;
     }
     /* The name of a field ends at a dot or an underscore, or not at all. */
+    const size_t said = found->name_size;
     for (size_t end = 1; end + 1 <= name.size; end++) {
         if (name.data[end] != '.' && name.data[end] != '_') continue;
-        const mir_schema_field *field =
-            mir_schema_field_by_name(message, mir_view_of(name.data, end));
+        const mir_schema_field *field = field_named(found, message, mir_view_of(name.data, end));
         if (field == NULL || field->kind == MIR_KIND_GROUP) continue;
         mir_view rest = mir_view_from(name, end + 1);
         bool is_here = false;
+        found->name_size = said;
+        if (!say(found, field->name, field->name_size) ||
+            !say(found, (const char *)name.data + end, 1)) {
+            continue;
+        }
         if (name.data[end] == '.') {
             is_here = !field->is_repeated && field->message != NULL &&
                       find_in(found, field->message, rest, depth + 1);
@@ -168,6 +199,21 @@ static bool find_in(search *found, const mir_schema_message *message, mir_view n
         if (is_here) return true;
     }
     return false;
+}
+
+mir_status mir_schema_name_today(const mir_schema_message *message, mir_view stored_name,
+                                 mir_schema_renamed_fn renamed, void *context,
+                                 char name[MIR_SCHEMA_PATH_BYTES_MAX], size_t *size)
+{
+    if (stored_name.size == 0 || stored_name.size > MIR_SCHEMA_PATH_BYTES_MAX)
+        return MIR_E_NOT_FOUND;
+    search found = {.name = name};
+    if (!find_in(&found, message, stored_name, 0)) {
+        found = (search){.name = name, .renamed = renamed, .context = context};
+        if (!find_in(&found, message, stored_name, 0)) return MIR_E_NOT_FOUND;
+    }
+    *size = found.name_size;
+    return MIR_OK;
 }
 
 mir_status mir_schema_origin_of(const mir_schema_message *message, mir_view stored_name,

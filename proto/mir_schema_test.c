@@ -619,6 +619,66 @@ static void stored_names_lead_back_to_fields(void **state)
     mir_schema_unref(schema);
 }
 
+/* As if in another version the fields with these numbers had had these names. */
+static uint32_t number_of_other_name(void *context, const mir_schema_message *type, mir_view name)
+{
+    (void)context;
+    static const struct {
+        const char *type, *name;
+        uint32_t number;
+    } others[] = {
+        {"kinds.v1.Leaf", "width", 1},       {"kinds.v1.Leaf", "name", 2},
+        {"kinds.v1.Lists", "speeds", 1},     {"kinds.v1.Lists", "old_leaves", 4},
+        {"kinds.v1.Maps", "volts", 1},       {"kinds.v1.Maps", "by_id", 4},
+        {"kinds.v1.Outer", "core", 1},       {"kinds.v1.Outer.Inner.Deep", "pressure", 1},
+        {"kinds.v1.Outer.Inner", "of", 4},   {"kinds.v1.Scalars", "f_old_int", 3},
+        {"kinds.v1.Scalars", "no_more", 99},
+    };
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        if (strcmp(others[i].type, type->name) == 0 && mir_view_eq_cstr(name, others[i].name))
+            return others[i].number;
+    }
+    return 0;
+}
+
+static void names_of_other_versions_lead_to_those_of_today(void **state)
+{
+    (void)state;
+    mir_schema *schema = testing_load(SET("kinds"));
+    static const struct {
+        const char *message, *stored, *today; /* null: none */
+    } cases[] = {
+        {"kinds.v1.Scalars", "f_old_int", "f_int32"},
+        {"kinds.v1.Scalars", "f_double", "f_double"},
+        {"kinds.v1.Scalars", "f_older_int", NULL},
+        {"kinds.v1.Scalars", "no_more", NULL},
+        {"kinds.v1.Lists", "speeds_12", "packed_12"},
+        {"kinds.v1.Lists", "speeds", NULL},
+        {"kinds.v1.Lists", "leaves_3.width", "leaves_3.x"},
+        {"kinds.v1.Lists", "old_leaves_3.width", "leaves_3.x"},
+        {"kinds.v1.Lists", "old_leaves_x.width", NULL},
+        /* That is its name today, whatever had it before. */
+        {"kinds.v1.Lists", "leaves_3.name", "leaves_3.name"},
+        {"kinds.v1.Maps", "volts_left.bank", "by_text_left.bank"},
+        {"kinds.v1.Maps", "by_id_7.width", "leaves_7.x"},
+        {"kinds.v1.Outer", "core.deep.pressure", "inner.deep.value"},
+        {"kinds.v1.Outer", "inners_1.of_a.b.pressure", "inners_1.named_a.b.value"},
+        {"kinds.v1.Outer", "", NULL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char name[MIR_SCHEMA_PATH_BYTES_MAX];
+        size_t size = 0;
+        const mir_status status = mir_schema_name_today(testing_message(schema, cases[i].message),
+                                                        mir_view_cstr(cases[i].stored),
+                                                        number_of_other_name, NULL, name, &size);
+        assert_int_equal(status, cases[i].today == NULL ? MIR_E_NOT_FOUND : MIR_OK);
+        if (status != MIR_OK) continue;
+        if (!mir_view_eq_cstr(mir_view_of(name, size), cases[i].today))
+            fail_msg("%s: %.*s", cases[i].stored, (int)size, name);
+    }
+    mir_schema_unref(schema);
+}
+
 static void references_keep_the_schema(void **state)
 {
     (void)state;
@@ -651,6 +711,7 @@ int main(void)
         cmocka_unit_test(truncated_sets_are_refused),
         cmocka_unit_test(labels_follow_the_paths),
         cmocka_unit_test(stored_names_lead_back_to_fields),
+        cmocka_unit_test(names_of_other_versions_lead_to_those_of_today),
         cmocka_unit_test(references_keep_the_schema),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
