@@ -308,6 +308,7 @@ static void run_query(exchange *e)
     const mir_config *config = http->hub->config;
     mir_influx_request request = {.state = http->hub->state,
                                   .tlog = http->hub->tlog,
+                                  .schemas = http->hub->schemas,
                                   .text = view_of(&e->query),
                                   .database = view_of(&e->database),
                                   .now_ns = mir_clock_wall_ns(),

@@ -31,6 +31,7 @@ enum { MIR_INFLUX_WINDOWS_MAX = 1000000, MIR_INFLUX_MEASUREMENTS_MAX = 4096 };
 typedef struct mir_influx_request {
     mir_state *state;
     mir_tlog *tlog;
+    struct mir_schemas *schemas; /* null: fields that were renamed are two */
     mir_view text;
     mir_view database; /* empty: the one that there is */
     int64_t now_ns;

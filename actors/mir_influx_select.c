@@ -5,6 +5,7 @@
 
 #include "mir_clock.h"
 #include "mir_influx.h"
+#include "mir_tlm_renames.h"
 
 /* SELECT, of one measurement: what the log has to find (slots), the rows that it found, group by
  * group filled, calculated and written. */
@@ -686,6 +687,11 @@ static mir_status find_rows(selection *s)
     };
     mir_status status = set_fields(s, &spec);
     if (status == MIR_OK) status = set_functions(s, &spec);
+    const mir_tlm_sources sources = {s->work->request->state, s->work->request->schemas,
+                                     s->work->request->tlog};
+    if (status == MIR_OK && spec.field_count != 0)
+        status = mir_tlm_renames(&sources, s->devices->items, s->devices->count, &s->work->arena,
+                                 &spec, s->work->error);
     if (status != MIR_OK || spec.from_ns >= spec.to_ns || spec.field_count == 0) return status;
     if (q->aggregates && !s->each_alone) {
         spec.groups = s->group_of;

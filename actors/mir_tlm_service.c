@@ -10,6 +10,7 @@
 #include "mir_log.h"
 #include "mir_resolve.h"
 #include "mir_tlm_ask.h"
+#include "mir_tlm_renames.h"
 #include "mir_tlm_stream.h"
 #include "mir_tlm_table.h"
 #include "mir_tlm_window.h"
@@ -573,6 +574,12 @@ void mir_tlm_query(mir_request *request)
     mir_tlm_groups groups;
     if (mir_tlm_ask(input, of.records, count, &request->arena, &spec, &groups, &error) != MIR_OK) {
         fail_finish(request, error.text);
+        return;
+    }
+    const mir_tlm_sources sources = {request->hub->state, request->hub->schemas,
+                                     request->hub->tlog};
+    if (mir_tlm_renames(&sources, of.records, count, &request->arena, &spec, &error) != MIR_OK) {
+        fail_finish(request, error.text[0] == '\0' ? "the store cannot be read" : error.text);
         return;
     }
     if (spec.limit > spec.rows_max) spec.limit = spec.rows_max;

@@ -207,9 +207,11 @@ mir_status mir_schema_name_today(const mir_schema_message *message, mir_view sto
 {
     if (stored_name.size == 0 || stored_name.size > MIR_SCHEMA_PATH_BYTES_MAX)
         return MIR_E_NOT_FOUND;
-    search found = {.name = name};
+    search found = {0};
+    found.name = name;
     if (!find_in(&found, message, stored_name, 0)) {
-        found = (search){.name = name, .renamed = renamed, .context = context};
+        found = (search){.renamed = renamed, .context = context};
+        found.name = name;
         if (!find_in(&found, message, stored_name, 0)) return MIR_E_NOT_FOUND;
     }
     *size = found.name_size;

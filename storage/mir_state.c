@@ -11,6 +11,7 @@
 #include "mir_assert.h"
 #include "mir_clock.h"
 #include "mir_event_keeper.h"
+#include "mir_field_names.h"
 #include "mir_log.h"
 #include "mir_state_internal.h"
 #include "mir_state_ops.h"
@@ -365,6 +366,7 @@ mir_status mir_state_open(const mir_state_options *options, mir_state **state, m
     opened->schema_kept_ns = schema_kept_ns(&options->retention);
     mir_status status =
         mir_state_db_open(options->path, map_bytes, options->sync, &opened->db, error);
+    if (status == MIR_OK) status = mir_field_names_begin(&opened->db, error);
     if (status != MIR_OK) goto failed;
     opened->db.changed = opened->changed;
     opened->db.event_names_max =

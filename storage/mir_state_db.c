@@ -149,6 +149,7 @@ static const struct {
     {"schema", offsetof(mir_state_db, schema)},
     {"schema_refs", offsetof(mir_state_db, schema_refs)},
     {"schema_unused", offsetof(mir_state_db, schema_unused)},
+    {"field_names", offsetof(mir_state_db, field_names)},
     {"event", offsetof(mir_state_db, event)},
     {"event_block", offsetof(mir_state_db, event_block)},
     {"event_index", offsetof(mir_state_db, event_index)},

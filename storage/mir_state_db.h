@@ -29,6 +29,7 @@ typedef struct mir_state_db {
     MDB_dbi schema;
     MDB_dbi schema_refs;
     MDB_dbi schema_unused;
+    MDB_dbi field_names;
     MDB_dbi event;
     MDB_dbi event_block;
     MDB_dbi event_index;

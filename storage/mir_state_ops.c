@@ -10,6 +10,7 @@
 
 #include "mir_assert.h"
 #include "mir_device_rules.h"
+#include "mir_field_names.h"
 #include "mir_hash.h"
 #include "mir_state_target.h"
 #include "mir_timestamp.h"
@@ -675,8 +676,9 @@ static mir_status write_schema(mir_state_ops *ops, const prepared_schema *schema
     stored.raw_size = schema->raw_size;
     stored.n_package_names = schema->package_count;
     stored.package_names = schema->package_names;
-    return mir_state_db_schema_put(ops->db, ops->txn,
-                                   mir_view_of(schema->hash, MIR_STATE_HASH_BYTES), &stored);
+    TRY(mir_state_db_schema_put(ops->db, ops->txn, mir_view_of(schema->hash, MIR_STATE_HASH_BYTES),
+                                &stored));
+    return mir_field_names_note(ops->db, ops->txn, schema->compressed);
 }
 
 static bool same_packages(const record *device, const prepared_schema *schema)

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Telemetry of devices whose schema changes: old and new rows answer one query."""
+
+import json
+
+import pytest
+from bus import DEADLINE_S
+from test_influx import ON, fetch
+from test_telemetry import SECOND_NS, START_NS, Kind, launch_device, query, report, rows_of, types_of
+
+from wire import wait_until
+
+FIRST = """
+syntax = "proto3";
+package PACKAGE.v1;
+import "mir/device/v1/mir.proto";
+
+message Air {
+    option (mir.device.v1.message_type) = MESSAGE_TYPE_TELEMETRY;
+    int64 ts = 1 [(mir.device.v1.timestamp) = TIMESTAMP_TYPE_NANO];
+    double temperature = 2 [(mir.device.v1.field_meta) = { unit: "C" }];
+    int32 count = 3;
+    string note = 4;
+    Vector wind = 5;
+    map<string, Vector> gusts = 6;
+}
+
+message Vector {
+    float speed = 1;
+}
+"""
+
+# Renamed: 2, 5, 6 and the field of Vector. Widened: 3. Removed: 4. Added: 7.
+SECOND = """
+syntax = "proto3";
+package PACKAGE.v1;
+import "mir/device/v1/mir.proto";
+
+message Air {
+    option (mir.device.v1.message_type) = MESSAGE_TYPE_TELEMETRY;
+    int64 ts = 1 [(mir.device.v1.timestamp) = TIMESTAMP_TYPE_NANO];
+    double celsius = 2 [(mir.device.v1.field_meta) = { unit: "C" }];
+    int64 count = 3;
+    Vector flow = 5;
+    map<string, Vector> bursts = 6;
+    bool open = 7;
+}
+
+message Vector {
+    double velocity = 1;
+}
+"""
+
+
+@pytest.fixture
+def versions(name):
+    return [Kind(text, f"versions_{name}") for text in (FIRST, SECOND)]
+
+
+def first_rows(kind, count):
+    return [kind.Air(ts=START_NS + n * SECOND_NS, temperature=n, count=n, note=f"n{n}", wind=kind.Vector(speed=n),
+                     gusts={"left": kind.Vector(speed=n)}) for n in range(count)]  # fmt: skip
+
+
+def second_rows(kind, first, count):
+    return [kind.Air(ts=START_NS + n * SECOND_NS, celsius=n, count=n + 2**40, flow=kind.Vector(velocity=n),
+                     open=True, bursts={"left": kind.Vector(velocity=n)}) for n in range(first, first + count)]  # fmt: skip
+
+
+def renew(bus, device, kind):
+    fetched = bus.device(device).status.schema.last_schema_fetch
+    bus.hello(device, kind.set)
+    wait_until(lambda: bus.device(device).status.schema.last_schema_fetch != fetched, DEADLINE_S, "the new schema")
+
+
+@pytest.fixture(params=["in the log", "sealed"])
+def changed(request, launch, connect, name, versions):
+    """A server with one device, ten rows of each version."""
+    server = launch({"telemetry.sync": "10ms", **ON})
+    bus = connect(server)
+    launch_device(bus, name, versions[0])
+    report(bus, name, *first_rows(versions[0], 10))
+    if request.param == "sealed":
+        bus.close()
+        server.stop()
+        server.start()
+        bus = connect(server)
+    renew(bus, name, versions[1])
+    report(bus, name, *second_rows(versions[1], 10, 10))
+    return server, bus
+
+
+TODAY = ["bursts_left.velocity", "celsius", "count", "flow.velocity", "note", "open"]
+
+
+def test_rows_of_both_versions_have_the_names_of_today(changed, name, versions):
+    _, bus = changed
+    table = query(bus, name, versions[0].name("Air"))
+    assert list(table.headers) == ["_time", "__id", *TODAY]
+    rows = [dict(zip(table.headers, row, strict=True)) for row in rows_of(table)]
+    assert [row["celsius"] for row in rows] == list(range(20))
+    assert [row["flow.velocity"] for row in rows] == list(range(20))
+    assert [row["bursts_left.velocity"] for row in rows] == list(range(20))
+    assert [row["count"] for row in rows] == [n if n < 10 else n + 2**40 for n in range(20)]
+    assert [row["note"] for row in rows] == [f"n{n}" for n in range(10)] + [None] * 10
+    assert [row["open"] for row in rows] == [None] * 10 + [True] * 10
+
+
+@pytest.mark.parametrize("asked", ["celsius", "temperature"])
+def test_a_renamed_field_answers_to_each_of_its_names(changed, name, versions, asked):
+    _, bus = changed
+    table = query(bus, name, versions[0].name("Air"), fields=[asked])
+    assert list(table.headers) == ["_time", "__id", asked]
+    assert [row[2] for row in rows_of(table)] == list(range(20))
+    table = query(bus, name, versions[0].name("Air"), fields=[asked], aggregation_window="1h")
+    assert [row[2:] for row in rows_of(table)] == [[9.5]]
+    both = query(bus, name, versions[0].name("Air"), fields=["celsius", "temperature"])
+    assert [row[2:] for row in rows_of(both)] == [[None, n] for n in range(10)] + [[n, None] for n in range(10, 20)]
+
+
+def test_a_renamed_field_is_one_for_dashboards(changed, name, versions):
+    server, _ = changed
+    measurement = versions[0].name("Air")
+    for asked in ("celsius", "temperature"):
+        text = f'SELECT sum("{asked}") FROM "{measurement}" WHERE __id = \'{name}\''
+        status, _, body = fetch(server, q=text, db="mir")
+        assert status == 200
+        (series,) = json.loads(body)["results"][0]["series"]
+        assert series["values"][0][1] == 190
+
+
+def test_devices_of_both_versions_have_a_column_each(changed, name, versions):
+    _, bus = changed
+    other = f"{name}-other"
+    launch_device(bus, other, versions[0])
+    report(bus, other, *first_rows(versions[0], 3))
+    table = query(bus, [name, other], versions[0].name("Air"))
+    assert {"celsius", "temperature"} <= set(table.headers)
+    table = query(bus, [name, other], versions[0].name("Air"), fields=["celsius"])
+    rows = [(row[1], row[2]) for row in rows_of(table)]
+    assert sorted(rows) == sorted([(name, n) for n in range(20)] + [(other, n) for n in range(3)])
+
+
+def test_names_are_remembered_when_nobody_has_the_old_schema(changed, name, versions, connect):
+    server, bus = changed
+    bus.close()
+    server.stop()
+    server.start()
+    bus = connect(server)
+    table = query(bus, name, versions[0].name("Air"), fields=["celsius"])
+    assert [row[2] for row in rows_of(table)] == list(range(20))
+    assert types_of(table)[2:] == ["DOUBLE"]
