@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "mir_bench_conn.h"
+#include "mir_clock.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -8,6 +9,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -73,6 +75,37 @@ mir_status mir_bench_conn_write(mir_bench_conn *conn, const void *data, size_t s
     return MIR_OK;
 }
 
+mir_status mir_bench_conn_stamp(mir_bench_conn *conn, mir_error *error)
+{
+    const int on = 1;
+    if (setsockopt(conn->fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof on) != 0)
+        return mir_error_os(error, errno, "setsockopt SO_TIMESTAMPNS");
+    conn->stamped = true;
+    return MIR_OK;
+}
+
+static ssize_t receive(mir_bench_conn *conn, void *to, size_t size_max)
+{
+    if (!conn->stamped) return recv(conn->fd, to, size_max, 0);
+    union {
+        struct cmsghdr head;
+        char bytes[CMSG_SPACE(sizeof(struct timespec))];
+    } control;
+    struct iovec part = {.iov_base = to, .iov_len = size_max};
+    struct msghdr message = {.msg_iov = &part,
+                             .msg_iovlen = 1,
+                             .msg_control = control.bytes,
+                             .msg_controllen = sizeof control.bytes};
+    const ssize_t size = recvmsg(conn->fd, &message, 0);
+    const struct cmsghdr *head = size < 0 ? NULL : CMSG_FIRSTHDR(&message);
+    if (head != NULL && head->cmsg_level == SOL_SOCKET && head->cmsg_type == SO_TIMESTAMPNS) {
+        struct timespec at;
+        memcpy(&at, CMSG_DATA(head), sizeof at);
+        conn->arrived_ns = at.tv_sec * MIR_NS_PER_S + at.tv_nsec;
+    }
+    return size;
+}
+
 static mir_status fill(mir_bench_conn *conn, mir_error *error)
 {
     if (conn->in_start > 0) {
@@ -91,8 +124,7 @@ static mir_status fill(mir_bench_conn *conn, mir_error *error)
         conn->in_capacity = capacity;
     }
     for (;;) {
-        ssize_t size =
-            recv(conn->fd, conn->in + conn->in_size, conn->in_capacity - conn->in_size, 0);
+        ssize_t size = receive(conn, conn->in + conn->in_size, conn->in_capacity - conn->in_size);
         if (size < 0 && errno == EINTR) continue;
         if (size < 0 && errno == EAGAIN)
             return mir_error_set(error, MIR_E_TIMEOUT, "no answer within %d s", WAIT_SECONDS);

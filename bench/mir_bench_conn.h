@@ -25,6 +25,8 @@ typedef struct mir_bench_conn {
     size_t in_capacity;
     uint64_t request_count;
     bool inbox_ready;
+    bool stamped;       /* see mir_bench_conn_stamp */
+    int64_t arrived_ns; /* since 1970: when the socket had the newest bytes that were read */
 } mir_bench_conn;
 
 typedef struct mir_bench_message {
@@ -46,6 +48,8 @@ void mir_bench_conn_trim(mir_bench_conn *conn);
 
 MIR_MUST_CHECK mir_status mir_bench_conn_write(mir_bench_conn *conn, const void *data, size_t size,
                                                mir_error *error);
+/* From now on the kernel notes when bytes arrive at the socket, whenever they are read. */
+MIR_MUST_CHECK mir_status mir_bench_conn_stamp(mir_bench_conn *conn, mir_error *error);
 /* The next message or PONG. */
 MIR_MUST_CHECK mir_status mir_bench_conn_read(mir_bench_conn *conn, mir_bench_message *message,
                                               mir_error *error);

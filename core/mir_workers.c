@@ -25,6 +25,7 @@ typedef struct runner {
     clockid_t clock;      /* what it has used of processors */
     int64_t job_clock_ns; /* of that, when its job began; negative: it has none */
     bool gives_way;
+    bool has_given_way; /* the thread's own: it has asked for it itself */
     _Atomic bool has_ended;
 } runner;
 
@@ -51,6 +52,9 @@ struct mir_workers {
     unsigned count;
     place places[];
 };
+
+/* Of the calling thread, if it runs jobs of a mixed pool. */
+static _Thread_local runner *own_runner;
 
 static void wake_keeper(mir_workers *pool)
 {
@@ -119,6 +123,7 @@ static void *runner_main(void *argument)
     r->tid = gettid();
     (void)pthread_getcpuclockid(pthread_self(), &r->clock);
     (void)pthread_mutex_unlock(&p->lock);
+    if (pool->is_mixed) own_runner = r;
     bool is_mine = true;
     for (;;) {
         mir_job *job;
@@ -138,6 +143,22 @@ static void *runner_main(void *argument)
     atomic_store(&r->has_ended, true);
     if (!is_mine) wake_keeper(pool);
     return NULL;
+}
+
+void mir_workers_breathe(void)
+{
+    runner *r = own_runner;
+    /* Only this thread writes when its job began, and there is no way back from giving way. */
+    if (r == NULL || r->has_given_way ||
+        clock_ns(r->clock) - r->job_clock_ns < MIR_WORKERS_BRIEF_US * MIR_NS_PER_US)
+        return;
+    r->has_given_way = true;
+    place *p = r->place;
+    (void)pthread_mutex_lock(&p->lock);
+    r->gives_way = true;
+    (void)pthread_mutex_unlock(&p->lock);
+    mir_thread_lower(r->tid);
+    wake_keeper(r->pool);
 }
 
 static mir_status start_runner(mir_workers *pool, place *p)

@@ -5,7 +5,8 @@
  *            Nobody knows before how long a query takes, and it is asked for by somebody who waits: in a
  *            mixed pool each job begins with the priority of everybody, and one that has used a
  *            processor for MIR_WORKERS_SHORT_MS goes on with what others leave, on a thread that is
- *            the pool's no more, so that the next one need not wait for it.
+ *            the pool's no more, so that the next one need not wait for it. One that knows what may
+ *            become of it asks sooner: see mir_workers_breathe.
  * Ownership  A job is embedded in its owner's request and belongs to the pool from submit until its
  *            `run` is called, which may free it.
  * Affinity   submit: any thread, lock-free. run: a pool thread.
@@ -21,7 +22,7 @@
 #include "mir_mpsc.h"
 #include "mir_status.h"
 
-enum { MIR_WORKERS_SHORT_MS = 100, MIR_WORKERS_LONG_MAX = 2 };
+enum { MIR_WORKERS_SHORT_MS = 100, MIR_WORKERS_BRIEF_US = 1000, MIR_WORKERS_LONG_MAX = 2 };
 
 typedef struct mir_workers mir_workers;
 
@@ -36,6 +37,10 @@ MIR_MUST_CHECK mir_status mir_workers_create(unsigned thread_count, int nice_lev
 MIR_MUST_CHECK mir_status mir_workers_create_mixed(unsigned thread_count, const char *name,
                                                    mir_workers **workers);
 void mir_workers_submit(mir_workers *workers, mir_job *job);
+/* Called by a job again and again that has several parts, after each of them: if it has used a
+ * processor for MIR_WORKERS_BRIEF_US it is a long one from now on. Nothing elsewhere than in a job of
+ * a mixed pool. */
+void mir_workers_breathe(void);
 /* Runs what was submitted, and what those jobs submit to this pool themselves; then ends the threads.
  * Nobody else may submit any more. */
 void mir_workers_destroy(mir_workers *workers);

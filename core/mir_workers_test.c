@@ -161,6 +161,54 @@ static void a_long_job_of_a_mixed_pool_gives_way(void **state)
     for (unsigned i = 1; i < MIR_WORKERS_LONG_MAX; i++) assert_int_equal(longs[i].nice_at_last, 19);
 }
 
+typedef struct breather {
+    mir_job job;
+    int nice_at_first, nice_at_last;
+} breather;
+
+static int64_t used_ns(void)
+{
+    struct timespec used;
+    assert_int_equal(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used), 0);
+    return used.tv_sec * MIR_NS_PER_S + used.tv_nsec;
+}
+
+static void breathe(mir_job *job)
+{
+    breather *b = (breather *)(void *)job;
+    const int64_t from_ns = used_ns();
+    mir_workers_breathe();
+    b->nice_at_first = getpriority(PRIO_PROCESS, (id_t)gettid());
+    while (used_ns() - from_ns < 2 * MIR_WORKERS_BRIEF_US * MIR_NS_PER_US) continue;
+    mir_workers_breathe();
+    b->nice_at_last = getpriority(PRIO_PROCESS, (id_t)gettid());
+}
+
+static void who_breathes_gives_way_soon(void **state)
+{
+    (void)state;
+    mir_workers *pool;
+    int ours = getpriority(PRIO_PROCESS, (id_t)gettid());
+    mir_workers_breathe(); /* it is nobody's job */
+    assert_int_equal(getpriority(PRIO_PROCESS, (id_t)gettid()), ours);
+    breather in_turn[3] = {0};
+    assert_int_equal(mir_workers_create_mixed(1, "mixed", &pool), MIR_OK);
+    for (unsigned i = 0; i < 3; i++) {
+        in_turn[i].job.run = breathe;
+        mir_workers_submit(pool, &in_turn[i].job);
+    }
+    mir_workers_destroy(pool);
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(in_turn[i].nice_at_first, ours);
+        assert_int_equal(in_turn[i].nice_at_last, 19);
+    }
+    breather alone = {.job.run = breathe};
+    assert_int_equal(mir_workers_create(1, 0, "plain", &pool), MIR_OK);
+    mir_workers_submit(pool, &alone.job);
+    mir_workers_destroy(pool);
+    assert_int_equal(alone.nice_at_last, ours);
+}
+
 static void a_mixed_pool_runs_everything(void **state)
 {
     (void)state;
@@ -186,6 +234,7 @@ int main(void)
         cmocka_unit_test(a_job_may_submit_another),
         cmocka_unit_test(what_a_job_submits_while_the_pool_ends_runs_too),
         cmocka_unit_test(a_long_job_of_a_mixed_pool_gives_way),
+        cmocka_unit_test(who_breathes_gives_way_soon),
         cmocka_unit_test(a_mixed_pool_runs_everything),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

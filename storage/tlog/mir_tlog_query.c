@@ -123,23 +123,26 @@ static mir_status device_take(query *q, mir_tlog_part_maker *worker, uint32_t pl
     return mir_tlog_part_device(worker, id, first_ns, last_ns, part);
 }
 
-/* A query that has several threads may be a long one: a helper that has worked for long gives way. */
+/* Of a helper, which is no thread of a pool. */
 static bool is_long(void)
 {
     struct timespec used;
     if (clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used) != 0) return false;
-    return used.tv_sec != 0 || used.tv_nsec > MIR_WORKERS_SHORT_MS * MIR_NS_PER_MS;
+    return used.tv_sec != 0 || used.tv_nsec > MIR_WORKERS_BRIEF_US * MIR_NS_PER_US;
 }
 
 static void work(query *q, mir_tlog_part_maker *worker)
 {
-    bool is_helper = worker != &q->workers[0], gives_way = false;
+    const bool is_helper = worker != &q->workers[0];
+    bool gives_way = false;
     mir_status status = MIR_OK;
     while (status == MIR_OK && !atomic_load_explicit(&q->failed, memory_order_relaxed)) {
         const uint32_t first =
             atomic_fetch_add_explicit(&q->next, DEVICES_AT_ONCE, memory_order_relaxed);
         if (first >= q->order_count) break;
-        if (is_helper && !gives_way && is_long()) {
+        if (!is_helper) {
+            mir_workers_breathe();
+        } else if (!gives_way && is_long()) {
             mir_thread_give_way(MIR_THREAD_NICE_LAST);
             gives_way = true;
         }

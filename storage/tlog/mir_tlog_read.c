@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "mir_tlog_scan.h"
+#include "mir_workers.h"
 
 /* Rows as they are, device by device, as blocks of columns. */
 
@@ -87,6 +88,7 @@ static mir_status devices_read(reading *r, const device_key *keys)
             if (order == 0 && spec->after_ns >= first_ns) first_ns = spec->after_ns + 1;
         }
         r->device = keys[i].number;
+        mir_workers_breathe();
         status = mir_tlog_scan_cancelled(&r->scan)
                      ? mir_tlog_scan_failed(&r->scan, MIR_E_CANCELLED)
                      : mir_tlog_scan_pieces(&r->scan, keys[i].id, first_ns, last_ns, piece_take, r);
