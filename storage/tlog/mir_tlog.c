@@ -19,6 +19,9 @@ enum {
     REPLAY_THREADS_MAX = 16, /* each has a log in memory, as a file and as rows */
 };
 
+/* Behind the names of files that are of no use any more. */
+#define DAMAGED ".damaged"
+
 void mir_tlog_path(const mir_tlog *tlog, char *path, uint64_t number, const char *suffix)
 {
     (void)snprintf(path, MIR_TLOG_PATH_BYTES_MAX, "%s/%016" PRIx64 ".%s", tlog->directory, number,
@@ -144,8 +147,9 @@ static mir_status manifest_write(mir_tlog *tlog, const mir_tlog_version *version
     *in_doubt = false;
     mir_tlog_manifest manifest = {
         .next_number = atomic_load_explicit(&tlog->next_number, memory_order_relaxed),
-        .segments = malloc((version->segment_count + 1) * sizeof(uint64_t)),
-        .segment_count = version->segment_count,
+        .segments =
+            malloc(((size_t)version->segment_count + tlog->unread_count + 1) * sizeof(uint64_t)),
+        .segment_count = version->segment_count + tlog->unread_count,
         .sealed = tlog->sealed,
         .sealed_count = tlog->sealed_count,
     };
@@ -154,6 +158,9 @@ static mir_status manifest_write(mir_tlog *tlog, const mir_tlog_version *version
     }
     for (uint32_t i = 0; i < version->segment_count; i++) {
         manifest.segments[i] = version->segments[i]->head.id;
+    }
+    for (uint32_t i = 0; i < tlog->unread_count; i++) {
+        manifest.segments[version->segment_count + i] = tlog->unread[i];
     }
     const mir_status status =
         mir_tlog_manifest_write(tlog->files, tlog->directory, &manifest, in_doubt, error);
@@ -264,6 +271,14 @@ static int found_name(void *context, const char *name)
         (void)found->tlog->files->unlink(found->tlog->files->context, path);
         return 0;
     }
+    if (strspn(name, "0123456789abcdef") == 16 &&
+        (strcmp(name + 16, ".seg" DAMAGED) == 0 || strcmp(name + 16, ".log" DAMAGED) == 0)) {
+        found->tlog->files_missing++;
+        mir_log_warn("telemetry: answers are partial while %s/%s is there: restore its rows from a "
+                     "backup, or remove it to do without them",
+                     found->tlog->directory, name);
+        return 0;
+    }
     if (size != 20 || strspn(name, "0123456789abcdef") != 16) return 0;
     const uint64_t number = strtoull(name, NULL, 16);
     bool pushed = true;
@@ -293,15 +308,56 @@ static bool number_in(const uint64_t *numbers, uint32_t count, uint64_t number)
     return false;
 }
 
-static void set_aside(mir_tlog *tlog, uint64_t number, const char *suffix, const char *why)
+/* A file whose rows are lost. While its new name is there answers say that they are partial: of one
+ * that is missing, too. */
+static bool set_aside(mir_tlog *tlog, uint64_t number, const char *suffix, bool missing,
+                      const char *why)
 {
+    const mir_tlog_files *files = tlog->files;
     char from[MIR_TLOG_PATH_BYTES_MAX];
     char to[MIR_TLOG_PATH_BYTES_MAX + 16];
     mir_tlog_path(tlog, from, number, suffix);
-    (void)snprintf(to, sizeof to, "%s.damaged", from);
-    (void)tlog->files->rename(tlog->files->context, from, to);
+    (void)snprintf(to, sizeof to, "%s" DAMAGED, from);
+    int handle;
+    const int result = missing ? files->create(files->context, to, &handle)
+                               : files->rename(files->context, from, to);
+    if (missing && result == -EEXIST) return true; /* it was set aside, and the crash came then */
+    if (missing && result == 0) (void)files->close(files->context, handle);
     mir_tlog_count(&tlog->corrupt_chunks, 1);
-    mir_log_error("telemetry: %s; kept as %s, its rows are missing", why, to);
+    tlog->files_missing++;
+    if (result != 0) {
+        mir_log_error("telemetry: %s; its rows are missing, and answers are partial", why);
+    } else {
+        mir_log_error("telemetry: %s; its rows are missing, and answers are partial while %s is "
+                      "there",
+                      why, to);
+    }
+    return result == 0;
+}
+
+/* A segment that may be read at the next start stays in the manifest. */
+static mir_status segment_leave(mir_tlog *tlog, uint64_t number, mir_error *error)
+{
+    return number_push(&tlog->unread, &tlog->unread_count, number)
+               ? MIR_OK
+               : mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
+}
+
+static mir_status segment_missing(mir_tlog *tlog, uint64_t number, mir_status cause,
+                                  mir_error *error)
+{
+    if (cause == MIR_E_IO) {
+        mir_tlog_count(&tlog->corrupt_chunks, 1);
+        tlog->files_missing++;
+        mir_log_error("telemetry: %s; its rows are missing, and answers are partial, until a start "
+                      "can read it",
+                      error->text);
+        return segment_leave(tlog, number, error);
+    }
+    /* Who cannot set it aside must not forget it either, or it would be taken for a leftover. */
+    return set_aside(tlog, number, "seg", cause == MIR_E_NOT_FOUND, error->text)
+               ? MIR_OK
+               : segment_leave(tlog, number, error);
 }
 
 static mir_status segments_load(mir_tlog *tlog, found_files *found,
@@ -324,8 +380,7 @@ static mir_status segments_load(mir_tlog *tlog, found_files *found,
         if (status == MIR_OK) {
             tlog->version->segments[tlog->version->segment_count++] = segment;
         } else if (status == MIR_E_CORRUPT || status == MIR_E_NOT_FOUND || status == MIR_E_IO) {
-            set_aside(tlog, numbers[i], "seg", error->text);
-            status = MIR_OK;
+            status = segment_missing(tlog, numbers[i], status, error);
         }
     }
     mir_tlog_codec_fini(&codec);
@@ -407,7 +462,7 @@ static mir_status log_take(mir_tlog *tlog, log_load *load, mir_error *error)
         return MIR_OK;
     }
     if (load->status == MIR_E_CORRUPT) {
-        set_aside(tlog, load->generation, "log", load->error.text);
+        (void)set_aside(tlog, load->generation, "log", false, load->error.text);
         return MIR_OK;
     }
     if (load->status != MIR_OK) {
@@ -458,7 +513,7 @@ static mir_status directory_load(mir_tlog *tlog, mir_error *error)
             char from[MIR_TLOG_PATH_BYTES_MAX];
             char to[MIR_TLOG_PATH_BYTES_MAX + 16];
             (void)snprintf(from, sizeof from, "%s/MANIFEST", tlog->directory);
-            (void)snprintf(to, sizeof to, "%s.damaged", from);
+            (void)snprintf(to, sizeof to, "%s" DAMAGED, from);
             if (status == MIR_E_CORRUPT) {
                 (void)tlog->files->rename(tlog->files->context, from, to);
             }
@@ -614,6 +669,7 @@ static void tlog_free(mir_tlog *tlog)
     }
     mir_tlog_version_release(tlog->version);
     free(tlog->sealed);
+    free(tlog->unread);
     if (tlog->lock_handle >= 0) {
         (void)tlog->files->close(tlog->files->context, tlog->lock_handle);
     }

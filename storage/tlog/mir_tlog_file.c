@@ -217,3 +217,13 @@ int mir_tlog_file_write(const mir_tlog_files *files, int handle, const void *dat
     }
     return 0;
 }
+
+mir_status mir_tlog_version_refuse(mir_error *error, const char *what, uint32_t version,
+                                   uint32_t newest)
+{
+    return mir_error_set(error, MIR_E_UNSUPPORTED,
+                         "%s has format version %u, this program reads up to %u: %s", what, version,
+                         newest,
+                         version > newest ? "start the newer program that wrote it"
+                                          : "no program wrote that; restore it from a backup");
+}

@@ -51,4 +51,8 @@ int mir_tlog_file_read(const mir_tlog_files *files, int handle, void *data, size
 int mir_tlog_file_write(const mir_tlog_files *files, int handle, const void *data, size_t size,
                         uint64_t offset);
 
+/* MIR_E_UNSUPPORTED, with what to do about a file of a version that is not read. */
+mir_status mir_tlog_version_refuse(mir_error *error, const char *what, uint32_t version,
+                                   uint32_t newest);
+
 #endif

@@ -152,6 +152,9 @@ struct mir_tlog {
     pthread_mutex_t install_mutex;
     uint64_t *sealed; /* logs that are in segments but whose files may be there */
     uint32_t sealed_count;
+    uint64_t *unread; /* segments that could not be read at the start, and are left as they are */
+    uint32_t unread_count;
+    uint32_t files_missing; /* unread, or set aside now or earlier: every answer is partial */
 
     atomic_bool stop;
     sem_t sync_wake;

@@ -26,14 +26,21 @@ void mir_tlog_log_header(uint8_t *to, uint64_t generation, int64_t base_ns)
     memcpy(to + HEADER_COPY_BYTES, to, HEADER_COPY_BYTES);
 }
 
-static mir_status header_read(mir_view bytes, uint64_t generation, int64_t *base_ns,
+static mir_status header_read(mir_view bytes, size_t written, uint64_t generation, int64_t *base_ns,
                               mir_error *error)
 {
     bool zero = true;
     for (size_t i = 0; i < bytes.size && i < MIR_TLOG_LOG_HEADER_BYTES && zero; i++) {
         zero = bytes.data[i] == 0;
     }
-    if (zero || bytes.size < MIR_TLOG_LOG_HEADER_BYTES) return MIR_E_EMPTY;
+    if (bytes.size < MIR_TLOG_LOG_HEADER_BYTES) return MIR_E_EMPTY;
+    if (zero) {
+        /* The header is on the disk before the first row. */
+        for (size_t i = MIR_TLOG_LOG_HEADER_BYTES; i < written && zero; i++) {
+            zero = bytes.data[i] == 0;
+        }
+        if (zero) return MIR_E_EMPTY;
+    }
     for (int copy = 0; copy < 2; copy++) {
         const uint8_t *header = bytes.data + copy * HEADER_COPY_BYTES;
         if (memcmp(header, log_magic, sizeof log_magic) != 0 ||
@@ -41,10 +48,8 @@ static mir_status header_read(mir_view bytes, uint64_t generation, int64_t *base
             continue;
         }
         if (mir_tlog_get_u32(header + 8) != MIR_TLOG_LOG_VERSION) {
-            return mir_error_set(error, MIR_E_UNSUPPORTED,
-                                 "telemetry log has format version %u, this program reads version "
-                                 "%d: start the newer program that wrote it",
-                                 mir_tlog_get_u32(header + 8), MIR_TLOG_LOG_VERSION);
+            return mir_tlog_version_refuse(error, "the telemetry log", mir_tlog_get_u32(header + 8),
+                                           MIR_TLOG_LOG_VERSION);
         }
         if (mir_tlog_get_u64(header + 16) != generation) continue;
         *base_ns = (int64_t)mir_tlog_get_u64(header + 24);
@@ -411,7 +416,7 @@ static mir_status replay_written(mir_view bytes, size_t written, uint64_t genera
                                  mir_tlog_mem **mem, mir_tlog_replay *replay, mir_error *error)
 {
     int64_t base_ns = 0;
-    mir_status status = header_read(bytes, generation, &base_ns, error);
+    mir_status status = header_read(bytes, written, generation, &base_ns, error);
     if (status != MIR_OK) return status;
     mir_tlog_replay found = {0};
     survey(bytes, written, generation, &found);

@@ -54,10 +54,8 @@ mir_status mir_tlog_manifest_parse(mir_view bytes, mir_tlog_manifest *manifest, 
         return mir_error_set(error, MIR_E_CORRUPT, "the manifest is damaged");
     }
     if (mir_tlog_get_u32(bytes.data + 8) != MANIFEST_VERSION) {
-        return mir_error_set(error, MIR_E_UNSUPPORTED,
-                             "the manifest has format version %u, this program reads version %d: "
-                             "start the newer program that wrote it",
-                             mir_tlog_get_u32(bytes.data + 8), MANIFEST_VERSION);
+        return mir_tlog_version_refuse(error, "the manifest", mir_tlog_get_u32(bytes.data + 8),
+                                       MANIFEST_VERSION);
     }
     mir_tlog_reader in =
         mir_tlog_reader_of(bytes.data + MANIFEST_HEADER_BYTES, bytes.size - MANIFEST_HEADER_BYTES);

@@ -226,7 +226,7 @@ mir_status mir_tlog_devices(mir_tlog *tlog, mir_view measurement, int64_t since_
     name_set set = {0};
     mir_arena arena = {0};
     mir_tlog_codec codec;
-    *blocks_corrupt = 0;
+    *blocks_corrupt = tlog->files_missing;
     if (mir_tlog_codec_init(&codec) != MIR_OK) {
         return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
     }

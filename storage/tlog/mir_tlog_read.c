@@ -123,7 +123,7 @@ mir_status mir_tlog_read(mir_tlog *tlog, const mir_tlog_query_spec *spec, mir_tl
     mir_status status = mir_tlog_scan_init(&r.scan);
     if (status == MIR_OK) status = devices_read(&r, keys);
     info->rows_read = r.scan.rows_read;
-    info->chunks_corrupt = r.scan.chunks_corrupt;
+    info->chunks_corrupt = tlog->files_missing + r.scan.chunks_corrupt;
     if (status != MIR_OK && error != NULL && r.scan.error.text[0] != '\0') *error = r.scan.error;
     mir_tlog_scan_fini(&r.scan);
     mir_tlog_version_release(r.scan.version);

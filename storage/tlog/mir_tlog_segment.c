@@ -1036,11 +1036,7 @@ static mir_status segment_load(mir_tlog_segment *segment, const char *path, uint
                               mir_tlog_get_u64(header + 56) == mir_hash_fixed(header, 56);
     const uint32_t version = mir_tlog_get_u32(header + 8);
     if (header_whole && (version == 0 || version > MIR_TLOG_SEGMENT_VERSION)) {
-        return mir_error_set(
-            error, MIR_E_UNSUPPORTED,
-            "%s has format version %u, this program reads up to %d: start the newer "
-            "program that wrote it",
-            path, version, MIR_TLOG_SEGMENT_VERSION);
+        return mir_tlog_version_refuse(error, path, version, MIR_TLOG_SEGMENT_VERSION);
     }
     if (!header_whole || mir_tlog_get_u64(header + 16) != id) {
         return mir_error_set(error, MIR_E_CORRUPT, "%s has a damaged header", path);

@@ -2,8 +2,8 @@
 /* mir_tlog_sim: a disk in memory that fails and loses power on demand; for tests alone.
  *
  * Why        Whether the telemetry log survives a full disk or a power cut must not depend on luck.
- *            Faults: any call that changes the disk fails with a chosen error, once or from then on;
- *            writes are short; at a power cut every unsynced write is kept or lost by sectors of 512
+ *            Faults: any call of chosen kinds fails with a chosen error, once or from then on;
+ *            reads and writes are short; at a power cut every unsynced write is kept or lost by sectors of 512
  *            bytes, each by itself, and unsynced changes of the directory end at a random point.
  * Ownership  The caller owns the disk, and frees it when nothing uses it.
  * Affinity   Any thread; a mutex serializes calls. power_cut: when nothing else runs.
@@ -23,6 +23,22 @@
 #include "mir_tlog_file.h"
 
 enum { SIM_FILES_MAX = 256, SIM_SECTOR = 512 };
+
+typedef enum sim_call {
+    SIM_CREATE = 1 << 0,
+    SIM_WRITE = 1 << 1,
+    SIM_ALLOCATE = 1 << 2,
+    SIM_SYNC = 1 << 3,
+    SIM_SYNC_DIRECTORY = 1 << 4,
+    SIM_RENAME = 1 << 5,
+    SIM_UNLINK = 1 << 6,
+    SIM_OPEN = 1 << 7,
+    SIM_READ = 1 << 8,
+    SIM_SIZE = 1 << 9,
+    SIM_LIST = 1 << 10,
+    SIM_CHANGES = (1 << 7) - 1,
+    SIM_CALLS = (1 << 11) - 1,
+} sim_call;
 
 typedef struct sim_write {
     uint64_t offset;
@@ -59,12 +75,14 @@ typedef struct sim_disk {
     uint32_t inode_count;
     sim_inode *handles[SIM_FILES_MAX];
     uint64_t random;
-    uint64_t changes;    /* calls so far that change the disk */
-    uint64_t fail_at;    /* the change that fails, counted from 1; 0: none */
+    uint32_t fail_calls; /* of sim_call: which are counted and may fail */
+    uint64_t calls;      /* of these, so far */
+    uint64_t fail_at;    /* the one that fails, counted from 1; 0: none */
     uint64_t fail_count; /* so many from there on */
     uint64_t failed;     /* how many did */
     int fail_errno;
     bool short_writes;
+    bool short_reads;
     atomic_ullong free_bytes;
 } sim_disk;
 
@@ -90,12 +108,13 @@ static inline sim_entry *sim_find(sim_disk *disk, const char *path)
     return NULL;
 }
 
-/* True when this change is the one to fail. */
-static inline bool sim_change(sim_disk *disk)
+/* True when this call is the one to fail. */
+static inline bool sim_fails(sim_disk *disk, sim_call call)
 {
-    disk->changes++;
-    if (disk->fail_at == 0 || disk->changes < disk->fail_at ||
-        disk->changes - disk->fail_at >= disk->fail_count) {
+    if ((disk->fail_calls & call) == 0) return false;
+    disk->calls++;
+    if (disk->fail_at == 0 || disk->calls < disk->fail_at ||
+        disk->calls - disk->fail_at >= disk->fail_count) {
         return false;
     }
     disk->failed++;
@@ -154,7 +173,7 @@ static inline sim_inode *sim_inode_new(sim_disk *disk)
 static inline int sim_create(void *context, const char *path, int *handle)
 {
     SIM_ENTER(disk);
-    if (sim_change(disk)) SIM_RETURN(disk, -disk->fail_errno);
+    if (sim_fails(disk, SIM_CREATE)) SIM_RETURN(disk, -disk->fail_errno);
     if (sim_find(disk, path) != NULL) SIM_RETURN(disk, -EEXIST);
     if (disk->now.count == SIM_FILES_MAX || disk->inode_count == 4096) SIM_RETURN(disk, -EMFILE);
     sim_entry *entry = &disk->now.entries[disk->now.count++];
@@ -168,6 +187,7 @@ static inline int sim_create(void *context, const char *path, int *handle)
 static inline int sim_open(void *context, const char *path, int *handle)
 {
     SIM_ENTER(disk);
+    if (sim_fails(disk, SIM_OPEN)) SIM_RETURN(disk, -disk->fail_errno);
     const sim_entry *entry = sim_find(disk, path);
     if (entry == NULL) SIM_RETURN(disk, -ENOENT);
     const int result = sim_handle(disk, entry->inode, handle);
@@ -192,9 +212,11 @@ static inline int sim_close(void *context, int handle)
 static inline int64_t sim_pread(void *context, int handle, void *data, size_t size, uint64_t offset)
 {
     SIM_ENTER(disk);
+    if (sim_fails(disk, SIM_READ)) SIM_RETURN(disk, -disk->fail_errno);
     const sim_inode *inode = disk->handles[handle];
     if (offset >= inode->size) SIM_RETURN(disk, 0);
     if (size > inode->size - offset) size = (size_t)(inode->size - offset);
+    if (disk->short_reads && size > 1) size = 1 + sim_random(&disk->random) % (size - 1);
     memcpy(data, inode->data + offset, size);
     SIM_RETURN(disk, (int64_t)size);
 }
@@ -211,7 +233,7 @@ static inline int64_t sim_pwrite(void *context, int handle, const void *data, si
                                  uint64_t offset)
 {
     SIM_ENTER(disk);
-    if (sim_change(disk)) SIM_RETURN(disk, -disk->fail_errno);
+    if (sim_fails(disk, SIM_WRITE)) SIM_RETURN(disk, -disk->fail_errno);
     sim_inode *inode = disk->handles[handle];
     if (disk->short_writes && size > 1) size = 1 + sim_random(&disk->random) % (size - 1);
     sim_grow(inode, offset + size);
@@ -226,7 +248,7 @@ static inline int64_t sim_pwrite(void *context, int handle, const void *data, si
 static inline int sim_allocate(void *context, int handle, uint64_t size)
 {
     SIM_ENTER(disk);
-    if (sim_change(disk)) SIM_RETURN(disk, -disk->fail_errno);
+    if (sim_fails(disk, SIM_ALLOCATE)) SIM_RETURN(disk, -disk->fail_errno);
     sim_grow(disk->handles[handle], size);
     SIM_RETURN(disk, 0);
 }
@@ -243,6 +265,7 @@ static inline int sim_free_bytes(void *context, const char *path, uint64_t *byte
 static inline int sim_size(void *context, int handle, uint64_t *size)
 {
     SIM_ENTER(disk);
+    if (sim_fails(disk, SIM_SIZE)) SIM_RETURN(disk, -disk->fail_errno);
     *size = disk->handles[handle]->size;
     SIM_RETURN(disk, 0);
 }
@@ -277,7 +300,7 @@ static inline void sim_forget_pending(sim_inode *inode)
 static inline int sim_sync(void *context, int handle)
 {
     SIM_ENTER(disk);
-    if (sim_change(disk)) SIM_RETURN(disk, -disk->fail_errno);
+    if (sim_fails(disk, SIM_SYNC)) SIM_RETURN(disk, -disk->fail_errno);
     sim_inode *inode = disk->handles[handle];
     if (inode->durable_size != inode->size) {
         inode->durable = realloc(inode->durable, inode->size);
@@ -296,7 +319,7 @@ static inline int sim_sync_directory(void *context, const char *path)
 {
     (void)path;
     SIM_ENTER(disk);
-    if (sim_change(disk)) SIM_RETURN(disk, -disk->fail_errno);
+    if (sim_fails(disk, SIM_SYNC_DIRECTORY)) SIM_RETURN(disk, -disk->fail_errno);
     disk->steps[0] = disk->now;
     disk->step_count = 1;
     SIM_RETURN(disk, 0);
@@ -310,7 +333,7 @@ static inline void sim_remove(sim_disk *disk, sim_entry *entry)
 static inline int sim_rename(void *context, const char *from, const char *to)
 {
     SIM_ENTER(disk);
-    if (sim_change(disk)) SIM_RETURN(disk, -disk->fail_errno);
+    if (sim_fails(disk, SIM_RENAME)) SIM_RETURN(disk, -disk->fail_errno);
     sim_entry *target = sim_find(disk, to);
     if (target != NULL) sim_remove(disk, target);
     sim_entry *entry = sim_find(disk, from);
@@ -325,7 +348,7 @@ static inline int sim_unlink(void *context, const char *path)
     SIM_ENTER(disk);
     sim_entry *entry = sim_find(disk, path);
     if (entry == NULL) SIM_RETURN(disk, -ENOENT);
-    if (sim_change(disk)) SIM_RETURN(disk, -disk->fail_errno);
+    if (sim_fails(disk, SIM_UNLINK)) SIM_RETURN(disk, -disk->fail_errno);
     sim_remove(disk, entry);
     sim_step(disk);
     SIM_RETURN(disk, 0);
@@ -337,10 +360,10 @@ static inline int sim_list(void *context, const char *path,
     (void)path;
     sim_disk *disk = context;
     (void)pthread_mutex_lock(&disk->mutex);
+    int result = sim_fails(disk, SIM_LIST) ? -disk->fail_errno : 0;
     sim_directory *copy = malloc(sizeof *copy);
     *copy = disk->now;
     (void)pthread_mutex_unlock(&disk->mutex);
-    int result = 0;
     for (uint32_t i = 0; i < copy->count && result == 0; i++) {
         result = each(each_context, copy->entries[i].name);
     }
@@ -353,6 +376,7 @@ static inline sim_disk *sim_disk_new(uint64_t seed)
     sim_disk *disk = calloc(1, sizeof *disk);
     (void)pthread_mutex_init(&disk->mutex, NULL);
     disk->random = seed;
+    disk->fail_calls = SIM_CHANGES;
     disk->fail_errno = ENOSPC;
     atomic_init(&disk->free_bytes, UINT64_MAX);
     disk->files = (mir_tlog_files){.context = disk,
