@@ -103,6 +103,11 @@ typedef enum mir_cli_option_id {
     MIR_OPT_CURSOR,
     MIR_OPT_DESC,
     MIR_OPT_POINTS,
+    MIR_OPT_WIDTH,
+    MIR_OPT_HEIGHT,
+    MIR_OPT_ASCII,
+    MIR_OPT_FOLLOW,
+    MIR_OPT_SPARKLINE,
 } mir_cli_option_id;
 
 typedef struct mir_cli_option {
@@ -229,6 +234,7 @@ int mir_cli_event_verify(mir_cli *, const mir_cli_command *, const mir_cli_args 
 int mir_cli_event_retention(mir_cli *, const mir_cli_command *, const mir_cli_args *);
 int mir_cli_telemetry_list(mir_cli *, const mir_cli_command *, const mir_cli_args *);
 int mir_cli_telemetry_query(mir_cli *, const mir_cli_command *, const mir_cli_args *);
+int mir_cli_telemetry_plot(mir_cli *, const mir_cli_command *, const mir_cli_args *);
 int mir_cli_telemetry_export(mir_cli *, const mir_cli_command *, const mir_cli_args *);
 int mir_cli_telemetry_import(mir_cli *, const mir_cli_command *, const mir_cli_args *);
 int mir_cli_telemetry_retention(mir_cli *, const mir_cli_command *, const mir_cli_args *);

@@ -333,11 +333,42 @@ static const mir_cli_option query_options[] = {
     {MIR_OPT_CURSOR, "cursor", 0, false, "CURSOR", NULL, "go on where a --limit ended"},
     {MIR_OPT_DESC, "desc", 0, false, NULL, NULL, "the newest row first"},
     {MIR_OPT_UTC, "utc", 0, false, NULL, NULL, "times of the table in UTC instead of local time"},
+    {MIR_OPT_SPARKLINE, "sparkline", 0, false, NULL, NULL,
+     "the course of each field below the table (on terminals always, of windows)"},
     {MIR_OPT_OUTPUT, "output", 'o', false, "FORMAT", "table|wide|json|yaml|csv",
      "table, wide, json, yaml or csv"},
     END_OPTIONS,
 };
 static const mir_cli_group query_group = {"Options", query_options};
+
+static const mir_cli_option plot_options[] = {
+    {MIR_OPT_MEASUREMENT, "measurement", 'm', false, "NAME", NULL, "message to draw, by full name"},
+    {MIR_OPT_FIELDS, "fields", 'f', false, "FIELD", NULL,
+     "these fields, as a list a,b (all that are numbers)"},
+    {MIR_OPT_SINCE, "since", 's', false, "DURATION", NULL, "from so long ago until now (1h)"},
+    {MIR_OPT_FROM, "from", 0, false, "TIME", NULL,
+     "from this time: RFC 3339, seconds since 1970, or 10m: so long ago"},
+    {MIR_OPT_TO, "to", 0, false, "TIME", NULL, "until before this time (now)"},
+    {MIR_OPT_TO, "until", 0, true, "TIME", NULL, NULL},
+    {MIR_OPT_AGG, "agg", 'a', false, "FUNCTION", NULL,
+     "what the rows of each window come to: mean, min, max, sum, count, last, rate, p99; a list"},
+    {MIR_OPT_WINDOW, "every", 'w', false, "DURATION", NULL,
+     "the length of a window, as 10s or 1m (with --agg: what fits the width)"},
+    {MIR_OPT_WINDOW, "window", 0, true, "DURATION", NULL, NULL},
+    {MIR_OPT_GROUP_BY, "group-by", 'g', false, "WHAT", NULL,
+     "whose rows are taken together: device, namespace, label:KEY or all"},
+    {MIR_OPT_FOLLOW, "follow", 'F', false, NULL, NULL, "draw again and again, until Ctrl-C"},
+    {MIR_OPT_FOLLOW, "watch", 0, true, NULL, NULL, NULL},
+    {MIR_OPT_WIDTH, "width", 0, false, "COLUMNS", NULL, "of the chart (the terminal's, or 80)"},
+    {MIR_OPT_HEIGHT, "height", 0, false, "LINES", NULL, "of the chart (the terminal's, or 20)"},
+    {MIR_OPT_ASCII, "ascii", 0, false, NULL, NULL,
+     "draw with plain letters (always, where the locale is not UTF-8)"},
+    {MIR_OPT_UTC, "utc", 0, false, NULL, NULL, "times in UTC instead of local time"},
+    {MIR_OPT_OUTPUT, "output", 'o', false, "FORMAT", "chart|json|yaml",
+     "chart, or its points as json or yaml"},
+    END_OPTIONS,
+};
+static const mir_cli_group plot_group = {"Options", plot_options};
 
 static const mir_cli_option export_options[] = {
     {MIR_OPT_MEASUREMENT, "measurement", 'm', false, "NAME", NULL,
@@ -471,6 +502,17 @@ static const mir_cli_example query_examples[] = {
      "An hour of all devices of a namespace, for a spreadsheet."},
     END_EXAMPLES,
 };
+static const mir_cli_example plot_examples[] = {
+    {"mir telemetry plot host -m host.v1.Cpu -f total --since 10m", "One value as a chart."},
+    {"mir telemetry plot host -m host.v1.Memory --follow", "Everything of a message, live."},
+    {"mir telemetry plot '*/plant' -m pump.v1.Flow -f rate --agg min,mean,max --group-by all "
+     "--since 7d",
+     "What a fleet comes to, in a week."},
+    {"mir telemetry plot pump-7 -m pump.v1.Flow -f rate --from 2026-01-02 --to 2026-01-03 "
+     "--ascii --width 72",
+     "A day, in letters that go into any mail."},
+    END_EXAMPLES,
+};
 static const mir_cli_example export_examples[] = {
     {"mir telemetry export -O all.csv", "Everything that is stored."},
     {"mir telemetry export '*/plant' -m pump.v1.Flow --since 7d --format jsonl | zstd > flow.zst",
@@ -599,6 +641,21 @@ static const mir_cli_command telemetry_children[] = {
      query_examples,
      NULL,
      mir_cli_telemetry_query},
+    {"plot",
+     NULL,
+     "[TARGET...]",
+     "device",
+     "Draw stored telemetry as a chart",
+     "A line for each field of each device, in a chart of its own for each unit. Of\n"
+     "many rows the server chooses those that show the course best; with --agg or\n"
+     "--every windows are drawn, at the time at which they end. Where rows are\n"
+     "missing the line has a gap. Without colours lines differ by their letters.\n\n" TARGET_TEXT,
+     0,
+     MIR_CLI_WORDS_MAX,
+     {&plot_group, &target_group, NULL},
+     plot_examples,
+     NULL,
+     mir_cli_telemetry_plot},
     {"watch",
      NULL,
      "[TARGET...]",

@@ -3,6 +3,8 @@
 #include "mir_cli_devices.h"
 
 #include "mir_api/v1/tlm.pb-c.h"
+#include "mir_cli_cell.h"
+#include "mir_cli_chart.h"
 #include "mir_cli_query.h"
 #include "mir_cli_schema.h"
 #include "mir_cli_table.h"
@@ -355,179 +357,9 @@ int mir_cli_telemetry_list(mir_cli *cli, const mir_cli_command *command, const m
 typedef MirApi__V1__QueryTelemetry__Row__DataPoint data_point;
 typedef MirApi__V1__QueryTelemetry__Row query_row;
 
-typedef enum cell_kind {
-    CELL_EMPTY,
-    CELL_INT,
-    CELL_UINT,
-    CELL_REAL,
-    CELL_BOOL,
-    CELL_TEXT,
-    CELL_BYTES,
-    CELL_TIME
-} cell_kind;
-
-typedef struct cell {
-    cell_kind kind;
-    int64_t integer; /* CELL_TIME: nanoseconds */
-    uint64_t natural;
-    double real;
-    bool truth;
-    bool single; /* `real` came as a float */
-    const char *text;
-    mir_view bytes;
-} cell;
-
-static cell cell_of(const data_point *point)
-{
-    cell out = {0};
-    if (point == NULL) return out;
-    if (point->value_timestamp != NULL)
-        return (cell){.kind = CELL_TIME, .integer = mir_timestamp_ns(point->value_timestamp)};
-    if (point->value_string != NULL) return (cell){.kind = CELL_TEXT, .text = point->value_string};
-    if (point->has_value_bytes)
-        return (cell){.kind = CELL_BYTES,
-                      .bytes = mir_view_of(point->value_bytes.data, point->value_bytes.len)};
-    if (point->has_value_bool) return (cell){.kind = CELL_BOOL, .truth = point->value_bool};
-    if (point->has_value_double) return (cell){.kind = CELL_REAL, .real = point->value_double};
-    if (point->has_value_float)
-        return (cell){.kind = CELL_REAL, .real = (double)point->value_float, .single = true};
-    out.kind = CELL_INT;
-    if (point->has_value_int64)
-        out.integer = point->value_int64;
-    else if (point->has_value_int32)
-        out.integer = point->value_int32;
-    else if (point->has_value_sint64)
-        out.integer = point->value_sint64;
-    else if (point->has_value_sint32)
-        out.integer = point->value_sint32;
-    else if (point->has_value_sfixed64)
-        out.integer = point->value_sfixed64;
-    else if (point->has_value_sfixed32)
-        out.integer = point->value_sfixed32;
-    else
-        out.kind = CELL_UINT;
-    if (out.kind == CELL_INT) return out;
-    if (point->has_value_uint64)
-        out.natural = point->value_uint64;
-    else if (point->has_value_uint32)
-        out.natural = point->value_uint32;
-    else if (point->has_value_fixed64)
-        out.natural = point->value_fixed64;
-    else if (point->has_value_fixed32)
-        out.natural = point->value_fixed32;
-    else
-        out.kind = CELL_EMPTY;
-    return out;
-}
-
-/* Base64 with padding. */
-static void base64(mir_view bytes, mir_bytes *out)
-{
-    static const char letters[] =
-        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    for (size_t i = 0; i < bytes.size; i += 3) {
-        size_t have = bytes.size - i < 3 ? bytes.size - i : 3;
-        uint32_t group = (uint32_t)bytes.data[i] << 16;
-        if (have > 1) group |= (uint32_t)bytes.data[i + 1] << 8;
-        if (have > 2) group |= bytes.data[i + 2];
-        mir_bytes_u8(out, (uint8_t)letters[group >> 18]);
-        mir_bytes_u8(out, (uint8_t)letters[group >> 12 & 63]);
-        mir_bytes_u8(out, have > 1 ? (uint8_t)letters[group >> 6 & 63] : '=');
-        mir_bytes_u8(out, have > 2 ? (uint8_t)letters[group & 63] : '=');
-    }
-}
-
-/* The shortest text that reads back as the same number, or with `decimals` for people. */
-static void real_text(const cell *from, int decimals, mir_bytes *out)
-{
-    if (decimals >= 0 && isfinite(from->real)) {
-        mir_bytes_printf(out, "%.*f", decimals, from->real);
-        return;
-    }
-    if (!isfinite(from->real)) {
-        mir_bytes_text(out, isnan(from->real) ? "NaN" : from->real > 0 ? "Infinity" : "-Infinity");
-        return;
-    }
-    char text[64];
-    for (int digits = from->single ? 6 : 15; digits <= 17; digits++) {
-        (void)snprintf(text, sizeof text, "%.*g", digits, from->real);
-        if (from->single ? strtof(text, NULL) == (float)from->real
-                         : strtod(text, NULL) == from->real)
-            break;
-    }
-    mir_bytes_text(out, text);
-}
-
-static void cell_text(const cell *from, int decimals, mir_bytes *out)
-{
-    char time[MIR_CLOCK_TEXT_BYTES];
-    switch (from->kind) {
-    case CELL_EMPTY: break;
-    case CELL_INT: mir_bytes_printf(out, "%" PRId64, from->integer); break;
-    case CELL_UINT: mir_bytes_printf(out, "%" PRIu64, from->natural); break;
-    case CELL_REAL: real_text(from, decimals, out); break;
-    case CELL_BOOL: mir_bytes_text(out, from->truth ? "true" : "false"); break;
-    case CELL_TEXT: mir_bytes_text(out, from->text); break;
-    case CELL_BYTES: base64(from->bytes, out); break;
-    case CELL_TIME:
-        (void)mir_clock_rfc3339(from->integer, time);
-        mir_bytes_text(out, time);
-        break;
-    }
-}
-
-static void csv_cell(const cell *from, mir_bytes *out)
-{
-    mir_bytes text = {0};
-    cell_text(from, -1, &text);
-    bool quote = false;
-    for (size_t i = 0; i < text.size; i++) quote |= strchr(",\"\r\n", text.data[i]) != NULL;
-    if (quote) mir_bytes_u8(out, '"');
-    for (size_t i = 0; i < text.size; i++) {
-        if (text.data[i] == '"') mir_bytes_u8(out, '"');
-        mir_bytes_u8(out, text.data[i]);
-    }
-    if (quote) mir_bytes_u8(out, '"');
-    mir_bytes_free(&text);
-}
-
-static const char *type_text(MirApi__V1__DataType type)
-{
-    static const char *const names[] = {"unspecified", "int32",    "int64",   "sint32",  "sint64",
-                                        "uint32",      "uint64",   "fixed32", "fixed64", "sfixed32",
-                                        "sfixed64",    "float",    "double",  "bool",    "string",
-                                        "bytes",       "timestamp"};
-    size_t at = (size_t)type;
-    return at < sizeof names / sizeof names[0] ? names[at] : "unspecified";
-}
-
 static const data_point *point_at(const query_row *row, size_t column)
 {
     return column < row->n_datapoints ? row->datapoints[column] : NULL;
-}
-
-static json_t *cell_json(const cell *from)
-{
-    mir_bytes text = {0};
-    json_t *out = NULL;
-    switch (from->kind) {
-    case CELL_EMPTY: return json_null();
-    case CELL_INT: return json_integer(from->integer);
-    case CELL_UINT:
-        if (from->natural <= INT64_MAX) return json_integer((json_int_t)from->natural);
-        break; /* text, as in JSON of protobuf */
-    case CELL_REAL:
-        if (isfinite(from->real)) return json_real(from->real);
-        break;
-    case CELL_BOOL: return json_boolean(from->truth);
-    case CELL_TEXT:
-    case CELL_BYTES:
-    case CELL_TIME: break;
-    }
-    cell_text(from, -1, &text);
-    out = json_stringn(text.data != NULL ? (const char *)text.data : "", text.size);
-    mir_bytes_free(&text);
-    return out;
 }
 
 static int print_values(const MirApi__V1__QueryTelemetry *from, const char *measurement,
@@ -539,12 +371,12 @@ static int print_values(const MirApi__V1__QueryTelemetry *from, const char *meas
         (void)json_array_append_new(
             columns, json_pack("{s:s, s:s, s:s}", "name", from->headers[i], "unit",
                                i < from->n_units && from->units[i] != NULL ? from->units[i] : "",
-                               "type", type_text(i < from->n_datatypes ? from->datatypes[i] : 0)));
+                               "type", mir_cli_chart_type(from, i)));
     for (size_t r = 0; r < from->n_rows; r++) {
         json_t *row = json_object();
         for (size_t i = 0; i < from->n_headers; i++) {
-            cell each = cell_of(point_at(from->rows[r], i));
-            (void)json_object_set_new(row, from->headers[i], cell_json(&each));
+            mir_cli_cell each = mir_cli_cell_of(point_at(from->rows[r], i));
+            (void)json_object_set_new(row, from->headers[i], mir_cli_cell_json(&each));
         }
         (void)json_array_append_new(rows, row);
     }
@@ -559,18 +391,18 @@ static int print_csv(const MirApi__V1__QueryTelemetry *from)
 {
     mir_bytes line = {0};
     for (size_t i = 0; i < from->n_headers; i++) {
-        cell title = {.kind = CELL_TEXT, .text = from->headers[i]};
+        mir_cli_cell title = {.kind = MIR_CELL_TEXT, .text = from->headers[i]};
         if (i > 0) mir_bytes_u8(&line, ',');
-        csv_cell(&title, &line);
+        mir_cli_cell_csv(&title, &line);
     }
     for (size_t r = 0; r < from->n_rows + 1; r++) {
         if (from->n_headers > 0) mir_bytes_u8(&line, '\n');
         (void)fwrite(line.data, 1, line.size, stdout);
         line.size = 0;
         for (size_t i = 0; r < from->n_rows && i < from->n_headers; i++) {
-            cell each = cell_of(point_at(from->rows[r], i));
+            mir_cli_cell each = mir_cli_cell_of(point_at(from->rows[r], i));
             if (i > 0) mir_bytes_u8(&line, ',');
-            csv_cell(&each, &line);
+            mir_cli_cell_csv(&each, &line);
         }
     }
     bool ok = mir_bytes_ok(&line);
@@ -585,8 +417,8 @@ static void time_style(const MirApi__V1__QueryTelemetry *from, bool utc, bool *d
     char today[48], other[48];
     mir_cli_when_clock(mir_clock_wall_ns(), true, 0, utc, today, sizeof today);
     for (size_t r = 0; r < from->n_rows; r++) {
-        cell time = cell_of(point_at(from->rows[r], 0));
-        if (time.kind != CELL_TIME) continue;
+        mir_cli_cell time = mir_cli_cell_of(point_at(from->rows[r], 0));
+        if (time.kind != MIR_CELL_TIME) continue;
         mir_cli_when_clock(time.integer, true, 0, utc, other, sizeof other);
         if (strncmp(today, other, 10) != 0) *date = true;
         int need = time.integer % MIR_NS_PER_S == 0 ? 0 : time.integer % MIR_NS_PER_MS == 0 ? 3 : 6;
@@ -603,8 +435,8 @@ static int decimals_of(const MirApi__V1__QueryTelemetry *from, size_t column)
     double largest = 0;
     bool whole = true;
     for (size_t r = 0; r < from->n_rows; r++) {
-        cell each = cell_of(point_at(from->rows[r], column));
-        if (each.kind != CELL_REAL || !isfinite(each.real)) continue;
+        mir_cli_cell each = mir_cli_cell_of(point_at(from->rows[r], column));
+        if (each.kind != MIR_CELL_REAL || !isfinite(each.real)) continue;
         largest = fmax(largest, fabs(each.real));
         whole = whole && each.real == floor(each.real);
     }
@@ -650,14 +482,14 @@ static int print_rows(const MirApi__V1__QueryTelemetry *from, bool wide, bool ut
     }
     for (size_t r = 0; r < from->n_rows; r++) {
         for (size_t i = 0; i < from->n_headers; i++) {
-            cell each = cell_of(point_at(from->rows[r], i));
+            mir_cli_cell each = mir_cli_cell_of(point_at(from->rows[r], i));
             mir_bytes text = {0};
             char clock[64];
-            if (i == 0 && each.kind == CELL_TIME) {
+            if (i == 0 && each.kind == MIR_CELL_TIME) {
                 mir_cli_when_clock(each.integer, date, digits, utc, clock, sizeof clock);
                 mir_bytes_text(&text, clock);
             } else {
-                cell_text(&each, decimals[i], &text);
+                mir_cli_cell_text(&each, decimals[i], &text);
             }
             mir_bytes_u8(&text, '\0');
             mir_cli_table_cell(table, MIR_TONE_PLAIN,
@@ -761,6 +593,19 @@ void mir_cli_telemetry_say_nothing(const char *measurement)
                  measurement);
 }
 
+/* The course of each series below its rows: of windows on a terminal, of any rows when asked for. */
+static void print_sparks(const MirApi__V1__QueryTelemetry *from, const mir_cli_query *query,
+                         bool wanted)
+{
+    const char *window = query->request.aggregation_window;
+    size_t columns = mir_cli_text_terminal_columns(stdout);
+    int64_t window_ns = 0;
+    if (!wanted && (columns == 0 || window == NULL)) return;
+    if (window != NULL && mir_cli_when_duration(window, &window_ns, NULL) != MIR_OK) return;
+    (void)mir_cli_chart_print_sparks(from, window_ns, columns > 0 ? columns : 80,
+                                     mir_cli_text_colours(stdout));
+}
+
 int mir_cli_telemetry_query(mir_cli *cli, const mir_cli_command *command, const mir_cli_args *args)
 {
     (void)command;
@@ -772,6 +617,10 @@ int mir_cli_telemetry_query(mir_cli *cli, const mir_cli_command *command, const 
     if (format == NULL) format = "table";
     if (measurement == NULL || measurement[0] == '\0')
         return mir_cli_usage(cli, "needs -m MEASUREMENT; `mir telemetry list` shows what there is");
+    bool table = strcmp(format, "table") == 0 || strcmp(format, "wide") == 0;
+    bool sparkline = mir_cli_flag(args, MIR_OPT_SPARKLINE);
+    if (sparkline && !table)
+        return mir_cli_usage(cli, "--sparkline is of tables: leave it or -o %s out", format);
     int code = mir_cli_query_read(args, &session.arena, &query, &error) == MIR_OK
                    ? mir_cli_connect_open(cli, args, &session)
                    : mir_cli_usage(cli, "%s", error.text);
@@ -786,6 +635,7 @@ int mir_cli_telemetry_query(mir_cli *cli, const mir_cli_command *command, const 
             code = print_values(answer, measurement, format);
         else if (answer->n_rows > 0)
             code = print_rows(answer, strcmp(format, "wide") == 0, mir_cli_flag(args, MIR_OPT_UTC));
+        if (code == MIR_EXIT_OK && table) print_sparks(answer, &query, sparkline);
         if (code == MIR_EXIT_OK && answer->n_rows == 0) mir_cli_telemetry_say_nothing(measurement);
         if (code == MIR_EXIT_OK && answer->cursor != NULL)
             mir_cli_note("There are older rows: go on with --cursor %s", answer->cursor);

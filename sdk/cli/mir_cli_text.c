@@ -137,6 +137,13 @@ size_t mir_cli_text_terminal_columns(FILE *out)
     return value > 0 && value < 10000 ? (size_t)value : 80;
 }
 
+size_t mir_cli_text_terminal_lines(FILE *out)
+{
+    struct winsize size;
+    if (!isatty(fileno(out))) return 0;
+    return ioctl(fileno(out), TIOCGWINSZ, &size) == 0 && size.ws_row > 0 ? size.ws_row : 24;
+}
+
 void mir_cli_text_size(double value, char *text, size_t size)
 {
     static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};

@@ -28,6 +28,8 @@ void mir_cli_text_print_wrapped(FILE *out, const char *text, size_t columns);
 bool mir_cli_text_colours(FILE *out);
 /* Columns of the terminal that the stream is, or 0 when it is none. */
 size_t mir_cli_text_terminal_columns(FILE *out);
+/* Lines of the terminal that the stream is, or 0 when it is none. */
+size_t mir_cli_text_terminal_lines(FILE *out);
 /* So many bytes, such as `1.5 MiB`. */
 void mir_cli_text_size(double value, char *text, size_t size);
 

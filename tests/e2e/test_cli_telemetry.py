@@ -130,3 +130,114 @@ def test_what_does_not_go_together_is_said(server, bus, device, weather, options
     result = ask(server, weather, device, *options)
     assert (result.returncode, result.stdout) == (code, "")
     assert says in result.stderr
+
+
+def plot(server, kind, *args, **env):
+    return run(server, "plot", "-m", kind.name("Sample"), *RANGE, *args, **{"TZ": "UTC", **env})
+
+
+def points_of(server, kind, *args):
+    result = plot(server, kind, *args, "-o", "json")
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)["series"]
+
+
+def marks(text, letters):
+    """How many characters of the canvas are one of these."""
+    canvas = [line.split("|", 1)[-1] if "|" in line else line.split("+", 1)[-1] for line in text.splitlines()[1:-3]]
+    return sum(line.count(letter) for line in canvas for letter in letters)
+
+
+def test_a_chart_has_axes_and_the_course(server, bus, device, weather):  # noqa: F811
+    report(bus, device, *pressures(weather, [1000 + n for n in range(101)], every_s=60))
+    result = plot(server, weather, device, "-f", "pressure")
+    lines = result.stdout.splitlines()
+    assert (result.returncode, result.stderr, len(lines)) == (0, "", 20)
+    assert max(len(line) for line in lines) <= 80
+    assert lines[0].startswith(f"{device}/default  {weather.name('Sample')} pressure")
+    assert [line.split("┤")[0].strip() for line in lines if "┤" in line] == ["1100", "1080", "1060", "1040", "1020", "1000"]
+    assert lines[-2].split()[0] == "UTC" and lines[-1] == "pressure  last 1100 hPa"
+    assert sum(0x2800 < ord(each) < 0x2900 for each in result.stdout) > 50
+    small = plot(server, weather, device, "-f", "pressure", "--width", "50", "--height", "10").stdout.splitlines()
+    assert len(small) == 10 and max(len(line) for line in small) <= 50
+
+
+@pytest.mark.parametrize("options, env", [(["--ascii"], {}), ([], {"LC_ALL": "C"}), ([], {"LANG": "de_DE.ISO-8859-1"})])
+def test_a_chart_can_do_without_utf8(server, bus, device, weather, options, env):  # noqa: F811
+    report(bus, device, *pressures(weather, range(50), every_s=100))
+    result = plot(server, weather, device, "-f", "pressure", *options, **env)
+    assert result.returncode == 0 and result.stdout.isascii() and marks(result.stdout, "*") > 30
+
+
+def test_series_of_a_chart_are_told_apart(server, bus, name, weather):  # noqa: F811
+    for n in range(3):
+        launch_device(bus, f"{name}-{n}", weather)
+        report(bus, f"{name}-{n}", *pressures(weather, [10 * n + i % 5 for i in range(60)], every_s=100))
+    result = plot(server, weather, "--id", f"{name}-*", "-f", "pressure")
+    legend = result.stdout.split("UTC")[1].split("\n", 1)[1].split()
+    assert [[mark, legend[legend.index(mark) + 1]] for mark in "*+x"] == [
+        [mark, f"{name}-{n}/default"] for n, mark in enumerate("*+x")]
+    for mark in "*+x":
+        assert marks(result.stdout, mark) > 10
+    together = points_of(server, weather, "--id", f"{name}-*", "-f", "pressure", "--agg", "max", "--every", "1h", "--group-by", "all")
+    assert [[value for _, value in each["points"]] for each in together] == [[24, 24]]
+
+
+def test_a_gap_in_the_data_is_a_gap_in_the_chart(server, bus, device, weather):  # noqa: F811
+    report(bus, device, *pressures(weather, [5] * 200, every_s=10))
+    report(bus, device, *pressures(weather, [5] * 200, first=BASE + 5200 * SECOND_NS, every_s=10))
+    chart = plot(server, weather, device, "-f", "pressure", "--ascii").stdout
+    course = next(line for line in chart.splitlines() if line.count("*") > 10)
+    left, hole, right = course.partition(" " * 20)
+    assert hole and "*" in left and "*" in right
+    windows = plot(server, weather, device, "-f", "pressure", "--every", "1m", "--ascii").stdout
+    assert " " * 20 in next(line for line in windows.splitlines() if line.count("*") > 10).split("*", 1)[1]
+
+
+def test_the_points_of_a_chart_are_as_many_as_it_can_show(server, bus, device, weather):  # noqa: F811
+    report(bus, device, *pressures(weather, [n % 17 for n in range(2000)], every_s=3))
+    for width in (30, 100):
+        [series] = points_of(server, weather, device, "-f", "pressure", "--width", str(width))
+        assert series["field"] == "pressure" and series["device"] == f"{device}/default"
+        assert len(series["points"]) == 2 * width
+        assert {value for _, value in series["points"]} <= set(range(17))
+
+
+@pytest.mark.parametrize(
+    "options, says, code",
+    [
+        (["-f", "note"], "is no number (string) and cannot be drawn", 1),
+        (["-f", "note", "--agg", "last"], "is no number (string) and cannot be drawn", 1),
+        (["-f", "pressure,note"], "is no number (string) and cannot be drawn", 1),
+        (["-f", "presure"], "has no field 'presure'; did you mean 'pressure'?", 1),
+        (["--width", "20"], "--width is a number of columns from 30 to 1000, not '20'", 2),
+        (["--height", "x"], "--height is a number of lines from 7 to 500, not 'x'", 2),
+        (["--group-by", "all"], "--group-by needs to know what rows come to", 2),
+        (["--follow", "-f", "pressure"], "--follow ends now: leave --to out", 2),
+        (["--agg", "median"], "there is no function 'median'", 1),
+    ],
+)
+def test_what_cannot_be_drawn_is_said(server, bus, device, weather, options, says, code):  # noqa: F811
+    report(bus, device, *[weather.Sample(ts=BASE + n * SECOND_NS, pressure=n, note="calm") for n in range(9)])
+    result = plot(server, weather, device, *options)
+    assert (result.returncode, result.stdout) == (code, "")
+    assert says in result.stderr
+
+
+def test_a_chart_of_nothing_says_what_to_do(server, bus, device, weather):  # noqa: F811
+    result = plot(server, weather, device, "-f", "pressure")
+    assert (result.returncode, result.stdout) == (0, "")
+    assert "No data of" in result.stderr and "--since 24h" in result.stderr
+    wrong = run(server, "plot", device, "-m", "weather.v1.Nothing")
+    assert wrong.returncode == 1 and "none of these devices measures 'weather.v1.Nothing'" in wrong.stderr
+    nobody = plot(server, weather, "nobody-at-all")
+    assert nobody.returncode == 1 and "no device matches" in nobody.stderr
+
+
+def test_a_table_of_windows_can_have_sparklines(server, bus, device, weather):  # noqa: F811
+    report(bus, device, *pressures(weather, range(8), every_s=60))
+    asked = ["query", device, "-m", weather.name("Sample"), *RANGE, "-f", "pressure", "--every", "1m"]
+    plain, drawn = run(server, *asked), run(server, *asked, "--sparkline")
+    assert drawn.stdout == plain.stdout + "\npressure  ▁▂▃▄▅▆▇█\n"
+    assert run(server, *asked, "--sparkline", LC_ALL="C").stdout.endswith("\npressure  _.,-=+*#\n")
+    assert run(server, *asked, "--sparkline", "-o", "csv").returncode == 2
