@@ -14,6 +14,7 @@
 enum {
     LOG_BYTES_MAX_DEFAULT = 64 << 20,
     LOG_AGE_MS_DEFAULT = 600 * 1000,
+    IDLE_MS_DEFAULT = 5000,
     SERIES_MAX_DEFAULT = 1000 * 1000,
     LOG_FILE_ALIGN = 4096,
     REPLAY_THREADS_MAX = 16, /* each has a log in memory, as a file and as rows */
@@ -586,6 +587,7 @@ static mir_status options_complete(mir_tlog *tlog, const mir_tlog_options *optio
     if (o->writer_count == 0) o->writer_count = 1;
     if (o->log_bytes_max == 0) o->log_bytes_max = LOG_BYTES_MAX_DEFAULT;
     if (o->log_age_max_ms == 0) o->log_age_max_ms = LOG_AGE_MS_DEFAULT;
+    if (o->idle_ms == 0) o->idle_ms = IDLE_MS_DEFAULT;
     if (o->series_max == 0) o->series_max = SERIES_MAX_DEFAULT;
     if (o->writer_count > MIR_TLOG_WRITERS_MAX) {
         return mir_error_set(error, MIR_E_INVALID, "at most %d telemetry writers",

@@ -80,11 +80,13 @@ enum { MIR_TLOG_RULES_MAX = 64 };
 
 /* Zero means the default in brackets, except where noted. */
 typedef struct mir_tlog_options {
-    const char *directory;      /* made if missing; its parent must be there */
-    uint32_t writer_count;      /* [1] may differ from that of the last run */
-    uint64_t log_bytes_max;     /* [64 MiB] unsealed log per writer; at least LOG_BYTES_MIN */
-    uint32_t log_age_max_ms;    /* [600,000] a log older than this is sealed although small */
-    uint32_t sync_ms;           /* rows are on the disk this long after commit; 0: within commit */
+    const char *directory;   /* made if missing; its parent must be there */
+    uint32_t writer_count;   /* [1] may differ from that of the last run */
+    uint64_t log_bytes_max;  /* [64 MiB] unsealed log per writer; at least LOG_BYTES_MIN */
+    uint32_t log_age_max_ms; /* [600,000] a log older than this is sealed although small */
+    uint32_t idle_ms; /* [5,000] so long with a trickle of rows at most, and what is left in logs
+                         and small segments is put together */
+    uint32_t sync_ms; /* rows are on the disk this long after commit; 0: within commit */
     uint64_t retention_age_ns;  /* of what no rule fits; 0: for ever */
     const mir_tlog_rule *rules; /* must outlive the log, as must their texts */
     uint32_t rule_count;

@@ -35,7 +35,9 @@ enum {
     MIR_TLOG_SHAPE_CACHE = 1024,
     /* One for each writer, and no more than this. */
     MIR_TLOG_SEALERS_MAX = 16,
-    /* A log begins with room for so much, and grows ahead of what is written. */
+    /* A log begins with little room: it may stay empty for long. With its first rows it gets more,
+     * and grows ahead of what is written. */
+    MIR_TLOG_LOG_ROOM_EMPTY = 16 * 1024,
     MIR_TLOG_LOG_ROOM = 256 * 1024,
     /* What devices hold of a log is counted by a hash of their ids, in so many places. */
     MIR_TLOG_HOLDERS = 8192,
@@ -176,6 +178,10 @@ struct mir_tlog {
     atomic_ullong corrupt_chunks;
     atomic_ullong sync_errors;
     atomic_ullong write_errors;
+    /* The background's, of how busy writers are. */
+    uint64_t calm_bytes; /* appended when it last looked, and when that was */
+    int64_t calm_seen_ns;
+    int64_t busy_ns;           /* when it last saw more than a trickle */
     atomic_uint query_helpers; /* threads that help queries, now */
     uint32_t query_helpers_max;
 };

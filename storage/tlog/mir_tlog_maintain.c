@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -19,8 +20,14 @@
 enum {
     LOG_BYTES_PER_SERIES = 1024,
     DISK_CALM_BYTES = 64 << 20,
-    MERGE_RUN_MIN = 4,
+    /* While rows come fast a row is encoded again only with many others; in calm moments what is
+     * left of that is put together. */
+    MERGE_RUN_MIN = 8,
+    MERGE_RUN_MIN_CALM = 2,
     MERGE_RUN_MAX = 16,
+    /* In calm moments a merge is worth its cost when the largest segment in it is at most so many
+     * times the others: then all merges of it together write less than thrice what there is. */
+    MERGE_LARGEST_TIMES = 2,
     MERGE_GROUP_CELLS_MAX = 16 << 20,
     /* Rows of one series between two looks at whether another thread should go on. */
     SEAL_ROWS_AT_ONCE = 4 * MIR_TLOG_CHUNK_ROWS_MAX,
@@ -29,8 +36,8 @@ enum {
 /* So long without a refused row, and the log is full no more. */
 static const int64_t FULL_CALM_NS = 5 * MIR_NS_PER_S;
 
-/* So long without a row, and a log with more than a little is sealed. */
-static const int64_t LOG_IDLE_NS = 5 * MIR_NS_PER_S;
+/* A trickle is less than this of all writers. */
+static const uint64_t TRICKLE_BYTES_PER_MS = 64;
 
 static const uint64_t MERGE_TIER_BYTES = 1 << 20;
 static const uint64_t MERGE_BYTES_MAX = UINT64_C(512) << 20;
@@ -80,7 +87,7 @@ mir_status mir_tlog_live_create(mir_tlog *tlog, mir_tlog_writer *owner, mir_tlog
     if (result == 0) {
         step = "allocate room for";
         const uint64_t room =
-            tlog->file_bytes < MIR_TLOG_LOG_ROOM ? tlog->file_bytes : MIR_TLOG_LOG_ROOM;
+            tlog->file_bytes < MIR_TLOG_LOG_ROOM_EMPTY ? tlog->file_bytes : MIR_TLOG_LOG_ROOM_EMPTY;
         atomic_init(&made->room, room);
         result = files->allocate(files->context, made->handle, room);
         if (result == 0) {
@@ -149,6 +156,7 @@ static void logs_grow(mir_tlog *tlog)
         mir_tlog_live *live = version->lives[i];
         if (live->handle < 0 || live->owner == NULL || !mir_tlog_wants_room(tlog, live)) continue;
         uint64_t room = 4 * atomic_load_explicit(&live->bytes, memory_order_relaxed);
+        if (room < MIR_TLOG_LOG_ROOM) room = MIR_TLOG_LOG_ROOM;
         if (room > tlog->file_bytes) room = tlog->file_bytes;
         /* If it cannot be had the write itself will say so, or go on without. */
         (void)tlog->files->allocate(tlog->files->context, live->handle, room);
@@ -468,6 +476,75 @@ static uint32_t run_find(const mir_tlog_version *version, uint64_t unsealed_min,
     return 0;
 }
 
+/* The longest run of segments that are worth a merge although they are few. It ends: each merge
+ * leaves fewer segments. */
+static uint32_t run_find_calm(const mir_tlog_version *version, uint64_t unsealed_min, uint32_t *run)
+{
+    uint32_t best = 0;
+    for (uint32_t start = 0; start + 1 < version->segment_count; start++) {
+        const int64_t partition = partition_of(version->segments[start]);
+        uint32_t tried[MERGE_RUN_MAX];
+        uint32_t count = 0;
+        uint64_t bytes = 0, largest = 0, rows = 0, chunks = 0;
+        for (uint32_t i = start; i < version->segment_count && count < MERGE_RUN_MAX; i++) {
+            const mir_tlog_segment *segment = version->segments[i];
+            if (partition_of(segment) != partition) continue;
+            if (bytes + segment->size > MERGE_BYTES_MAX ||
+                atomic_load_explicit(&segment->damaged, memory_order_relaxed)) {
+                break;
+            }
+            bytes += segment->size;
+            if (segment->size > largest) largest = segment->size;
+            rows += segment->rows;
+            chunks += segment->chunk_count;
+            tried[count++] = i;
+            if (count >= MERGE_RUN_MIN_CALM && count > best &&
+                largest <= MERGE_LARGEST_TIMES * (bytes - largest) &&
+                /* Full chunks become no smaller. */
+                rows < chunks * (MIR_TLOG_CHUNK_ROWS_MAX / 2) &&
+                run_allowed(version, tried, count, unsealed_min)) {
+                memcpy(run, tried, count * sizeof *run);
+                best = count;
+            }
+        }
+    }
+    return best;
+}
+
+static int64_t idle_ns(const mir_tlog *tlog)
+{
+    return (int64_t)tlog->options.idle_ms * MIR_NS_PER_MS;
+}
+
+/* Whether next to nothing has come for a while, and no log waits to be sealed for that. */
+static bool is_calm(mir_tlog *tlog)
+{
+    const int64_t now = mir_clock_mono_ns();
+    const int64_t since_ns = now - tlog->calm_seen_ns;
+    if (since_ns >= MIR_NS_PER_S || since_ns >= idle_ns(tlog)) {
+        uint64_t bytes = 0;
+        for (uint32_t i = 0; i < tlog->options.writer_count; i++) {
+            bytes += atomic_load_explicit(&tlog->writers[i].bytes_appended, memory_order_relaxed);
+        }
+        const uint64_t trickle = TRICKLE_BYTES_PER_MS * (uint64_t)(since_ns / MIR_NS_PER_MS);
+        if (bytes - tlog->calm_bytes > trickle) tlog->busy_ns = now;
+        tlog->calm_bytes = bytes;
+        tlog->calm_seen_ns = now;
+    }
+    if (now - tlog->busy_ns < idle_ns(tlog)) return false;
+    mir_tlog_version *version = mir_tlog_version_acquire(tlog);
+    bool calm = true;
+    for (uint32_t i = 0; i < version->live_count; i++) {
+        const mir_tlog_live *live = version->lives[i];
+        if (live->owner == NULL ||
+            atomic_load_explicit(&live->bytes, memory_order_relaxed) >= MIR_TLOG_LOG_ROOM) {
+            calm = false;
+        }
+    }
+    mir_tlog_version_release(version);
+    return calm;
+}
+
 typedef struct merge_chunk {
     mir_tlog_segment *segment;
     mir_tlog_chunk chunk;
@@ -717,7 +794,7 @@ static mir_status merge_run(mir_tlog *tlog, mir_tlog_codec *codec, const mir_tlo
 }
 
 /* True when something was merged, and there may be more. */
-static bool merge_work(mir_tlog *tlog, mir_tlog_codec *codec)
+static bool merge_work(mir_tlog *tlog, mir_tlog_codec *codec, bool calm)
 {
     /* A merge needs the room of what it merges once more. */
     if (atomic_load_explicit(&tlog->disk_low, memory_order_relaxed)) return false;
@@ -727,7 +804,8 @@ static bool merge_work(mir_tlog *tlog, mir_tlog_codec *codec)
     (void)pthread_mutex_unlock(&tlog->mutex);
     mir_tlog_version *version = mir_tlog_version_acquire(tlog);
     uint32_t run[MERGE_RUN_MAX];
-    const uint32_t count = run_find(version, unsealed_min, run);
+    uint32_t count = run_find(version, unsealed_min, run);
+    if (count == 0 && calm) count = run_find_calm(version, unsealed_min, run);
     mir_status status = MIR_E_EMPTY;
     if (count > 0) {
         mir_error error;
@@ -765,7 +843,7 @@ static void ages_check(mir_tlog *tlog)
             live->idle_bytes = bytes;
             live->idle_since_ns = now;
         }
-        const bool idle = bytes >= MIR_TLOG_LOG_ROOM && now - live->idle_since_ns > LOG_IDLE_NS;
+        const bool idle = bytes >= MIR_TLOG_LOG_ROOM && now - live->idle_since_ns > idle_ns(tlog);
         if (first < limit || idle) {
             atomic_store_explicit(&live->owner->rotate_wanted, true, memory_order_relaxed);
         }
@@ -915,6 +993,7 @@ static void *background_main(void *context)
     mir_tlog *tlog = context;
     (void)pthread_setname_np(pthread_self(), "mir-tlog-back");
     mir_thread_give_way(MIR_THREAD_NICE_LAST);
+    tlog->busy_ns = tlog->calm_seen_ns = mir_clock_mono_ns();
     mir_tlog_codec codec;
     bool ready = false;
     while (!stopping(tlog)) {
@@ -924,7 +1003,7 @@ static void *background_main(void *context)
         const uint64_t done = tlog->settle_done;
         (void)pthread_mutex_unlock(&tlog->mutex);
         bool sealed = ready && jobs_work(tlog, &codec, false);
-        while (sealed && !stopping(tlog) && merge_work(tlog, &codec)) {
+        while (sealed && !stopping(tlog) && merge_work(tlog, &codec, is_calm(tlog))) {
             /* Logs that have come meanwhile go first. */
             sealed = jobs_work(tlog, &codec, false);
         }

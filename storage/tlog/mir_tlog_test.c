@@ -28,17 +28,24 @@ static const mir_column columns_b[] = {
 static const char *const device_names[DEVICES] = {"a", "b", "dev-3", "dev-31", "zz"};
 static mir_view device_ids[DEVICES];
 
-static mir_tlog *open_on(const mir_tlog_files *files, uint32_t writers, uint64_t log_bytes)
+static mir_tlog *open_with(const mir_tlog_files *files, uint32_t writers, uint64_t log_bytes,
+                           uint32_t idle_ms)
 {
     const mir_tlog_options options = {.directory = "/tlog",
                                       .files = files,
                                       .writer_count = writers,
                                       .log_bytes_max = log_bytes,
+                                      .idle_ms = idle_ms,
                                       .sync_ms = 1};
     mir_tlog *tlog = NULL;
     mir_error error = {{0}};
     if (mir_tlog_open(&options, &tlog, &error) != MIR_OK) fail_msg("open: %s", error.text);
     return tlog;
+}
+
+static mir_tlog *open_on(const mir_tlog_files *files, uint32_t writers, uint64_t log_bytes)
+{
+    return open_with(files, writers, log_bytes, 0);
 }
 
 static int setup(void **state)
@@ -253,7 +260,9 @@ static void property_answers_match_oracle(void **state)
         disk->short_writes = seed == 2;
         feeder f;
         feeder_init(&f, seed);
-        f.tlog = open_on(&disk->files, 1, 8 << 20);
+        /* With merges when there are many segments, or whenever there are two. */
+        const uint32_t idle_ms = (uint32_t)(seed % 2);
+        f.tlog = open_with(&disk->files, 1, 8 << 20, idle_ms);
         for (int round = 0; round < 40; round++) {
             const uint32_t turns = (uint32_t)(sim_random(&f.random) % 6);
             for (uint32_t turn = 0; turn < turns; turn++) {
@@ -270,7 +279,7 @@ static void property_answers_match_oracle(void **state)
             case 2:
                 mir_tlog_close(f.tlog);
                 f.writers = 1 + (uint32_t)(sim_random(&f.random) % 3);
-                f.tlog = open_on(&disk->files, f.writers, 8 << 20);
+                f.tlog = open_with(&disk->files, f.writers, 8 << 20, idle_ms);
                 check_equal(f.tlog, &f.stored, "reopened");
                 break;
             default:
@@ -449,6 +458,83 @@ static void window_leaves_strings_and_booleans_out(void **state)
     assert_string_equal(sink.names[1], "i");
     assert_string_equal(sink.names[2], "u");
     oracle_free(&sink.answer);
+    fixture_fini(&x);
+}
+
+static void await_segments(mir_tlog *tlog, uint64_t segments)
+{
+    const int64_t until = mir_clock_mono_ns() + 60 * MIR_NS_PER_S;
+    mir_tlog_stats stats = {0};
+    while (stats.segments != segments) {
+        assert_true(mir_clock_mono_ns() < until);
+        if (mir_tlog_settle(tlog, 60000, NULL) != MIR_OK) fail_msg("settle");
+        mir_tlog_stats_read(tlog, &stats, NULL);
+        sim_pause_us(200);
+    }
+}
+
+/* Few segments are too few to be merged while rows come, and a large one is not worth being written
+ * again for a few rows. */
+static void what_is_left_over_is_merged_when_it_is_calm(void **state)
+{
+    (void)state;
+    fixture x = {.disk = sim_disk_new(7)};
+    assert_int_equal(mir_row_init(&x.row, 16, 16, 1024), MIR_OK);
+    x.tlog = open_with(&x.disk->files, 1, 8 << 20, 3600 * 1000);
+    x.writer = mir_tlog_writer_of(x.tlog, 0);
+    const int rows = 2000;
+    uint64_t random = 1;
+    int64_t t = 0;
+    for (int i = 0; i < rows; i++) {
+        assert_int_equal(put_int(&x, 0, t++, (int64_t)sim_random(&random)), MIR_OK);
+    }
+    assert_int_equal(mir_tlog_commit_turn(x.writer, NULL), MIR_OK);
+    for (int i = 0; i < 2; i++) {
+        settle(x.tlog);
+        assert_int_equal(put_int(&x, 0, t++, i), MIR_OK);
+        assert_int_equal(mir_tlog_commit_turn(x.writer, NULL), MIR_OK);
+    }
+    settle(x.tlog);
+    mir_tlog_stats stats;
+    mir_tlog_stats_read(x.tlog, &stats, NULL);
+    assert_int_equal(stats.segments, 3);
+    assert_int_equal(stats.merges, 0);
+    mir_tlog_close(x.tlog);
+
+    x.tlog = open_with(&x.disk->files, 1, 8 << 20, 1);
+    x.writer = mir_tlog_writer_of(x.tlog, 0);
+    await_segments(x.tlog, 2);
+    for (int i = 0; i < rows; i++) {
+        assert_int_equal(put_int(&x, 0, t++, (int64_t)sim_random(&random)), MIR_OK);
+    }
+    assert_int_equal(mir_tlog_commit_turn(x.writer, NULL), MIR_OK);
+    settle(x.tlog);
+    await_segments(x.tlog, 1);
+    const mir_tlog_query_spec spec = spec_all();
+    oracle_sink sink;
+    query_into(&x, &spec, &sink, MIR_OK);
+    assert_int_equal(sink.rows, t);
+    oracle_free(&sink.answer);
+    fixture_fini(&x);
+}
+
+/* A log that nothing was written to takes next to no room, and as soon as rows come it has more. */
+static void an_empty_log_is_small(void **state)
+{
+    (void)state;
+    fixture x;
+    fixture_init(&x, 8 << 20);
+    wait_spare(x.tlog);
+    const mir_tlog_live *spare = atomic_load(&x.writer->spare);
+    assert_int_equal(atomic_load(&spare->room), MIR_TLOG_LOG_ROOM_EMPTY);
+    const mir_tlog_live *open = x.writer->open;
+    const int64_t until = mir_clock_mono_ns() + 60 * MIR_NS_PER_S;
+    for (int64_t t = 0; atomic_load(&open->room) < MIR_TLOG_LOG_ROOM; t++) {
+        assert_true(mir_clock_mono_ns() < until);
+        assert_int_equal(put_int(&x, 0, t, t), MIR_OK);
+        assert_int_equal(mir_tlog_commit_turn(x.writer, NULL), MIR_OK);
+        if (t >= 2000) sim_pause_us(200);
+    }
     fixture_fini(&x);
 }
 
@@ -1080,6 +1166,8 @@ int main(void)
         cmocka_unit_test(times_are_inclusive_from_and_exclusive_to),
         cmocka_unit_test(window_is_the_mean_at_its_end_clipped),
         cmocka_unit_test(window_leaves_strings_and_booleans_out),
+        cmocka_unit_test(what_is_left_over_is_merged_when_it_is_calm),
+        cmocka_unit_test(an_empty_log_is_small),
         cmocka_unit_test(fields_can_be_chosen),
         cmocka_unit_test(a_field_that_was_renamed_is_one_column),
         cmocka_unit_test(answers_are_bounded_and_cancellable),

@@ -147,7 +147,8 @@ static void queries_see_every_commit_while_everything_runs(void **state)
                                       .files = &disk->files,
                                       .writer_count = WRITERS,
                                       .log_bytes_max = MIR_TLOG_LOG_BYTES_MIN,
-                                      .sync_ms = 2};
+                                      .sync_ms = 2,
+                                      .idle_ms = 1};
     shared s = {.stop = false};
     assert_int_equal(mir_tlog_open(&options, &s.tlog, NULL), MIR_OK);
     pthread_t threads[WRITERS + 2];
