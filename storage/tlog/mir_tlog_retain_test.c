@@ -363,7 +363,7 @@ static void a_power_cut_at_any_change_keeps_what_is_to_be_kept(void **state)
         begin(&x, rules, 1, 0);
         fill(&x, 0, 2);
         (void)pthread_mutex_lock(&x.disk->mutex);
-        const uint64_t before = x.disk->changes;
+        const uint64_t before = x.disk->calls;
         x.disk->fail_at = before + at;
         x.disk->fail_count = 1000000;
         x.disk->fail_errno = EIO;
