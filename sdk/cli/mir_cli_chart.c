@@ -49,15 +49,20 @@ static bool number_of(const MirApi__V1__QueryTelemetry__Row *row, size_t column,
     return false;
 }
 
-MIR_MUST_CHECK static bool add_point(mir_cli_chart_series *to, int64_t time_ns, double value)
+MIR_MUST_CHECK static bool add_point(mir_cli_chart_series *to, size_t row, int64_t time_ns,
+                                     double value)
 {
     if (to->count == to->capacity) {
         size_t want = to->capacity == 0 ? 64 : to->capacity * 2;
-        mir_cli_plot_point *grown = reallocarray(to->points, want, sizeof *grown);
-        if (grown == NULL) return false;
-        to->points = grown;
+        mir_cli_plot_point *points = reallocarray(to->points, want, sizeof *points);
+        if (points == NULL) return false;
+        to->points = points;
+        size_t *rows = reallocarray(to->rows, want, sizeof *rows);
+        if (rows == NULL) return false;
+        to->rows = rows;
         to->capacity = want;
     }
+    to->rows[to->count] = row;
     to->points[to->count++] = (mir_cli_plot_point){time_ns, value};
     return true;
 }
@@ -80,6 +85,12 @@ static size_t series_of(mir_cli_chart *chart, json_t *places, const char *owner,
     return at;
 }
 
+static void free_series(mir_cli_chart_series *series)
+{
+    free(series->points);
+    free(series->rows);
+}
+
 mir_status mir_cli_chart_gather(const MirApi__V1__QueryTelemetry *from, mir_cli_chart *to)
 {
     json_t *places = json_object();
@@ -96,20 +107,24 @@ mir_status mir_cli_chart_gather(const MirApi__V1__QueryTelemetry *from, mir_cli_
             double value = 0;
             if (!mir_cli_chart_is_drawable(from, i) || !number_of(row, i, &value)) continue;
             if (!isfinite(value)) to->not_finite++;
-            if (!add_point(&to->series[first + i], time.integer, value)) status = MIR_E_NO_MEMORY;
+            if (!add_point(&to->series[first + i], r, time.integer, value))
+                status = MIR_E_NO_MEMORY;
         }
     }
     json_decref(places);
     size_t kept = 0;
     for (size_t i = 0; i < to->count; i++)
-        if (to->series[i].count > 0) to->series[kept++] = to->series[i];
+        if (to->series[i].count > 0)
+            to->series[kept++] = to->series[i];
+        else
+            free_series(&to->series[i]);
     to->count = kept;
     return status;
 }
 
 void mir_cli_chart_free(mir_cli_chart *chart)
 {
-    for (size_t i = 0; i < chart->count; i++) free(chart->series[i].points);
+    for (size_t i = 0; i < chart->count; i++) free_series(&chart->series[i]);
     free(chart->series);
     *chart = (mir_cli_chart){0};
 }

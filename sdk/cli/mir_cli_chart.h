@@ -21,6 +21,7 @@ typedef struct mir_cli_chart_series {
     const char *owner; /* what the second column says: a device's id, or a group */
     size_t column;     /* of the answer */
     mir_cli_plot_point *points;
+    size_t *rows; /* of the answer, from which the points are */
     size_t count, capacity;
 } mir_cli_chart_series;
 

@@ -806,7 +806,9 @@ static const mir_cli_command config_children[] = {
      "[TARGET...]",
      "device",
      "Show what is configured, and what devices report of it",
-     "A property is in sync when the device reports every field as it is desired.\n\n" TARGET_TEXT,
+     "A property is in sync when the device reports every field as it is desired.\n"
+     "Of more than 20 devices those that say the same share their rows; -o wide has\n"
+     "a row for each.\n\n" TARGET_TEXT,
      0,
      MIR_CLI_WORDS_MAX,
      {&message_list_group, &target_group, NULL},

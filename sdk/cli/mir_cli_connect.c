@@ -299,8 +299,19 @@ int mir_cli_connect_ask_parts(mir_cli_session *session, const char *function,
     const char *refusal = NULL;
     mir_status status =
         mir_cli_connect_try(session, function, request, response, parts, ok, &refusal, &error);
-    if (status != MIR_OK) (void)mir_cli_fail("%s", refusal != NULL ? refusal : error.text);
+    if (refusal != NULL)
+        (void)mir_cli_connect_refused(refusal);
+    else if (status != MIR_OK)
+        (void)mir_cli_fail("%s", error.text);
     return mir_cli_exit_code(status);
+}
+
+int mir_cli_connect_refused(const char *refusal)
+{
+    return mir_cli_fail("%s%s", refusal,
+                        strstr(refusal, "no device found with current targets criteria") != NULL
+                            ? "; `mir device list` shows all devices"
+                            : "");
 }
 
 int mir_cli_connect_ask(mir_cli_session *session, const char *function,

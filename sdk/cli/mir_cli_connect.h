@@ -51,6 +51,8 @@ MIR_MUST_CHECK mir_status mir_cli_connect_try(mir_cli_session *session, const ch
                                               const ProtobufCMessageDescriptor *response,
                                               const mir_client_parts *parts, void *ok,
                                               const char **refusal, mir_error *error);
+/* Says what the server refused, and what to do next if that is known; MIR_EXIT_FAILED. */
+int mir_cli_connect_refused(const char *refusal);
 /* The ok arm of a response in bytes, for the parts of an answer; null when it is something else. */
 void *mir_cli_connect_ok_arm(const ProtobufCMessageDescriptor *response, mir_view bytes,
                              mir_arena *arena);

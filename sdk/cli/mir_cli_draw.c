@@ -235,15 +235,10 @@ static json_t *points_json(const MirApi__V1__QueryTelemetry *from,
                            const mir_cli_chart_series *series)
 {
     json_t *points = json_array();
-    for (size_t r = 0; r < from->n_rows; r++) {
-        const MirApi__V1__QueryTelemetry__Row *row = from->rows[r];
-        if (row->n_datapoints <= series->column) continue;
+    for (size_t i = 0; i < series->count; i++) {
+        const MirApi__V1__QueryTelemetry__Row *row = from->rows[series->rows[i]];
         mir_cli_cell time = mir_cli_cell_of(row->datapoints[0]);
-        mir_cli_cell owner = mir_cli_cell_of(row->datapoints[1]);
         mir_cli_cell value = mir_cli_cell_of(row->datapoints[series->column]);
-        if (value.kind == MIR_CELL_EMPTY || owner.kind != MIR_CELL_TEXT ||
-            strcmp(owner.text, series->owner) != 0)
-            continue;
         json_t *point = json_array();
         (void)json_array_append_new(point, mir_cli_cell_json(&time));
         (void)json_array_append_new(point, mir_cli_cell_json(&value));

@@ -8,6 +8,10 @@
 #include "mir_clock.h"
 #include "mir_timestamp.h"
 
+#include <stdlib.h>
+
+enum { DEVICES_SINGLE_MAX = 20 }; /* with a row each, whatever they say */
+
 static const char *format_of(const mir_cli_args *args)
 {
     const char *format = mir_cli_value(args, MIR_OPT_OUTPUT);
@@ -83,44 +87,69 @@ static const config_state *state_of(const config_values *from, const char *name)
     return NULL;
 }
 
-static void add_state(mir_cli_table *table, const config_state *state, int64_t now_ns)
+static bool is_set(const char *text)
 {
-    char age[32];
-    bool wanted = state->desired != NULL && state->desired[0] != '\0';
-    bool reported = state->reported != NULL && state->reported[0] != '\0';
-    mir_cli_table_cell(table, MIR_TONE_PLAIN, wanted ? state->desired : "");
-    if (reported && state->in_sync)
-        mir_cli_table_cell(table, MIR_TONE_DIM, "the same");
-    else
-        mir_cli_table_cell(table, MIR_TONE_PLAIN, reported ? state->reported : "");
+    return text != NULL && text[0] != '\0';
+}
+
+/* "in sync", or since when it is not. */
+static void state_text(const config_state *state, int64_t now_ns, char *text, size_t size)
+{
+    char age[32] = "";
     if (state->has_in_sync && state->in_sync) {
-        mir_cli_table_cell(table, MIR_TONE_GOOD, "in sync");
+        (void)snprintf(text, size, "in sync");
         return;
     }
-    age[0] = '\0';
     if (state->differs_since != NULL)
         mir_cli_when_age(mir_timestamp_ns(state->differs_since), now_ns, age, sizeof age);
     char *ago = strstr(age, " ago");
     if (ago != NULL) *ago = '\0';
-    const char *what = !wanted ? "not set" : !reported ? "unreported" : "differs";
-    mir_cli_table_cellf(table, wanted ? MIR_TONE_BAD : MIR_TONE_DIM, "%s%s%s", what,
-                        age[0] == '\0' ? ""
-                        : ago != NULL  ? " for "
-                                       : " from ",
-                        age);
+    (void)snprintf(text, size, "%s%s%s",
+                   !is_set(state->desired)    ? "not set"
+                   : !is_set(state->reported) ? "unreported"
+                                              : "differs",
+                   age[0] == '\0' ? ""
+                   : ago != NULL  ? " for "
+                                  : " from ",
+                   age);
 }
 
-static void add_device(mir_cli_table *table, const mir_cli_message_group *group,
-                       const config_values *values, bool states, int64_t now_ns)
+static void add_state(mir_cli_table *table, const config_state *state, int64_t now_ns)
+{
+    char text[64];
+    bool synced = state->has_in_sync && state->in_sync;
+    mir_cli_table_cell(table, MIR_TONE_PLAIN, is_set(state->desired) ? state->desired : "");
+    if (is_set(state->reported) && synced)
+        mir_cli_table_cell(table, MIR_TONE_DIM, "the same");
+    else
+        mir_cli_table_cell(table, MIR_TONE_PLAIN, is_set(state->reported) ? state->reported : "");
+    state_text(state, now_ns, text, sizeof text);
+    mir_cli_table_cell(table,
+                       synced                   ? MIR_TONE_GOOD
+                       : is_set(state->desired) ? MIR_TONE_BAD
+                                                : MIR_TONE_DIM,
+                       text);
+}
+
+static void device_text(const config_values *values, size_t others, char *text, size_t size)
 {
     const MirApi__V1__DeviceIdPair *id = values->id;
-    char device[512];
-    bool named = id != NULL && id->name != NULL && id->name[0] != '\0';
-    (void)snprintf(device, sizeof device, "%s%s%s",
+    char more[40] = "";
+    bool named = id != NULL && is_set(id->name);
+    if (others > 0) (void)snprintf(more, sizeof more, " and %zu more", others);
+    (void)snprintf(text, size, "%s%s%s%s",
                    named                                 ? id->name
                    : id != NULL && id->device_id != NULL ? id->device_id
                                                          : "",
-                   named ? "/" : "", named && id->namespace_ != NULL ? id->namespace_ : "");
+                   named ? "/" : "", named && id->namespace_ != NULL ? id->namespace_ : "", more);
+}
+
+/* `others` is how many more devices the rows are of. */
+static void add_device(mir_cli_table *table, const mir_cli_message_group *group,
+                       const config_values *values, size_t others, bool states, int64_t now_ns)
+{
+    char device[512];
+    device_text(values, others, device, sizeof device);
     for (size_t i = 0; i < group->messages_count; i++) {
         const mir_cli_message *each = &group->messages[i];
         const config_state *state = state_of(values, each->name);
@@ -137,13 +166,58 @@ static void add_device(mir_cli_table *table, const mir_cli_message_group *group,
     }
 }
 
+/* What the rows of a device say, but for its name. */
+static char *rows_text(const mir_cli_message_group *group, const config_values *values,
+                       int64_t now_ns)
+{
+    mir_bytes text = {0};
+    for (size_t i = 0; i < group->messages_count; i++) {
+        char state_of_it[64] = "";
+        const config_state *state = state_of(values, group->messages[i].name);
+        if (state != NULL) state_text(state, now_ns, state_of_it, sizeof state_of_it);
+        mir_bytes_printf(
+            &text, "%s\x1f%s\x1f%s\x1f%s\x1e", value_of(values, group->messages[i].name),
+            state != NULL && state->desired != NULL ? state->desired : "",
+            state != NULL && state->reported != NULL ? state->reported : "", state_of_it);
+    }
+    mir_bytes_u8(&text, '\0');
+    if (mir_bytes_ok(&text)) return (char *)text.data;
+    mir_bytes_free(&text);
+    return NULL;
+}
+
+/* Devices whose rows say the same share them. */
+static void add_alike(mir_cli_table *table, const mir_cli_message_group *group, bool states,
+                      int64_t now_ns)
+{
+    json_t *counts = json_object();
+    for (int round = 0; round < 2; round++)
+        for (size_t i = 0; i < group->values_count; i++) {
+            char *text = rows_text(group, group->values[i], now_ns);
+            json_int_t count = text != NULL ? json_integer_value(json_object_get(counts, text)) : 0;
+            if (text != NULL && round == 0)
+                (void)json_object_set_new_nocheck(counts, text, json_integer(count + 1));
+            if (round == 1 && (text == NULL || count > 0))
+                add_device(table, group, group->values[i], count > 0 ? (size_t)count - 1 : 0,
+                           states, now_ns);
+            /* Shown: the others have nothing to add. */
+            if (text != NULL && round == 1)
+                (void)json_object_set_new_nocheck(counts, text, json_integer(0));
+            free(text);
+        }
+    json_decref(counts);
+}
+
 static int print_values(const mir_cli_message_list *list, bool wide)
 {
     int code = MIR_EXIT_OK;
     bool states = false;
-    for (size_t g = 0; g < list->count; g++)
+    size_t devices_count = 0;
+    for (size_t g = 0; g < list->count; g++) {
+        devices_count += list->groups[g].values_count;
         for (size_t i = 0; i < list->groups[g].values_count; i++)
             states |= list->groups[g].values[i]->n_states > 0;
+    }
     mir_cli_table *table = mir_cli_table_new();
     mir_cli_table_column(table, "DEVICE", NULL, MIR_TABLE_TEXT);
     mir_cli_table_column(table, "PROPERTY", NULL, MIR_TABLE_TEXT);
@@ -163,8 +237,12 @@ static int print_values(const mir_cli_message_list *list, bool wide)
             mir_bytes_free(&devices);
             continue;
         }
+        if (devices_count > DEVICES_SINGLE_MAX && !wide) {
+            add_alike(table, group, states, now_ns);
+            continue;
+        }
         for (size_t i = 0; i < group->values_count; i++)
-            add_device(table, group, group->values[i], states, now_ns);
+            add_device(table, group, group->values[i], 0, states, now_ns);
     }
     if (mir_cli_table_rows(table) == 0 && code == MIR_EXIT_OK)
         mir_cli_note("The devices have no configuration in their schema.");

@@ -237,7 +237,8 @@ int mir_cli_query_ask(mir_cli_session *session, mir_cli_query *query,
             continue;
         }
         if (status != MIR_OK) {
-            (void)mir_cli_fail("%s", refusal != NULL ? refusal : error.text);
+            if (refusal != NULL) return mir_cli_connect_refused(refusal);
+            (void)mir_cli_fail("%s", error.text);
             return mir_cli_exit_code(status);
         }
         if (!append(&session->arena, all, &capacity, page)) return no_memory();

@@ -318,7 +318,10 @@ static int ask_or_tell(sender *from, what how, mir_view payload, mir_cli_results
     const char *refusal = NULL;
     mir_error error = {0};
     mir_status status = ask(from, how, payload, results, &refusal, &error);
-    if (status != MIR_OK) (void)mir_cli_fail("%s", refusal != NULL ? refusal : error.text);
+    if (refusal != NULL)
+        (void)mir_cli_connect_refused(refusal);
+    else if (status != MIR_OK)
+        (void)mir_cli_fail("%s", error.text);
     return mir_cli_exit_code(status);
 }
 

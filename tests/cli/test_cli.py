@@ -568,7 +568,8 @@ def test_telemetry_list_shows_fields_units_and_labels(mir, hub):
     assert dict(request.filters) == {"__tag_site": "north"} and request.refresh_schema
     [group] = json.loads(mir("tlm", "list", "-o", "json").stdout)
     assert group["measurements"][0]["fields"][0] == {"name": "rate", "stored": True, "unit": "l/s"}
-    assert mir("tlm", "list", "nobody").stderr == "mir: no device found with current targets criteria\n"
+    assert mir("tlm", "list", "nobody").stderr == (
+        "mir: no device found with current targets criteria; `mir device list` shows all devices\n")
 
 
 def test_telemetry_list_knows_what_the_schema_declares_and_nobody_has_sent(mir, hub):

@@ -192,7 +192,8 @@ def test_a_short_name_that_is_unknown_or_not_unique_sends_nothing(mir, hub):
 def test_a_refusal_of_the_server_is_shown_as_it_is(mir, hub):
     result = mir("cmd", "send", "nobody", "-n", "pump.v1.Stop")
     assert result.returncode == 1
-    assert result.stderr == "mir: error sending command to devices: no device found with current targets criteria\n"
+    assert result.stderr == ("mir: error sending command to devices: no device found with current targets criteria; "
+                             "`mir device list` shows all devices\n")
 
 
 # Payloads
@@ -578,6 +579,20 @@ def test_desired_and_reported_side_by_side(mir, hub):
     speed = device["properties"]["pump.v1.Speed"]
     assert speed["desired"] == {"rpm": "900"} and speed["reported"] == {"rpm": "800"} and speed["inSync"] is False
     assert "differsSince" in speed and device["properties"]["pump.v1.DataRate"]["inSync"] is True
+
+
+def test_many_devices_that_say_the_same_share_their_rows(mir, hub):
+    fleet(hub, 30)
+    for n in range(30):
+        hub.desired[(f"pump-{n}", "pump.v1.DataRate")] = {"interval": 60 if n < 28 else 90}
+        hub.reported[(f"pump-{n}", "pump.v1.DataRate")] = {"interval": 60}
+    listed = [row for row in rows(mir("cfg", "list", "*/*").stdout) if "pump.v1.DataRate" in row or "/plant" in row[0]]
+    assert [row[:4] for row in listed if "/plant" in row[0]] == [
+        ["pump-0/plant", "and", "27", "more"], ["pump-28/plant", "and", "1", "more"]]
+    assert [row[1:] for row in listed if row[0] == "pump.v1.DataRate"] == [
+        ['{"interval":60}', "the", "same", "in", "sync"], ['{"interval":90}', '{"interval":60}', "differs", "for", "2m"]]
+    wide = [row[0] for row in rows(mir("cfg", "list", "*/*", "-o", "wide").stdout) if "/plant" in row[0]]
+    assert sorted(wide) == sorted(f"pump-{n}/plant" for n in range(30))
 
 
 def test_values_of_a_server_that_knows_no_states(mir, hub):

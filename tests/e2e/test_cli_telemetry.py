@@ -209,6 +209,7 @@ def test_the_points_of_a_chart_are_as_many_as_it_can_show(server, bus, device, w
         (["-f", "note"], "is no number (string) and cannot be drawn", 1),
         (["-f", "note", "--agg", "last"], "is no number (string) and cannot be drawn", 1),
         (["-f", "pressure,note"], "is no number (string) and cannot be drawn", 1),
+        (["-f", "raining"], "is true or false: --agg last --every 10s draws it as 1 and 0", 1),
         (["-f", "presure"], "has no field 'presure'; did you mean 'pressure'?", 1),
         (["--width", "20"], "--width is a number of columns from 30 to 1000, not '20'", 2),
         (["--height", "x"], "--height is a number of lines from 7 to 500, not 'x'", 2),
@@ -218,7 +219,7 @@ def test_the_points_of_a_chart_are_as_many_as_it_can_show(server, bus, device, w
     ],
 )
 def test_what_cannot_be_drawn_is_said(server, bus, device, weather, options, says, code):  # noqa: F811
-    report(bus, device, *[weather.Sample(ts=BASE + n * SECOND_NS, pressure=n, note="calm") for n in range(9)])
+    report(bus, device, *[weather.Sample(ts=BASE + n * SECOND_NS, pressure=n, note="calm", raining=n > 4) for n in range(9)])
     result = plot(server, weather, device, *options)
     assert (result.returncode, result.stdout) == (code, "")
     assert says in result.stderr
@@ -241,3 +242,21 @@ def test_a_table_of_windows_can_have_sparklines(server, bus, device, weather):  
     assert drawn.stdout == plain.stdout + "\npressure  ▁▂▃▄▅▆▇█\n"
     assert run(server, *asked, "--sparkline", LC_ALL="C").stdout.endswith("\npressure  _.,-=+*#\n")
     assert run(server, *asked, "--sparkline", "-o", "csv").returncode == 2
+
+
+def test_true_and_false_can_be_drawn(server, bus, device, weather):  # noqa: F811
+    report(bus, device, *[weather.Sample(ts=BASE + n * 60 * SECOND_NS, raining=n > 20) for n in range(60)])
+    lines = plot(server, weather, device, "-f", "raining", "--agg", "last", "--every", "1m", "--ascii").stdout.splitlines()
+    assert lines[1].startswith("1.0 +") and lines[1].count("*") > 15
+    assert sum(line.startswith("  0 +") and line.count("*") > 5 for line in lines) == 1
+
+
+def test_what_is_not_finite_leaves_a_gap_and_is_counted(server, bus, device, weather):  # noqa: F811
+    values = [float("nan") if 20 <= n < 40 else float("inf") if n == 5 else 20.0 for n in range(60)]
+    report(bus, device, *[weather.Sample(ts=BASE + n * 60 * SECOND_NS, temperature=v) for n, v in enumerate(values)])
+    result = plot(server, weather, device, "-f", "temperature", "--ascii")
+    assert result.returncode == 0 and "21 values are NaN or infinite and left a gap." in result.stderr
+    course = next(line for line in result.stdout.splitlines() if line.count("*") > 10)
+    assert "*" + " " * 10 in course
+    [series] = points_of(server, weather, device, "-f", "temperature")
+    assert [value for _, value in series["points"]].count("NaN") == 20
