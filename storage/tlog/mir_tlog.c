@@ -742,6 +742,21 @@ mir_tlog_writer *mir_tlog_writer_of(mir_tlog *tlog, uint32_t shard)
     return &tlog->writers[shard];
 }
 
+bool mir_tlog_log_grows(mir_tlog *tlog, uint64_t generation, uint64_t *bytes)
+{
+    bool grows = false;
+    mir_tlog_version *version = mir_tlog_version_acquire(tlog);
+    for (uint32_t i = 0; i < version->live_count && !grows; i++) {
+        const mir_tlog_live *live = version->lives[i];
+        if (live->mem->generation != generation) continue;
+        grows = true;
+        /* Acquire: who sees that a later log has rows sees all of this one's. */
+        *bytes = atomic_load_explicit(&live->bytes, memory_order_acquire);
+    }
+    mir_tlog_version_release(version);
+    return grows;
+}
+
 /* ---- Stats ---- */
 
 static uint64_t read_counter(const atomic_ullong *counter)

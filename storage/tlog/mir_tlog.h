@@ -96,6 +96,10 @@ typedef struct mir_tlog_options {
     uint64_t disk_reserve_bytes;        /* 0: off; rows are refused while less than this is free */
     uint32_t series_max;                /* [1,000,000] open series per writer */
     const struct mir_tlog_files *files; /* [POSIX] must outlive the log */
+    /* A log file was made that rows will go to: called before the first one does, by who opens the
+     * log or by one of its threads. May be null. */
+    void (*log_made)(void *context, uint64_t generation, const char *path);
+    void *log_made_context;
     int64_t (*wall_ns)(void);           /* [mir_clock_wall_ns] for retention */
 } mir_tlog_options;
 
@@ -334,6 +338,10 @@ typedef struct mir_tlog_retention {
 } mir_tlog_retention;
 
 void mir_tlog_retention_read(mir_tlog *tlog, mir_tlog_retention *retention);
+
+/* How far a log file has been written with whole frames, and whether it may grow: not when it is not
+ * among those that are to be sealed; then it is as it stands, however long. Any thread. */
+bool mir_tlog_log_grows(mir_tlog *tlog, uint64_t generation, uint64_t *bytes);
 
 /* Hands what was committed so far over to be sealed, if there is anything. MIR_E_FULL, _NO_SPACE,
  * _IO: not now, for the reasons that append has. */

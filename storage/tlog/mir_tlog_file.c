@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -139,6 +140,12 @@ static int posix_rename(void *context, const char *from, const char *to)
     return rename(from, to) == 0 ? 0 : -errno;
 }
 
+static int posix_link(void *context, const char *from, const char *to)
+{
+    (void)context;
+    return link(from, to) == 0 ? 0 : -errno;
+}
+
 static int posix_unlink(void *context, const char *path)
 {
     (void)context;
@@ -183,6 +190,7 @@ const mir_tlog_files mir_tlog_files_posix = {
     .free_bytes = posix_free_bytes,
     .rename = posix_rename,
     .unlink = posix_unlink,
+    .link = posix_link,
     .list = posix_list,
 };
 
@@ -226,4 +234,71 @@ mir_status mir_tlog_version_refuse(mir_error *error, const char *what, uint32_t 
                          newest,
                          version > newest ? "start the newer program that wrote it"
                                           : "no program wrote that; restore it from a backup");
+}
+
+mir_status mir_tlog_file_load(const mir_tlog_files *files, const char *path, uint64_t bytes_max,
+                              uint8_t **bytes, size_t *size, mir_error *error)
+{
+    int handle;
+    int result = files->open(files->context, path, &handle);
+    if (result == -ENOENT) return MIR_E_NOT_FOUND;
+    if (result < 0) return mir_error_os(error, -result, "open %s", path);
+    uint64_t found = 0;
+    uint8_t *read = NULL;
+    mir_status status = MIR_OK;
+    result = files->size(files->context, handle, &found);
+    if (result == 0 && found > bytes_max) {
+        status = MIR_E_TOO_LARGE;
+    } else if (result == 0) {
+        read = malloc(found + 1);
+        if (read == NULL) {
+            status = mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
+        } else {
+            result = mir_tlog_file_read(files, handle, read, found, 0);
+        }
+    }
+    if (result < 0) status = mir_error_os(error, -result, "read %s", path);
+    (void)files->close(files->context, handle);
+    if (status != MIR_OK) {
+        free(read);
+        return status;
+    }
+    *bytes = read;
+    *size = (size_t)found;
+    return MIR_OK;
+}
+
+mir_status mir_tlog_file_replace(const mir_tlog_files *files, const char *directory,
+                                 const char *name, mir_view bytes, bool *in_doubt, mir_error *error)
+{
+    *in_doubt = false;
+    char path[MIR_TLOG_PATH_BYTES_MAX];
+    char temporary[MIR_TLOG_PATH_BYTES_MAX];
+    (void)snprintf(path, sizeof path, "%s/%s", directory, name);
+    (void)snprintf(temporary, sizeof temporary, "%s/%s.tmp", directory, name);
+    (void)files->unlink(files->context, temporary);
+    int handle;
+    const char *step = "create";
+    int result = files->create(files->context, temporary, &handle);
+    if (result == 0) {
+        step = "write";
+        result = mir_tlog_file_write(files, handle, bytes.data, bytes.size, 0);
+        if (result == 0) {
+            step = "sync";
+            result = files->sync(files->context, handle);
+        }
+        (void)files->close(files->context, handle);
+        if (result == 0) {
+            step = "rename";
+            result = files->rename(files->context, temporary, path);
+        }
+        if (result == 0) {
+            step = "sync the directory of";
+            result = files->sync_directory(files->context, directory);
+            *in_doubt = result != 0;
+        } else {
+            (void)files->unlink(files->context, temporary);
+        }
+    }
+    return result == 0 ? MIR_OK : mir_error_os(error, -result, "%s %s", step, temporary);
 }

@@ -38,6 +38,7 @@ typedef struct mir_tlog_files {
     int (*free_bytes)(void *context, const char *path, uint64_t *bytes, uint64_t *size);
     int (*rename)(void *context, const char *from, const char *to);
     int (*unlink)(void *context, const char *path);
+    int (*link)(void *context, const char *from, const char *to); /* a second name of one file */
     /* Calls `each` with every name in the directory until it returns other than 0. */
     int (*list)(void *context, const char *path, int (*each)(void *each_context, const char *name),
                 void *each_context);
@@ -54,5 +55,15 @@ int mir_tlog_file_write(const mir_tlog_files *files, int handle, const void *dat
 /* MIR_E_UNSUPPORTED, with what to do about a file of a version that is not read. */
 mir_status mir_tlog_version_refuse(mir_error *error, const char *what, uint32_t version,
                                    uint32_t newest);
+/* All of a file, which the caller frees. MIR_E_NOT_FOUND, _TOO_LARGE (over bytes_max, without a text),
+ * _IO, _NO_MEMORY. */
+MIR_MUST_CHECK mir_status mir_tlog_file_load(const mir_tlog_files *files, const char *path,
+                                             uint64_t bytes_max, uint8_t **bytes, size_t *size,
+                                             mir_error *error);
+/* Replaces a file of a directory as a whole: a crash leaves it or the one before. *in_doubt: it
+ * failed so late that the new one may be what a crash leaves. */
+MIR_MUST_CHECK mir_status mir_tlog_file_replace(const mir_tlog_files *files, const char *directory,
+                                                const char *name, mir_view bytes, bool *in_doubt,
+                                                mir_error *error);
 
 #endif

@@ -26,8 +26,8 @@ void mir_tlog_log_header(uint8_t *to, uint64_t generation, int64_t base_ns)
     memcpy(to + HEADER_COPY_BYTES, to, HEADER_COPY_BYTES);
 }
 
-static mir_status header_read(mir_view bytes, size_t written, uint64_t generation, int64_t *base_ns,
-                              mir_error *error)
+mir_status mir_tlog_log_header_read(mir_view bytes, size_t written, uint64_t generation,
+                                    int64_t *base_ns, mir_error *error)
 {
     bool zero = true;
     for (size_t i = 0; i < bytes.size && i < MIR_TLOG_LOG_HEADER_BYTES && zero; i++) {
@@ -83,45 +83,41 @@ size_t mir_tlog_log_frame(uint8_t *frame, uint32_t payload_size, uint32_t row_co
     return size;
 }
 
-typedef struct frame_view {
-    size_t start;
-    size_t end; /* where the next one would begin */
-    uint32_t row_count;
-    uint64_t sequence;
-    mir_view payload;
-} frame_view;
-
-static bool frame_at(mir_view bytes, size_t start, uint64_t generation, frame_view *frame)
+mir_tlog_frame_found mir_tlog_log_frame_at(mir_view bytes, size_t start, uint64_t generation,
+                                           mir_tlog_frame *frame)
 {
-    if (bytes.size - start < MIR_TLOG_FRAME_HEADER_BYTES) return false;
+    if (bytes.size - start < MIR_TLOG_FRAME_HEADER_BYTES) return MIR_TLOG_FRAME_NONE;
     const uint8_t *header = bytes.data + start;
     if (mir_tlog_get_u32(header) != FRAME_MAGIC ||
         mir_tlog_get_u32(header + 12) != frame_check(header, generation)) {
-        return false;
+        return MIR_TLOG_FRAME_NONE;
     }
     const size_t left = bytes.size - start - MIR_TLOG_FRAME_HEADER_BYTES;
     const uint32_t size = mir_tlog_get_u32(header + 4);
-    if (size > left) return false;
-    const uint8_t *payload = header + MIR_TLOG_FRAME_HEADER_BYTES;
-    if (mir_tlog_get_u64(header + 24) != mir_hash_fixed(payload, size)) return false;
     size_t end = start + MIR_TLOG_FRAME_HEADER_BYTES + size;
     end = (end + MIR_TLOG_FRAME_ALIGN - 1) / MIR_TLOG_FRAME_ALIGN * MIR_TLOG_FRAME_ALIGN;
-    *frame = (frame_view){.start = start,
-                          .end = end < bytes.size ? end : bytes.size,
-                          .row_count = mir_tlog_get_u32(header + 8),
-                          .sequence = mir_tlog_get_u64(header + 16),
-                          .payload = mir_view_of(payload, size)};
-    return true;
+    *frame = (mir_tlog_frame){.start = start,
+                              .end = end,
+                              .row_count = mir_tlog_get_u32(header + 8),
+                              .sequence = mir_tlog_get_u64(header + 16)};
+    if (size > left) return MIR_TLOG_FRAME_PART;
+    const uint8_t *payload = header + MIR_TLOG_FRAME_HEADER_BYTES;
+    if (mir_tlog_get_u64(header + 24) != mir_hash_fixed(payload, size)) return MIR_TLOG_FRAME_NONE;
+    if (end > bytes.size) frame->end = bytes.size;
+    frame->payload = mir_view_of(payload, size);
+    return MIR_TLOG_FRAME_WHOLE;
 }
 
 /* The next whole frame at or behind `start`; whole frames are in the order of their sequence. From
  * `written` on there are only zeros, which may still be the end of a frame. */
 static bool frame_find(mir_view bytes, size_t written, size_t start, uint64_t generation,
-                       frame_view *frame)
+                       mir_tlog_frame *frame)
 {
     for (; start < written && bytes.size - start >= MIR_TLOG_FRAME_HEADER_BYTES;
          start += MIR_TLOG_FRAME_ALIGN) {
-        if (frame_at(bytes, start, generation, frame)) return true;
+        if (mir_tlog_log_frame_at(bytes, start, generation, frame) == MIR_TLOG_FRAME_WHOLE) {
+            return true;
+        }
     }
     return false;
 }
@@ -197,7 +193,7 @@ uint8_t *mir_tlog_log_put_columns(uint8_t *to, const mir_tlog_mem_series *series
 
 /* ---- Replay ---- */
 
-typedef struct replayer {
+struct mir_tlog_records {
     mir_tlog_mem *mem;
     mir_tlog_shape **shapes; /* by the number that the log gave them */
     mir_tlog_mem_series **series;
@@ -208,10 +204,15 @@ typedef struct replayer {
     uint64_t number_max;
     mir_tlog_cell *cells;
     mir_column *columns;
-} replayer;
+    /* Rows go to this instead of into `mem`, if it is there. */
+    mir_tlog_log_row_fn row;
+    void *row_context;
+    uint32_t skip; /* rows that were given before */
+    uint32_t taken;
+};
 
 /* Room for number `at`: a log numbers densely, so a number needs bytes to have come before it. */
-static bool numbers_grow(replayer *r, bool shapes, uint64_t at)
+static bool numbers_grow(mir_tlog_records *r, bool shapes, uint64_t at)
 {
     uint64_t *count = shapes ? &r->shape_count : &r->series_count;
     if (at < *count) return true;
@@ -240,7 +241,7 @@ static bool numbers_grow(replayer *r, bool shapes, uint64_t at)
     return true;
 }
 
-static bool columns_read(replayer *r, mir_tlog_reader *in, uint64_t count)
+static bool columns_read(mir_tlog_records *r, mir_tlog_reader *in, uint64_t count)
 {
     if (count > MIR_TLOG_COLUMNS_MAX) return false;
     for (uint64_t i = 0; i < count; i++) {
@@ -257,7 +258,7 @@ static bool columns_read(replayer *r, mir_tlog_reader *in, uint64_t count)
     return true;
 }
 
-static mir_status replay_shape(replayer *r, mir_tlog_reader *in, bool apply)
+static mir_status replay_shape(mir_tlog_records *r, mir_tlog_reader *in, bool apply)
 {
     const uint64_t id = mir_tlog_read_varint(in);
     const mir_view measurement = mir_tlog_read_text(in);
@@ -272,7 +273,7 @@ static mir_status replay_shape(replayer *r, mir_tlog_reader *in, bool apply)
     return mir_tlog_mem_shape(r->mem, measurement, r->columns, (uint32_t)count, &r->shapes[id]);
 }
 
-static mir_status replay_series(replayer *r, mir_tlog_reader *in, bool apply)
+static mir_status replay_series(mir_tlog_records *r, mir_tlog_reader *in, bool apply)
 {
     const uint64_t id = mir_tlog_read_varint(in);
     const uint64_t shape = mir_tlog_read_varint(in);
@@ -288,7 +289,7 @@ static mir_status replay_series(replayer *r, mir_tlog_reader *in, bool apply)
     return mir_tlog_mem_series_add(r->mem, r->shapes[shape], device, &r->series[id]);
 }
 
-static mir_status replay_columns(replayer *r, mir_tlog_reader *in, bool apply)
+static mir_status replay_columns(mir_tlog_records *r, mir_tlog_reader *in, bool apply)
 {
     const uint64_t id = mir_tlog_read_varint(in);
     const uint64_t first = mir_tlog_read_varint(in);
@@ -319,7 +320,7 @@ static mir_status replay_columns(replayer *r, mir_tlog_reader *in, bool apply)
     return MIR_OK;
 }
 
-static mir_status replay_row(replayer *r, mir_tlog_reader *in, uint64_t id, bool apply,
+static mir_status replay_row(mir_tlog_records *r, mir_tlog_reader *in, uint64_t id, bool apply,
                              mir_tlog_replay *replay)
 {
     const uint8_t *start = in->at;
@@ -327,7 +328,12 @@ static mir_status replay_row(replayer *r, mir_tlog_reader *in, uint64_t id, bool
     const mir_view body = mir_tlog_read_bytes(in, head >> MIR_TLOG_ROW_FLAG_BITS);
     if (in->failed) return MIR_E_CORRUPT;
     if (!apply) return MIR_OK;
+    if (r->taken < r->skip) {
+        r->taken++;
+        return MIR_OK;
+    }
     if (id >= r->series_count || r->series[id] == NULL) {
+        r->taken++;
         replay->rows_lost++;
         return MIR_OK;
     }
@@ -339,8 +345,16 @@ static mir_status replay_row(replayer *r, mir_tlog_reader *in, uint64_t id, bool
     if (mir_tlog_row_read(body, flags, r->mem->base_ns, shape->types, shape->column_count,
                           r->extra_types[id], r->extra_counts[id], &time_ns, r->cells,
                           &count) != MIR_OK) {
+        r->taken++;
         replay->rows_lost++;
         return MIR_OK;
+    }
+    if (r->row != NULL) {
+        const mir_tlog_log_row row = {
+            .series = series, .time_ns = time_ns, .cells = r->cells, .cell_count = count};
+        const mir_status status = r->row(r->row_context, &row);
+        if (status == MIR_OK) r->taken++;
+        return status;
     }
     if ((flags & MIR_TLOG_ROW_SPARSE) == 0) {
         mir_tlog_mem_seen(series, NULL);
@@ -361,7 +375,7 @@ static mir_status replay_row(replayer *r, mir_tlog_reader *in, uint64_t id, bool
     return status;
 }
 
-static mir_status replay_frame(replayer *r, mir_view payload, bool names, bool rows,
+static mir_status replay_frame(mir_tlog_records *r, mir_view payload, bool names, bool rows,
                                mir_tlog_replay *replay)
 {
     mir_tlog_reader in = mir_tlog_reader_of(payload.data, payload.size);
@@ -384,10 +398,10 @@ static mir_status replay_frame(replayer *r, mir_view payload, bool names, bool r
     return status;
 }
 
-static mir_status replay_frames(replayer *r, mir_view bytes, size_t written, uint64_t generation,
-                                bool names, bool rows, mir_tlog_replay *replay)
+static mir_status replay_frames(mir_tlog_records *r, mir_view bytes, size_t written,
+                                uint64_t generation, bool names, bool rows, mir_tlog_replay *replay)
 {
-    frame_view frame;
+    mir_tlog_frame frame;
     for (size_t at = MIR_TLOG_LOG_HEADER_BYTES; frame_find(bytes, written, at, generation, &frame);
          at = frame.end) {
         const mir_status status = replay_frame(r, frame.payload, names, rows, replay);
@@ -401,7 +415,7 @@ static mir_status replay_frames(replayer *r, mir_view bytes, size_t written, uin
 static void survey(mir_view bytes, size_t written, uint64_t generation, mir_tlog_replay *replay)
 {
     size_t at = MIR_TLOG_LOG_HEADER_BYTES;
-    frame_view frame;
+    mir_tlog_frame frame;
     while (frame_find(bytes, written, at, generation, &frame)) {
         if (frame.start != at) replay->corrupt_frames++;
         at = frame.end;
@@ -412,21 +426,76 @@ static void survey(mir_view bytes, size_t written, uint64_t generation, mir_tlog
     replay->torn_bytes = end - at;
 }
 
+static void records_fini(mir_tlog_records *r)
+{
+    mir_tlog_mem_free(r->mem);
+    for (uint64_t i = 0; i < r->series_count; i++) free(r->extra_types[i]);
+    free(r->extra_types);
+    free(r->extra_counts);
+    free(r->series);
+    free(r->shapes);
+    free(r->cells);
+    free(r->columns);
+}
+
+/* On failure what was made stays, for records_fini. */
+static mir_status records_init(mir_tlog_records *r, uint64_t generation, int64_t base_ns,
+                               size_t bytes)
+{
+    r->number_max = bytes / 4;
+    r->cells = malloc(sizeof *r->cells * MIR_TLOG_ROW_CELLS_MAX);
+    r->columns = malloc(sizeof *r->columns * MIR_TLOG_COLUMNS_MAX);
+    if (r->cells == NULL || r->columns == NULL) return MIR_E_NO_MEMORY;
+    return mir_tlog_mem_new(generation, base_ns, (uint32_t)(bytes / 1024), &r->mem);
+}
+
+mir_status mir_tlog_records_new(uint64_t generation, int64_t base_ns, size_t bytes,
+                                mir_tlog_records **records)
+{
+    mir_tlog_records *made = calloc(1, sizeof *made);
+    if (made == NULL) return MIR_E_NO_MEMORY;
+    const mir_status status = records_init(made, generation, base_ns, bytes);
+    if (status != MIR_OK) {
+        mir_tlog_records_free(made);
+        return status;
+    }
+    *records = made;
+    return MIR_OK;
+}
+
+void mir_tlog_records_free(mir_tlog_records *records)
+{
+    if (records == NULL) return;
+    records_fini(records);
+    free(records);
+}
+
+mir_status mir_tlog_records_read(mir_tlog_records *records, mir_view payload, uint32_t skip,
+                                 mir_tlog_log_row_fn row, void *context, uint32_t *taken,
+                                 uint64_t *rows_lost)
+{
+    mir_tlog_replay counted = {0};
+    records->row = row;
+    records->row_context = context;
+    records->skip = skip;
+    records->taken = 0;
+    const mir_status status = replay_frame(records, payload, true, row != NULL, &counted);
+    *taken = records->taken;
+    *rows_lost += counted.rows_lost;
+    return status;
+}
+
 static mir_status replay_written(mir_view bytes, size_t written, uint64_t generation,
                                  mir_tlog_mem **mem, mir_tlog_replay *replay, mir_error *error)
 {
     int64_t base_ns = 0;
-    mir_status status = header_read(bytes, written, generation, &base_ns, error);
+    mir_status status = mir_tlog_log_header_read(bytes, written, generation, &base_ns, error);
     if (status != MIR_OK) return status;
     mir_tlog_replay found = {0};
     survey(bytes, written, generation, &found);
     if (found.bytes == MIR_TLOG_LOG_HEADER_BYTES && found.torn_bytes == 0) return MIR_E_EMPTY;
-    replayer r = {.number_max = bytes.size / 4};
-    r.cells = malloc(sizeof *r.cells * MIR_TLOG_ROW_CELLS_MAX);
-    r.columns = malloc(sizeof *r.columns * MIR_TLOG_COLUMNS_MAX);
-    status = MIR_E_NO_MEMORY;
-    if (r.cells == NULL || r.columns == NULL) goto out;
-    status = mir_tlog_mem_new(generation, base_ns, (uint32_t)(bytes.size / 1024), &r.mem);
+    mir_tlog_records r = {0};
+    status = records_init(&r, generation, base_ns, bytes.size);
     if (status != MIR_OK) goto out;
     if (found.corrupt_frames == 0) {
         status = replay_frames(&r, bytes, written, generation, true, true, &found);
@@ -446,14 +515,7 @@ static mir_status replay_written(mir_view bytes, size_t written, uint64_t genera
     *replay = found;
 out:
     if (status == MIR_E_NO_MEMORY) (void)mir_error_set(error, status, "out of memory");
-    mir_tlog_mem_free(r.mem);
-    for (uint64_t i = 0; i < r.series_count; i++) free(r.extra_types[i]);
-    free(r.extra_types);
-    free(r.extra_counts);
-    free(r.series);
-    free(r.shapes);
-    free(r.cells);
-    free(r.columns);
+    records_fini(&r);
     return status;
 }
 

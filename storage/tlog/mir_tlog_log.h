@@ -47,6 +47,52 @@ size_t mir_tlog_log_columns_size(const mir_tlog_mem_series *series, uint32_t fir
 uint8_t *mir_tlog_log_put_columns(uint8_t *to, const mir_tlog_mem_series *series, uint32_t first,
                                   uint32_t end);
 
+/* MIR_E_EMPTY, _CORRUPT (both copies), _UNSUPPORTED. */
+MIR_MUST_CHECK mir_status mir_tlog_log_header_read(mir_view bytes, uint64_t generation,
+                                                   int64_t *base_ns, mir_error *error);
+
+typedef struct mir_tlog_frame {
+    size_t start;
+    size_t end; /* where the next one would begin */
+    uint32_t row_count;
+    uint64_t sequence;
+    mir_view payload;
+} mir_tlog_frame;
+
+typedef enum mir_tlog_frame_found {
+    MIR_TLOG_FRAME_NONE,
+    MIR_TLOG_FRAME_PART, /* its header is whole, and says that it goes on behind these bytes */
+    MIR_TLOG_FRAME_WHOLE,
+} mir_tlog_frame_found;
+
+/* `start` is within the bytes. Of a part there is no payload. */
+mir_tlog_frame_found mir_tlog_log_frame_at(mir_view bytes, size_t start, uint64_t generation,
+                                           mir_tlog_frame *frame);
+
+/* What has been read of a log: the names that its rows rely on. */
+typedef struct mir_tlog_records mir_tlog_records;
+
+typedef struct mir_tlog_log_row {
+    const mir_tlog_mem_series *series;
+    int64_t time_ns;
+    const mir_tlog_cell *cells; /* in column order; one that comes twice counts the second time */
+    uint32_t cell_count;
+} mir_tlog_log_row;
+
+typedef mir_status (*mir_tlog_log_row_fn)(void *context, const mir_tlog_log_row *row);
+
+/* `bytes`: how long the log is at most. MIR_E_NO_MEMORY. */
+MIR_MUST_CHECK mir_status mir_tlog_records_new(uint64_t generation, int64_t base_ns, size_t bytes,
+                                               mir_tlog_records **records);
+void mir_tlog_records_free(mir_tlog_records *records);
+/* Takes up the names of a frame and gives its rows, but for the first `skip`, to `row`, which may be
+ * null. How many of the frame are done with goes to *taken: those skipped, given, or lost with their
+ * names. Returns what `row` did when it refused one, MIR_E_CORRUPT, _NO_MEMORY. */
+MIR_MUST_CHECK mir_status mir_tlog_records_read(mir_tlog_records *records, mir_view payload,
+                                                uint32_t skip, mir_tlog_log_row_fn row,
+                                                void *context, uint32_t *taken,
+                                                uint64_t *rows_lost);
+
 typedef struct mir_tlog_replay {
     uint64_t rows;
     uint64_t rows_lost;      /* in frames that are whole, of series whose names are lost */

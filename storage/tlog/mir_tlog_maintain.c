@@ -115,6 +115,9 @@ mir_status mir_tlog_live_create(mir_tlog *tlog, mir_tlog_writer *owner, mir_tlog
         mir_tlog_live_release(made);
         return status;
     }
+    if (tlog->options.log_made != NULL) {
+        tlog->options.log_made(tlog->options.log_made_context, generation, made->path);
+    }
     *live = made;
     return MIR_OK;
 }

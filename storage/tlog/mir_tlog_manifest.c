@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -79,42 +78,20 @@ mir_status mir_tlog_manifest_read(const mir_tlog_files *files, const char *direc
 {
     char path[MIR_TLOG_PATH_BYTES_MAX];
     (void)snprintf(path, sizeof path, "%s/MANIFEST", directory);
-    int handle;
-    int result = files->open(files->context, path, &handle);
-    if (result == -ENOENT) return MIR_E_NOT_FOUND;
-    if (result < 0) return mir_error_os(error, -result, "open %s", path);
-    uint64_t size = 0;
     uint8_t *bytes = NULL;
-    mir_status status;
-    result = files->size(files->context, handle, &size);
-    if (result == 0 && size <= MANIFEST_BYTES_MAX) {
-        bytes = malloc(size + 1);
-        if (bytes == NULL) {
-            status = mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
-            goto out;
-        }
-        result = mir_tlog_file_read(files, handle, bytes, size, 0);
-    }
-    if (result < 0) {
-        status = mir_error_os(error, -result, "read %s", path);
-        goto out;
-    }
-    status = mir_tlog_manifest_parse(mir_view_of(bytes, bytes == NULL ? 0 : size), manifest, error);
-out:
+    size_t size = 0;
+    const mir_status status =
+        mir_tlog_file_load(files, path, MANIFEST_BYTES_MAX, &bytes, &size, error);
+    if (status != MIR_OK && status != MIR_E_TOO_LARGE) return status;
+    const mir_status parsed = mir_tlog_manifest_parse(mir_view_of(bytes, size), manifest, error);
     free(bytes);
-    (void)files->close(files->context, handle);
-    return status;
+    return parsed;
 }
 
 mir_status mir_tlog_manifest_write(const mir_tlog_files *files, const char *directory,
                                    const mir_tlog_manifest *manifest, bool *in_doubt,
                                    mir_error *error)
 {
-    *in_doubt = false;
-    char path[MIR_TLOG_PATH_BYTES_MAX];
-    char temporary[MIR_TLOG_PATH_BYTES_MAX];
-    (void)snprintf(path, sizeof path, "%s/MANIFEST", directory);
-    (void)snprintf(temporary, sizeof temporary, "%s/MANIFEST.tmp", directory);
     mir_bytes out = {0};
     uint8_t header[MANIFEST_HEADER_BYTES] = {0};
     mir_bytes_append(&out, header, sizeof header);
@@ -128,6 +105,7 @@ mir_status mir_tlog_manifest_write(const mir_tlog_files *files, const char *dire
         mir_tlog_bytes_varint(&out, manifest->sealed[i]);
     }
     if (!mir_bytes_ok(&out)) {
+        *in_doubt = false;
         mir_bytes_free(&out);
         return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
     }
@@ -137,30 +115,8 @@ mir_status mir_tlog_manifest_write(const mir_tlog_files *files, const char *dire
     (void)mir_tlog_put_u64(out.data + 16,
                            XXH3_64bits_withSeed(out.data + sizeof header, out.size - sizeof header,
                                                 mir_tlog_get_u64(out.data + 8)));
-    (void)files->unlink(files->context, temporary);
-    int handle;
-    const char *step = "create";
-    int result = files->create(files->context, temporary, &handle);
-    if (result == 0) {
-        step = "write";
-        result = mir_tlog_file_write(files, handle, out.data, out.size, 0);
-        if (result == 0) {
-            step = "sync";
-            result = files->sync(files->context, handle);
-        }
-        (void)files->close(files->context, handle);
-        if (result == 0) {
-            step = "rename";
-            result = files->rename(files->context, temporary, path);
-        }
-        if (result == 0) {
-            step = "sync the directory of";
-            result = files->sync_directory(files->context, directory);
-            *in_doubt = result != 0;
-        } else {
-            (void)files->unlink(files->context, temporary);
-        }
-    }
+    const mir_status status = mir_tlog_file_replace(files, directory, "MANIFEST",
+                                                    mir_bytes_as_view(&out), in_doubt, error);
     mir_bytes_free(&out);
-    return result == 0 ? MIR_OK : mir_error_os(error, -result, "%s %s", step, temporary);
+    return status;
 }

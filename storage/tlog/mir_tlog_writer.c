@@ -385,7 +385,8 @@ static mir_status stage_write(mir_tlog_writer *writer, mir_error *error)
     writer->position += size;
     writer->sequence++;
     const bool had_room = !mir_tlog_wants_room(tlog, live);
-    atomic_store_explicit(&live->bytes, writer->position, memory_order_relaxed);
+    /* Release: who reads the log as far as this finds whole frames, and so in the log before. */
+    atomic_store_explicit(&live->bytes, writer->position, memory_order_release);
     if (had_room && mir_tlog_wants_room(tlog, live)) (void)sem_post(&tlog->files_wake);
     atomic_store_explicit(&writer->open_bytes, writer->position, memory_order_relaxed);
     const bool pressed = mir_tlog_pressed(writer);

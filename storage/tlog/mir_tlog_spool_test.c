@@ -1,0 +1,408 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "mir_hash.h"
+#include "mir_tlog_code.h"
+#include "mir_tlog_position.h"
+#include "mir_tlog_sim.h"
+#include "mir_tlog_spool.h"
+
+/* A log with two writers in a folder of its own, and a reader that is away at times. Each device
+ * counts: what its rows say tells whether one is missing or comes too early. */
+
+enum { WRITERS = 2, DEVICES = 5, PAYLOAD = 40 };
+
+typedef struct world {
+    char directory[128];
+    char logs[160];
+    char pins[160];
+    mir_tlog *tlog;
+    mir_tlog_spool *spool;
+    mir_row row;
+    int64_t written[DEVICES];
+    int64_t next[DEVICES];     /* that the reader waits for */
+    int64_t accepted[DEVICES]; /* may be given again from here on */
+    uint64_t given;
+    uint64_t room; /* rows that the reader takes before it says no */
+    bool gaps;     /* rows may be missing */
+} world;
+
+static const mir_column columns[] = {{"n", 1, MIR_COLUMN_I64}, {"s", 1, MIR_COLUMN_STRING}};
+
+static void open_all(world *w, bool spooled)
+{
+    mir_error error = {{0}};
+    mir_tlog_options options = {
+        .directory = w->logs, .writer_count = WRITERS, .log_bytes_max = MIR_TLOG_LOG_BYTES_MIN};
+    if (spooled) {
+        if (mir_tlog_spool_open(w->pins, NULL, &w->spool, &error) != MIR_OK) {
+            fail_msg("%s", error.text);
+        }
+        mir_tlog_spool_options(w->spool, &options);
+    }
+    if (mir_tlog_open(&options, &w->tlog, &error) != MIR_OK) fail_msg("%s", error.text);
+    if (spooled) mir_tlog_spool_attach(w->spool, w->tlog);
+}
+
+static void close_all(world *w)
+{
+    mir_tlog_close(w->tlog);
+    mir_tlog_spool_close(w->spool);
+    w->tlog = NULL;
+    w->spool = NULL;
+}
+
+static int world_setup(void **state)
+{
+    world *w = calloc(1, sizeof *w);
+    if (w == NULL || mir_row_init(&w->row, 4, 4, 64) != MIR_OK) return -1;
+    (void)snprintf(w->directory, sizeof w->directory, "/tmp/mir_spool_XXXXXX");
+    if (mkdtemp(w->directory) == NULL) return -1;
+    (void)snprintf(w->logs, sizeof w->logs, "%s/telemetry", w->directory);
+    (void)snprintf(w->pins, sizeof w->pins, "%s/sink", w->directory);
+    *state = w;
+    return 0;
+}
+
+static int world_teardown(void **state)
+{
+    world *w = *state;
+    close_all(w);
+    mir_row_fini(&w->row);
+    char command[160];
+    (void)snprintf(command, sizeof command, "rm -rf '%s'", w->directory);
+    const int result = system(command);
+    free(w);
+    return result;
+}
+
+static void write_rows(world *w, int device, int count)
+{
+    mir_tlog_writer *writer = mir_tlog_writer_of(w->tlog, (uint32_t)(device % WRITERS));
+    char id[8];
+    (void)snprintf(id, sizeof id, "d%d", device);
+    char text[PAYLOAD];
+    memset(text, 'x', sizeof text);
+    for (int i = 0; i < count;) {
+        mir_tlog_series *series;
+        assert_int_equal(mir_tlog_series_open(writer, mir_view_cstr(id), mir_view_cstr("m.v1.T"),
+                                              columns, 2, &series),
+                         MIR_OK);
+        const int64_t n = w->written[device];
+        mir_row *row = &w->row;
+        row->column_count = 2;
+        row->time_ns = 1000 + n;
+        row->present[0] = n % 3 == 0 ? 1 : 3;
+        row->cells[0].i64 = n;
+        row->cells[1].string = mir_view_of(text, sizeof text);
+        row->dynamic_count = n % 5 == 0 ? 1 : 0;
+        row->dynamic[0] = (mir_dynamic_cell){
+            .name = MIR_VIEW_LITERAL("extra"), .type = MIR_COLUMN_I64, .value.i64 = n * 2};
+        if (mir_tlog_append(writer, series, row) == MIR_OK) {
+            w->written[device]++;
+            i++;
+        } else {
+            sim_pause_us(500); /* sealing is behind */
+        }
+        if (i % 7 == 0) assert_int_equal(mir_tlog_commit_turn(writer, NULL), MIR_OK);
+    }
+    assert_int_equal(mir_tlog_commit_turn(writer, NULL), MIR_OK);
+}
+
+static mir_status take(void *context, const mir_tlog_log_row *row)
+{
+    world *w = context;
+    if (w->room == 0) return MIR_E_FULL;
+    w->room--;
+    w->given++;
+    const mir_tlog_mem_series *series = row->series;
+    assert_int_equal(series->device.size, 2);
+    const int device = series->device.data[1] - '0';
+    assert_true(mir_view_eq_cstr(series->shape->measurement, "m.v1.T"));
+    const int64_t n = row->time_ns - 1000;
+    if (w->gaps ? n < w->next[device] : n != w->next[device]) {
+        fail_msg("device %d: row %lld comes when %lld should", device, (long long)n,
+                 (long long)w->next[device]);
+    }
+    w->next[device] = n + 1;
+    assert_int_equal(row->cell_count, 1 + (n % 3 != 0) + (n % 5 == 0));
+    assert_int_equal((int64_t)row->cells[0].value.bits, n);
+    if (n % 5 == 0) {
+        const mir_tlog_cell *last = &row->cells[row->cell_count - 1];
+        const mir_column *column =
+            &series->extra_table[last->column - series->shape->column_count]->column;
+        assert_memory_equal(column->name, "extra", 5);
+        assert_int_equal((int64_t)last->value.bits, n * 2);
+    }
+    return MIR_OK;
+}
+
+static mir_status read_some(world *w, uint64_t room)
+{
+    mir_error error = {{0}};
+    w->room = room;
+    const mir_status status = mir_tlog_spool_read(w->spool, take, w, &error);
+    if (status != MIR_OK && status != MIR_E_FULL) fail_msg("%s", error.text);
+    return status;
+}
+
+static void accept_all(world *w)
+{
+    mir_error error = {{0}};
+    if (mir_tlog_spool_accept(w->spool, &error) != MIR_OK) fail_msg("%s", error.text);
+    memcpy(w->accepted, w->next, sizeof w->accepted);
+}
+
+static void read_to_the_end(world *w)
+{
+    /* The round that is under way may have begun before the last rows came. */
+    for (int rounds = 0; rounds < 2;) {
+        if (read_some(w, 5000) == MIR_OK) rounds++;
+        accept_all(w);
+    }
+}
+
+static void all_were_given(const world *w)
+{
+    for (int d = 0; d < DEVICES; d++) assert_int_equal(w->next[d], w->written[d]);
+}
+
+static mir_tlog_spool_stats stats_of(world *w)
+{
+    mir_tlog_spool_stats stats;
+    mir_tlog_spool_stats_read(w->spool, &stats);
+    return stats;
+}
+
+static void rows_come_once_and_in_order_while_logs_are_sealed(void **state)
+{
+    world *w = *state;
+    open_all(w, true);
+    uint64_t random = 7;
+    for (int round = 0; round < 40; round++) {
+        write_rows(w, (int)(sim_random(&random) % DEVICES), (int)(sim_random(&random) % 1000));
+        (void)read_some(w, sim_random(&random) % 1000);
+        accept_all(w);
+    }
+    read_to_the_end(w);
+    all_were_given(w);
+    assert_true(w->given > 10000);
+    assert_int_equal(stats_of(w).rows_read, w->given);
+    /* Logs that are in segments are let go of: what is left are those that may grow. */
+    for (uint32_t i = 0; i < WRITERS; i++) {
+        assert_int_equal(mir_tlog_freeze(mir_tlog_writer_of(w->tlog, i)), MIR_OK);
+    }
+    mir_error error;
+    assert_int_equal(mir_tlog_settle(w->tlog, 60000, &error), MIR_OK);
+    read_to_the_end(w);
+    (void)read_some(w, 1);
+    assert_true(stats_of(w).logs <= (uint64_t)2 * WRITERS);
+    assert_int_equal(stats_of(w).damaged + stats_of(w).logs_lost + stats_of(w).rows_lost, 0);
+    assert_true(stats_of(w).through_ns > 0);
+}
+
+static void what_was_not_accepted_comes_again_after_a_crash(void **state)
+{
+    world *w = *state;
+    uint64_t random = 11;
+    uint64_t again = 0;
+    for (int run = 0; run < 6; run++) {
+        open_all(w, true);
+        for (int round = 0; round < 6; round++) {
+            write_rows(w, (int)(sim_random(&random) % DEVICES), (int)(sim_random(&random) % 300));
+            (void)read_some(w, sim_random(&random) % 300);
+            if (round < 5) accept_all(w);
+        }
+        uint64_t lost = 0;
+        for (int d = 0; d < DEVICES; d++) lost += (uint64_t)(w->next[d] - w->accepted[d]);
+        again += lost;
+        memcpy(w->next, w->accepted, sizeof w->next);
+        close_all(w);
+    }
+    assert_true(again > 0);
+    open_all(w, true);
+    uint64_t waiting = 0;
+    for (int d = 0; d < DEVICES; d++) waiting += (uint64_t)(w->written[d] - w->next[d]);
+    assert_int_equal(mir_tlog_spool_count(w->spool), waiting);
+    read_to_the_end(w);
+    all_were_given(w);
+}
+
+static void only_what_comes_from_then_on_is_in_it(void **state)
+{
+    world *w = *state;
+    open_all(w, false);
+    write_rows(w, 0, 5000);
+    close_all(w);
+    open_all(w, true);
+    w->next[0] = w->written[0];
+    write_rows(w, 0, 3);
+    write_rows(w, 1, 3);
+    read_to_the_end(w);
+    all_were_given(w);
+    assert_int_equal(w->given, 6);
+    /* Off: nothing is left, and nothing of it comes later. */
+    write_rows(w, 0, 10);
+    close_all(w);
+    mir_error error;
+    assert_int_equal(mir_tlog_spool_remove(w->pins, NULL, &error), MIR_OK);
+    char path[200];
+    (void)snprintf(path, sizeof path, "%s/POSITION", w->pins);
+    assert_int_not_equal(access(path, F_OK), 0);
+    open_all(w, true);
+    w->next[0] = w->written[0];
+    write_rows(w, 0, 2);
+    read_to_the_end(w);
+    all_were_given(w);
+}
+
+/* Writes, ends the process as it were, and gives the path of the first pin that has rows. */
+static void write_and_find(world *w, char *path, size_t size)
+{
+    open_all(w, true);
+    write_rows(w, 0, 300);
+    close_all(w);
+    (void)snprintf(path, size, "%s/%016x.log", w->pins, 1);
+    assert_int_equal(access(path, F_OK), 0);
+}
+
+static void flip(const char *path, long at)
+{
+    FILE *file = fopen(path, "r+e");
+    assert_non_null(file);
+    assert_int_equal(fseek(file, at, SEEK_SET), 0);
+    const int byte = fgetc(file);
+    assert_int_equal(fseek(file, at, SEEK_SET), 0);
+    assert_int_not_equal(fputc(byte ^ 0x5a, file), EOF);
+    assert_int_equal(fclose(file), 0);
+}
+
+static void damage_costs_what_it_hit(void **state)
+{
+    world *w = *state;
+    char path[200];
+    write_and_find(w, path, sizeof path);
+    flip(path, 4000);
+    w->gaps = true;
+    open_all(w, true);
+    read_to_the_end(w);
+    assert_int_equal(w->next[0], 300);
+    assert_int_equal(w->given, 300 - 7);
+    assert_int_equal(stats_of(w).damaged, 1);
+}
+
+static void a_damaged_position_gives_all_again(void **state)
+{
+    world *w = *state;
+    open_all(w, true);
+    write_rows(w, 0, 100);
+    (void)read_some(w, 60);
+    accept_all(w);
+    close_all(w);
+    char path[200];
+    (void)snprintf(path, sizeof path, "%s/POSITION", w->pins);
+    flip(path, 30);
+    w->next[0] = 0;
+    open_all(w, true);
+    read_to_the_end(w);
+    all_were_given(w);
+    assert_int_equal(w->given, 160);
+    close_all(w);
+    /* A newer version's is not touched. */
+    mir_error error = {{0}};
+    assert_int_equal(truncate(path, 0), 0);
+    uint8_t newer[24] = {'M', 'I', 'R', 'T', 'P', 'O', 'S', 0, 2};
+    (void)mir_tlog_put_u64(newer + 16, XXH3_64bits_withSeed(newer + 24, 0, 2));
+    FILE *file = fopen(path, "we");
+    assert_non_null(file);
+    assert_int_equal(fwrite(newer, sizeof newer, 1, file), 1);
+    assert_int_equal(fclose(file), 0);
+    assert_int_equal(mir_tlog_spool_open(w->pins, NULL, &w->spool, &error), MIR_E_UNSUPPORTED);
+    assert_non_null(strstr(error.text, "version 2"));
+    assert_null(w->spool);
+}
+
+static void the_oldest_go_when_there_are_too_many(void **state)
+{
+    world *w = *state;
+    open_all(w, true);
+    for (int d = 0; d < DEVICES; d++) write_rows(w, d, 4000);
+    mir_error error;
+    for (uint32_t i = 0; i < WRITERS; i++) {
+        assert_int_equal(mir_tlog_freeze(mir_tlog_writer_of(w->tlog, i)), MIR_OK);
+    }
+    assert_int_equal(mir_tlog_settle(w->tlog, 60000, &error), MIR_OK);
+    (void)read_some(w, 10); /* in the middle of a log that goes */
+    const uint64_t dropped = mir_tlog_spool_trim(w->spool, 512 * 1024);
+    assert_true(dropped > 1000);
+    assert_true(stats_of(w).bytes <= 512 * 1024);
+    w->gaps = true;
+    read_to_the_end(w);
+    uint64_t all = 0;
+    for (int d = 0; d < DEVICES; d++) all += (uint64_t)w->written[d];
+    assert_int_equal(w->given + dropped, all);
+    assert_int_equal(mir_tlog_spool_trim(w->spool, 0), 0);
+    /* What may grow stays. */
+    write_rows(w, 0, 3);
+    assert_int_equal(mir_tlog_spool_trim(w->spool, 0), 0);
+    w->given = 0;
+    read_to_the_end(w);
+    assert_int_equal(w->given, 3);
+}
+
+static void a_position_is_read_as_it_was_written(void **state)
+{
+    world *w = *state;
+    mir_error error;
+    mir_tlog_position_log logs[] = {{1, 128, 0}, {UINT64_MAX, UINT64_MAX, UINT32_MAX}};
+    mir_tlog_position written = {.through_ns = INT64_MIN, .logs = logs, .log_count = 2};
+    assert_int_equal(mir_tlog_position_write(&mir_tlog_files_posix, w->directory, &written, &error),
+                     MIR_OK);
+    mir_tlog_position read = {0};
+    assert_int_equal(mir_tlog_position_read(&mir_tlog_files_posix, w->directory, &read, &error),
+                     MIR_OK);
+    assert_int_equal(read.through_ns, INT64_MIN);
+    assert_int_equal(read.log_count, 2);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(read.logs[i].generation, logs[i].generation);
+        assert_int_equal(read.logs[i].offset, logs[i].offset);
+        assert_int_equal(read.logs[i].rows, logs[i].rows);
+    }
+    mir_tlog_position_fini(&read);
+    /* No byte of it may be another one. */
+    char path[200];
+    (void)snprintf(path, sizeof path, "%s/POSITION", w->directory);
+    for (long at = 0; at < 24 + 30; at++) {
+        flip(path, at);
+        assert_int_equal(mir_tlog_position_read(&mir_tlog_files_posix, w->directory, &read, &error),
+                         MIR_E_CORRUPT);
+        flip(path, at);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(rows_come_once_and_in_order_while_logs_are_sealed,
+                                        world_setup, world_teardown),
+        cmocka_unit_test_setup_teardown(what_was_not_accepted_comes_again_after_a_crash,
+                                        world_setup, world_teardown),
+        cmocka_unit_test_setup_teardown(only_what_comes_from_then_on_is_in_it, world_setup,
+                                        world_teardown),
+        cmocka_unit_test_setup_teardown(damage_costs_what_it_hit, world_setup, world_teardown),
+        cmocka_unit_test_setup_teardown(a_damaged_position_gives_all_again, world_setup,
+                                        world_teardown),
+        cmocka_unit_test_setup_teardown(the_oldest_go_when_there_are_too_many, world_setup,
+                                        world_teardown),
+        cmocka_unit_test_setup_teardown(a_position_is_read_as_it_was_written, world_setup,
+                                        world_teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
