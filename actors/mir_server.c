@@ -28,6 +28,7 @@
 #include "mir_log.h"
 #include "mir_session.h"
 #include "mir_shard.h"
+#include "mir_storage.h"
 
 enum {
     BACKLOG = 4096,
@@ -217,6 +218,8 @@ static mir_status open_data(mir_server *server, mir_error *error)
     mir_status status = make_directories(data, error);
     if (status != MIR_OK) return status;
     char path[4200];
+    status = mir_storage_servable(data, error);
+    if (status != MIR_OK) return status;
     (void)snprintf(path, sizeof path, "%s/lock", data);
     server->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
     if (server->lock_fd < 0)

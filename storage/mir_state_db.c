@@ -342,6 +342,65 @@ failed:
     return status;
 }
 
+static mir_status open_databases_reader(mir_state_db *db, const char *path, mir_error *error)
+{
+    MDB_txn *txn = NULL;
+    int rc = mdb_txn_begin(db->env, NULL, MDB_RDONLY, &txn);
+    if (rc == 0) rc = mdb_dbi_open(txn, "meta", 0, &db->meta);
+    uint64_t format = 0;
+    mir_status status = rc == 0 ? get_u64(txn, db->meta, format_key, &format) : MIR_OK;
+    for (size_t i = 0; i < sizeof databases / sizeof databases[0] && rc == 0; i++) {
+        rc = mdb_dbi_open(txn, databases[i].name, 0,
+                          (MDB_dbi *)(void *)((uint8_t *)db + databases[i].offset));
+        if (rc == MDB_NOTFOUND && format < MIR_STATE_FORMAT_VERSION) rc = 0;
+    }
+    if (rc == 0 && status == MIR_OK)
+        rc = mdb_txn_commit(txn);
+    else if (txn != NULL)
+        mdb_txn_abort(txn);
+    if (rc != 0)
+        return mir_error_set(error, rc == MDB_NOTFOUND ? MIR_E_CORRUPT : mir_state_db_status(rc),
+                             "cannot read state store %s: %s", path, mdb_strerror(rc));
+    if (status != MIR_OK)
+        return mir_error_set(error, MIR_E_CORRUPT, "state store %s does not say its format", path);
+    if (format > MIR_STATE_FORMAT_VERSION)
+        return mir_error_set(error, MIR_E_UNSUPPORTED,
+                             "state store %s has format %llu, this version of mir reads up to %d: "
+                             "use the newer mir that wrote it",
+                             path, (unsigned long long)format, MIR_STATE_FORMAT_VERSION);
+    return MIR_OK;
+}
+
+mir_status mir_state_db_open_reader(const char *path, mir_state_db *db, mir_error *error)
+{
+    mir_state_db opened = {.lock_fd = -1};
+    int rc = mdb_env_create(&opened.env);
+    if (rc == 0) rc = mdb_env_set_maxdbs(opened.env, DATABASES_MAX);
+    if (rc == 0) rc = mdb_env_set_maxreaders(opened.env, READERS_MAX);
+    /* Without a table of readers nobody writes; one of its own might belong to the wrong user. */
+    char table[4096];
+    if ((size_t)snprintf(table, sizeof table, "%s/lock.mdb", path) >= sizeof table)
+        rc = ENAMETOOLONG;
+    const unsigned lock = rc == 0 && access(table, F_OK) != 0 && errno == ENOENT ? MDB_NOLOCK : 0;
+    if (rc == 0) rc = mdb_env_open(opened.env, path, MDB_NOTLS | MDB_RDONLY | lock, 0600);
+    mir_status status = MIR_OK;
+    if (rc != 0) {
+        status = rc == ENOENT ? MIR_E_NOT_FOUND : mir_state_db_status(rc);
+        (void)mir_error_set(error, status, "cannot open state store %s: %s", path,
+                            mdb_strerror(rc));
+    } else {
+        int dead = 0; /* readers of a process that was killed would keep old pages for good */
+        (void)mdb_reader_check(opened.env, &dead);
+        status = open_databases_reader(&opened, path, error);
+    }
+    if (status != MIR_OK) {
+        mir_state_db_close(&opened);
+        return status;
+    }
+    *db = opened;
+    return MIR_OK;
+}
+
 void mir_state_db_close(mir_state_db *db)
 {
     if (db->env != NULL) mdb_env_close(db->env);

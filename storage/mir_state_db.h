@@ -76,6 +76,10 @@ MIR_MUST_CHECK mir_status mir_state_db_open(const char *path, uint64_t map_bytes
                                             mir_state_sync sync, mir_state_db *db,
                                             mir_error *error);
 void mir_state_db_close(mir_state_db *db);
+/* To read alone, also while another process has it open to write; databases that an older format
+ * lacks stay 0. MIR_E_NOT_FOUND: there is none. */
+MIR_MUST_CHECK mir_status mir_state_db_open_reader(const char *path, mir_state_db *db,
+                                                   mir_error *error);
 
 /* From a return code of LMDB, and the text that belongs to a status of a failed write or read. */
 mir_status mir_state_db_status(int rc);

@@ -345,7 +345,7 @@ static void hint_at_files(const mir_cli_args *args)
     }
 }
 
-int mir_cli_main(int argc, char **argv, mir_cli_run_fn serve)
+int mir_cli_main(int argc, char **argv, mir_cli_run_fn serve, mir_cli_run_fn storage)
 {
     /* Widths of characters, always of UTF-8; C.UTF-8 is part of glibc since 2.35. */
     (void)setlocale(LC_CTYPE, "C.UTF-8");
@@ -363,7 +363,7 @@ int mir_cli_main(int argc, char **argv, mir_cli_run_fn serve)
     if (line.help) {
         mir_cli_help(stdout, line.command, line.path);
     } else {
-        mir_cli cli = {.path = line.path, .serve = serve};
+        mir_cli cli = {.path = line.path, .serve = serve, .storage = storage};
         code = line.command->run(&cli, line.command, &line.args);
         if (code == MIR_EXIT_FAILED && line.command->completes != NULL &&
             strcmp(line.command->completes, "device") == 0)
@@ -378,6 +378,12 @@ int mir_cli_serve(mir_cli *cli, const mir_cli_command *command, const mir_cli_ar
 {
     if (cli->serve == NULL) return mir_cli_fail("this program was built without the server");
     return cli->serve(cli, command, args);
+}
+
+int mir_cli_storage(mir_cli *cli, const mir_cli_command *command, const mir_cli_args *args)
+{
+    if (cli->storage == NULL) return mir_cli_fail("this program was built without the server");
+    return cli->storage(cli, command, args);
 }
 
 int mir_cli_version(mir_cli *cli, const mir_cli_command *command, const mir_cli_args *args)

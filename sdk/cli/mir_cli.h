@@ -16,6 +16,8 @@
 #include <stdio.h>
 
 enum { MIR_EXIT_OK = 0, MIR_EXIT_FAILED = 1, MIR_EXIT_USAGE = 2, MIR_EXIT_UNREACHABLE = 3 };
+/* Of `mir storage verify`: it was examined, and something is damaged. Of what Ctrl-C ended: 130. */
+enum { MIR_EXIT_DAMAGED = 4, MIR_EXIT_STOPPED = 130 };
 enum {
     MIR_CLI_OPTIONS_MAX = 256,
     MIR_CLI_WORDS_MAX = 1024,
@@ -108,6 +110,7 @@ typedef enum mir_cli_option_id {
     MIR_OPT_ASCII,
     MIR_OPT_FOLLOW,
     MIR_OPT_SPARKLINE,
+    MIR_OPT_COPY,
 } mir_cli_option_id;
 
 typedef struct mir_cli_option {
@@ -162,15 +165,17 @@ struct mir_cli_command {
 };
 
 struct mir_cli {
-    const char *path;     /* the command as typed in full: "mir device list" */
-    mir_cli_run_fn serve; /* null in a build without the server */
+    const char *path;       /* the command as typed in full: "mir device list" */
+    mir_cli_run_fn serve;   /* null in a build without the server */
+    mir_cli_run_fn storage; /* the same */
 };
 
 extern const mir_cli_command mir_cli_root;
 extern const mir_cli_group mir_cli_global_group;
 
-/* Runs one command line and returns its exit code. `serve` runs `mir serve`. */
-int mir_cli_main(int argc, char **argv, mir_cli_run_fn serve);
+/* Runs one command line and returns its exit code. `serve` runs `mir serve`, `storage` what is below
+ * `mir storage`. */
+int mir_cli_main(int argc, char **argv, mir_cli_run_fn serve, mir_cli_run_fn storage);
 
 /* Finds the command and parses everything; on failure says why and returns the exit code. `path`
  * gets the full name. With `help` set only help is wanted. */
@@ -239,6 +244,7 @@ int mir_cli_telemetry_export(mir_cli *, const mir_cli_command *, const mir_cli_a
 int mir_cli_telemetry_import(mir_cli *, const mir_cli_command *, const mir_cli_args *);
 int mir_cli_telemetry_retention(mir_cli *, const mir_cli_command *, const mir_cli_args *);
 int mir_cli_telemetry_watch(mir_cli *, const mir_cli_command *, const mir_cli_args *);
+int mir_cli_storage(mir_cli *, const mir_cli_command *, const mir_cli_args *);
 int mir_cli_status(mir_cli *, const mir_cli_command *, const mir_cli_args *);
 int mir_cli_context_list(mir_cli *, const mir_cli_command *, const mir_cli_args *);
 int mir_cli_context_use(mir_cli *, const mir_cli_command *, const mir_cli_args *);

@@ -441,6 +441,55 @@ static const mir_cli_option serve_options[] = {
 };
 static const mir_cli_group serve_group = {"Options", serve_options};
 
+static const mir_cli_option storage_verify_options[] = {
+    {MIR_OPT_DATA, "data", 'd', false, "DIR", NULL, "data directory, or a backup"},
+    {MIR_OPT_EVENTS, "events", 0, false, NULL, NULL, "prove the chain of all events, too"},
+    {MIR_OPT_OUTPUT, "output", 'o', false, "FORMAT", "table|json", "table or json"},
+    END_OPTIONS,
+};
+static const mir_cli_group storage_verify_group = {"Options", storage_verify_options};
+static const mir_cli_option storage_stats_options[] = {
+    {MIR_OPT_DATA, "data", 'd', false, "DIR", NULL, "data directory, or a backup"},
+    {MIR_OPT_LIMIT, "limit", 0, false, "N", NULL, "so many measurements, the largest first (20)"},
+    {MIR_OPT_OUTPUT, "output", 'o', false, "FORMAT", "table|json", "table or json"},
+    END_OPTIONS,
+};
+static const mir_cli_group storage_stats_group = {"Options", storage_stats_options};
+static const mir_cli_option storage_backup_options[] = {
+    {MIR_OPT_DATA, "data", 'd', false, "DIR", NULL, "data directory"},
+    {MIR_OPT_COPY, "copy", 0, false, NULL, NULL,
+     "copy all; else files that never change get a second name where that is possible"},
+    {MIR_OPT_OUTPUT, "output", 'o', false, "FORMAT", "table|json", "table or json"},
+    END_OPTIONS,
+};
+static const mir_cli_group storage_backup_group = {"Options", storage_backup_options};
+static const mir_cli_option storage_restore_options[] = {
+    {MIR_OPT_OUTPUT, "output", 'o', false, "FORMAT", "table|json", "table or json"},
+    END_OPTIONS,
+};
+static const mir_cli_group storage_restore_group = {"Options", storage_restore_options};
+
+static const mir_cli_example storage_verify_examples[] = {
+    {"mir storage verify", "Check everything in the default data directory."},
+    {"mir storage verify --data /srv/mir --events", "Another one, with the chain of events."},
+    {"mir storage verify --data /backup/monday -o json", "A backup, for a program."},
+    END_EXAMPLES,
+};
+static const mir_cli_example storage_stats_examples[] = {
+    {"mir storage stats --limit 5", "What takes the room."},
+    END_EXAMPLES,
+};
+static const mir_cli_example storage_backup_examples[] = {
+    {"mir storage backup /backup/monday", "Back up while the server runs."},
+    {"mir storage backup --data /srv/mir --copy /mnt/disk/monday",
+     "Another data directory, sharing no file with it."},
+    END_EXAMPLES,
+};
+static const mir_cli_example storage_restore_examples[] = {
+    {"mir storage restore /backup/monday /srv/mir", "Restore; then start the server on /srv/mir."},
+    END_EXAMPLES,
+};
+
 static const mir_cli_example serve_examples[] = {
     {"mir serve", "Serve on 127.0.0.1:4222 with the default data directory."},
     {"mir serve --data /srv/mir --listen 0.0.0.0:4222 --set auth.mode=token --set "
@@ -1107,6 +1156,66 @@ static const mir_cli_command context_children[] = {
     {0},
 };
 
+static const mir_cli_command storage_children[] = {
+    {"verify",
+     NULL,
+     NULL,
+     NULL,
+     "Check every checksum in a data directory",
+     "Reads all segments, logs and lists of the telemetry log and walks through the\n"
+     "state store; of a backup it also compares every file with the backup's list.\n"
+     "It works beside a running server, with low priority, and changes nothing.\n\n"
+     "Exit codes: 0 all is whole, 4 something is damaged, 1 it could not be examined,\n"
+     "2 wrong usage, 130 stopped by Ctrl-C.",
+     0,
+     0,
+     {&storage_verify_group, NULL},
+     storage_verify_examples,
+     NULL,
+     mir_cli_storage},
+    {"stats",
+     NULL,
+     NULL,
+     NULL,
+     "What is stored, and what takes the room",
+     "Values are counted as rows by the columns of their chunks: where rows lack some\n"
+     "of them, there are fewer. Rows that are not in segments yet are not counted.",
+     0,
+     0,
+     {&storage_stats_group, NULL},
+     storage_stats_examples,
+     NULL,
+     mir_cli_storage},
+    {"backup",
+     NULL,
+     "TARGET",
+     NULL,
+     "Back up everything, also while the server runs",
+     "Twins, events, commands and telemetry as of one moment, into a directory that is\n"
+     "empty or not there. It is complete, and on the disk, once its file BACKUP is\n"
+     "there, which is written last. The user needs to be the server's, or root.",
+     1,
+     1,
+     {&storage_backup_group, NULL},
+     storage_backup_examples,
+     NULL,
+     mir_cli_storage},
+    {"restore",
+     NULL,
+     "BACKUP DATA",
+     NULL,
+     "Make a data directory from a backup",
+     "DATA is empty or not there. Every file is compared with the backup's list. The\n"
+     "server does not start on a directory whose restore did not finish.",
+     2,
+     2,
+     {&storage_restore_group, NULL},
+     storage_restore_examples,
+     NULL,
+     mir_cli_storage},
+    {0},
+};
+
 static const mir_cli_command root_children[] = {
     {"serve",
      NULL,
@@ -1181,6 +1290,18 @@ static const mir_cli_command root_children[] = {
      {NULL},
      NULL,
      event_children,
+     NULL},
+    {"storage",
+     NULL,
+     NULL,
+     NULL,
+     "The data directory: verify, stats, backup, restore",
+     NULL,
+     0,
+     0,
+     {NULL},
+     NULL,
+     storage_children,
      NULL},
     {"status",
      NULL,

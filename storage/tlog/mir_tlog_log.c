@@ -580,3 +580,76 @@ out:
     (void)files->close(files->context, handle);
     return status;
 }
+
+/* Reads what was written, at most `limit` bytes; *taken: as the file's size, and the limit, allow. */
+static mir_status look_once(const mir_tlog_files *files, int handle, uint64_t limit,
+                            uint8_t **bytes, size_t *taken, size_t *written, mir_error *error)
+{
+    uint64_t size = 0;
+    int result = files->size(files->context, handle, &size);
+    if (result < 0) return mir_error_os(error, -result, "cannot read the log");
+    if (size > MIR_TLOG_LOG_FILE_BYTES_MAX)
+        return mir_error_set(error, MIR_E_CORRUPT, "it is larger than any log");
+    if (size > limit) size = limit;
+    uint8_t *made = calloc(1, size + 1);
+    if (made == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
+    result = written_read(files, handle, made, size, written);
+    if (result < 0) {
+        free(made);
+        return mir_error_os(error, -result, "cannot read the log");
+    }
+    *bytes = made;
+    *taken = (size_t)size;
+    return MIR_OK;
+}
+
+/* Frames whose zeros behind the payload are none: no checksum covers them, and no row needs them. */
+static uint32_t padding_damaged(mir_view bytes, size_t written, uint64_t generation)
+{
+    uint32_t damaged = 0;
+    frame_view frame;
+    for (size_t at = MIR_TLOG_LOG_HEADER_BYTES; frame_find(bytes, written, at, generation, &frame);
+         at = frame.end) {
+        const uint8_t *end = bytes.data + frame.end;
+        const uint8_t *byte = frame.payload.data + frame.payload.size;
+        while (byte < end && *byte == 0) byte++;
+        damaged += byte < end;
+    }
+    return damaged;
+}
+
+mir_status mir_tlog_log_look_at(const mir_tlog_files *files, int handle, uint64_t generation,
+                                mir_tlog_log_look *look, mir_error *error)
+{
+    mir_tlog_log_look made = {0};
+    uint64_t limit = MIR_TLOG_LOG_FILE_BYTES_MAX;
+    /* Frames are written one behind the other: what is before a whole one has been written, although
+     * it was not when it was read. The second look tells that from damage. */
+    for (int looks = 0; looks < 2; looks++) {
+        size_t size = 0;
+        size_t written = 0;
+        int64_t base_ns;
+        free(made.bytes);
+        made = (mir_tlog_log_look){0};
+        mir_status status = look_once(files, handle, limit, &made.bytes, &size, &written, error);
+        if (status != MIR_OK) return status;
+        const mir_view bytes = mir_view_of(made.bytes, size);
+        status = header_read(bytes, written, generation, &base_ns, error);
+        if (status != MIR_OK) {
+            free(made.bytes);
+            return status;
+        }
+        survey(bytes, written, generation, &made.found);
+        made.padding_damaged = padding_damaged(bytes, written, generation);
+        if (made.found.corrupt_frames == 0) break;
+        limit = made.found.bytes;
+    }
+    for (int copy = 0; copy < 2; copy++) {
+        const uint8_t *header = made.bytes + copy * HEADER_COPY_BYTES;
+        if (memcmp(header, log_magic, sizeof log_magic) != 0 ||
+            mir_tlog_get_u64(header + 56) != mir_hash_fixed(header, 56))
+            made.headers_damaged++;
+    }
+    *look = made;
+    return MIR_OK;
+}

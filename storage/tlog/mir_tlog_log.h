@@ -110,4 +110,18 @@ MIR_MUST_CHECK mir_status mir_tlog_log_replay_bytes(mir_view bytes, uint64_t gen
                                                     mir_tlog_mem **mem, mir_tlog_replay *replay,
                                                     mir_error *error);
 
+/* A log as it is on the disk now, its rows left alone. */
+typedef struct mir_tlog_log_look {
+    uint8_t *bytes; /* the caller frees it; found.bytes of it are whole */
+    uint32_t headers_damaged;
+    uint32_t padding_damaged; /* frames behind which there are not zeros */
+    mir_tlog_replay found;    /* without rows */
+} mir_tlog_log_look;
+
+/* May be done while a writer writes: a frame that is being written is torn then, and not a damaged
+ * region. Errors as replay; nothing is to be freed then. */
+MIR_MUST_CHECK mir_status mir_tlog_log_look_at(const mir_tlog_files *files, int handle,
+                                               uint64_t generation, mir_tlog_log_look *look,
+                                               mir_error *error);
+
 #endif

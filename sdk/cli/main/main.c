@@ -5,6 +5,7 @@
 #ifdef MIR_WITH_SERVER
 #include "mir_config.h"
 #include "mir_server.h"
+#include "storage.h"
 
 #include <unistd.h>
 
@@ -58,11 +59,11 @@ static int serve(mir_cli *cli, const mir_cli_command *command, const mir_cli_arg
 
 int main(int argc, char **argv)
 {
-    return mir_cli_main(argc, argv, serve);
+    return mir_cli_main(argc, argv, serve, mir_main_storage);
 }
 #else
 int main(int argc, char **argv)
 {
-    return mir_cli_main(argc, argv, NULL);
+    return mir_cli_main(argc, argv, NULL, NULL);
 }
 #endif

@@ -1,0 +1,357 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "mir_storage_internal.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "mir_event_store.h"
+#include "mir_hash.h"
+#include "mir_state_db.h"
+#include "mir_state_internal.h"
+
+/* What all parts need: the list of files, and the child that reads LMDB. */
+
+enum { PUMP_BYTES = 256 * 1024 };
+
+const char *mir_storage_kind_name(mir_storage_kind kind)
+{
+    static const char *const names[] = {"manifest", "segment", "index",  "chunk",
+                                        "log",      "state",   "events", "backup"};
+    return (size_t)kind < sizeof names / sizeof names[0] ? names[kind] : "unknown";
+}
+
+mir_status mir_storage_path(char *path, const char *directory, const char *name, mir_error *error)
+{
+    const int size = snprintf(path, MIR_STORAGE_PATH_BYTES_MAX, "%s/%s", directory, name);
+    if (size < 0 || size >= MIR_STORAGE_PATH_BYTES_MAX)
+        return mir_error_set(error, MIR_E_TOO_LARGE, "the path %.200s… is too long", directory);
+    return MIR_OK;
+}
+
+uint64_t mir_storage_file_bytes(const char *directory, const char *name)
+{
+    char path[MIR_STORAGE_PATH_BYTES_MAX];
+    struct stat about;
+    if (mir_storage_path(path, directory, name, NULL) != MIR_OK || stat(path, &about) != 0)
+        return 0;
+    return (uint64_t)about.st_size;
+}
+
+mir_status mir_storage_servable(const char *data, mir_error *error)
+{
+    static const struct {
+        const char *name;
+        const char *text;
+    } signs[] = {
+        {MIR_STORAGE_RESTORING, "a restore into it did not finish: empty it and restore again"},
+        {MIR_STORAGE_MARKER, "it is a backup: `mir storage restore` makes a data directory of it"},
+        {MIR_STORAGE_MARKER_HALF, "it is a backup that did not finish: take another one"},
+    };
+    char path[MIR_STORAGE_PATH_BYTES_MAX];
+    for (size_t i = 0; i < sizeof signs / sizeof signs[0]; i++) {
+        const mir_status status = mir_storage_path(path, data, signs[i].name, error);
+        if (status != MIR_OK) return status;
+        if (access(path, F_OK) == 0)
+            return mir_error_set(error, MIR_E_INVALID, "data directory %s: %s", data,
+                                 signs[i].text);
+    }
+    return MIR_OK;
+}
+
+bool mir_storage_served(const char *data)
+{
+    char path[MIR_STORAGE_PATH_BYTES_MAX];
+    if (mir_storage_path(path, data, "lock", NULL) != MIR_OK) return false;
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return false;
+    const bool held = flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    (void)close(fd);
+    return held;
+}
+
+/* ---- Files ---- */
+
+bool mir_storage_number_in(const uint64_t *numbers, uint32_t count, uint64_t number)
+{
+    for (uint32_t i = 0; i < count; i++)
+        if (numbers[i] == number) return true;
+    return false;
+}
+
+static bool number_push(uint64_t **numbers, uint32_t *count, uint64_t number)
+{
+    uint64_t *more = realloc(*numbers, (*count + UINT32_C(1)) * sizeof *more);
+    if (more == NULL) return false;
+    *numbers = more;
+    more[(*count)++] = number;
+    return true;
+}
+
+static int number_compare(const void *a, const void *b)
+{
+    const uint64_t left = *(const uint64_t *)a;
+    const uint64_t right = *(const uint64_t *)b;
+    return left < right ? -1 : left > right;
+}
+
+void mir_storage_files_fini(mir_storage_files *files)
+{
+    mir_tlog_manifest_fini(&files->manifest);
+    free(files->segments);
+    free(files->logs);
+    free(files->aside);
+    *files = (mir_storage_files){0};
+}
+
+static bool name_take(mir_storage_files *files, const char *name)
+{
+    const size_t size = strlen(name);
+    if (strspn(name, "0123456789abcdef") != 16) return true;
+    if (strcmp(name + 16, ".seg.damaged") == 0 || strcmp(name + 16, ".log.damaged") == 0) {
+        void *more = realloc(files->aside, (files->set_aside + UINT32_C(1)) * sizeof *files->aside);
+        if (more == NULL) return false;
+        files->aside = more;
+        memcpy(files->aside[files->set_aside++], name, size + 1);
+        return true;
+    }
+    if (size != 20) return true;
+    const uint64_t number = strtoull(name, NULL, 16);
+    const bool log = strcmp(name + 16, ".log") == 0;
+    if (!log && strcmp(name + 16, ".seg") != 0) return true;
+    if (number > files->number_max) files->number_max = number;
+    if (!log) return number_push(&files->segments, &files->segment_count, number);
+    return mir_storage_number_in(files->manifest.sealed, files->manifest.sealed_count, number) ||
+           number_push(&files->logs, &files->log_count, number);
+}
+
+mir_status mir_storage_files_list(const char *telemetry, mir_storage_files *files, mir_error *error)
+{
+    mir_storage_files found = {0};
+    DIR *directory = opendir(telemetry);
+    if (directory == NULL) return mir_error_os(error, errno, "cannot read %s", telemetry);
+    mir_status status = MIR_OK;
+    found.manifest_status = mir_tlog_manifest_read(&mir_tlog_files_posix, telemetry,
+                                                   &found.manifest, &found.manifest_error);
+    if (found.manifest_status != MIR_OK && found.manifest_status != MIR_E_NOT_FOUND &&
+        found.manifest_status != MIR_E_CORRUPT)
+        status = mir_error_set(error, found.manifest_status, "%s", found.manifest_error.text);
+    while (status == MIR_OK) {
+        errno = 0;
+        const struct dirent *entry = readdir(directory);
+        if (entry == NULL) {
+            if (errno != 0) status = mir_error_os(error, errno, "cannot read %s", telemetry);
+            break;
+        }
+        if (!name_take(&found, entry->d_name))
+            status = mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
+    }
+    (void)closedir(directory);
+    if (status == MIR_OK && found.manifest_status != MIR_OK && found.segment_count > 0) {
+        found.manifest_lost = true;
+        found.manifest.segments = malloc(found.segment_count * sizeof *found.segments);
+        if (found.manifest.segments == NULL)
+            status = mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
+        else
+            memcpy(found.manifest.segments, found.segments,
+                   found.segment_count * sizeof *found.segments);
+        found.manifest.segment_count = status == MIR_OK ? found.segment_count : 0;
+    }
+    if (status != MIR_OK) {
+        mir_storage_files_fini(&found);
+        return status;
+    }
+    if (found.log_count > 1) qsort(found.logs, found.log_count, sizeof *found.logs, number_compare);
+    if (found.manifest.segment_count > 1)
+        qsort(found.manifest.segments, found.manifest.segment_count,
+              sizeof *found.manifest.segments, number_compare);
+    *files = found;
+    return MIR_OK;
+}
+
+/* ---- Bytes ---- */
+
+mir_status mir_storage_advance(mir_storage_progress *progress, uint64_t bytes, mir_error *error)
+{
+    progress->done += bytes;
+    if (progress->total < progress->done) progress->total = progress->done;
+    const mir_storage_watch *watch = progress->watch;
+    if (watch == NULL || watch->progress == NULL ||
+        watch->progress(watch->context, progress->done, progress->total))
+        return MIR_OK;
+    return mir_error_set(error, MIR_E_CANCELLED, "cancelled");
+}
+
+mir_status mir_storage_pump(int from, int to, mir_storage_progress *progress, uint64_t *size,
+                            uint64_t *hash, mir_error *error)
+{
+    uint8_t *buffer = malloc(PUMP_BYTES);
+    XXH3_state_t *sum = XXH3_createState();
+    mir_status status = MIR_OK;
+    *size = 0;
+    if (buffer == NULL || sum == NULL || XXH3_64bits_reset(sum) != XXH_OK)
+        status = mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
+    while (status == MIR_OK) {
+        const ssize_t got = read(from, buffer, PUMP_BYTES);
+        if (got == 0) break;
+        if (got < 0 && errno != EINTR) status = mir_error_os(error, errno, "cannot read");
+        if (got < 0) continue;
+        (void)XXH3_64bits_update(sum, buffer, (size_t)got);
+        *size += (uint64_t)got;
+        for (ssize_t put = 0; to >= 0 && put < got && status == MIR_OK;) {
+            const ssize_t more = write(to, buffer + put, (size_t)(got - put));
+            if (more >= 0)
+                put += more;
+            else if (errno != EINTR)
+                status = mir_error_os(error, errno, "cannot write");
+        }
+        if (status == MIR_OK) status = mir_storage_advance(progress, (uint64_t)got, error);
+    }
+    if (status == MIR_OK) *hash = XXH3_64bits_digest(sum);
+    (void)XXH3_freeState(sum);
+    free(buffer);
+    return status;
+}
+
+/* ---- The child ---- */
+
+typedef struct saying {
+    int32_t status;
+    mir_error error;
+} saying;
+
+mir_status mir_storage_child_begin(const char *path, mir_storage_state_fn work,
+                                   mir_storage_child *child, mir_error *error)
+{
+    int data[2], words[2];
+    if (pipe2(data, O_CLOEXEC) != 0) return mir_error_os(error, errno, "cannot make a pipe");
+    if (pipe2(words, O_CLOEXEC) != 0) {
+        (void)close(data[0]), (void)close(data[1]);
+        return mir_error_os(error, errno, "cannot make a pipe");
+    }
+    (void)fflush(NULL);
+    const pid_t pid = fork();
+    if (pid < 0) {
+        const int cause = errno;
+        (void)close(data[0]), (void)close(data[1]), (void)close(words[0]), (void)close(words[1]);
+        return mir_error_os(error, cause, "cannot start a process");
+    }
+    if (pid == 0) {
+        /* A signal to all of the terminal must not end it in the middle: its place in the table of
+         * readers would stay taken, and old pages with it. It ends when nobody reads. */
+        static const int ignored[] = {SIGINT, SIGTERM, SIGHUP, SIGPIPE};
+        static const int deadly[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL};
+        for (size_t i = 0; i < sizeof ignored / sizeof ignored[0]; i++)
+            (void)signal(ignored[i], SIG_IGN);
+        for (size_t i = 0; i < sizeof deadly / sizeof deadly[0]; i++)
+            (void)signal(deadly[i], SIG_DFL);
+        (void)setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+        (void)close(data[0]), (void)close(words[0]);
+        /* What LMDB says of a page that it cannot understand is said in other words. */
+        const int nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC);
+        if (nowhere >= 0) (void)dup2(nowhere, STDERR_FILENO);
+        saying said = {0};
+        said.status = (int32_t)work(path, data[1], &said.error);
+        (void)close(data[1]);
+        _exit(write(words[1], &said, sizeof said) == (ssize_t)sizeof said ? 0 : 1);
+    }
+    (void)close(data[1]), (void)close(words[1]);
+    *child = (mir_storage_child){.pid = pid, .from = data[0], .said = words[0]};
+    return MIR_OK;
+}
+
+mir_status mir_storage_child_end(mir_storage_child *child, mir_error *error)
+{
+    (void)close(child->from);
+    saying said;
+    ssize_t got;
+    do got = read(child->said, &said, sizeof said);
+    while (got < 0 && errno == EINTR);
+    (void)close(child->said);
+    int how = 0;
+    while (waitpid(child->pid, &how, 0) < 0 && errno == EINTR) {
+    }
+    if (got != (ssize_t)sizeof said)
+        return mir_error_set(error, MIR_E_CORRUPT,
+                             "reading the state store ended a process (%s): it is damaged",
+                             WIFSIGNALED(how) ? strsignal(WTERMSIG(how)) : "for no reason given");
+    if (said.status == MIR_OK) return MIR_OK;
+    said.error.text[sizeof said.error.text - 1] = '\0';
+    return mir_error_set(error, (mir_status)said.status, "%s", said.error.text);
+}
+
+static mir_status explain(int rc, const char *what, mir_error *error)
+{
+    if (rc == 0) return MIR_OK;
+    const mir_status status = rc == MDB_INCOMPATIBLE ? MIR_E_CORRUPT : mir_state_db_status(rc);
+    return mir_error_set(error, status, "%s: %s", what, mdb_strerror(rc));
+}
+
+mir_status mir_storage_state_copy(const char *path, int out, mir_error *error)
+{
+    mir_state_db db;
+    mir_status status = mir_state_db_open_reader(path, &db, error);
+    if (status != MIR_OK) return status;
+    /* Compacted: reads only pages that hold something, and never waits for the server's writer. */
+    status =
+        explain(mdb_env_copyfd2(db.env, out, MDB_CP_COMPACT), "cannot copy the state store", error);
+    mir_state_db_close(&db);
+    return status;
+}
+
+mir_status mir_storage_state_check(const char *path, int out, mir_error *error)
+{
+    (void)out;
+    mir_state_db db;
+    mir_status status = mir_state_db_open_reader(path, &db, error);
+    if (status != MIR_OK) return status;
+    /* Every page that holds something is walked through by a copy to nowhere. */
+    const int nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    status = nowhere < 0 ? mir_error_os(error, errno, "cannot open /dev/null")
+                         : explain(mdb_env_copyfd2(db.env, nowhere, MDB_CP_COMPACT),
+                                   "cannot read the state store", error);
+    MDB_txn *txn = NULL;
+    if (status == MIR_OK)
+        status = explain(mdb_txn_begin(db.env, NULL, MDB_RDONLY, &txn), "cannot read", error);
+    if (status == MIR_OK) {
+        status = mir_state_db_check(&db, txn, error);
+        if (status != MIR_OK && error->text[0] == '\0')
+            (void)mir_error_set(error, status, "records and indexes disagree");
+        if (status == MIR_E_NOT_FOUND) status = MIR_E_CORRUPT;
+    }
+    if (txn != NULL) mdb_txn_abort(txn);
+    if (nowhere >= 0) (void)close(nowhere);
+    mir_state_db_close(&db);
+    return status;
+}
+
+mir_status mir_storage_state_events(const char *path, int out, mir_error *error)
+{
+    mir_state *state = calloc(1, sizeof *state);
+    if (state == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
+    mir_status status = mir_state_db_open_reader(path, &state->db, error);
+    if (status == MIR_OK) {
+        mir_arena arena = {0};
+        MirApi__V1__EventsProof *proof = NULL;
+        status = mir_event_verify(state, (mir_view){NULL, 0}, NULL, NULL, &arena, &proof, error);
+        if (status == MIR_OK && !proof->intact)
+            status = mir_error_set(error, MIR_E_CORRUPT, "%.400s", proof->text);
+        if (status == MIR_OK &&
+            write(out, &proof->links, sizeof proof->links) != (ssize_t)sizeof proof->links)
+            status = mir_error_set(error, MIR_E_CANCELLED, "nobody listens");
+        mir_arena_free(&arena);
+        for (size_t i = 0; i < MIR_STATE_READERS_KEPT; i++)
+            if (state->readers[i] != NULL) mdb_txn_abort(state->readers[i]);
+        mir_state_db_close(&state->db);
+    }
+    free(state);
+    return status;
+}

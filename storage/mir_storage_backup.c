@@ -1,0 +1,620 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "mir_storage_internal.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "mir_clock.h"
+#include "mir_hash.h"
+
+/* The instant of a backup is that of the state store's read transaction; right behind it the segments
+ * are opened and the logs read, before anything large is copied. What is opened stays there although
+ * the server merges it away. */
+
+enum { SNAPSHOTS_MAX = 1000, HANDLES_SPARE = 64 };
+
+typedef struct saving {
+    const char *data;
+    const char *target;
+    bool made_target;
+    bool copy;
+    mir_storage_saved *saved;
+    mir_storage_progress progress;
+    mir_storage_files files;
+    int half;     /* the marker that is not complete, or -1 */
+    int *handles; /* of the segments of the manifest, -1: it is missing */
+    mir_storage_marker marker;
+} saving;
+
+static mir_status sync_path(const char *path, mir_error *error)
+{
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int cause = fd < 0 ? errno : 0;
+    if (fd >= 0 && fsync(fd) != 0) cause = errno;
+    if (fd >= 0) (void)close(fd);
+    return cause == 0 ? MIR_OK : mir_error_os(error, cause, "cannot sync %s", path);
+}
+
+/* Nothing but what a file system keeps there by itself. */
+static mir_status empty_directory(const char *path, bool *made, mir_error *error)
+{
+    *made = mkdir(path, 0700) == 0;
+    if (*made) return MIR_OK;
+    if (errno != EEXIST) return mir_error_os(error, errno, "cannot make %s", path);
+    DIR *directory = opendir(path);
+    if (directory == NULL) return mir_error_os(error, errno, "cannot read %s", path);
+    mir_status status = MIR_OK;
+    while (status == MIR_OK) {
+        errno = 0;
+        const struct dirent *entry = readdir(directory);
+        if (entry == NULL && errno != 0)
+            status = mir_error_os(error, errno, "cannot read %s", path);
+        if (entry == NULL) break;
+        const char *name = entry->d_name;
+        if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0 || strcmp(name, "lost+found") == 0)
+            continue;
+        status = mir_error_set(error, MIR_E_EXISTS,
+                               "%s is not empty (%.100s is in it): choose another directory", path,
+                               name);
+    }
+    (void)closedir(directory);
+    return status;
+}
+
+static mir_status make_directory(const char *root, const char *name, const char *like,
+                                 mir_error *error)
+{
+    char path[MIR_STORAGE_PATH_BYTES_MAX];
+    struct stat about;
+    mir_status status = mir_storage_path(path, root, name, error);
+    if (status != MIR_OK) return status;
+    const mode_t mode = like != NULL && stat(like, &about) == 0 ? about.st_mode & 0770 : 0700;
+    return mkdir(path, mode | 0700) == 0 ? MIR_OK
+                                         : mir_error_os(error, errno, "cannot make %s", path);
+}
+
+static mir_status create_file(const char *root, const char *name, mode_t mode, int *fd,
+                              mir_error *error)
+{
+    char path[MIR_STORAGE_PATH_BYTES_MAX];
+    mir_status status = mir_storage_path(path, root, name, error);
+    if (status != MIR_OK) return status;
+    *fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
+    return *fd >= 0 ? MIR_OK : mir_error_os(error, errno, "cannot create %s", path);
+}
+
+/* Synced and closed; the first failure counts. */
+static mir_status finish_file(int fd, const char *name, mir_status status, mir_error *error)
+{
+    if (status == MIR_OK && fsync(fd) != 0)
+        status = mir_error_os(error, errno, "cannot sync %s", name);
+    else if (status != MIR_OK && status != MIR_E_CANCELLED)
+        mir_error_wrap(error, "%s", name);
+    (void)close(fd);
+    return status;
+}
+
+static mir_status listed(saving *s, const char *name, uint64_t size, bool hashed, uint64_t hash,
+                         mir_error *error)
+{
+    mir_storage_entry entry = {.size = size, .hashed = hashed, .hash = hash};
+    (void)snprintf(entry.name, sizeof entry.name, "%s", name);
+    if (mir_storage_marker_add(&s->marker, &entry) != MIR_OK)
+        return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
+    s->saved->files++;
+    s->saved->bytes += size;
+    return MIR_OK;
+}
+
+/* ---- Room ---- */
+
+static uint64_t allocated_bytes(const char *directory, const char *name)
+{
+    char path[MIR_STORAGE_PATH_BYTES_MAX];
+    struct stat about;
+    if (mir_storage_path(path, directory, name, NULL) != MIR_OK || stat(path, &about) != 0)
+        return 0;
+    return (uint64_t)about.st_blocks * 512;
+}
+
+/* Said before the first byte is written, instead of when the disk is full: about, as the server goes
+ * on. What cannot be asked is no reason to refuse. */
+static mir_status room_check(const char *target, uint64_t wanted, mir_error *error)
+{
+    uint64_t left = 0, size = 0;
+    if (mir_tlog_files_posix.free_bytes(NULL, target, &left, &size) != 0 || left >= wanted)
+        return MIR_OK;
+    return mir_error_set(error, MIR_E_NO_SPACE,
+                         "%s needs %" PRIu64 " MiB, and its disk has %" PRIu64
+                         " MiB free: make room or choose another disk",
+                         target, (wanted >> 20) + 1, left >> 20);
+}
+
+static mir_status backup_room(const saving *s, const char *telemetry, mir_error *error)
+{
+    struct stat from, to;
+    const bool links = !s->copy && stat(telemetry, &from) == 0 && stat(s->target, &to) == 0 &&
+                       from.st_dev == to.st_dev;
+    mir_storage_files files;
+    mir_status status = mir_storage_files_list(telemetry, &files, error);
+    if (status != MIR_OK) return status;
+    char name[MIR_STORAGE_NAME_BYTES_MAX];
+    uint64_t wanted = allocated_bytes(s->data, "state/data.mdb");
+    for (uint32_t i = 0; i < files.manifest.segment_count && !links; i++) {
+        (void)snprintf(name, sizeof name, "%016" PRIx64 ".seg", files.manifest.segments[i]);
+        wanted += allocated_bytes(telemetry, name);
+    }
+    for (uint32_t i = 0; i < files.log_count; i++) {
+        (void)snprintf(name, sizeof name, "%016" PRIx64 ".log", files.logs[i]);
+        wanted += allocated_bytes(telemetry, name);
+    }
+    mir_storage_files_fini(&files);
+    return room_check(s->target, wanted, error);
+}
+
+/* A file whose rows are not in the backup: a name without content, so that the answers of who restores
+ * it stay partial, as a start that misses a file makes them. */
+static mir_status lost_save(saving *s, const char *file, mir_error *error)
+{
+    char name[MIR_STORAGE_NAME_BYTES_MAX];
+    int fd;
+    s->saved->damaged++;
+    (void)snprintf(name, sizeof name, "telemetry/%s", file);
+    mir_status status = create_file(s->target, name, 0640, &fd, error);
+    if (status == MIR_OK) status = finish_file(fd, name, status, error);
+    return status == MIR_OK ? listed(s, name, 0, true, mir_hash_fixed("", 0), error) : status;
+}
+
+/* ---- The snapshot ---- */
+
+static void handles_close(saving *s)
+{
+    for (uint32_t i = 0; s->handles != NULL && i < s->files.manifest.segment_count; i++)
+        if (s->handles[i] >= 0) (void)close(s->handles[i]);
+    free(s->handles);
+    s->handles = NULL;
+}
+
+static bool same_manifest(const mir_tlog_manifest *a, const mir_tlog_manifest *b)
+{
+    return a->segment_count == b->segment_count && a->sealed_count == b->sealed_count &&
+           (a->segment_count == 0 ||
+            memcmp(a->segments, b->segments, a->segment_count * sizeof *a->segments) == 0) &&
+           (a->sealed_count == 0 ||
+            memcmp(a->sealed, b->sealed, a->sealed_count * sizeof *a->sealed) == 0);
+}
+
+static mir_status segments_open(saving *s, const char *telemetry, mir_error *error)
+{
+    const uint32_t count = s->files.manifest.segment_count;
+    struct rlimit handles;
+    if (getrlimit(RLIMIT_NOFILE, &handles) == 0 && handles.rlim_cur < count + HANDLES_SPARE) {
+        handles.rlim_cur = handles.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &handles);
+    }
+    s->handles = malloc((count + UINT32_C(1)) * sizeof *s->handles);
+    if (s->handles == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
+    for (uint32_t i = 0; i < count; i++) s->handles[i] = -1;
+    for (uint32_t i = 0; i < count; i++) {
+        char path[MIR_STORAGE_PATH_BYTES_MAX];
+        char name[MIR_STORAGE_NAME_BYTES_MAX];
+        (void)snprintf(name, sizeof name, "%016" PRIx64 ".seg", s->files.manifest.segments[i]);
+        mir_status status = mir_storage_path(path, telemetry, name, error);
+        if (status != MIR_OK) return status;
+        s->handles[i] = open(path, O_RDONLY | O_CLOEXEC);
+        if (s->handles[i] < 0 && errno != ENOENT)
+            return mir_error_os(error, errno, "cannot open %s", path);
+    }
+    return MIR_OK;
+}
+
+/* The rows of one log up to now, if it is still there: else the manifest has changed. */
+static mir_status log_save(saving *s, const char *telemetry, uint64_t number, mir_error *error)
+{
+    char name[MIR_STORAGE_NAME_BYTES_MAX];
+    char path[MIR_STORAGE_PATH_BYTES_MAX];
+    (void)snprintf(name, sizeof name, "telemetry/%016" PRIx64 ".log", number);
+    mir_status status = mir_storage_path(path, telemetry, strchr(name, '/') + 1, error);
+    if (status != MIR_OK) return status;
+    const int from = open(path, O_RDONLY | O_CLOEXEC);
+    if (from < 0)
+        return errno == ENOENT ? MIR_E_AGAIN : mir_error_os(error, errno, "cannot open %s", path);
+    mir_tlog_log_look look;
+    status = mir_tlog_log_look_at(&mir_tlog_files_posix, from, number, &look, error);
+    (void)close(from);
+    if (status == MIR_E_EMPTY) return MIR_OK;
+    if (status == MIR_E_CORRUPT) { /* no row of it can be had */
+        char lost[MIR_STORAGE_NAME_BYTES_MAX];
+        (void)snprintf(lost, sizeof lost, "%016" PRIx64 ".log.damaged", number);
+        return lost_save(s, lost, error);
+    }
+    if (status != MIR_OK) return status;
+    int to;
+    status = create_file(s->target, name, 0640, &to, error);
+    if (status == MIR_OK) {
+        const int result =
+            mir_tlog_file_write(&mir_tlog_files_posix, to, look.bytes, look.found.bytes, 0);
+        if (result < 0) status = mir_error_os(error, -result, "cannot write");
+        status = finish_file(to, name, status, error);
+    }
+    if (status == MIR_OK)
+        status = listed(s, name, look.found.bytes, true,
+                        mir_hash_fixed(look.bytes, look.found.bytes), error);
+    if (status == MIR_OK) status = mir_storage_advance(&s->progress, look.found.bytes, error);
+    free(look.bytes);
+    return status;
+}
+
+static void unsave(saving *s)
+{
+    char path[MIR_STORAGE_PATH_BYTES_MAX];
+    for (uint32_t i = 0; i < s->marker.count; i++)
+        if (mir_storage_path(path, s->target, s->marker.entries[i].name, NULL) == MIR_OK)
+            (void)unlink(path);
+    mir_storage_marker_fini(&s->marker);
+    s->saved->files = s->saved->bytes = s->saved->damaged = s->progress.done = 0;
+}
+
+/* One try: MIR_E_AGAIN when the server has replaced the manifest meanwhile. */
+static mir_status snapshot_try(saving *s, const char *telemetry, mir_error *error)
+{
+    mir_status status = mir_storage_files_list(telemetry, &s->files, error);
+    if (status != MIR_OK) return status;
+    status = segments_open(s, telemetry, error);
+    mir_storage_files now = {0};
+    if (status == MIR_OK) status = mir_storage_files_list(telemetry, &now, error);
+    if (status != MIR_OK) return status;
+    const bool same = same_manifest(&s->files.manifest, &now.manifest);
+    mir_storage_files_fini(&now);
+    if (!same) return MIR_E_AGAIN;
+    for (uint32_t i = 0; i < s->files.log_count && status == MIR_OK; i++)
+        status = log_save(s, telemetry, s->files.logs[i], error);
+    for (uint32_t i = 0; i < s->files.set_aside && status == MIR_OK; i++)
+        status = lost_save(s, s->files.aside[i], error);
+    return status;
+}
+
+static mir_status snapshot(saving *s, mir_error *error)
+{
+    char telemetry[MIR_STORAGE_PATH_BYTES_MAX];
+    mir_status status = mir_storage_path(telemetry, s->data, "telemetry", error);
+    if (status != MIR_OK) return status;
+    for (int tries = 0; tries < SNAPSHOTS_MAX; tries++) {
+        status = snapshot_try(s, telemetry, error);
+        if (status != MIR_E_AGAIN) return status;
+        handles_close(s);
+        mir_storage_files_fini(&s->files);
+        unsave(s);
+        status = mir_storage_advance(&s->progress, 0, error);
+        if (status != MIR_OK) return status;
+    }
+    return mir_error_set(error, MIR_E_AGAIN, "the telemetry log changes too fast: try again");
+}
+
+/* ---- The rest ---- */
+
+static mir_status segment_save(saving *s, uint32_t i, mir_error *error)
+{
+    char name[MIR_STORAGE_NAME_BYTES_MAX];
+    char from[MIR_STORAGE_PATH_BYTES_MAX];
+    char to[MIR_STORAGE_PATH_BYTES_MAX];
+    (void)snprintf(name, sizeof name, "telemetry/%016" PRIx64 ".seg",
+                   s->files.manifest.segments[i]);
+    mir_status status = mir_storage_path(from, s->data, name, error);
+    if (status == MIR_OK) status = mir_storage_path(to, s->target, name, error);
+    if (status != MIR_OK) return status;
+    struct stat about;
+    if (fstat(s->handles[i], &about) != 0)
+        return mir_error_os(error, errno, "cannot read %s", from);
+    if (!s->copy && link(from, to) == 0) {
+        s->saved->linked++;
+        status = listed(s, name, (uint64_t)about.st_size, false, 0, error);
+        if (status == MIR_OK)
+            status = mir_storage_advance(&s->progress, (uint64_t)about.st_size, error);
+        return status;
+    }
+    int fd;
+    uint64_t size, hash;
+    status = create_file(s->target, name, about.st_mode & 0660, &fd, error);
+    if (status != MIR_OK) return status;
+    status = finish_file(
+        fd, name, mir_storage_pump(s->handles[i], fd, &s->progress, &size, &hash, error), error);
+    return status == MIR_OK ? listed(s, name, size, true, hash, error) : status;
+}
+
+static mir_status segments_save(saving *s, mir_error *error)
+{
+    const mir_tlog_manifest *manifest = &s->files.manifest;
+    mir_status status = MIR_OK;
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < manifest->segment_count && status == MIR_OK; i++) {
+        if (s->handles[i] < 0) {
+            char lost[MIR_STORAGE_NAME_BYTES_MAX];
+            (void)snprintf(lost, sizeof lost, "%016" PRIx64 ".seg.damaged", manifest->segments[i]);
+            status = lost_save(s, lost, error);
+            continue;
+        }
+        status = segment_save(s, i, error);
+        manifest->segments[kept++] = manifest->segments[i];
+    }
+    if (status != MIR_OK || s->files.manifest_status != MIR_OK) return status;
+    char path[MIR_STORAGE_PATH_BYTES_MAX];
+    status = mir_storage_path(path, s->target, "telemetry", error);
+    if (status != MIR_OK) return status;
+    mir_tlog_manifest saved = *manifest;
+    saved.segment_count = kept;
+    bool in_doubt;
+    status = mir_tlog_manifest_write(&mir_tlog_files_posix, path, &saved, &in_doubt, error);
+    if (status == MIR_OK) status = mir_storage_path(path, s->target, "telemetry/MANIFEST", error);
+    if (status != MIR_OK) return status;
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return mir_error_os(error, errno, "cannot read %s", path);
+    uint64_t size, hash;
+    status = mir_storage_pump(fd, -1, &s->progress, &size, &hash, error);
+    (void)close(fd);
+    return status == MIR_OK ? listed(s, "telemetry/MANIFEST", size, true, hash, error) : status;
+}
+
+static mir_status state_save(saving *s, int from, uint64_t *size, uint64_t *hash, mir_error *error)
+{
+    int fd;
+    mir_status status = create_file(s->target, "state/data.mdb", 0600, &fd, error);
+    if (status != MIR_OK) return status;
+    return finish_file(fd, "state/data.mdb",
+                       mir_storage_pump(from, fd, &s->progress, size, hash, error), error);
+}
+
+static mir_status marker_write(saving *s, mir_error *error)
+{
+    mir_bytes text = {0};
+    s->marker.at_ns = s->saved->at_ns;
+    mir_storage_marker_format(&s->marker, &text);
+    char path[MIR_STORAGE_PATH_BYTES_MAX];
+    char half[MIR_STORAGE_PATH_BYTES_MAX];
+    mir_status status = mir_bytes_ok(&text)
+                            ? mir_storage_path(path, s->target, MIR_STORAGE_MARKER, error)
+                            : mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
+    if (status == MIR_OK)
+        status = mir_storage_path(half, s->target, MIR_STORAGE_MARKER_HALF, error);
+    if (status == MIR_OK) {
+        const int result =
+            mir_tlog_file_write(&mir_tlog_files_posix, s->half, text.data, text.size, 0);
+        if (result < 0) status = mir_error_os(error, -result, "cannot write");
+        status = finish_file(s->half, half, status, error);
+        s->half = -1;
+    }
+    mir_bytes_free(&text);
+    if (status == MIR_OK && rename(half, path) != 0)
+        status = mir_error_os(error, errno, "cannot rename %s", half);
+    return status == MIR_OK ? sync_path(s->target, error) : status;
+}
+
+static mir_status parent_sync(const char *path, mir_error *error)
+{
+    char parent[MIR_STORAGE_PATH_BYTES_MAX];
+    return mir_storage_path(parent, path, "..", error) == MIR_OK ? sync_path(parent, error)
+                                                                 : MIR_E_TOO_LARGE;
+}
+
+static mir_status save_all(saving *s, mir_error *error)
+{
+    char state[MIR_STORAGE_PATH_BYTES_MAX];
+    char path[MIR_STORAGE_PATH_BYTES_MAX];
+    uint64_t size = 0, hash = 0;
+    mir_status status = mir_storage_path(state, s->data, "state", error);
+    if (status == MIR_OK) status = mir_storage_path(path, s->data, "telemetry", error);
+    if (status == MIR_OK) status = backup_room(s, path, error);
+    /* From here on it is half a backup: no server starts on it. */
+    if (status == MIR_OK)
+        status = create_file(s->target, MIR_STORAGE_MARKER_HALF, 0600, &s->half, error);
+    if (status == MIR_OK) status = make_directory(s->target, "state", state, error);
+    if (status == MIR_OK) status = make_directory(s->target, "telemetry", path, error);
+    if (status != MIR_OK) return status;
+    mir_storage_child child;
+    status = mir_storage_child_begin(state, mir_storage_state_copy, &child, error);
+    if (status != MIR_OK) return status;
+    /* The first bytes come when the transaction has begun. */
+    while (poll(&(struct pollfd){.fd = child.from, .events = POLLIN}, 1, 100) == 0 &&
+           status == MIR_OK)
+        status = mir_storage_advance(&s->progress, 0, error);
+    s->saved->at_ns = mir_clock_wall_ns();
+    if (status == MIR_OK) status = snapshot(s, error);
+    for (uint32_t i = 0; i < s->files.manifest.segment_count && status == MIR_OK; i++) {
+        struct stat about;
+        if (s->handles[i] >= 0 && fstat(s->handles[i], &about) == 0)
+            s->progress.total += (uint64_t)about.st_size;
+    }
+    if (status == MIR_OK) status = state_save(s, child.from, &size, &hash, error);
+    mir_error why = {{0}};
+    const mir_status ended = mir_storage_child_end(&child, &why);
+    if (status == MIR_OK && ended != MIR_OK) status = mir_error_set(error, ended, "%s", why.text);
+    if (status == MIR_OK) status = listed(s, "state/data.mdb", size, true, hash, error);
+    if (status == MIR_OK) status = segments_save(s, error);
+    if (status == MIR_OK) status = mir_storage_path(path, s->target, "telemetry", error);
+    if (status == MIR_OK) status = sync_path(path, error);
+    if (status == MIR_OK) status = mir_storage_path(path, s->target, "state", error);
+    if (status == MIR_OK) status = sync_path(path, error);
+    if (status == MIR_OK) status = parent_sync(s->target, error);
+    return status == MIR_OK ? marker_write(s, error) : status;
+}
+
+/* What was begun and will not be finished. */
+static void remove_begun(const char *root, const char *const *names, size_t count)
+{
+    char path[MIR_STORAGE_PATH_BYTES_MAX];
+    for (size_t i = 0; i < count; i++) {
+        if (mir_storage_path(path, root, names[i], NULL) != MIR_OK) continue;
+        DIR *directory = opendir(path);
+        for (const struct dirent *entry; directory != NULL && (entry = readdir(directory)) != NULL;)
+            (void)unlinkat(dirfd(directory), entry->d_name, 0);
+        if (directory != NULL) (void)closedir(directory);
+        (void)rmdir(path);
+    }
+}
+
+static bool within(const char *inner, const char *outer)
+{
+    char *a = realpath(inner, NULL);
+    char *b = realpath(outer, NULL);
+    const size_t size = b == NULL ? 0 : strlen(b);
+    const bool is =
+        a != NULL && b != NULL && strncmp(a, b, size) == 0 && (a[size] == '/' || a[size] == '\0');
+    free(a);
+    free(b);
+    return is;
+}
+
+mir_status mir_storage_backup(const char *data, const char *target, bool copy,
+                              const mir_storage_watch *watch, mir_storage_saved *saved,
+                              mir_error *error)
+{
+    static const char *const begun[] = {"telemetry", "state"};
+    *saved = (mir_storage_saved){0};
+    saving s = {.data = data,
+                .target = target,
+                .copy = copy,
+                .saved = saved,
+                .progress = {.watch = watch},
+                .half = -1};
+    s.progress.total = mir_storage_file_bytes(data, "state/data.mdb");
+    struct stat about;
+    char path[MIR_STORAGE_PATH_BYTES_MAX];
+    mir_status status = mir_storage_path(path, data, "telemetry", error);
+    if (status != MIR_OK) return status;
+    if (stat(path, &about) != 0)
+        return mir_error_os(error, errno, "%s is no data directory: cannot read %s", data, path);
+    status = empty_directory(target, &s.made_target, error);
+    if (status != MIR_OK) return status;
+    if (within(target, data)) {
+        if (s.made_target) (void)rmdir(target);
+        return mir_error_set(error, MIR_E_INVALID,
+                             "%s is inside the data directory: choose another place", target);
+    }
+    status = save_all(&s, error);
+    if (status != MIR_OK) {
+        if (mir_storage_path(path, target, MIR_STORAGE_MARKER, NULL) == MIR_OK) (void)unlink(path);
+        remove_begun(target, begun, 2);
+        if (mir_storage_path(path, target, MIR_STORAGE_MARKER_HALF, NULL) == MIR_OK)
+            (void)unlink(path);
+        if (s.made_target) (void)rmdir(target);
+    }
+    if (s.half >= 0) (void)close(s.half);
+    handles_close(&s);
+    mir_storage_files_fini(&s.files);
+    mir_storage_marker_fini(&s.marker);
+    return status;
+}
+
+/* ---- Restoring ---- */
+
+static mir_status entry_restore(const char *backup, const char *begun,
+                                const mir_storage_entry *entry, const struct stat *owner,
+                                mir_storage_progress *progress, mir_error *error)
+{
+    char path[MIR_STORAGE_PATH_BYTES_MAX];
+    mir_status status = mir_storage_path(path, backup, entry->name, error);
+    if (status != MIR_OK) return status;
+    const int from = open(path, O_RDONLY | O_CLOEXEC);
+    if (from < 0)
+        return mir_error_set(error, errno == ENOENT ? MIR_E_CORRUPT : mir_status_from_errno(errno),
+                             "cannot read %s: %s", path, strerror(errno));
+    int to = -1;
+    uint64_t size = 0, hash = 0;
+    struct stat about;
+    const mode_t mode = fstat(from, &about) == 0 ? about.st_mode & 0660 : 0600;
+    status = create_file(begun, entry->name, mode | 0600, &to, error);
+    if (status == MIR_OK) {
+        status = mir_storage_pump(from, to, progress, &size, &hash, error);
+        if (status == MIR_OK && (size != entry->size || (entry->hashed && hash != entry->hash)))
+            status = mir_error_set(error, MIR_E_CORRUPT,
+                                   "it is damaged: not the file that the list of the backup names");
+        if (status == MIR_OK && geteuid() == 0 && fchown(to, owner->st_uid, owner->st_gid) != 0)
+            status = mir_error_os(error, errno, "cannot give it to the owner of the directory");
+        status = finish_file(to, entry->name, status, error);
+    }
+    (void)close(from);
+    return status;
+}
+
+static mir_status part_place(const char *data, const char *begun, const char *name,
+                             const struct stat *owner, mir_error *error)
+{
+    char from[MIR_STORAGE_PATH_BYTES_MAX];
+    char to[MIR_STORAGE_PATH_BYTES_MAX];
+    mir_status status = mir_storage_path(from, begun, name, error);
+    if (status == MIR_OK) status = mir_storage_path(to, data, name, error);
+    if (status != MIR_OK) return status;
+    if (geteuid() == 0 && chown(from, owner->st_uid, owner->st_gid) != 0)
+        return mir_error_os(error, errno, "cannot change the owner of %s", from);
+    status = sync_path(from, error);
+    if (status != MIR_OK) return status;
+    return rename(from, to) == 0 ? MIR_OK : mir_error_os(error, errno, "cannot rename %s", from);
+}
+
+mir_status mir_storage_restore(const char *backup, const char *data, const mir_storage_watch *watch,
+                               mir_storage_saved *saved, mir_error *error)
+{
+    static const char *const parts[] = {"telemetry", "state"};
+    *saved = (mir_storage_saved){0};
+    mir_storage_marker marker;
+    mir_status status = mir_storage_marker_read(backup, &marker, error);
+    if (status == MIR_E_NOT_FOUND)
+        return mir_error_set(
+            error, status, "%s is no complete backup: it has no file " MIR_STORAGE_MARKER, backup);
+    if (status != MIR_OK) return status;
+    char begun[MIR_STORAGE_PATH_BYTES_MAX];
+    bool made = false;
+    bool mine = false;
+    struct stat owner;
+    mir_storage_progress progress = {.watch = watch, .total = marker.bytes};
+    status = mir_storage_path(begun, data, MIR_STORAGE_RESTORING, error);
+    if (status == MIR_OK) status = empty_directory(data, &made, error);
+    if (status != MIR_OK) {
+        mir_storage_marker_fini(&marker);
+        return status;
+    }
+    if (within(data, backup))
+        status = mir_error_set(error, MIR_E_INVALID,
+                               "%s is inside the backup: choose another place", data);
+    if (status == MIR_OK && stat(data, &owner) != 0)
+        status = mir_error_os(error, errno, "cannot read %s", data);
+    if (status == MIR_OK) status = room_check(data, marker.bytes, error);
+    if (status == MIR_OK) status = make_directory(data, MIR_STORAGE_RESTORING, NULL, error);
+    mine = status == MIR_OK;
+    for (size_t i = 0; i < 2 && status == MIR_OK; i++) {
+        char like[MIR_STORAGE_PATH_BYTES_MAX];
+        status = mir_storage_path(like, backup, parts[i], error);
+        if (status == MIR_OK) status = make_directory(begun, parts[i], like, error);
+    }
+    if (status == MIR_OK) status = sync_path(data, error);
+    for (uint32_t i = 0; i < marker.count && status == MIR_OK; i++)
+        status = entry_restore(backup, begun, &marker.entries[i], &owner, &progress, error);
+    for (size_t i = 0; i < 2 && status == MIR_OK; i++)
+        status = part_place(data, begun, parts[i], &owner, error);
+    if (status == MIR_OK) status = sync_path(data, error);
+    if (status == MIR_OK && rmdir(begun) != 0)
+        status = mir_error_os(error, errno, "cannot remove %s", begun);
+    if (status == MIR_OK) status = sync_path(data, error);
+    if (status == MIR_OK) status = parent_sync(data, error);
+    if (status != MIR_OK) {
+        if (mine) {
+            remove_begun(begun, parts, 2);
+            remove_begun(data, parts, 2);
+            (void)rmdir(begun);
+        }
+        if (made) (void)rmdir(data);
+    } else {
+        *saved = (mir_storage_saved){
+            .files = marker.count, .bytes = marker.bytes, .at_ns = marker.at_ns};
+    }
+    mir_storage_marker_fini(&marker);
+    return status;
+}

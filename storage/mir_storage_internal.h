@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* mir_storage_internal: what the parts of mir_storage share; nothing outside includes it. */
+#ifndef MIR_STORAGE_INTERNAL_H
+#define MIR_STORAGE_INTERNAL_H
+
+#include <sys/types.h>
+
+#include "mir_storage.h"
+#include "mir_tlog_internal.h"
+
+enum { MIR_STORAGE_PATH_BYTES_MAX = MIR_TLOG_PATH_BYTES_MAX, MIR_STORAGE_NAME_BYTES_MAX = 64 };
+
+/* The files of a telemetry directory that count, at one moment. */
+typedef struct mir_storage_files {
+    mir_tlog_manifest manifest; /* its list, or all segments that are there if it is lost */
+    mir_status manifest_status; /* MIR_OK, _NOT_FOUND (no rows yet, or lost), _CORRUPT */
+    mir_error manifest_error;
+    uint64_t number_max;
+    uint32_t segment_count; /* that are there */
+    uint64_t *segments;
+    uint32_t log_count; /* that are there and not sealed */
+    uint64_t *logs;
+    uint32_t set_aside; /* by a start, in files of these names: their rows are missing */
+    char (*aside)[MIR_STORAGE_NAME_BYTES_MAX];
+    bool manifest_lost; /* there are segments, but nothing says which of them count */
+} mir_storage_files;
+
+/* MIR_E_NOT_FOUND: there is no such directory; _UNSUPPORTED: the manifest is of a newer version. */
+MIR_MUST_CHECK mir_status mir_storage_files_list(const char *telemetry, mir_storage_files *files,
+                                                 mir_error *error);
+void mir_storage_files_fini(mir_storage_files *files);
+bool mir_storage_number_in(const uint64_t *numbers, uint32_t count, uint64_t number);
+
+/* `<directory>/<name>`, MIR_STORAGE_PATH_BYTES_MAX bytes. */
+MIR_MUST_CHECK mir_status mir_storage_path(char *path, const char *directory, const char *name,
+                                           mir_error *error);
+uint64_t mir_storage_file_bytes(const char *directory, const char *name);
+/* Somebody holds the lock of the data directory. */
+bool mir_storage_served(const char *data);
+
+/* Work on the state store in a child process, whose end by a signal is MIR_E_CORRUPT here. It writes
+ * what it has to say to `out`. The process waits for nobody and ends when nobody reads. */
+typedef mir_status (*mir_storage_state_fn)(const char *path, int out, mir_error *error);
+typedef struct mir_storage_child {
+    pid_t pid;
+    int from; /* what it writes, to the end */
+    int said; /* its status and text, behind the end of `from` */
+} mir_storage_child;
+MIR_MUST_CHECK mir_status mir_storage_child_begin(const char *path, mir_storage_state_fn work,
+                                                  mir_storage_child *child, mir_error *error);
+/* Closes `from`, which ends it if it still writes, and gives its status. */
+MIR_MUST_CHECK mir_status mir_storage_child_end(mir_storage_child *child, mir_error *error);
+
+/* The parts of that work. */
+mir_status mir_storage_state_copy(const char *path, int out, mir_error *error);
+mir_status mir_storage_state_check(const char *path, int out, mir_error *error);
+/* Writes the count of proved links as 8 bytes; MIR_E_CORRUPT: the chain is broken. */
+mir_status mir_storage_state_events(const char *path, int out, mir_error *error);
+
+/* The list of a backup: lines of text, the last one with a checksum of the others. */
+typedef struct mir_storage_entry {
+    char name[MIR_STORAGE_NAME_BYTES_MAX]; /* "telemetry/0000000000000001.seg" */
+    uint64_t size;
+    bool hashed;
+    uint64_t hash;
+} mir_storage_entry;
+typedef struct mir_storage_marker {
+    int64_t at_ns;
+    uint64_t bytes;
+    uint32_t count;
+    mir_storage_entry *entries;
+} mir_storage_marker;
+/* MIR_E_NOT_FOUND, _CORRUPT, _UNSUPPORTED. */
+MIR_MUST_CHECK mir_status mir_storage_marker_read(const char *backup, mir_storage_marker *marker,
+                                                  mir_error *error);
+MIR_MUST_CHECK mir_status mir_storage_marker_parse(mir_view text, mir_storage_marker *marker,
+                                                   mir_error *error);
+void mir_storage_marker_format(const mir_storage_marker *marker, mir_bytes *text);
+MIR_MUST_CHECK mir_status mir_storage_marker_add(mir_storage_marker *marker,
+                                                 const mir_storage_entry *entry);
+void mir_storage_marker_fini(mir_storage_marker *marker);
+
+/* Reads a file to its end. MIR_E_CANCELLED when progress says so. */
+typedef struct mir_storage_progress {
+    const mir_storage_watch *watch;
+    uint64_t done;
+    uint64_t total;
+} mir_storage_progress;
+MIR_MUST_CHECK mir_status mir_storage_advance(mir_storage_progress *progress, uint64_t bytes,
+                                              mir_error *error);
+/* From where `from` stands to its end; `to` -1: only its hash. */
+MIR_MUST_CHECK mir_status mir_storage_pump(int from, int to, mir_storage_progress *progress,
+                                           uint64_t *size, uint64_t *hash, mir_error *error);
+
+#endif

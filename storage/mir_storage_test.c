@@ -1,0 +1,364 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "mir_storage_testing.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+
+#include "mir_hash.h"
+#include "mir_log.h"
+
+static int setup(void **state)
+{
+    (void)state;
+    mir_log_set_level(MIR_LOG_ERROR);
+    return 0;
+}
+
+/* ---- The list of a backup ---- */
+
+static const mir_storage_entry entries[] = {
+    {.name = "telemetry/0000000000000001.seg", .size = 70000},
+    {.name = "telemetry/MANIFEST", .size = 31, .hashed = true, .hash = 7},
+    {.name = "state/data.mdb", .size = UINT64_C(1) << 40, .hashed = true, .hash = UINT64_MAX},
+};
+enum { ENTRIES = sizeof entries / sizeof entries[0] };
+
+static void list_make(mir_bytes *text)
+{
+    mir_storage_marker marker = {.at_ns = INT64_C(1790000000123456789)};
+    for (size_t i = 0; i < ENTRIES; i++)
+        assert_int_equal(mir_storage_marker_add(&marker, &entries[i]), MIR_OK);
+    mir_storage_marker_format(&marker, text);
+    mir_storage_marker_fini(&marker);
+    assert_true(mir_bytes_ok(text));
+}
+
+static void test_a_list_is_read_as_it_was_written(void **state)
+{
+    (void)state;
+    mir_bytes text = {0};
+    mir_storage_marker marker = {0};
+    mir_error error = {{0}};
+    list_make(&text);
+    assert_int_equal(mir_storage_marker_parse(mir_bytes_as_view(&text), &marker, &error), MIR_OK);
+    assert_int_equal(marker.at_ns, INT64_C(1790000000123456789));
+    assert_int_equal(marker.count, ENTRIES);
+    assert_int_equal(marker.bytes, 70000 + 31 + (UINT64_C(1) << 40));
+    for (size_t i = 0; i < ENTRIES; i++) {
+        assert_string_equal(marker.entries[i].name, entries[i].name);
+        assert_int_equal(marker.entries[i].size, entries[i].size);
+        assert_int_equal(marker.entries[i].hashed, entries[i].hashed);
+        assert_int_equal(marker.entries[i].hash, entries[i].hash);
+    }
+    mir_storage_marker_fini(&marker);
+    mir_bytes_free(&text);
+}
+
+static void test_no_changed_list_is_taken(void **state)
+{
+    (void)state;
+    mir_bytes text = {0};
+    mir_storage_marker marker = {0};
+    mir_error error;
+    list_make(&text);
+    for (size_t i = 0; i < text.size; i++) {
+        assert_int_equal(mir_storage_marker_parse(mir_view_of(text.data, i), &marker, &error),
+                         MIR_E_CORRUPT);
+        for (unsigned bit = 0; bit < 8; bit++) {
+            text.data[i] ^= (uint8_t)(1u << bit);
+            assert_int_equal(mir_storage_marker_parse(mir_bytes_as_view(&text), &marker, &error),
+                             MIR_E_CORRUPT);
+            text.data[i] ^= (uint8_t)(1u << bit);
+        }
+    }
+    mir_bytes_free(&text);
+}
+
+/* With a checksum that holds. */
+static mir_status list_status(const char *lines)
+{
+    mir_bytes text = {0};
+    mir_storage_marker marker = {0};
+    mir_error error = {{0}};
+    mir_bytes_text(&text, lines);
+    mir_bytes_printf(&text, "end %016" PRIx64 "\n", mir_hash_fixed(text.data, text.size));
+    const mir_status status = mir_storage_marker_parse(mir_bytes_as_view(&text), &marker, &error);
+    assert_int_equal(status == MIR_OK, error.text[0] == '\0');
+    if (status == MIR_OK) mir_storage_marker_fini(&marker);
+    mir_bytes_free(&text);
+    return status;
+}
+
+static void test_a_list_leads_nowhere_else(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {
+        "",
+        "mir backup 1\n",
+        "mir backup\nat 1\n",
+        "mir backup 1\nat x\n",
+        "mir backup 1\nat 9223372036854775808\n",
+        "mir backup 1\nat 1\nfile state/data.mdb 1 -",
+        "mir backup 1\nat 1\nfile state/data.mdb 1 -\n\n",
+        "mir backup 1\nat 1\nfile state/data.mdb -1 -\n",
+        "mir backup 1\nat 1\nfile state/data.mdb 18446744073709551616 -\n",
+        "mir backup 1\nat 1\nfile state/data.mdb 1 00000000000000g0\n",
+        "mir backup 1\nat 1\nfile state/data.mdb 1 123\n",
+        "mir backup 1\nat 1\nfile state/../../etc/passwd 1 -\n",
+        "mir backup 1\nat 1\nfile state/.. 1 -\n",
+        "mir backup 1\nat 1\nfile state/ 1 -\n",
+        "mir backup 1\nat 1\nfile telemetry/a/b 1 -\n",
+        "mir backup 1\nat 1\nfile /etc/passwd 1 -\n",
+        "mir backup 1\nat 1\nfile elsewhere/a 1 -\n",
+        "mir backup 1\nat 1\nfile state/a 18446744073709551615 -\nfile state/b 1 -\n",
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        if (list_status(bad[i]) != MIR_E_CORRUPT) fail_msg("taken: %s", bad[i]);
+    assert_int_equal(list_status("mir backup 2\nwhat comes then is not known\n"),
+                     MIR_E_UNSUPPORTED);
+    assert_int_equal(
+        list_status("mir backup 1\nat 1\nfile state/"
+                    "0123456789012345678901234567890123456789012345678901234567 1 -\n"),
+        MIR_E_CORRUPT);
+    assert_int_equal(list_status("mir backup 1\nat -1\n"), MIR_OK);
+    assert_int_equal(list_status("mir backup 1\nat 1\nfile state/data.mdb 1 -\n"), MIR_OK);
+}
+
+/* ---- Verifying ---- */
+
+static void flip_all(const data_folder *f, const char *suffix, uint64_t end)
+{
+    char path[160];
+    struct stat about;
+    assert_true(data_file(f, suffix, 0, path));
+    assert_int_equal(stat(path, &about), 0);
+    const char *file = path + strlen(f->data) + 1;
+    for (uint64_t at = 0; at < (uint64_t)about.st_size && at < end; at++) {
+        data_flip(path, at);
+        const data_damage found = data_verify(f->data, file);
+        data_flip(path, at);
+        if (found.there == 0 || found.elsewhere != 0)
+            fail_msg("byte %" PRIu64 " of %s: %u found, %u elsewhere", at, file, found.there,
+                     found.elsewhere);
+    }
+}
+
+static void test_every_byte_that_is_changed_is_found(void **state)
+{
+    (void)state;
+    data_folder *f = data_new(90, 20);
+    char path[160];
+    mir_tlog_log_look look;
+    mir_error error = {{0}};
+    assert_int_equal(data_verify(f->data, NULL).elsewhere, 0);
+    flip_all(f, ".seg", UINT64_MAX);
+    flip_all(f, "MANIFEST", UINT64_MAX);
+    /* What of a log was written; behind it there is room. */
+    assert_true(data_file(f, ".log", 0, path));
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    const uint64_t number = strtoull(strrchr(path, '/') + 1, NULL, 16);
+    assert_true(fd >= 0);
+    assert_int_equal(mir_tlog_log_look_at(&mir_tlog_files_posix, fd, number, &look, &error),
+                     MIR_OK);
+    assert_int_equal(close(fd), 0);
+    free(look.bytes);
+    assert_int_equal(look.found.corrupt_frames + look.found.torn_bytes + look.headers_damaged, 0);
+    flip_all(f, ".log", look.found.bytes + 40);
+    assert_int_equal(data_verify(f->data, NULL).elsewhere, 0);
+    data_free(f);
+}
+
+static void test_missing_files_are_found(void **state)
+{
+    (void)state;
+    data_folder *f = data_new(300, 0);
+    char path[160];
+    assert_true(data_file(f, ".seg", 0, path));
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(data_verify(f->data, path + strlen(f->data) + 1).there, 1);
+    assert_true(data_file(f, "MANIFEST", 0, path));
+    data_free(f);
+    f = data_new(300, 0);
+    assert_true(data_file(f, "MANIFEST", 0, path));
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(data_verify(f->data, "telemetry/MANIFEST").there, 1);
+    data_free(f);
+}
+
+/* ---- Backing up ---- */
+
+static uint64_t rows_of(const char *data)
+{
+    mir_storage_stats stats;
+    mir_error error = {{0}};
+    char telemetry[160];
+    (void)snprintf(telemetry, sizeof telemetry, "%s/telemetry", data);
+    mir_tlog *tlog = data_open(telemetry); /* what is in logs counts once it is in segments */
+    if (mir_tlog_settle(tlog, 60000, &error) != MIR_OK) fail_msg("%s", error.text);
+    mir_tlog_close(tlog);
+    if (mir_storage_stats_read(data, NULL, &stats, &error) != MIR_OK) fail_msg("%s", error.text);
+    const uint64_t rows = stats.all.rows;
+    assert_int_equal(stats.measurement_count, DATA_MEASUREMENTS);
+    assert_int_equal(stats.all.series, DATA_DEVICES * DATA_MEASUREMENTS);
+    mir_storage_stats_fini(&stats);
+    return rows;
+}
+
+static bool cancel(void *context, uint64_t done, uint64_t total)
+{
+    uint32_t *left = context;
+    (void)done, (void)total;
+    return (*left)-- > 0;
+}
+
+static bool there(const char *directory, const char *name)
+{
+    char path[256];
+    (void)snprintf(path, sizeof path, "%s/%s", directory, name);
+    return access(path, F_OK) == 0;
+}
+
+static void test_a_backup_is_restored(void **state)
+{
+    (void)state;
+    for (int copy = 0; copy < 2; copy++) {
+        data_folder *f = data_new(300, 60);
+        char again[128];
+        mir_storage_saved saved, restored;
+        mir_error error = {{0}};
+        (void)snprintf(again, sizeof again, "%s/again", f->root);
+        if (mir_storage_backup(f->data, f->other, copy != 0, NULL, &saved, &error) != MIR_OK)
+            fail_msg("%s", error.text);
+        assert_int_equal(saved.damaged, 0);
+        assert_true(copy != 0 ? saved.linked == 0 : saved.linked > 0);
+        assert_true(there(f->other, MIR_STORAGE_MARKER));
+        assert_false(there(f->other, MIR_STORAGE_MARKER_HALF));
+        assert_int_equal(mir_storage_servable(f->other, &error), MIR_E_INVALID);
+        assert_int_equal(data_verify(f->other, NULL).elsewhere, 0);
+        /* What is there already is left alone. */
+        assert_int_equal(mir_storage_backup(f->data, f->other, false, NULL, &restored, &error),
+                         MIR_E_EXISTS);
+        assert_int_equal(mir_storage_restore(f->other, f->data, NULL, &restored, &error),
+                         MIR_E_EXISTS);
+        (void)snprintf(again, sizeof again, "%s/inside", f->data);
+        assert_int_equal(mir_storage_backup(f->data, again, false, NULL, &restored, &error),
+                         MIR_E_INVALID);
+        assert_int_not_equal(access(again, F_OK), 0);
+        (void)snprintf(again, sizeof again, "%s/inside", f->other);
+        assert_int_equal(mir_storage_restore(f->other, again, NULL, &restored, &error),
+                         MIR_E_INVALID);
+        assert_int_not_equal(access(again, F_OK), 0);
+        (void)snprintf(again, sizeof again, "%s/again", f->root);
+        if (mir_storage_restore(f->other, again, NULL, &restored, &error) != MIR_OK)
+            fail_msg("%s", error.text);
+        assert_int_equal(restored.files, saved.files);
+        assert_int_equal(restored.bytes, saved.bytes);
+        assert_int_equal(restored.at_ns, saved.at_ns);
+        assert_int_equal(mir_storage_servable(again, &error), MIR_OK);
+        assert_int_equal(data_verify(again, NULL).elsewhere, 0);
+        assert_int_equal(rows_of(again), 360);
+        assert_int_equal(data_verify(f->other, NULL).elsewhere, 0);
+        data_free(f);
+    }
+}
+
+static void test_what_is_cancelled_leaves_nothing(void **state)
+{
+    (void)state;
+    data_folder *f = data_new(300, 60);
+    char again[128];
+    mir_storage_saved saved;
+    mir_error error = {{0}};
+    (void)snprintf(again, sizeof again, "%s/again", f->root);
+    uint32_t tries = 0;
+    for (mir_status status = MIR_E_CANCELLED; status == MIR_E_CANCELLED; tries++) {
+        uint32_t left = tries;
+        const mir_storage_watch watch = {&left, cancel, NULL};
+        status = mir_storage_backup(f->data, f->other, true, &watch, &saved, &error);
+        if (status != MIR_OK) {
+            assert_int_equal(status, MIR_E_CANCELLED);
+            assert_int_not_equal(access(f->other, F_OK), 0);
+        }
+    }
+    assert_true(tries > 3);
+    tries = 0;
+    for (mir_status status = MIR_E_CANCELLED; status == MIR_E_CANCELLED; tries++) {
+        uint32_t left = tries;
+        const mir_storage_watch watch = {&left, cancel, NULL};
+        status = mir_storage_restore(f->other, again, &watch, &saved, &error);
+        if (status != MIR_OK) {
+            assert_int_equal(status, MIR_E_CANCELLED);
+            assert_int_not_equal(access(again, F_OK), 0);
+        }
+    }
+    assert_true(tries > 3);
+    assert_int_equal(rows_of(again), 360);
+    data_free(f);
+}
+
+static void test_half_a_backup_is_none(void **state)
+{
+    (void)state;
+    data_folder *f = data_new(30, 0);
+    char path[160], again[128];
+    mir_storage_saved saved;
+    mir_error error = {{0}};
+    (void)snprintf(again, sizeof again, "%s/again", f->root);
+    assert_int_equal(mir_storage_backup(f->data, f->other, true, NULL, &saved, &error), MIR_OK);
+    (void)snprintf(path, sizeof path, "%s/" MIR_STORAGE_MARKER, f->other);
+    char half[160];
+    (void)snprintf(half, sizeof half, "%s/" MIR_STORAGE_MARKER_HALF, f->other);
+    assert_int_equal(rename(path, half), 0);
+    assert_int_equal(mir_storage_restore(f->other, again, NULL, &saved, &error), MIR_E_NOT_FOUND);
+    assert_int_not_equal(access(again, F_OK), 0);
+    assert_int_equal(mir_storage_servable(f->other, &error), MIR_E_INVALID);
+    assert_int_equal(rename(half, path), 0);
+    /* A file that is not the one that was saved stops it, and nothing stays. */
+    data_folder at = {.root = ""};
+    (void)snprintf(at.data, sizeof at.data, "%s", f->other);
+    assert_true(data_file(&at, "MANIFEST", 0, path));
+    data_flip(path, 3);
+    assert_int_equal(mir_storage_restore(f->other, again, NULL, &saved, &error), MIR_E_CORRUPT);
+    assert_int_not_equal(access(again, F_OK), 0);
+    data_flip(path, 3);
+    assert_int_equal(mir_storage_restore(f->other, again, NULL, &saved, &error), MIR_OK);
+    data_free(f);
+}
+
+static void test_what_is_lost_stays_told(void **state)
+{
+    (void)state;
+    data_folder *f = data_new(300, 60);
+    char path[160], again[128];
+    mir_storage_saved saved;
+    mir_error error = {{0}};
+    (void)snprintf(again, sizeof again, "%s/again", f->root);
+    assert_true(data_file(f, ".seg", 0, path));
+    assert_int_equal(unlink(path), 0);
+    assert_true(data_file(f, ".log", 0, path));
+    data_flip(path, 3);
+    data_flip(path, 67);
+    assert_int_equal(mir_storage_backup(f->data, f->other, false, NULL, &saved, &error), MIR_OK);
+    assert_int_equal(saved.damaged, 2);
+    assert_int_equal(mir_storage_restore(f->other, again, NULL, &saved, &error), MIR_OK);
+    mir_storage_checked checked;
+    assert_int_equal(mir_storage_verify(again, false, NULL, &checked, &error), MIR_OK);
+    assert_int_equal(checked.set_aside, 2);
+    data_free(f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_list_is_read_as_it_was_written),
+        cmocka_unit_test(test_no_changed_list_is_taken),
+        cmocka_unit_test(test_a_list_leads_nowhere_else),
+        cmocka_unit_test(test_every_byte_that_is_changed_is_found),
+        cmocka_unit_test(test_missing_files_are_found),
+        cmocka_unit_test(test_a_backup_is_restored),
+        cmocka_unit_test(test_what_is_cancelled_leaves_nothing),
+        cmocka_unit_test(test_half_a_backup_is_none),
+        cmocka_unit_test(test_what_is_lost_stays_told),
+    };
+    return cmocka_run_group_tests(tests, setup, NULL);
+}

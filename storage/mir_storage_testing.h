@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the tests of mir_storage share: a small data directory whose rows are known, and files that
+ * are changed. Included by the test programs alone. */
+#ifndef MIR_STORAGE_TESTING_H
+#define MIR_STORAGE_TESTING_H
+
+#include <dirent.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "mir_state.h"
+#include "mir_storage.h"
+#include "mir_storage_internal.h"
+#include "mir_tlog.h"
+#include "mir_tlog_sim.h"
+
+enum { DATA_DEVICES = 3, DATA_MEASUREMENTS = 2 };
+
+static const mir_view data_devices[DATA_DEVICES] = {
+    MIR_VIEW_LITERAL("boiler"), MIR_VIEW_LITERAL("cooler"), MIR_VIEW_LITERAL("dryer")};
+static const mir_view data_measurements[DATA_MEASUREMENTS] = {MIR_VIEW_LITERAL("m.v1.A"),
+                                                              MIR_VIEW_LITERAL("m.v1.B")};
+
+typedef struct data_folder {
+    char root[64];
+    char data[96];
+    char other[96]; /* not there at first */
+} data_folder;
+
+static inline mir_tlog *data_open(const char *telemetry)
+{
+    const mir_tlog_options options = {
+        .directory = telemetry, .writer_count = 1, .log_bytes_max = MIR_TLOG_LOG_BYTES_MIN};
+    mir_tlog *tlog = NULL;
+    mir_error error = {{0}};
+    if (mir_tlog_open(&options, &tlog, &error) != MIR_OK) fail_msg("open: %s", error.text);
+    return tlog;
+}
+
+/* Rows `first` to `end` - 1: one each second, of the devices and measurements by turns. */
+static inline void data_put(mir_tlog *tlog, uint32_t first, uint32_t end)
+{
+    static const mir_column columns[] = {{"n", 1, MIR_COLUMN_I64}, {"s", 1, MIR_COLUMN_STRING}};
+    mir_row row;
+    assert_int_equal(mir_row_init(&row, 2, 2, 64), MIR_OK);
+    mir_tlog_writer *writer = mir_tlog_writer_of(tlog, 0);
+    for (uint32_t n = first; n < end; n++) {
+        mir_tlog_series *series;
+        row.time_ns = INT64_C(1790000000000000000) + (int64_t)n * 1000000000;
+        row.column_count = 2;
+        row.present[0] = 3;
+        row.cells[0].i64 = n;
+        row.cells[1].string = MIR_VIEW_LITERAL("some text");
+        assert_int_equal(
+            mir_tlog_series_open(writer, data_devices[n % DATA_DEVICES],
+                                 data_measurements[n / DATA_DEVICES % DATA_MEASUREMENTS], columns,
+                                 2, &series),
+            MIR_OK);
+        assert_int_equal(mir_tlog_append(writer, series, &row), MIR_OK);
+        /* Some frames, not one. */
+        if (n % 16 == 15) assert_int_equal(mir_tlog_commit_turn(writer, NULL), MIR_OK);
+    }
+    assert_int_equal(mir_tlog_commit_turn(writer, NULL), MIR_OK);
+    mir_row_fini(&row);
+}
+
+static inline void data_seal(mir_tlog *tlog)
+{
+    mir_error error = {{0}};
+    while (mir_tlog_freeze(mir_tlog_writer_of(tlog, 0)) != MIR_OK) sim_pause_us(200);
+    if (mir_tlog_settle(tlog, 60000, &error) != MIR_OK) fail_msg("%s", error.text);
+}
+
+/* A state store; `sealed` rows in a segment, and `logged` ones behind them in a log. */
+static inline data_folder *data_new(uint32_t sealed, uint32_t logged)
+{
+    data_folder *f = calloc(1, sizeof *f);
+    assert_non_null(f);
+    (void)snprintf(f->root, sizeof f->root, "/tmp/mir-storage-XXXXXX");
+    assert_non_null(mkdtemp(f->root));
+    (void)snprintf(f->data, sizeof f->data, "%s/data", f->root);
+    (void)snprintf(f->other, sizeof f->other, "%s/other", f->root);
+    assert_int_equal(mkdir(f->data, 0700), 0);
+    char path[160];
+    (void)snprintf(path, sizeof path, "%s/state", f->data);
+    const mir_state_options options = {.path = path, .map_bytes = 16 << 20};
+    mir_error error = {{0}};
+    mir_state *state = NULL;
+    if (mir_state_open(&options, &state, &error) != MIR_OK) fail_msg("%s", error.text);
+    mir_state_close(state);
+    (void)snprintf(path, sizeof path, "%s/telemetry", f->data);
+    mir_tlog *tlog = data_open(path);
+    if (sealed > 0) {
+        data_put(tlog, 0, sealed);
+        data_seal(tlog);
+    }
+    if (logged > 0) data_put(tlog, sealed, sealed + logged);
+    mir_tlog_close(tlog);
+    return f;
+}
+
+static inline void data_remove(const char *path)
+{
+    DIR *directory = opendir(path);
+    for (const struct dirent *entry; directory != NULL && (entry = readdir(directory)) != NULL;) {
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
+        char inner[512];
+        (void)snprintf(inner, sizeof inner, "%s/%s", path, entry->d_name);
+        if (unlink(inner) != 0) data_remove(inner);
+    }
+    if (directory != NULL) (void)closedir(directory);
+    (void)rmdir(path);
+}
+
+static inline void data_free(data_folder *f)
+{
+    data_remove(f->root);
+    free(f);
+}
+
+/* The path of the n-th file of the telemetry log whose name ends so, in the order of names; false:
+ * there are fewer. With something in it, of logs. */
+static inline bool data_file(const data_folder *f, const char *suffix, uint32_t nth, char path[160])
+{
+    char telemetry[128];
+    struct dirent **names;
+    (void)snprintf(telemetry, sizeof telemetry, "%s/telemetry", f->data);
+    const int count = scandir(telemetry, &names, NULL, alphasort);
+    bool found = false;
+    for (int i = 0; i < count; i++) {
+        const size_t size = strlen(names[i]->d_name), end = strlen(suffix);
+        char one[160];
+        uint8_t magic[4] = {0};
+        (void)snprintf(one, sizeof one, "%s/%.20s", telemetry, names[i]->d_name);
+        bool fits = size >= end && strcmp(names[i]->d_name + size - end, suffix) == 0;
+        if (fits && strcmp(suffix, ".log") == 0) {
+            FILE *file = fopen(one, "rb");
+            assert_non_null(file);
+            fits = fseek(file, MIR_TLOG_LOG_HEADER_BYTES, SEEK_SET) == 0 &&
+                   fread(magic, 1, 4, file) == 4 && memcmp(magic, "MFRM", 4) == 0;
+            assert_int_equal(fclose(file), 0);
+        }
+        if (fits && nth-- == 0) {
+            memcpy(path, one, sizeof one);
+            found = true;
+        }
+        free(names[i]);
+    }
+    if (count >= 0) free(names);
+    return found;
+}
+
+static inline void data_flip(const char *path, uint64_t at)
+{
+    FILE *file = fopen(path, "r+b");
+    assert_non_null(file);
+    assert_int_equal(fseek(file, (long)at, SEEK_SET), 0);
+    const int byte = fgetc(file);
+    assert_int_not_equal(byte, EOF);
+    assert_int_equal(fseek(file, (long)at, SEEK_SET), 0);
+    assert_int_not_equal(fputc(byte ^ 0x10, file), EOF);
+    assert_int_equal(fclose(file), 0);
+}
+
+/* How often a file was called damaged, and others were. */
+typedef struct data_damage {
+    const char *file;
+    uint32_t there;
+    uint32_t elsewhere;
+    uint64_t rows;
+    char text[256]; /* of the last one */
+} data_damage;
+
+static inline void data_damage_count(void *context, const mir_storage_damage *damage)
+{
+    data_damage *count = context;
+    if (count->file != NULL && strcmp(damage->file, count->file) == 0)
+        count->there++;
+    else
+        count->elsewhere++;
+    count->rows += damage->rows;
+    (void)snprintf(count->text, sizeof count->text, "%s: %s", damage->file, damage->text);
+}
+
+static inline data_damage data_verify(const char *data, const char *file)
+{
+    data_damage count = {.file = file};
+    const mir_storage_watch watch = {&count, NULL, data_damage_count};
+    mir_storage_checked checked;
+    mir_error error = {{0}};
+    if (mir_storage_verify(data, false, &watch, &checked, &error) != MIR_OK)
+        fail_msg("verify: %s", error.text);
+    assert_int_equal(checked.damage, count.there + count.elsewhere);
+    return count;
+}
+
+#endif

@@ -1,0 +1,360 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "mir_storage_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* A running server merges and drops while this reads: a segment that cannot be opened is damaged only
+ * if the manifest still names it. */
+
+typedef struct checking {
+    const char *data;
+    char telemetry[MIR_STORAGE_PATH_BYTES_MAX];
+    const mir_storage_watch *watch;
+    mir_storage_checked *checked;
+    mir_storage_progress progress;
+    mir_tlog_codec codec;
+    mir_bytes chunk;
+} checking;
+
+static void tell(checking *c, mir_storage_damage damage)
+{
+    c->checked->damage++;
+    if (c->watch != NULL && c->watch->damage != NULL) c->watch->damage(c->watch->context, &damage);
+}
+
+static bool still_named(const checking *c, uint64_t number)
+{
+    mir_storage_files now;
+    if (mir_storage_files_list(c->telemetry, &now, NULL) != MIR_OK) return true;
+    const bool named =
+        mir_storage_number_in(now.manifest.segments, now.manifest.segment_count, number);
+    mir_storage_files_fini(&now);
+    return named;
+}
+
+static void tell_chunk(checking *c, const char *file, const mir_tlog_index_cursor *at,
+                       const mir_tlog_chunk *chunk, const char *text)
+{
+    tell(c, (mir_storage_damage){.kind = MIR_STORAGE_CHUNK,
+                                 .file = file,
+                                 .measurement = at->segment->measurements[at->measurement],
+                                 .device = at->device,
+                                 .has_range = true,
+                                 .from_ns = chunk->time_min,
+                                 .to_ns = chunk->time_max,
+                                 .offset = chunk->offset,
+                                 .bytes = chunk->size,
+                                 .rows = chunk->rows,
+                                 .text = text});
+}
+
+static void tell_index(checking *c, const char *file, const mir_tlog_segment *segment,
+                       uint32_t block)
+{
+    const mir_tlog_index_block *from = &segment->blocks[block];
+    char text[200] = "the series from here to the end of the segment cannot be found";
+    if (block + 1 < segment->block_count) {
+        const mir_tlog_index_block *to = &segment->blocks[block + 1];
+        const mir_view name = segment->measurements[to->measurement];
+        (void)snprintf(
+            text, sizeof text, "the series from here to before %.*s of %.*s cannot be found",
+            (int)(name.size < 60 ? name.size : 60), (const char *)name.data,
+            (int)(to->device.size < 60 ? to->device.size : 60), (const char *)to->device.data);
+    }
+    tell(c, (mir_storage_damage){.kind = MIR_STORAGE_INDEX,
+                                 .file = file,
+                                 .measurement = segment->measurements[from->measurement],
+                                 .device = from->device,
+                                 .has_range = true,
+                                 .from_ns = segment->time_min,
+                                 .to_ns = segment->time_max,
+                                 .offset = from->offset,
+                                 .bytes = from->size,
+                                 .text = text});
+}
+
+/* The checksum holds; so must the shape of what it covers. */
+static mir_status chunk_check(const checking *c, const mir_tlog_segment_shape *shape,
+                              const mir_tlog_chunk *chunk)
+{
+    mir_tlog_chunk_reader reader;
+    const mir_view bytes = mir_bytes_as_view(&c->chunk);
+    mir_status status = mir_tlog_chunk_begin(&reader, bytes, shape);
+    if (status == MIR_OK && reader.rows != chunk->rows) status = MIR_E_CORRUPT;
+    while (status == MIR_OK) {
+        status = mir_tlog_chunk_next(&reader);
+        if (status == MIR_E_EMPTY) return MIR_OK;
+        if (status == MIR_OK) status = mir_tlog_chunk_pass(&reader);
+    }
+    return status;
+}
+
+static mir_status series_check(checking *c, const char *file, mir_tlog_index_cursor *at,
+                               uint64_t *rows, uint64_t *chunks, mir_error *error)
+{
+    for (uint32_t i = 0; i < at->chunk_count; i++) {
+        const mir_tlog_chunk *chunk = &at->chunks[i];
+        c->chunk.size = 0;
+        mir_status status = mir_tlog_chunk_read(at->segment, chunk, &c->chunk);
+        (*chunks)++;
+        *rows += chunk->rows;
+        if (status == MIR_E_NO_MEMORY) return mir_error_set(error, status, "out of memory");
+        if (status == MIR_OK) {
+            status = chunk_check(c, &at->segment->shapes[chunk->shape], chunk);
+            if (status != MIR_OK)
+                tell_chunk(c, file, at, chunk, "its checksum holds, but it cannot be read");
+        } else {
+            tell_chunk(c, file, at, chunk,
+                       status == MIR_E_IO ? "the disk cannot read it" : "its checksum is wrong");
+        }
+        if (status == MIR_OK) {
+            c->checked->chunks++;
+            c->checked->rows += chunk->rows;
+        }
+        status = mir_storage_advance(&c->progress, chunk->size, error);
+        if (status != MIR_OK) return status;
+    }
+    return MIR_OK;
+}
+
+static mir_status segment_check(checking *c, uint64_t number, mir_error *error)
+{
+    char file[MIR_STORAGE_NAME_BYTES_MAX];
+    char path[MIR_STORAGE_PATH_BYTES_MAX];
+    (void)snprintf(file, sizeof file, "telemetry/%016" PRIx64 ".seg", number);
+    mir_status status = mir_storage_path(path, c->data, file, error);
+    if (status != MIR_OK) return status;
+    mir_tlog_segment *segment = NULL;
+    mir_error why = {{0}};
+    status = mir_tlog_segment_open(&mir_tlog_files_posix, path, number, &c->codec, &segment, &why);
+    if (status == MIR_E_NO_MEMORY) return mir_error_set(error, status, "%s", why.text);
+    if (status != MIR_OK) {
+        if (still_named(c, number))
+            tell(c,
+                 (mir_storage_damage){.kind = MIR_STORAGE_SEGMENT, .file = file, .text = why.text});
+        return MIR_OK;
+    }
+    c->checked->files++;
+    c->checked->bytes += segment->size;
+    mir_tlog_index_cursor at = {.segment = segment};
+    uint64_t rows = 0, chunks = 0, chunk_bytes = 0;
+    bool whole = true;
+    const uint64_t before = c->progress.done;
+    while (status == MIR_OK) {
+        status = mir_tlog_index_next(&at, &c->codec);
+        if (status == MIR_E_CORRUPT || status == MIR_E_IO) {
+            tell_index(c, file, segment, at.block);
+            whole = false;
+            status = MIR_OK;
+            continue;
+        }
+        if (status == MIR_OK) status = series_check(c, file, &at, &rows, &chunks, error);
+    }
+    chunk_bytes = c->progress.done - before;
+    if (status == MIR_E_NO_MEMORY)
+        (void)mir_error_set(error, status, "out of memory");
+    else if (status != MIR_E_EMPTY && status != MIR_E_CANCELLED)
+        (void)mir_error_set(error, status, "cannot read %s", path);
+    if (status == MIR_E_EMPTY) {
+        status = MIR_OK;
+        if (whole && (rows != segment->rows || chunks != segment->chunk_count))
+            tell(c, (mir_storage_damage){.kind = MIR_STORAGE_SEGMENT,
+                                         .file = file,
+                                         .text = "its index and its footer count differently"});
+        if (segment->size > chunk_bytes)
+            status = mir_storage_advance(&c->progress, segment->size - chunk_bytes, error);
+    }
+    mir_tlog_index_fini(&at);
+    mir_tlog_segment_release(segment);
+    return status;
+}
+
+static mir_status log_check(checking *c, uint64_t number, mir_error *error)
+{
+    char file[MIR_STORAGE_NAME_BYTES_MAX];
+    char path[MIR_STORAGE_PATH_BYTES_MAX];
+    (void)snprintf(file, sizeof file, "telemetry/%016" PRIx64 ".log", number);
+    mir_status status = mir_storage_path(path, c->data, file, error);
+    if (status != MIR_OK) return status;
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT) return MIR_OK; /* it was sealed meanwhile */
+    mir_storage_damage damage = {.kind = MIR_STORAGE_LOG, .file = file};
+    mir_error why = {{0}};
+    if (fd < 0) {
+        (void)mir_error_os(&why, errno, "cannot open it");
+        damage.text = why.text;
+        tell(c, damage);
+        return MIR_OK;
+    }
+    mir_tlog_log_look look = {0};
+    char text[160];
+    status = mir_tlog_log_look_at(&mir_tlog_files_posix, fd, number, &look, &why);
+    (void)close(fd);
+    if (status == MIR_E_NO_MEMORY) return mir_error_set(error, status, "%s", why.text);
+    if (status == MIR_E_EMPTY) return MIR_OK;
+    c->checked->files++;
+    if (status != MIR_OK) {
+        damage.text = why.text;
+        tell(c, damage);
+        return MIR_OK;
+    }
+    c->checked->bytes += look.found.bytes;
+    if (look.headers_damaged > 0) {
+        damage.text =
+            "one copy of its header is damaged; the other one is whole, and no row is lost";
+        damage.bytes = 64;
+        tell(c, damage);
+    }
+    if (look.padding_damaged > 0) {
+        damage.text = "bytes between its frames have changed; no row is lost";
+        damage.bytes = 0;
+        tell(c, damage);
+    }
+    if (look.found.corrupt_frames > 0) {
+        (void)snprintf(text, sizeof text,
+                       "%" PRIu64
+                       " damaged regions between whole frames: the rows in them are lost",
+                       look.found.corrupt_frames);
+        damage.text = text;
+        damage.bytes = 0;
+        tell(c, damage);
+    }
+    /* The last frame of a log that a server writes may be on its way. */
+    if (look.found.torn_bytes > 0 && !mir_storage_served(c->data)) {
+        damage.text = "its end is torn: what was written last before a power cut is lost";
+        damage.offset = look.found.bytes;
+        damage.bytes = look.found.torn_bytes;
+        tell(c, damage);
+    }
+    const uint64_t bytes = look.found.bytes;
+    free(look.bytes);
+    return mir_storage_advance(&c->progress, bytes, error);
+}
+
+static mir_status telemetry_check(checking *c, const mir_storage_files *files, mir_error *error)
+{
+    if (files->manifest_status == MIR_E_CORRUPT || files->manifest_lost)
+        tell(c, (mir_storage_damage){.kind = MIR_STORAGE_MANIFEST,
+                                     .file = "telemetry/MANIFEST",
+                                     .text = files->manifest_status == MIR_E_CORRUPT
+                                                 ? "it is damaged; no row is lost by that"
+                                                 : "it is missing; no row is lost by that"});
+    c->checked->set_aside = files->set_aside;
+    mir_status status = MIR_OK;
+    for (uint32_t i = 0; i < files->manifest.segment_count && status == MIR_OK; i++)
+        status = segment_check(c, files->manifest.segments[i], error);
+    for (uint32_t i = 0; i < files->log_count && status == MIR_OK; i++)
+        status = log_check(c, files->logs[i], error);
+    return status;
+}
+
+static mir_status state_check(checking *c, bool events, mir_error *error)
+{
+    char path[MIR_STORAGE_PATH_BYTES_MAX];
+    mir_status status = mir_storage_path(path, c->data, "state", error);
+    if (status != MIR_OK) return status;
+    const uint64_t bytes = mir_storage_file_bytes(path, "data.mdb");
+    mir_storage_child child;
+    mir_error why = {{0}};
+    status = mir_storage_child_begin(path, mir_storage_state_check, &child, error);
+    if (status != MIR_OK) return status;
+    status = mir_storage_child_end(&child, &why);
+    c->checked->files++;
+    c->checked->bytes += bytes;
+    if (status == MIR_E_NO_MEMORY || status == MIR_E_PERMISSION || status == MIR_E_AGAIN)
+        return mir_error_set(error, status, "%s", why.text);
+    if (status != MIR_OK)
+        tell(c, (mir_storage_damage){
+                    .kind = MIR_STORAGE_STATE, .file = "state/data.mdb", .text = why.text});
+    if (status == MIR_OK && events) {
+        status = mir_storage_child_begin(path, mir_storage_state_events, &child, error);
+        if (status != MIR_OK) return status;
+        uint64_t links = 0;
+        ssize_t got;
+        do got = read(child.from, &links, sizeof links);
+        while (got < 0 && errno == EINTR);
+        if (got == (ssize_t)sizeof links) c->checked->events = links;
+        status = mir_storage_child_end(&child, &why);
+        if (status != MIR_OK)
+            tell(c, (mir_storage_damage){
+                        .kind = MIR_STORAGE_EVENTS, .file = "state/data.mdb", .text = why.text});
+    }
+    return mir_storage_advance(&c->progress, bytes, error);
+}
+
+/* What is in a backup stays as it was listed. */
+static mir_status backup_check(checking *c, mir_error *error)
+{
+    mir_storage_marker marker;
+    mir_error why = {{0}};
+    mir_status status = mir_storage_marker_read(c->data, &marker, &why);
+    if (status == MIR_E_NOT_FOUND) return MIR_OK;
+    if (status != MIR_OK) {
+        tell(c, (mir_storage_damage){
+                    .kind = MIR_STORAGE_BACKUP, .file = MIR_STORAGE_MARKER, .text = why.text});
+        return MIR_OK;
+    }
+    for (uint32_t i = 0; i < marker.count && status == MIR_OK; i++) {
+        const mir_storage_entry *entry = &marker.entries[i];
+        char path[MIR_STORAGE_PATH_BYTES_MAX];
+        status = mir_storage_path(path, c->data, entry->name, error);
+        if (status != MIR_OK) break;
+        mir_storage_damage damage = {.kind = MIR_STORAGE_BACKUP, .file = entry->name};
+        const int fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0) {
+            damage.text = "it is missing";
+            tell(c, damage);
+            continue;
+        }
+        uint64_t size = mir_storage_file_bytes(c->data, entry->name), hash = entry->hash;
+        if (entry->hashed) {
+            status = mir_storage_pump(fd, -1, &c->progress, &size, &hash, &why);
+            damage.text = why.text;
+            if (status == MIR_E_IO) tell(c, damage);
+            if (status == MIR_E_IO)
+                status = MIR_OK;
+            else if (status != MIR_OK)
+                (void)mir_error_set(error, status, "%s", why.text);
+        }
+        (void)close(fd);
+        damage.text = "it is not the file that the list of the backup names";
+        if (status == MIR_OK && (size != entry->size || (entry->hashed && hash != entry->hash)))
+            tell(c, damage);
+    }
+    mir_storage_marker_fini(&marker);
+    return status;
+}
+
+mir_status mir_storage_verify(const char *data, bool events, const mir_storage_watch *watch,
+                              mir_storage_checked *checked, mir_error *error)
+{
+    *checked = (mir_storage_checked){0};
+    checking c = {.data = data, .watch = watch, .checked = checked, .progress = {.watch = watch}};
+    mir_storage_files files;
+    mir_status status = mir_storage_path(c.telemetry, data, "telemetry", error);
+    if (status == MIR_OK) status = mir_storage_files_list(c.telemetry, &files, error);
+    if (status != MIR_OK) return status;
+    status = mir_tlog_codec_init(&c.codec);
+    if (status != MIR_OK) {
+        mir_storage_files_fini(&files);
+        return mir_error_set(error, status, "out of memory");
+    }
+    char name[MIR_STORAGE_NAME_BYTES_MAX];
+    c.progress.total = mir_storage_file_bytes(data, "state/data.mdb");
+    for (uint32_t i = 0; i < files.manifest.segment_count; i++) {
+        (void)snprintf(name, sizeof name, "%016" PRIx64 ".seg", files.manifest.segments[i]);
+        c.progress.total += mir_storage_file_bytes(c.telemetry, name);
+    }
+    status = backup_check(&c, error);
+    if (status == MIR_OK) status = state_check(&c, events, error);
+    if (status == MIR_OK) status = telemetry_check(&c, &files, error);
+    mir_bytes_free(&c.chunk);
+    mir_tlog_codec_fini(&c.codec);
+    mir_storage_files_fini(&files);
+    return status;
+}
