@@ -47,9 +47,10 @@ size_t mir_tlog_log_columns_size(const mir_tlog_mem_series *series, uint32_t fir
 uint8_t *mir_tlog_log_put_columns(uint8_t *to, const mir_tlog_mem_series *series, uint32_t first,
                                   uint32_t end);
 
-/* MIR_E_EMPTY, _CORRUPT (both copies), _UNSUPPORTED. */
-MIR_MUST_CHECK mir_status mir_tlog_log_header_read(mir_view bytes, uint64_t generation,
-                                                   int64_t *base_ns, mir_error *error);
+/* From `written` on there are only zeros. MIR_E_EMPTY, _CORRUPT (both copies), _UNSUPPORTED. */
+MIR_MUST_CHECK mir_status mir_tlog_log_header_read(mir_view bytes, size_t written,
+                                                   uint64_t generation, int64_t *base_ns,
+                                                   mir_error *error);
 
 typedef struct mir_tlog_frame {
     size_t start;
