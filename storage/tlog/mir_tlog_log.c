@@ -607,7 +607,7 @@ static mir_status look_once(const mir_tlog_files *files, int handle, uint64_t li
 static uint32_t padding_damaged(mir_view bytes, size_t written, uint64_t generation)
 {
     uint32_t damaged = 0;
-    frame_view frame;
+    mir_tlog_frame frame;
     for (size_t at = MIR_TLOG_LOG_HEADER_BYTES; frame_find(bytes, written, at, generation, &frame);
          at = frame.end) {
         const uint8_t *end = bytes.data + frame.end;
@@ -634,7 +634,7 @@ mir_status mir_tlog_log_look_at(const mir_tlog_files *files, int handle, uint64_
         mir_status status = look_once(files, handle, limit, &made.bytes, &size, &written, error);
         if (status != MIR_OK) return status;
         const mir_view bytes = mir_view_of(made.bytes, size);
-        status = header_read(bytes, written, generation, &base_ns, error);
+        status = mir_tlog_log_header_read(bytes, written, generation, &base_ns, error);
         if (status != MIR_OK) {
             free(made.bytes);
             return status;
