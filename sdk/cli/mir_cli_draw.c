@@ -160,15 +160,6 @@ static const char *owner_name(const drawer *at, const mir_cli_chart_series *seri
     return name != NULL ? name : series->owner;
 }
 
-/* Whether a column is of that field: it has its name, or is a function of it. */
-static bool is_of_field(const char *header, const char *field)
-{
-    const char *inner = strchr(header, '(');
-    size_t size = strlen(field);
-    return strcmp(header, field) == 0 || (inner != NULL && strncmp(inner + 1, field, size) == 0 &&
-                                          strcmp(inner + 1 + size, ")") == 0);
-}
-
 static int refuse_column(const drawer *at, const MirApi__V1__QueryTelemetry *from, size_t column)
 {
     const char *type = mir_cli_chart_type(from, column);
@@ -218,7 +209,7 @@ static int check_fields(drawer *at, const MirApi__V1__QueryTelemetry *answer)
     for (size_t f = 0; f < request->n_fields && code == MIR_EXIT_OK; f++) {
         bool found = false;
         for (size_t i = 2; i < answer->n_headers && code == MIR_EXIT_OK; i++) {
-            if (!is_of_field(answer->headers[i], request->fields[f])) continue;
+            if (!mir_cli_query_is_field(answer->headers[i], request->fields[f])) continue;
             found = true;
             if (!mir_cli_chart_is_drawable(answer, i)) code = refuse_column(at, answer, i);
         }
@@ -508,8 +499,9 @@ static void wait_for(waker *by, int64_t wait_ns)
 static void show_picture(drawer *at, const char *note, mir_bytes *picture)
 {
     (void)fputs("\033[H", stdout);
-    size_t lines = 0;
-    for (size_t from = 0, i = 0; i < picture->size; i++) {
+    size_t lines = 0, room = mir_cli_text_terminal_lines(stdout);
+    /* More than there is room for would scroll. */
+    for (size_t from = 0, i = 0; i < picture->size && lines + 1 < room; i++) {
         if (picture->data[i] != '\n') continue;
         (void)fwrite(picture->data + from, 1, i - from, stdout);
         (void)fputs("\033[K\r\n", stdout);
@@ -575,12 +567,18 @@ static void connect_again(drawer *at, waker *by, int64_t *pause_ns)
 static int follow(drawer *at)
 {
     sigset_t signals;
+    MirApi__V1__QueryTelemetry *first = NULL;
     waker by = {.fd = -1};
     mir_bytes picture = {0};
     mir_error error = {0};
     int code = MIR_EXIT_OK;
     int64_t pause_ns = AGAIN_NS;
     int64_t round_ns = (at->to_ns - at->from_ns) / (int64_t)(at->look.columns * 2);
+    /* What can never be drawn is said at once. */
+    code = mir_cli_query_ask(&at->session, &at->query, &first);
+    if (code == MIR_EXIT_OK) code = check_fields(at, first);
+    if (code != MIR_EXIT_OK) return code;
+    mir_arena_reset(&at->session.arena);
     if (round_ns < ROUND_S_MIN * MIR_NS_PER_S) round_ns = ROUND_S_MIN * MIR_NS_PER_S;
     if (round_ns > ROUND_S_MAX * MIR_NS_PER_S) round_ns = ROUND_S_MAX * MIR_NS_PER_S;
     (void)sigemptyset(&signals);

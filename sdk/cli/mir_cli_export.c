@@ -5,6 +5,7 @@
 #include "mir_api/v1/tlm.pb-c.h"
 #include "mir_cli_progress.h"
 #include "mir_cli_rows.h"
+#include "mir_cli_telemetry.h"
 #include "mir_cli_when.h"
 #include "mir_clock.h"
 #include "mir_timestamp.h"
@@ -467,12 +468,18 @@ MIR_MUST_CHECK static mir_status finish_file(const char *path, const char *besid
 static int export_all(exporter *at, char **names, size_t count)
 {
     int code = MIR_EXIT_OK;
-    bool first = true;
+    bool first = true, stated = count > 0;
     if (count == 0) code = find_measurements(at, &names, &count);
     at->progress = mir_cli_progress_begin();
     at->progress.unit = " rows";
-    for (size_t i = 0; code == MIR_EXIT_OK && i < count; i++)
+    for (size_t i = 0; code == MIR_EXIT_OK && i < count; i++) {
+        uint64_t before = at->rows;
         code = export_message(at, names[i], &first);
+        if (code != MIR_EXIT_OK || !stated || at->rows > before) continue;
+        /* Who has mistyped a name is not to find an empty file. */
+        mir_cli_progress_hide(&at->progress);
+        code = mir_cli_telemetry_check_names(&at->session, &at->request);
+    }
     mir_cli_progress_hide(&at->progress);
     return code;
 }

@@ -51,6 +51,8 @@ MIR_MUST_CHECK static mir_status read_range(const mir_cli_args *args, mir_arena 
     }
     if (status != MIR_OK) return status;
     if (from == NULL && since == NULL && to_ns >= 0) from_ns = to_ns - 3600 * MIR_NS_PER_S;
+    /* Since before 1970 is since the beginning, and not what is used when nothing is said. */
+    if (from_ns < 0 && (since != NULL || to_ns >= 0)) from_ns = 0;
     if (from_ns >= 0 && to_ns >= 0 && from_ns >= to_ns)
         return mir_error_set(error, MIR_E_INVALID, "the range ends before it begins");
     if (from_ns >= 0) request->start_time = mir_timestamp_new(arena, from_ns);
@@ -261,6 +263,14 @@ int mir_cli_query_ask(mir_cli_session *session, mir_cli_query *query,
         }
     *answer = all;
     return MIR_EXIT_OK;
+}
+
+bool mir_cli_query_is_field(const char *header, const char *field)
+{
+    const char *inner = strchr(header, '(');
+    size_t size = strlen(field);
+    return strcmp(header, field) == 0 || (inner != NULL && strncmp(inner + 1, field, size) == 0 &&
+                                          strcmp(inner + 1 + size, ")") == 0);
 }
 
 int mir_cli_query_check(const MirApi__V1__QueryTelemetry *answer)

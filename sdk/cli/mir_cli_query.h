@@ -32,6 +32,8 @@ MIR_MUST_CHECK mir_status mir_cli_query_read(const mir_cli_args *args, mir_arena
  * that can be asked for. */
 int mir_cli_query_ask(mir_cli_session *session, mir_cli_query *query,
                       MirApi__V1__QueryTelemetry **answer);
+/* Whether a column is of that field: it has its name, or is a function of it. */
+bool mir_cli_query_is_field(const char *header, const char *field);
 /* Says that an answer is partial; then the exit code is MIR_EXIT_FAILED. */
 int mir_cli_query_check(const MirApi__V1__QueryTelemetry *answer);
 

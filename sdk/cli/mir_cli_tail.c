@@ -5,6 +5,7 @@
 
 #include "mir_cli_rows.h"
 #include "mir_cli_schema.h"
+#include "mir_cli_telemetry.h"
 #include "mir_cli_text.h"
 #include "mir_cli_when.h"
 #include "mir_clock.h"
@@ -401,6 +402,22 @@ static int find_pattern(tail *at, char *pattern, size_t size)
     return code;
 }
 
+/* A name that no schema has may be one that a device brings later, and is a mistake more often. */
+static void hint_at_names(tail *at)
+{
+    MirApi__V1__QueryTelemetryRequest names = MIR_API__V1__QUERY_TELEMETRY_REQUEST__INIT;
+    if (at->targets.count > 1) return;
+    names.targets = at->targets.items[0];
+    names.fields = at->fields;
+    for (size_t i = 0; i < at->measurements_count; i++) {
+        names.measurement = at->measurements[i];
+        /* Of several messages each has fields of its own. */
+        names.n_fields = at->measurements_count == 1 ? at->fields_count : 0;
+        (void)mir_cli_telemetry_check_names(&at->session, &names);
+        mir_arena_reset(&at->session.arena);
+    }
+}
+
 static void free_all(tail *at)
 {
     mir_map_node *node;
@@ -454,6 +471,7 @@ int mir_cli_telemetry_watch(mir_cli *cli, const mir_cli_command *command, const 
         code = mir_cli_fail("no memory");
     if (code == MIR_EXIT_OK) code = mir_cli_connect_open(cli, args, &at->session);
     if (code == MIR_EXIT_OK) code = find_pattern(at, pattern, sizeof pattern);
+    if (code == MIR_EXIT_OK) hint_at_names(at);
     (void)sigemptyset(&signals);
     (void)sigaddset(&signals, SIGINT);
     (void)sigaddset(&signals, SIGTERM);

@@ -606,6 +606,19 @@ static void print_sparks(const MirApi__V1__QueryTelemetry *from, const mir_cli_q
                                      mir_cli_text_colours(stdout));
 }
 
+/* Whether it has nothing, or nothing of a field that was asked for. */
+static bool lacks_field(const MirApi__V1__QueryTelemetry *answer,
+                        const MirApi__V1__QueryTelemetryRequest *request)
+{
+    bool lacks = answer->n_rows == 0;
+    for (size_t f = 0; f < request->n_fields && !lacks; f++) {
+        lacks = true;
+        for (size_t i = 2; i < answer->n_headers && lacks; i++)
+            lacks = !mir_cli_query_is_field(answer->headers[i], request->fields[f]);
+    }
+    return lacks;
+}
+
 int mir_cli_telemetry_query(mir_cli *cli, const mir_cli_command *command, const mir_cli_args *args)
 {
     (void)command;
@@ -626,7 +639,7 @@ int mir_cli_telemetry_query(mir_cli *cli, const mir_cli_command *command, const 
                    : mir_cli_usage(cli, "%s", error.text);
     MirApi__V1__QueryTelemetry *answer = NULL;
     if (code == MIR_EXIT_OK) code = mir_cli_query_ask(&session, &query, &answer);
-    if (code == MIR_EXIT_OK && answer->n_rows == 0)
+    if (code == MIR_EXIT_OK && lacks_field(answer, &query.request))
         code = mir_cli_telemetry_check_names(&session, &query.request);
     if (code == MIR_EXIT_OK) {
         if (strcmp(format, "csv") == 0)

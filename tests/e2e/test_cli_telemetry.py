@@ -260,3 +260,29 @@ def test_what_is_not_finite_leaves_a_gap_and_is_counted(server, bus, device, wea
     assert "*" + " " * 10 in course
     [series] = points_of(server, weather, device, "-f", "temperature")
     assert [value for _, value in series["points"]].count("NaN") == 20
+
+
+def test_a_mistyped_name_is_said_and_leaves_no_file(server, bus, device, weather, tmp_path):  # noqa: F811
+    report(bus, device, *pressures(weather, range(5)))
+    out = tmp_path / "out.csv"
+    for wrong, says in [(["-m", "weather.v1.Nothing"], "none of these devices measures 'weather.v1.Nothing'"),
+                        (["-m", weather.name("Sample"), "-f", "presure"], "did you mean 'pressure'?")]:
+        result = run(server, "export", device, *wrong, "-O", str(out))
+        assert result.returncode == 1 and says in result.stderr and list(tmp_path.iterdir()) == []
+    nothing = run(server, "export", device, "-m", weather.name("Sample"), "--since", "1s", "-O", str(out))
+    assert nothing.returncode == 0 and out.exists()
+    partly = ask(server, weather, device, "-f", "pressure,presure")
+    assert (partly.returncode, partly.stdout) == (1, "") and "did you mean 'pressure'?" in partly.stderr
+    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "MIR_TARGET": f"127.0.0.1:{server.port}"}
+    with subprocess.Popen([BINARY, "telemetry", "watch", device, "-m", "weather.v1.Nothing"], env=environment,
+                          stderr=subprocess.PIPE, text=True) as watch:
+        assert "none of these devices measures 'weather.v1.Nothing'" in watch.stderr.readline()
+        assert "Watching telemetry" in watch.stderr.readline()
+        watch.terminate()
+        watch.communicate(timeout=20 * PATIENCE)
+
+
+def test_since_before_all_times_is_everything(server, bus, device, weather):  # noqa: F811
+    report(bus, device, *pressures(weather, range(5)))
+    got = rows(run(server, "query", device, "-m", weather.name("Sample"), "-f", "pressure", "--since", "90y", "-o", "csv"))
+    assert [row[2] for row in got[1:]] == [str(n) for n in range(5)]
