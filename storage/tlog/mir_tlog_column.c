@@ -20,6 +20,9 @@ enum {
     /* Below this a frame header and a table cost more than they save. */
     ZSTD_WORTH_BYTES = 256,
     ZSTD_LEVEL = 1,
+    /* After so many chunks in a row that did not become smaller, one in so many more is tried. */
+    TRIALS_MIN = 4,
+    TRIAL_WAITS = 15,
     SCALE_MAX = 6,
     DICTIONARY_MAX = 255,
     DICTIONARY_SLOTS = 1024,
@@ -264,9 +267,31 @@ static mir_status texts_unpack(mir_tlog_codec *codec, mir_tlog_reader *in, uint3
 
 /* ---- A column: encoding, size, bytes ---- */
 
-void mir_tlog_column_encode(mir_tlog_codec *codec, mir_bytes *out, mir_column_type type,
-                            const uint64_t *values, const mir_view *texts, uint32_t count)
+/* Numbers that are packed already hardly ever become smaller, and trying costs more than packing. */
+static bool is_worth_trying(mir_tlog_trial *trial, uint8_t encoding)
 {
+    if (encoding != ENCODING_INTS || trial->failed < TRIALS_MIN) return true;
+    if (trial->waits == 0) return true;
+    trial->waits--;
+    return false;
+}
+
+static void trial_end(mir_tlog_trial *trial, uint8_t encoding, bool paid)
+{
+    if (encoding != ENCODING_INTS) return;
+    if (paid) {
+        *trial = (mir_tlog_trial){0};
+    } else {
+        if (trial->failed < TRIALS_MIN) trial->failed++;
+        trial->waits = TRIAL_WAITS;
+    }
+}
+
+void mir_tlog_column_encode(mir_tlog_codec *codec, mir_bytes *out, uint32_t kind,
+                            mir_column_type type, const uint64_t *values, const mir_view *texts,
+                            uint32_t count)
+{
+    mir_tlog_trial *trial = &codec->trials[kind % MIR_TLOG_TRIALS];
     MIR_ASSERT(count <= MIR_TLOG_CHUNK_ROWS_MAX);
     codec->raw.size = 0;
     uint8_t encoding = ENCODING_INTS;
@@ -285,7 +310,7 @@ void mir_tlog_column_encode(mir_tlog_codec *codec, mir_bytes *out, mir_column_ty
         return;
     }
     mir_view bytes = mir_bytes_as_view(&codec->raw);
-    if (bytes.size >= ZSTD_WORTH_BYTES) {
+    if (bytes.size >= ZSTD_WORTH_BYTES && is_worth_trying(trial, encoding)) {
         codec->packed.size = 0;
         mir_tlog_compress(codec, &codec->packed, bytes.data, bytes.size);
         if (!mir_bytes_ok(&codec->packed)) {
@@ -293,7 +318,9 @@ void mir_tlog_column_encode(mir_tlog_codec *codec, mir_bytes *out, mir_column_ty
             out->failed = true;
             return;
         }
-        if (codec->packed.size < bytes.size - bytes.size / 16) {
+        const bool paid = codec->packed.size < bytes.size - bytes.size / 16;
+        trial_end(trial, encoding, paid);
+        if (paid) {
             bytes = mir_bytes_as_view(&codec->packed);
             encoding |= ENCODING_ZSTD;
         }

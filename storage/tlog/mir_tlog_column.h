@@ -21,7 +21,14 @@
 
 enum {
     MIR_TLOG_COLUMN_BYTES_MAX = 16 << 20,
+    MIR_TLOG_TRIALS = 64, /* columns are told apart by a hash with so many values */
 };
+
+/* Whether compressing the numbers of a column has paid lately. */
+typedef struct mir_tlog_trial {
+    uint8_t failed; /* in a row */
+    uint8_t waits;  /* for so many chunks it is not tried again */
+} mir_tlog_trial;
 
 typedef struct mir_tlog_codec {
     struct ZSTD_CCtx_s *compressor;
@@ -29,15 +36,18 @@ typedef struct mir_tlog_codec {
     mir_bytes raw;
     mir_bytes packed;
     uint64_t *work; /* MIR_TLOG_INTS_WORK, and as many values as a chunk has rows */
+    mir_tlog_trial trials[MIR_TLOG_TRIALS];
 } mir_tlog_codec;
 
 MIR_MUST_CHECK mir_status mir_tlog_codec_init(mir_tlog_codec *codec);
 void mir_tlog_codec_fini(mir_tlog_codec *codec);
 
 /* Appends `count` values: the bits of integers, doubles (as IEEE 754 bits) and booleans (0, 1) from
- * `values`, strings from `texts`; the other may be null. */
-void mir_tlog_column_encode(mir_tlog_codec *codec, mir_bytes *out, mir_column_type type,
-                            const uint64_t *values, const mir_view *texts, uint32_t count);
+ * `values`, strings from `texts`; the other may be null. Columns of the same `kind`, any number, are
+ * taken to be alike: what zstd has lately not made smaller is not given to it every time. */
+void mir_tlog_column_encode(mir_tlog_codec *codec, mir_bytes *out, uint32_t kind,
+                            mir_column_type type, const uint64_t *values, const mir_view *texts,
+                            uint32_t count);
 /* The same back. `values` has room for `count`; texts (strings only) likewise, in the arena. */
 MIR_MUST_CHECK mir_status mir_tlog_column_decode(mir_tlog_codec *codec, mir_tlog_reader *in,
                                                  mir_column_type type, uint64_t *values,

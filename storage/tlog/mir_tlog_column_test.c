@@ -66,7 +66,7 @@ static void numbers_come_back_exactly(void **state)
                 for (uint32_t i = 0; i < counts[c]; i++) values[i] = pattern(&random, kind, i);
                 mir_bytes out = {0};
                 mir_arena arena = {0};
-                mir_tlog_column_encode(&codec, &out, types[t], values, NULL, counts[c]);
+                mir_tlog_column_encode(&codec, &out, 0, types[t], values, NULL, counts[c]);
                 mir_bytes_u8(&out, 0xee);
                 assert_true(mir_bytes_ok(&out));
                 mir_tlog_reader in = mir_tlog_reader_of(out.data, out.size);
@@ -109,7 +109,7 @@ static void texts_come_back_exactly(void **state)
             }
             mir_bytes out = {0};
             mir_arena arena = {0};
-            mir_tlog_column_encode(&codec, &out, MIR_COLUMN_STRING, NULL, texts, counts[c]);
+            mir_tlog_column_encode(&codec, &out, 0, MIR_COLUMN_STRING, NULL, texts, counts[c]);
             mir_tlog_reader in = mir_tlog_reader_of(out.data, out.size);
             assert_int_equal(mir_tlog_column_decode(&codec, &in, MIR_COLUMN_STRING, room, back,
                                                     counts[c], &arena),
@@ -133,7 +133,7 @@ static void even_times_and_constants_take_almost_nothing(void **state)
     uint64_t values[1024];
     for (uint32_t i = 0; i < 1024; i++) values[i] = i * UINT64_C(1000000000);
     mir_bytes out = {0};
-    mir_tlog_column_encode(&codec, &out, MIR_COLUMN_I64, values, NULL, 1024);
+    mir_tlog_column_encode(&codec, &out, 0, MIR_COLUMN_I64, values, NULL, 1024);
     assert_true(out.size < 64);
     mir_bytes_free(&out);
     mir_tlog_codec_fini(&codec);
@@ -150,7 +150,7 @@ static double bits_each(mir_column_type type, int kind, uint64_t (*make)(uint64_
         values[i] = make == NULL ? pattern(&random, kind, i) : make(sim_random(&random), i);
     }
     mir_bytes out = {0};
-    mir_tlog_column_encode(&codec, &out, type, values, NULL, 5000);
+    mir_tlog_column_encode(&codec, &out, 0, type, values, NULL, 5000);
     assert_true(mir_bytes_ok(&out));
     const double bits = (double)out.size * 8 / 5000;
     mir_bytes_free(&out);
@@ -197,7 +197,7 @@ static void damaged_columns_are_not_read_past_their_end(void **state)
         }
         mir_bytes out = {0};
         mir_arena arena = {0};
-        mir_tlog_column_encode(&codec, &out, type, values, texts, count);
+        mir_tlog_column_encode(&codec, &out, 0, type, values, texts, count);
         out.data[sim_random(&random) % out.size] ^= (uint8_t)(1 + sim_random(&random) % 255);
         /* In memory of its very size, so that a sanitizer sees a byte too far. */
         const size_t size = sim_random(&random) % 4 == 0 ? out.size / 2 : out.size;
@@ -216,9 +216,50 @@ static void damaged_columns_are_not_read_past_their_end(void **state)
     mir_tlog_codec_fini(&codec);
 }
 
+/* Random numbers, or the same few hundred of them again and again. */
+static size_t encoded_size(mir_tlog_codec *codec, uint32_t kind, bool repeats, uint64_t *random)
+{
+    uint64_t values[4096];
+    for (uint32_t i = 0; i < 4096; i++) {
+        values[i] = repeats && i >= 256 ? values[i - 256] : sim_random(random) % 1000;
+    }
+    mir_bytes out = {0};
+    mir_tlog_column_encode(codec, &out, kind, MIR_COLUMN_I64, values, NULL, 4096);
+    assert_true(mir_bytes_ok(&out));
+    const size_t size = out.size;
+    uint64_t back[4096];
+    mir_tlog_reader in = mir_tlog_reader_of(out.data, out.size);
+    assert_int_equal(mir_tlog_column_decode(codec, &in, MIR_COLUMN_I64, back, NULL, 4096, NULL),
+                     MIR_OK);
+    assert_memory_equal(back, values, sizeof values);
+    mir_bytes_free(&out);
+    return size;
+}
+
+static void compression_that_has_not_paid_is_tried_now_and_then(void **state)
+{
+    (void)state;
+    mir_tlog_codec codec;
+    assert_int_equal(mir_tlog_codec_init(&codec), MIR_OK);
+    uint64_t random = 1;
+    const size_t whole = encoded_size(&codec, 1, false, &random);
+    for (int i = 0; i < 100; i++) (void)encoded_size(&codec, 1, false, &random);
+    /* Another column knows nothing of it. */
+    assert_true(encoded_size(&codec, 2, true, &random) < whole / 4);
+    int untried = 0;
+    while (encoded_size(&codec, 1, true, &random) > whole / 4) untried++;
+    assert_in_range(untried, 1, 100);
+    /* And when it has paid it is tried each time again. */
+    for (int i = 0; i < 20; i++) {
+        assert_true(encoded_size(&codec, 1, true, &random) < whole / 4);
+    }
+    mir_tlog_codec_fini(&codec);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(compression_that_has_not_paid_is_tried_now_and_then),
         cmocka_unit_test(numbers_come_back_exactly),
         cmocka_unit_test(texts_come_back_exactly),
         cmocka_unit_test(even_times_and_constants_take_almost_nothing),

@@ -428,10 +428,9 @@ void mir_tlog_mem_cursor_fini(mir_tlog_mem_cursor *cursor)
     *cursor = (mir_tlog_mem_cursor){0};
 }
 
-mir_status mir_tlog_mem_next(mir_tlog_mem_cursor *cursor, int64_t *time_ns, mir_tlog_cell *cells,
-                             uint32_t *cell_count)
+/* What is left of the block that the next row stands in. */
+static mir_tlog_reader block_left(mir_tlog_mem_cursor *cursor)
 {
-    if (cursor->position >= cursor->limit) return MIR_E_EMPTY;
     const mir_tlog_block *block = cursor->block;
     const mir_tlog_block *next = atomic_load_explicit(&block->next, memory_order_acquire);
     uint32_t end = cursor->limit;
@@ -443,8 +442,54 @@ mir_status mir_tlog_mem_next(mir_tlog_mem_cursor *cursor, int64_t *time_ns, mir_
         end = cursor->limit;
         if (next != NULL && next->start < end) end = next->start;
     }
-    mir_tlog_reader in =
-        mir_tlog_reader_of(block->data + (cursor->position - block->start), end - cursor->position);
+    return mir_tlog_reader_of(block->data + (cursor->position - block->start),
+                              end - cursor->position);
+}
+
+uint32_t mir_tlog_mem_take(mir_tlog_mem_cursor *cursor, int64_t time_first, int64_t time_last,
+                           int64_t *times, uint64_t *const *values, uint32_t rows_max,
+                           uint32_t *passed)
+{
+    *passed = 0;
+    if (cursor->position >= cursor->limit) return 0;
+    mir_tlog_reader in = block_left(cursor);
+    const mir_tlog_shape *shape = cursor->series->shape;
+    const uint64_t base = (uint64_t)cursor->mem->base_ns;
+    const uint8_t *start = in.at;
+    uint32_t rows = 0;
+    while (in.at < in.end && rows < rows_max) {
+        const uint8_t *row = in.at;
+        const uint64_t head = mir_tlog_read_varint(&in);
+        if ((head & ((1u << MIR_TLOG_ROW_FLAG_BITS) - 1)) != 0) {
+            in.at = row;
+            break;
+        }
+        const uint8_t *end = in.at + (head >> MIR_TLOG_ROW_FLAG_BITS);
+        const int64_t time_ns = (int64_t)(base + (uint64_t)mir_tlog_read_signed(&in));
+        for (uint32_t i = 0; i < shape->column_count; i++) {
+            uint64_t value;
+            switch (shape->types[i]) {
+            case MIR_COLUMN_I64: value = (uint64_t)mir_tlog_read_signed(&in); break;
+            case MIR_COLUMN_U64: value = mir_tlog_read_varint(&in); break;
+            case MIR_COLUMN_F64: value = mir_tlog_read_u64(&in); break;
+            default: value = mir_tlog_read_u8(&in) & 1; break;
+            }
+            values[i][rows] = value;
+        }
+        MIR_ASSERT(!in.failed && in.at == end);
+        (*passed)++;
+        if (time_ns < time_first || time_ns > time_last) continue;
+        times[rows++] = time_ns;
+    }
+    cursor->position += (uint32_t)(in.at - start);
+    return rows;
+}
+
+mir_status mir_tlog_mem_next(mir_tlog_mem_cursor *cursor, int64_t *time_ns, mir_tlog_cell *cells,
+                             uint32_t *cell_count)
+{
+    if (cursor->position >= cursor->limit) return MIR_E_EMPTY;
+    mir_tlog_reader in = block_left(cursor);
     const uint8_t *start = in.at;
     const uint64_t head = mir_tlog_read_varint(&in);
     const mir_view body = mir_tlog_read_bytes(&in, head >> MIR_TLOG_ROW_FLAG_BITS);

@@ -178,6 +178,14 @@ void mir_tlog_mem_cursor_fini(mir_tlog_mem_cursor *cursor);
 MIR_MUST_CHECK mir_status mir_tlog_mem_next(mir_tlog_mem_cursor *cursor, int64_t *time_ns,
                                             mir_tlog_cell *cells, uint32_t *cell_count);
 
+/* The quick way through what is usual. Of a series without strings: as many of the next rows as have
+ * a value in every fixed column and no extras, at most `rows_max` of them, and those in the same
+ * block; column i's values go to values[i], rows before time_first or behind time_last nowhere. How
+ * many were taken; `*passed` also counts those that were not. None: try mir_tlog_mem_next. */
+uint32_t mir_tlog_mem_take(mir_tlog_mem_cursor *cursor, int64_t time_first, int64_t time_last,
+                           int64_t *times, uint64_t *const *values, uint32_t rows_max,
+                           uint32_t *passed);
+
 /* Reads the body of one row. Bytes from the disk may be anything: MIR_E_CORRUPT. */
 MIR_MUST_CHECK mir_status mir_tlog_row_read(mir_view body, uint32_t flags, int64_t base_ns,
                                             const uint8_t *types, uint32_t column_count,

@@ -1070,10 +1070,10 @@ static void texts_with_statistics_are_refused(void **state)
         mir_bytes_append(&bytes, header, sizeof header);
         mir_tlog_bytes_varint(&bytes, 1); /* row */
         mir_tlog_bytes_varint(&bytes, 1); /* column */
-        mir_tlog_column_encode(&codec, &bytes, MIR_COLUMN_I64, times, NULL, 1);
+        mir_tlog_column_encode(&codec, &bytes, 0, MIR_COLUMN_I64, times, NULL, 1);
         mir_bytes_u8(&bytes, flags);
         for (int i = 0; i < 5 && flags != 0; i++) mir_tlog_bytes_varint(&bytes, 100);
-        mir_tlog_column_encode(&codec, &bytes, MIR_COLUMN_STRING, NULL, texts, 1);
+        mir_tlog_column_encode(&codec, &bytes, 0, MIR_COLUMN_STRING, NULL, texts, 1);
         const mir_tlog_segment_shape shape = {.column_count = 1, .columns = text_columns};
         mir_tlog_chunk_reader reader;
         assert_int_equal(mir_tlog_chunk_begin(&reader, mir_bytes_as_view(&bytes), &shape), MIR_OK);

@@ -20,6 +20,9 @@ enum {
     INDEX_BLOCK_BYTES_MAX = 64 << 20,
     /* A column of fewer values is read as fast as its statistics. */
     STATISTICS_ROWS_MIN = 16,
+    /* For the codec: times, and columns by a hash of their names. */
+    KIND_TIMES = 0,
+    KINDS = MIR_TLOG_TRIALS - 1,
     COLUMN_SPARSE = 1,
     COLUMN_STATISTICS = 2,
     COLUMN_ENDS = 4, /* statistics end with the first value and the last */
@@ -168,8 +171,8 @@ static uint32_t chunk_encode(mir_tlog_codec *codec, mir_bytes *out, chunk_scratc
     mir_tlog_bytes_varint(out, rows);
     mir_tlog_bytes_varint(out, kept);
     scratch->full = true;
-    mir_tlog_column_encode(codec, out, MIR_COLUMN_I64, (const uint64_t *)(gather->times + first),
-                           NULL, rows);
+    mir_tlog_column_encode(codec, out, KIND_TIMES, MIR_COLUMN_I64,
+                           (const uint64_t *)(gather->times + first), NULL, rows);
     for (uint32_t i = 0; i < kept; i++) {
         const mir_tlog_gather_column *column = scratch->columns[i];
         uint32_t count = 0;
@@ -196,7 +199,9 @@ static uint32_t chunk_encode(mir_tlog_codec *codec, mir_bytes *out, chunk_scratc
             out->size += (rows + 7) / 8;
         }
         if (statistics) put_statistics(out, column->type, scratch->values, count);
-        mir_tlog_column_encode(codec, out, column->type, scratch->values, scratch->texts, count);
+        const uint32_t kind = KIND_TIMES + 1 + (uint32_t)mir_hash_view(column->name) % KINDS;
+        mir_tlog_column_encode(codec, out, kind, column->type, scratch->values, scratch->texts,
+                               count);
     }
     if (!mir_bytes_ok(out)) return kept;
     uint8_t *head = out->data + start;
