@@ -118,6 +118,7 @@ mir_bench_function mir_bench_commands;
 mir_bench_function mir_bench_events;
 mir_bench_function mir_bench_telemetry_log;
 mir_bench_function mir_bench_live;
+mir_bench_function mir_bench_reopen;
 /* telemetry_log, then live. */
 mir_bench_function mir_bench_telemetry_and_live;
 mir_bench_function mir_bench_start;

@@ -170,11 +170,11 @@ class Creates(threading.Thread):
         assert not self.is_alive()
 
 
-def rows_between(bus, kind, device, first, last):
+def rows_between(bus, kind, device, first, last, page=QUERY_ROWS):
     """The rows of a device with numbers in [first, last)."""
     rows = []
-    for start in range(first, last, QUERY_ROWS):
-        end = min(start + QUERY_ROWS, last)
+    for start in range(first, last, page):
+        end = min(start + page, last)
         table = query(bus, device, kind.name("Reading"), START_NS + start, START_NS + end)
         if table.rows:
             assert list(table.headers) == ["_time", "__id", "number", "root", "text"]
