@@ -85,7 +85,7 @@ def await_work(server, dice):
     until = time.monotonic() + 1
     while time.monotonic() < until and not any(name.endswith(".tmp") for name in os.listdir(folder)):
         pass
-    let_pass(dice.uniform(0, 0.004))
+    let_pass(dice.uniform(0, 0.002))
 
 
 @pytest.mark.timeout(max(300, ROUNDS * 10) * PATIENCE)

@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 
+#include "mir_assert.h"
 #include "mir_hash.h"
 #include "mir_tlog_internal.h"
 
@@ -112,6 +113,41 @@ static void repair_segment(uint8_t *data, size_t size)
     (void)mir_tlog_put_u64(trailer + 56, mir_hash_fixed(trailer, 56));
 }
 
+/* As queries with functions read it: column by column, with what it says of itself. */
+static void read_columns(mir_tlog_codec *codec, mir_view bytes, const mir_tlog_segment_shape *shape)
+{
+    static int64_t times[MIR_TLOG_CHUNK_ROWS_MAX];
+    static uint64_t values[MIR_TLOG_CHUNK_ROWS_MAX];
+    static mir_view texts[MIR_TLOG_CHUNK_ROWS_MAX];
+    mir_tlog_chunk_reader reader;
+    mir_arena arena = {.bytes_max = 64 << 20};
+    mir_status status = mir_tlog_chunk_begin(&reader, bytes, shape);
+    if (status == MIR_OK && mir_tlog_chunk_times(&reader, codec, times) == MIR_OK) {
+        for (uint32_t i = 1; i < reader.rows; i++) MIR_ASSERT(times[i - 1] < times[i]);
+    }
+    for (uint32_t n = 0; status == MIR_OK; n++) {
+        status = mir_tlog_chunk_next(&reader);
+        if (status != MIR_OK) break;
+        const uint32_t count = reader.statistics.count;
+        MIR_ASSERT(count <= reader.rows && n < shape->column_count);
+        uint32_t bits = 0;
+        for (uint32_t i = 0; reader.bitmap.data != NULL && i < reader.rows; i++) {
+            bits += reader.bitmap.data[i / 8] >> (i % 8) & 1;
+        }
+        MIR_ASSERT(reader.bitmap.data == NULL ? count == reader.rows : count == bits);
+        if (n % 3 == 2) {
+            status = mir_tlog_chunk_pass(&reader);
+            continue;
+        }
+        status = mir_tlog_chunk_values(&reader, codec, values, texts, &arena);
+        for (uint32_t i = 0;
+             status == MIR_OK && reader.column->type == MIR_COLUMN_STRING && i < count; i++) {
+            MIR_ASSERT(texts[i].size == 0 || texts[i].data[texts[i].size - 1] <= 0xff);
+        }
+    }
+    mir_arena_free(&arena);
+}
+
 static void read_segment(uint8_t *data, size_t size)
 {
     repair_segment(data, size);
@@ -140,6 +176,8 @@ static void read_segment(uint8_t *data, size_t size)
                 if (mir_tlog_chunk_read(segment, &cursor.chunks[i], &bytes) == MIR_OK) {
                     (void)!mir_tlog_chunk_decode(&codec, mir_bytes_as_view(&bytes),
                                                  &segment->shapes[cursor.chunks[i].shape], &gather);
+                    read_columns(&codec, mir_bytes_as_view(&bytes),
+                                 &segment->shapes[cursor.chunks[i].shape]);
                 }
             }
             if (mir_tlog_gather_finish(&gather) != MIR_OK) break;
