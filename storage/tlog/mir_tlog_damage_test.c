@@ -281,6 +281,27 @@ static void a_log_whose_header_is_gone_is_set_aside(void **state)
     sim_disk_free(disk);
 }
 
+/* A crash, or a full disk, while a log was made. */
+static void a_log_whose_header_was_never_finished_is_none(void **state)
+{
+    (void)state;
+    for (size_t size = 0; size <= MIR_TLOG_LOG_HEADER_BYTES; size += 16) {
+        sim_disk *disk = disk_with(TURNS, true);
+        uint8_t header[MIR_TLOG_LOG_HEADER_BYTES];
+        mir_tlog_log_header(header, 99, 1);
+        int handle;
+        assert_int_equal(sim_create(disk, "/t/0000000000000063.log", &handle), 0);
+        assert_int_equal(sim_allocate(disk, handle, 4096), 0);
+        if (size > 0) assert_int_equal(sim_pwrite(disk, handle, header, size, 0), size);
+        assert_int_equal(sim_close(disk, handle), 0);
+        uint64_t corrupt;
+        assert_int_equal(rows_of(disk, &corrupt), ROWS);
+        assert_int_equal(corrupt, 0);
+        assert_null(entry_with(disk, ".damaged"));
+        sim_disk_free(disk);
+    }
+}
+
 static void flip_header(sim_disk *disk)
 {
     file_with(disk, "seg", 0)->data[17] ^= 1;
@@ -403,6 +424,7 @@ int main(void)
         cmocka_unit_test(a_missing_segment_is_told_by_every_answer),
         cmocka_unit_test(truncated_files_are_told),
         cmocka_unit_test(a_log_whose_header_is_gone_is_set_aside),
+        cmocka_unit_test(a_log_whose_header_was_never_finished_is_none),
         cmocka_unit_test(a_crash_after_setting_aside_changes_nothing),
         cmocka_unit_test(what_cannot_be_set_aside_is_not_forgotten),
         cmocka_unit_test(an_unreadable_segment_is_there_again_when_it_can_be_read),

@@ -29,18 +29,7 @@ void mir_tlog_log_header(uint8_t *to, uint64_t generation, int64_t base_ns)
 mir_status mir_tlog_log_header_read(mir_view bytes, size_t written, uint64_t generation,
                                     int64_t *base_ns, mir_error *error)
 {
-    bool zero = true;
-    for (size_t i = 0; i < bytes.size && i < MIR_TLOG_LOG_HEADER_BYTES && zero; i++) {
-        zero = bytes.data[i] == 0;
-    }
     if (bytes.size < MIR_TLOG_LOG_HEADER_BYTES) return MIR_E_EMPTY;
-    if (zero) {
-        /* The header is on the disk before the first row. */
-        for (size_t i = MIR_TLOG_LOG_HEADER_BYTES; i < written && zero; i++) {
-            zero = bytes.data[i] == 0;
-        }
-        if (zero) return MIR_E_EMPTY;
-    }
     for (int copy = 0; copy < 2; copy++) {
         const uint8_t *header = bytes.data + copy * HEADER_COPY_BYTES;
         if (memcmp(header, log_magic, sizeof log_magic) != 0 ||
@@ -55,6 +44,10 @@ mir_status mir_tlog_log_header_read(mir_view bytes, size_t written, uint64_t gen
         *base_ns = (int64_t)mir_tlog_get_u64(header + 24);
         return MIR_OK;
     }
+    /* The header is on the disk before the first row: without one it was never finished. */
+    bool bare = true;
+    for (size_t i = MIR_TLOG_LOG_HEADER_BYTES; i < written && bare; i++) bare = bytes.data[i] == 0;
+    if (bare) return MIR_E_EMPTY;
     return mir_error_set(error, MIR_E_CORRUPT, "both copies of the log's header are damaged");
 }
 
