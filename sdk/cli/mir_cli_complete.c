@@ -6,6 +6,7 @@
 #include "mir_cli_connect.h"
 #include "mir_cli_devices.h"
 #include "mir_cli_message.h"
+#include "mir_cli_telemetry.h"
 
 typedef struct completer {
     const char *start;
@@ -83,6 +84,7 @@ int mir_cli_complete(const mir_cli_args *args)
 {
     const mir_cli_command *command = &mir_cli_root;
     const mir_cli_option *pending = NULL; /* an option whose value comes next */
+    const char *measurement = NULL;
     bool help = false;
     size_t count = args->words_count;
     const char *last = count > 0 ? args->words[count - 1] : "";
@@ -91,6 +93,7 @@ int mir_cli_complete(const mir_cli_args *args)
         const char *word = args->words[i];
         if (pending != NULL && strcmp(word, "=") == 0) continue; /* bash splits --output=json */
         if (pending != NULL) {
+            if (pending->id == MIR_OPT_MEASUREMENT) measurement = word;
             pending = NULL;
             continue;
         }
@@ -114,6 +117,10 @@ int mir_cli_complete(const mir_cli_args *args)
             mir_cli_message_each_name(command->run == mir_cli_config_send ? MIR_MESSAGE_CONFIG
                                                                           : MIR_MESSAGE_COMMAND,
                                       offer_text, &to);
+        else if (pending->id == MIR_OPT_MEASUREMENT)
+            mir_cli_telemetry_each_name(NULL, offer_text, &to);
+        else if (pending->id == MIR_OPT_FIELDS && measurement != NULL)
+            mir_cli_telemetry_each_name(measurement, offer_text, &to);
         else
             offer_choices(&to, pending->choices);
         return MIR_EXIT_OK;

@@ -22,6 +22,8 @@
 enum { NAMES_SHOWN_MAX = 4, NESTING_MAX = 8, FIELDS_SHOWN_MAX = 4096 };
 
 static const char unit_prefix[] = "__unit_";
+#define COMPLETION_TIMEOUT_NS (700 * MIR_NS_PER_MS)
+
 static const char tag_prefix[] = "__tag_";
 
 /* Whether the stored field may come from the declared path: each part equal, or continued with `_`
@@ -584,6 +586,38 @@ int mir_cli_telemetry_check_names(mir_cli_session *session,
     json_decref(measurements);
     json_decref(fields);
     return code;
+}
+
+void mir_cli_telemetry_each_name(const char *measurement, mir_cli_connect_name_fn each,
+                                 void *context)
+{
+    mir_cli_session session = MIR_CLI_SESSION_INIT;
+    MirApi__V1__ListTelemetryRequest request = MIR_API__V1__LIST_TELEMETRY_REQUEST__INIT;
+    MirApi__V1__TelemetryResponse *answer = NULL;
+    const char *refusal = NULL;
+    json_t *told = json_object(); /* devices of several schemas have names in common */
+    size_t groups = 0;
+    if (mir_cli_connect_quietly(NULL, COMPLETION_TIMEOUT_NS, &session, NULL) == MIR_OK &&
+        mir_cli_connect_try(&session, "tlm.v1alpha.list", &request.base,
+                            &mir_api__v1__list_telemetry_response__descriptor, NULL, &answer,
+                            &refusal, NULL) == MIR_OK)
+        groups = answer->n_devices_telemetry;
+    for (size_t g = 0; g < groups; g++) {
+        const MirApi__V1__DevicesTelemetry *group = answer->devices_telemetry[g];
+        for (size_t i = 0; i < group->n_tlm_descriptors; i++) {
+            MirApi__V1__TelemetryDescriptor *from = group->tlm_descriptors[i];
+            bool own = measurement != NULL && strcmp(from->name, measurement) == 0;
+            char **names = measurement == NULL ? &from->name : from->fields;
+            size_t count = measurement == NULL ? 1 : own ? from->n_fields : 0;
+            for (size_t n = 0; n < count; n++) {
+                if (names[n] == NULL || json_object_get(told, names[n]) != NULL) continue;
+                (void)json_object_set_new(told, names[n], json_true());
+                each(context, names[n], "");
+            }
+        }
+    }
+    json_decref(told);
+    mir_cli_connect_close(&session);
 }
 
 void mir_cli_telemetry_say_nothing(const char *measurement)

@@ -13,6 +13,10 @@
  * to look for the mistake in the devices. Exit code 0 as well when nobody can tell. */
 int mir_cli_telemetry_check_names(mir_cli_session *session,
                                   const MirApi__V1__QueryTelemetryRequest *query);
+/* The measurements, or the fields of one that have values, for completion; silent when no server
+ * answers at once. */
+void mir_cli_telemetry_each_name(const char *measurement, mir_cli_connect_name_fn each,
+                                 void *context);
 void mir_cli_telemetry_say_nothing(const char *measurement);
 
 #endif

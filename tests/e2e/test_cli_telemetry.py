@@ -6,6 +6,7 @@ import io
 import json
 import os
 import subprocess
+import time
 
 import pytest
 from test_telemetry import SECOND_NS, START_NS, launch_device, report, samples, weather  # noqa: F401
@@ -286,3 +287,18 @@ def test_since_before_all_times_is_everything(server, bus, device, weather):  # 
     report(bus, device, *pressures(weather, range(5)))
     got = rows(run(server, "query", device, "-m", weather.name("Sample"), "-f", "pressure", "--since", "90y", "-o", "csv"))
     assert [row[2] for row in got[1:]] == [str(n) for n in range(5)]
+
+
+def test_shells_complete_messages_and_fields(server, bus, device, weather):  # noqa: F811
+    report(bus, device, *[weather.Sample(ts=time.time_ns(), pressure=1, temperature=2)])
+
+    def offered(*words):
+        result = subprocess.run([BINARY, "__complete", "telemetry", *words], stdin=subprocess.DEVNULL, capture_output=True,
+                                text=True, timeout=20 * PATIENCE, env={"PATH": os.environ["PATH"], "HOME": "/nonexistent",
+                                                                       "MIR_TARGET": f"127.0.0.1:{server.port}"})
+        return [line.split("\t")[0] for line in result.stdout.splitlines()]
+
+    sample = weather.name("Sample")
+    assert offered("plot", device, "-m", sample[:-3]) == [sample]
+    assert offered("query", "-m", sample, "-f", "p") == ["pressure"]
+    assert offered("query", "-m", "weather.v1.Nothing", "-f", "") == []
