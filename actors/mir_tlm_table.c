@@ -250,27 +250,52 @@ static uint8_t *put_cell(uint8_t *at, mir_column_type type, const mir_cell *cell
     return at;
 }
 
-static size_t row_bytes_max(const mir_tlm_table *table, mir_view device_id, const mir_cell *cells,
+/* The cell of a device's id, or of a group: each of them is in many rows, but written once. */
+static mir_view device_cell(mir_tlm_table *table, uint32_t device)
+{
+    if (device >= table->cell_count) {
+        uint32_t count = table->cell_count == 0 ? 16 : table->cell_count;
+        while (count <= device) count *= 2;
+        mir_view *cells = realloc(table->cells, count * sizeof *cells);
+        if (cells == NULL) return (mir_view){0};
+        memset(cells + table->cell_count, 0, (count - table->cell_count) * sizeof *cells);
+        table->cells = cells;
+        table->cell_count = count;
+    }
+    mir_view *cell = &table->cells[device];
+    if (cell->data == NULL) {
+        const mir_view id = table->device_ids[device];
+        uint8_t *room =
+            mir_arena_alloc(&table->texts, TEXT_CELL_BYTES_MAX + 1 + REPLACED_BYTES * id.size);
+        if (room != NULL) *cell = mir_view_of(room, (size_t)(put_text(room, id) - room));
+    }
+    return *cell;
+}
+
+static size_t row_bytes_max(const mir_tlm_table *table, mir_view device, const mir_cell *cells,
                             const uint8_t *present)
 {
-    size_t size = ROW_LEAD_BYTES_MAX + TIME_BYTES_MAX + TEXT_CELL_BYTES_MAX +
-                  REPLACED_BYTES * device_id.size + (size_t)table->column_count * CELL_BYTES_MAX;
+    size_t size = ROW_LEAD_BYTES_MAX + TIME_BYTES_MAX + device.size +
+                  (size_t)table->column_count * CELL_BYTES_MAX;
     for (uint32_t i = 0; i < table->column_count; i++)
         if (present[i] != 0 && table->columns[i].type == MIR_COLUMN_STRING)
             size += TEXT_CELL_BYTES_MAX + REPLACED_BYTES * cells[i].string.size;
     return size;
 }
 
-static void add_row(mir_tlm_table *table, int64_t time_ns, mir_view device_id,
-                    const mir_cell *cells, const uint8_t *present)
+static mir_status add_row(mir_tlm_table *table, int64_t time_ns, mir_view device,
+                          const mir_cell *cells, const uint8_t *present)
 {
     mir_bytes *bytes = &table->bytes;
-    uint8_t *start = mir_bytes_reserve(bytes, row_bytes_max(table, device_id, cells, present));
-    if (start == NULL) return;
+    if (device.data == NULL) return MIR_E_NO_MEMORY;
+    uint8_t *start = mir_bytes_reserve(bytes, row_bytes_max(table, device, cells, present));
+    if (start == NULL) return MIR_E_NO_MEMORY;
     /* Rows of a table are about as long as each other: the length's place is seldom wrong. */
     size_t length_bytes = table->length_bytes == 0 ? 1 : table->length_bytes;
     uint8_t *body = start + 1 + length_bytes;
-    uint8_t *at = put_text(put_time(body, time_ns), device_id);
+    uint8_t *at = put_time(body, time_ns);
+    memcpy(at, device.data, device.size);
+    at += device.size;
     for (uint32_t i = 0; i < table->column_count; i++) {
         if (present[i] != 0) {
             at = put_cell(at, table->columns[i].type, &cells[i]);
@@ -284,6 +309,7 @@ static void add_row(mir_tlm_table *table, int64_t time_ns, mir_view device_id,
     if (table->length_bytes != length_bytes) memmove(start + 1 + table->length_bytes, body, size);
     *start = TAG_ROWS;
     bytes->size += (size_t)(mir_pbwire_write_varint(start + 1, size) - start) + size;
+    return MIR_OK;
 }
 
 static mir_status take_rows(void *context, const mir_tlog_batch *batch)
@@ -293,9 +319,9 @@ static mir_status take_rows(void *context, const mir_tlog_batch *batch)
     for (uint32_t r = 0; r < batch->row_count && status == MIR_OK; r++) {
         size_t first = (size_t)r * batch->column_count;
         if (!table->has_rows) add_head(table, batch->devices[r]);
-        add_row(table, batch->times_ns[r], table->device_ids[batch->devices[r]],
-                batch->cells + first, batch->present + first);
-        status = check_size(table);
+        status = add_row(table, batch->times_ns[r], device_cell(table, batch->devices[r]),
+                         batch->cells + first, batch->present + first);
+        if (status == MIR_OK) status = check_size(table);
     }
     table->rows += batch->row_count;
     if (batch->row_count != 0) {
@@ -360,6 +386,10 @@ void mir_tlm_table_free(mir_tlm_table *table)
     free(table->columns);
     table->columns = NULL;
     table->column_count = 0;
+    free(table->cells);
+    table->cells = NULL;
+    table->cell_count = 0;
+    mir_arena_free(&table->texts);
     table->has_rows = false;
     table->rows = 0;
 }

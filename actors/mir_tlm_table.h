@@ -23,6 +23,7 @@
 #define MIR_TLM_TABLE_H
 
 #include "mir_api/v1/tlm.pb-c.h"
+#include "mir_arena.h"
 #include "mir_bytes.h"
 #include "mir_tlog.h"
 
@@ -50,6 +51,9 @@ typedef struct mir_tlm_table {
     mir_bytes bytes;
     mir_column *columns;
     uint32_t column_count;
+    mir_view *cells; /* of devices, by their numbers, in texts */
+    uint32_t cell_count;
+    mir_arena texts;
     size_t length_bytes; /* that the length of the last row took */
     bool has_rows;
     uint64_t rows;

@@ -51,6 +51,7 @@ void mir_tlog_codec_fini(mir_tlog_codec *codec)
     ZSTD_freeDCtx(codec->decompressor);
     mir_bytes_free(&codec->raw);
     mir_bytes_free(&codec->packed);
+    mir_bytes_free(&codec->places);
     free(codec->work);
     *codec = (mir_tlog_codec){0};
 }
@@ -381,4 +382,31 @@ mir_status mir_tlog_column_decode(mir_tlog_codec *codec, mir_tlog_reader *in, mi
         status = mir_tlog_ints_unpack(&from, values, count, codec->work);
     }
     return status == MIR_OK && from.at != from.end ? MIR_E_CORRUPT : status;
+}
+
+mir_status mir_tlog_column_places(mir_tlog_codec *codec, mir_tlog_reader in, uint32_t count,
+                                  mir_tlog_ints_places *places)
+{
+    const uint8_t head = mir_tlog_read_u8(&in);
+    const bool packed = (head & ENCODING_ZSTD) != 0;
+    if (in.failed || (head & ENCODING_MASK) != ENCODING_INTS || count == 0)
+        return MIR_E_UNSUPPORTED;
+    const uint64_t raw_size = packed ? mir_tlog_read_varint(&in) : 0;
+    mir_view bytes = mir_tlog_read_text(&in);
+    const uint8_t *readable_end = in.end;
+    if (in.failed || raw_size > MIR_TLOG_COLUMN_BYTES_MAX || (packed && raw_size == 0))
+        return MIR_E_UNSUPPORTED;
+    if (packed) {
+        codec->places.size = 0;
+        uint8_t *room = mir_bytes_reserve(&codec->places, raw_size + MIR_TLOG_INTS_PADDING);
+        if (room == NULL) mir_bytes_free(&codec->places);
+        if (room == NULL || mir_tlog_decompress(codec, room, raw_size, bytes) != MIR_OK)
+            return MIR_E_UNSUPPORTED;
+        memset(room + raw_size, 0, MIR_TLOG_INTS_PADDING);
+        bytes = mir_view_of(room, raw_size);
+        readable_end = room + raw_size + MIR_TLOG_INTS_PADDING;
+    }
+    mir_tlog_reader from = mir_tlog_reader_of(bytes.data, bytes.size);
+    const mir_status status = mir_tlog_ints_open(&from, readable_end, count, places);
+    return status == MIR_OK && from.at != from.end ? MIR_E_UNSUPPORTED : status;
 }

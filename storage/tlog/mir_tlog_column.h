@@ -35,7 +35,8 @@ typedef struct mir_tlog_codec {
     struct ZSTD_DCtx_s *decompressor;
     mir_bytes raw;
     mir_bytes packed;
-    uint64_t *work; /* MIR_TLOG_INTS_WORK, and as many values as a chunk has rows */
+    mir_bytes places; /* what places point into, if it was compressed */
+    uint64_t *work;   /* MIR_TLOG_INTS_WORK, and as many values as a chunk has rows */
     mir_tlog_trial trials[MIR_TLOG_TRIALS];
 } mir_tlog_codec;
 
@@ -52,6 +53,10 @@ void mir_tlog_column_encode(mir_tlog_codec *codec, mir_bytes *out, uint32_t kind
 MIR_MUST_CHECK mir_status mir_tlog_column_decode(mir_tlog_codec *codec, mir_tlog_reader *in,
                                                  mir_column_type type, uint64_t *values,
                                                  mir_view *texts, uint32_t count, mir_arena *arena);
+/* Where each value of a column of integers stands, if it is written so; `in` is at its begin. Valid
+ * until the next call with this codec. MIR_E_UNSUPPORTED: decode it. */
+MIR_MUST_CHECK mir_status mir_tlog_column_places(mir_tlog_codec *codec, mir_tlog_reader in,
+                                                 uint32_t count, mir_tlog_ints_places *places);
 /* Passes over a column without looking into it. */
 void mir_tlog_column_skip(mir_tlog_reader *in);
 

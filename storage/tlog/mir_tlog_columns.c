@@ -60,6 +60,12 @@ mir_status mir_tlog_columns_number(mir_tlog_columns *set, mir_view name, mir_col
     return MIR_OK;
 }
 
+void mir_tlog_columns_reset(mir_tlog_columns *set)
+{
+    if (set->count != 0) memset(set->slots, 0, set->slot_count * sizeof *set->slots);
+    set->count = 0;
+}
+
 void mir_tlog_columns_free(mir_tlog_columns *set)
 {
     free(set->columns);

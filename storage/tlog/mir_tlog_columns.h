@@ -29,6 +29,8 @@ static inline mir_view mir_tlog_column_name(const mir_column *column)
 {
     return mir_view_of(column->name, column->name_size);
 }
+/* Empty again; keeps its memory. */
+void mir_tlog_columns_reset(mir_tlog_columns *set);
 void mir_tlog_columns_free(mir_tlog_columns *set);
 
 #endif

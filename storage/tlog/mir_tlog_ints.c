@@ -19,7 +19,8 @@ enum {
     /* Fewer values do not pay for the words that a grid takes. */
     GRID_ROWS_MIN = 16,
     GRID_SAMPLES = 63,
-    PADDING_BYTES = 16, /* that a read of a value may pass its last byte by */
+    GRID_GAP_MIN = 8, /* periods */
+    UNEVEN_ROWS = 2048, /* for each of them one group with gaps is worth it */
 };
 
 static uint32_t bits_of(uint64_t value)
@@ -54,7 +55,8 @@ static void group_pack(mir_bytes *out, const uint64_t *values, uint32_t rows)
     }
     const uint32_t bits = bits_of((uint64_t)high - (uint64_t)low);
     const size_t size = ((size_t)rows * bits + 7) / 8;
-    uint8_t *start = mir_bytes_reserve(out, MIR_TLOG_VARINT_BYTES_MAX + 1 + size + PADDING_BYTES);
+    uint8_t *start =
+        mir_bytes_reserve(out, MIR_TLOG_VARINT_BYTES_MAX + 1 + size + MIR_TLOG_INTS_PADDING);
     if (start == NULL) return;
     uint8_t *to = mir_tlog_put_varint(start, mir_tlog_zigzag(low));
     *to++ = (uint8_t)bits;
@@ -100,7 +102,7 @@ static inline __attribute__((always_inline)) uint32_t unpack_eights(const uint8_
                                                                     uint32_t rows, uint32_t bits)
 {
     uint32_t at = 0;
-    for (; at + 8 <= rows && (size_t)(end - from) >= bits + PADDING_BYTES; at += 8) {
+    for (; at + 8 <= rows && (size_t)(end - from) >= bits + MIR_TLOG_INTS_PADDING; at += 8) {
 #pragma GCC unroll 8
         for (uint32_t i = 0; i < 8; i++) values[at + i] = low + value_at(from, i, bits);
         from += bits;
@@ -151,14 +153,14 @@ static mir_status group_unpack(mir_tlog_reader *in, uint64_t *values, uint32_t r
     if (in->failed) return MIR_E_CORRUPT;
     /* Bytes behind the group are there to be read, if not to be used. */
     uint32_t at = unpack_most(packed.data, in->end, low, values, rows, bits);
-    uint8_t padded[8 * 64 + PADDING_BYTES];
+    uint8_t padded[8 * 64 + MIR_TLOG_INTS_PADDING];
     while (at < rows) {
         const uint32_t some = rows - at < 64 ? rows - at : 64;
         const size_t offset = (size_t)at * bits / 8; /* at is a multiple of eight */
         const size_t left = packed.size - offset;
         const size_t size = left < (size_t)some * 8 ? left : (size_t)some * 8;
         memcpy(padded, packed.data + offset, size);
-        memset(padded + size, 0, PADDING_BYTES);
+        memset(padded + size, 0, MIR_TLOG_INTS_PADDING);
         for (uint32_t i = 0; i < some; i++) values[at + i] = low + value_at(padded, i, bits);
         at += some;
     }
@@ -324,8 +326,38 @@ static uint64_t roundest(uint64_t low, uint64_t high)
     return best;
 }
 
+/* Values that follow each other without a long gap. */
+typedef struct stretch {
+    uint32_t first, last; /* values */
+    uint64_t periods;     /* between them */
+    uint64_t off;         /* the farthest that a step is from whole periods */
+} stretch;
+
+/* The longest one. A gap tells less of the period the longer it is: how many periods it has is not
+ * known before the period is. */
+static stretch longest_stretch(const uint64_t *values, uint32_t count, uint64_t median)
+{
+    stretch longest = {0}, at = {0};
+    for (uint32_t i = 1; i < count; i++) {
+        const uint64_t step = values[i] - values[i - 1];
+        if (step / GRID_GAP_MIN >= median) {
+            at = (stretch){.first = i};
+            continue;
+        }
+        uint64_t whole = 1;
+        if (step - median / 2 > median) whole = (step + median / 2) / median;
+        const uint64_t even = whole * median;
+        const uint64_t away = step > even ? step - even : even - step;
+        at.last = i;
+        at.periods += whole;
+        if (away > at.off) at.off = away;
+        if (at.last - at.first > longest.last - longest.first) longest = at;
+    }
+    return longest;
+}
+
 /* The period at which ascending values seem to come; 0: none. Found from the median step, and from
- * how many such steps lie between the first value and the last. */
+ * how many such steps lie between the ends of the longest stretch. */
 static uint64_t period_of(const uint64_t *values, uint32_t count)
 {
     if (count < GRID_ROWS_MIN) return 0;
@@ -338,20 +370,10 @@ static uint64_t period_of(const uint64_t *values, uint32_t count)
     qsort(steps, step_count, sizeof *steps, step_compare);
     const uint64_t median = steps[step_count / 2];
     if (median < 4) return 0;
-    uint64_t periods = 0;
-    uint64_t off = 0;
-    for (uint32_t i = 1; i < count; i++) {
-        const uint64_t step = values[i] - values[i - 1];
-        uint64_t whole = 1;
-        if (step - median / 2 > median) whole = (step + median / 2) / median;
-        periods += whole;
-        const uint64_t even = whole * median;
-        const uint64_t away = step > even ? step - even : even - step;
-        if (away > off) off = away;
-    }
-    if (periods == 0) return 0;
-    const uint64_t slack = (off + periods - 1) / periods;
-    const uint64_t mean = span / periods;
+    const stretch even = longest_stretch(values, count, median);
+    if (even.periods == 0) return 0;
+    const uint64_t slack = (even.off + even.periods - 1) / even.periods;
+    const uint64_t mean = (values[even.last] - values[even.first]) / even.periods;
     return roundest(mean > slack ? mean - slack : 1, mean + slack + 1);
 }
 
@@ -529,4 +551,91 @@ mir_status mir_tlog_ints_unpack(mir_tlog_reader *in, uint64_t *values, uint32_t 
         for (uint32_t i = 0; i < count; i++) values[i] = low + values[i] * unit;
     }
     return MIR_OK;
+}
+
+/* ---- Single ones ---- */
+
+static bool groups_open(mir_tlog_reader *in, const uint8_t *readable_end, uint32_t count, bool wide,
+                        mir_tlog_ints_group *groups)
+{
+    const uint32_t group = wide ? count : GROUP_ROWS;
+    for (uint32_t at = 0; at < count; at += group) {
+        const uint32_t rows = count - at < group ? count - at : group;
+        const uint64_t low = (uint64_t)mir_tlog_read_signed(in);
+        const uint32_t bits = mir_tlog_read_u8(in);
+        if (in->failed || bits > 64) return false;
+        const mir_view packed = mir_tlog_read_bytes(in, ((uint64_t)rows * bits + 7) / 8);
+        if (in->failed || readable_end - in->at < MIR_TLOG_INTS_PADDING) return false;
+        *groups++ = (mir_tlog_ints_group){bits == 0 ? NULL : packed.data, low, bits};
+    }
+    return true;
+}
+
+/* All `count` of the group together, from the first one on. Apart, since it is seldom needed. */
+static __attribute__((noinline)) uint64_t group_sum(const mir_tlog_ints_group *group, uint32_t count)
+{
+    uint64_t sum = count * group->low;
+    for (uint32_t i = 0; group->packed != NULL && i < count; i++) {
+        sum += value_at(group->packed, i, group->bits);
+    }
+    return sum;
+}
+
+mir_status mir_tlog_ints_open(mir_tlog_reader *in, const uint8_t *readable_end, uint32_t count,
+                              mir_tlog_ints_places *places)
+{
+    const uint32_t head = mir_tlog_read_u8(in);
+    const uint32_t mode = head & MODE_MASK;
+    if (in->failed || (head & ~(uint32_t)MODE_KNOWN) != 0) return MIR_E_UNSUPPORTED;
+    if (mode != 0 && mode != MODE_GRID) return MIR_E_UNSUPPORTED;
+    places->base = 0;
+    places->unit = 1;
+    if ((head & MODE_UNIT) != 0) {
+        places->base = (uint64_t)mir_tlog_read_signed(in);
+        places->unit = mir_tlog_read_varint(in);
+    }
+    places->start = mode == MODE_GRID ? (uint64_t)mir_tlog_read_signed(in) : 0;
+    places->period = mode == MODE_GRID ? mir_tlog_read_varint(in) : 0;
+    places->stepped = mode == MODE_GRID && (head & MODE_STEPS) == 0;
+    const bool wide = (head & MODE_WIDE) != 0;
+    places->group_shift = wide ? 31 : (uint32_t)__builtin_ctz(GROUP_ROWS);
+    if (places->stepped) {
+        if (!groups_open(in, readable_end, count - 1, wide, places->steps))
+            return MIR_E_UNSUPPORTED;
+        /* One wide group would be summed up from its begin each time. */
+        if (wide && places->steps[0].packed != NULL) return MIR_E_UNSUPPORTED;
+        uint64_t skipped = 0;
+        uint32_t uneven = 0;
+        for (uint32_t at = 0, g = 0; at + 1 < count && !wide; at += GROUP_ROWS, g++) {
+            uneven += places->steps[g].packed != NULL;
+            /* Many gaps are summed up sooner once and for all. */
+            if (uneven > 1 + count / UNEVEN_ROWS) return MIR_E_UNSUPPORTED;
+            places->skipped[g] = skipped;
+            const uint32_t rows = count - 1 - at < GROUP_ROWS ? count - 1 - at : GROUP_ROWS;
+            skipped += group_sum(&places->steps[g], rows);
+        }
+        if (wide) places->skipped[0] = 0;
+    }
+    return groups_open(in, readable_end, count, wide, places->groups) && !in->failed
+               ? MIR_OK
+               : MIR_E_UNSUPPORTED;
+}
+
+uint64_t mir_tlog_ints_at(const mir_tlog_ints_places *places, uint32_t index)
+{
+    const bool wide = places->group_shift == 31;
+    const mir_tlog_ints_group *group = &places->groups[index >> places->group_shift];
+    uint64_t periods = index;
+    if (places->stepped && index > 0) {
+        /* The step that leads to a value stands one place before it. */
+        const uint32_t number = (index - 1) >> places->group_shift;
+        const uint32_t steps = wide ? index : (index - 1) % GROUP_ROWS + 1;
+        const mir_tlog_ints_group *stepping = &places->steps[number];
+        periods += places->skipped[number];
+        periods += stepping->packed == NULL ? steps * stepping->low : group_sum(stepping, steps);
+    }
+    uint64_t value = places->start + periods * places->period + group->low;
+    if (group->packed != NULL)
+        value += value_at(group->packed, wide ? index : index % GROUP_ROWS, group->bits);
+    return places->base + places->unit * value;
 }

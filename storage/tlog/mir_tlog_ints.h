@@ -26,6 +26,7 @@
 enum {
     MIR_TLOG_CHUNK_ROWS_MAX = 8192,
     MIR_TLOG_INTS_WORK = 3 * MIR_TLOG_CHUNK_ROWS_MAX,
+    MIR_TLOG_INTS_PADDING = 16, /* bytes that a read of a value may pass its last one by */
 };
 
 /* Appends `count` > 0 integers. */
@@ -33,5 +34,32 @@ void mir_tlog_ints_pack(mir_bytes *out, const uint64_t *values, uint32_t count, 
 /* The same back, from where the reader stands. */
 MIR_MUST_CHECK mir_status mir_tlog_ints_unpack(mir_tlog_reader *in, uint64_t *values,
                                                uint32_t count, uint64_t *work);
+
+/* Where each integer of a run stands, for those who need few of them. Of runs without differences, and
+ * of grids, which most times are. */
+typedef struct mir_tlog_ints_group {
+    const uint8_t *packed; /* null: all of them are low */
+    uint64_t low;
+    uint32_t bits;
+} mir_tlog_ints_group;
+
+enum { MIR_TLOG_INTS_GROUPS_MAX = MIR_TLOG_CHUNK_ROWS_MAX / 128 };
+
+typedef struct mir_tlog_ints_places {
+    uint64_t base, unit; /* a value is base + unit * what follows */
+    uint64_t start, period;
+    uint32_t group_shift;
+    bool stepped; /* not each value is one period after the one before it */
+    mir_tlog_ints_group groups[MIR_TLOG_INTS_GROUPS_MAX];
+    mir_tlog_ints_group steps[MIR_TLOG_INTS_GROUPS_MAX]; /* periods beyond one */
+    uint64_t skipped[MIR_TLOG_INTS_GROUPS_MAX];          /* periods before the group of steps */
+} mir_tlog_ints_places;
+
+/* The same bytes as unpack takes; up to `readable_end` they may be read. MIR_E_UNSUPPORTED: unpack
+ * them; they may be damaged. */
+MIR_MUST_CHECK mir_status mir_tlog_ints_open(mir_tlog_reader *in, const uint8_t *readable_end,
+                                             uint32_t count, mir_tlog_ints_places *places);
+/* One of the `count`. */
+uint64_t mir_tlog_ints_at(const mir_tlog_ints_places *places, uint32_t index);
 
 #endif

@@ -5,6 +5,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+static mir_tlog_totals totals_new(const mir_tlog_part_maker *maker)
+{
+    return (mir_tlog_totals){
+        .functions = maker->scan.spec->functions,
+        .window_ns = maker->scan.spec->window_ns,
+        .window_from_ns = maker->scan.spec->window_from_ns,
+        .bytes = maker->scan.bytes,
+        .bytes_max = maker->scan.bytes_max,
+    };
+}
+
 mir_status mir_tlog_part_maker_init(mir_tlog_part_maker *maker)
 {
     const mir_tlog_query_spec *spec = maker->scan.spec;
@@ -14,6 +25,7 @@ mir_status mir_tlog_part_maker_init(mir_tlog_part_maker *maker)
     const uint32_t any = MIR_TLOG_COUNT | MIR_TLOG_FIRST | MIR_TLOG_LAST;
     gather->numbers_only =
         spec->points != 0 || (spec->functions != 0 && (spec->functions & any) == 0);
+    maker->totals = totals_new(maker);
     if (spec->groups == NULL) return MIR_OK;
     maker->groups = calloc((size_t)spec->group_count + 1, sizeof *maker->groups);
     if (maker->groups == NULL) return mir_tlog_scan_failed(&maker->scan, MIR_E_NO_MEMORY);
@@ -26,6 +38,7 @@ void mir_tlog_part_maker_fini(mir_tlog_part_maker *maker)
         mir_tlog_totals_free(&maker->groups[i]);
     }
     free(maker->groups);
+    mir_tlog_totals_free(&maker->totals);
     for (uint32_t i = 0; i < maker->text_count; i++) mir_arena_free(&maker->texts[i]);
     free(maker->texts);
     free(maker->rank);
@@ -627,31 +640,6 @@ static mir_status part_totals(mir_tlog_part_maker *maker, const mir_tlog_totals 
     return status;
 }
 
-static mir_tlog_totals totals_new(const mir_tlog_part_maker *maker)
-{
-    return (mir_tlog_totals){
-        .functions = maker->scan.spec->functions,
-        .window_ns = maker->scan.spec->window_ns,
-        .window_from_ns = maker->scan.spec->window_from_ns,
-        .bytes = maker->scan.bytes,
-        .bytes_max = maker->scan.bytes_max,
-    };
-}
-
-/* What a device came to is in its part: the memory can be used again, except for texts. */
-static uint64_t totals_bytes(const mir_tlog_totals *totals)
-{
-    uint64_t bytes = (uint64_t)totals->window_capacity *
-                     (sizeof(int64_t) + totals->column_capacity * sizeof(mir_tlog_total));
-    for (uint32_t i = 0; i < totals->column_capacity; i++) {
-        const mir_tlog_samples *samples = totals->columns[i].samples;
-        for (uint32_t w = 0; samples != NULL && w < totals->window_count; w++) {
-            bytes += (uint64_t)samples[w].capacity * sizeof *samples[w].values;
-        }
-    }
-    return bytes;
-}
-
 mir_status mir_tlog_part_device(mir_tlog_part_maker *maker, mir_view device, int64_t first_ns,
                                 int64_t last_ns, mir_tlog_part *part)
 {
@@ -665,16 +653,15 @@ mir_status mir_tlog_part_device(mir_tlog_part_maker *maker, mir_view device, int
         status = spec->points != 0 ? part_points(maker, part) : part_rows(maker, part);
         return mir_tlog_scan_failed(&maker->scan, status);
     }
-    mir_tlog_totals totals = totals_new(maker);
-    mir_status status = mir_tlog_scan_totals(&maker->scan, device, first_ns, last_ns, &totals);
+    mir_tlog_totals *totals = &maker->totals;
+    mir_status status = mir_tlog_scan_totals(&maker->scan, device, first_ns, last_ns, totals);
     if (status == MIR_OK) {
-        status = mir_tlog_scan_failed(&maker->scan, part_totals(maker, &totals, part));
+        status = mir_tlog_scan_failed(&maker->scan, part_totals(maker, totals, part));
     }
     /* The texts go with the part. */
-    part->arena = totals.texts;
-    totals.texts = (mir_arena){0};
-    (void)atomic_fetch_sub_explicit(maker->scan.bytes, totals_bytes(&totals), memory_order_relaxed);
-    mir_tlog_totals_free(&totals);
+    part->arena = totals->texts;
+    totals->texts = (mir_arena){0};
+    mir_tlog_totals_reset(totals);
     return status;
 }
 
@@ -696,16 +683,15 @@ static mir_status texts_keep(mir_tlog_part_maker *maker, mir_tlog_totals *totals
 mir_status mir_tlog_part_group(mir_tlog_part_maker *maker, mir_view device, int64_t first_ns,
                                int64_t last_ns, uint32_t group)
 {
-    mir_tlog_totals totals = totals_new(maker);
-    mir_status status = mir_tlog_scan_totals(&maker->scan, device, first_ns, last_ns, &totals);
+    mir_tlog_totals *totals = &maker->totals;
+    mir_status status = mir_tlog_scan_totals(&maker->scan, device, first_ns, last_ns, totals);
     if (status == MIR_OK) {
         if (maker->groups[group].bytes == NULL) maker->groups[group] = totals_new(maker);
-        status = mir_tlog_totals_add(&maker->groups[group], &totals);
-        if (status == MIR_OK) status = texts_keep(maker, &totals);
+        status = mir_tlog_totals_add(&maker->groups[group], totals);
+        if (status == MIR_OK) status = texts_keep(maker, totals);
         status = mir_tlog_scan_failed(&maker->scan, status);
     }
-    (void)atomic_fetch_sub_explicit(maker->scan.bytes, totals_bytes(&totals), memory_order_relaxed);
-    mir_tlog_totals_free(&totals);
+    mir_tlog_totals_reset(totals);
     return status;
 }
 

@@ -17,6 +17,7 @@ typedef struct mir_tlog_part_maker {
     mir_tlog_columns columns; /* of its parts */
     uint32_t *rank;           /* the place of each in the answer */
     atomic_ullong *rows;      /* of the whole query */
+    mir_tlog_totals totals;   /* of the device at hand */
     mir_tlog_totals *groups;  /* spec->group_count, or null */
     mir_arena names;
     mir_arena *texts; /* that groups point into */

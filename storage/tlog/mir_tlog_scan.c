@@ -314,8 +314,8 @@ static mir_status totals_texts(mir_tlog_scan *scan, mir_tlog_totals *totals,
     for (uint32_t i = 0; i < count; i++) {
         scan->texts[i] = scan->gather.texts[scan->values[i]];
     }
-    return mir_tlog_totals_take(totals, column->name, column->type, scan->dense, NULL, scan->texts,
-                                count);
+    const mir_tlog_run run = {.times.list = scan->dense, .count = count, .texts = scan->texts};
+    return mir_tlog_totals_take(totals, column->name, column->type, &run);
 }
 
 /* One column of a finished gather, in pieces that the scratch arrays hold. */
@@ -333,10 +333,11 @@ static mir_status totals_column(mir_tlog_scan *scan, mir_tlog_totals *totals,
             scan->values[count++] = column->values[row];
         }
         if (count == 0) continue;
+        const mir_tlog_run run = {
+            .times.list = scan->dense, .count = count, .values = scan->values};
         status = column->type == MIR_COLUMN_STRING
                      ? totals_texts(scan, totals, column, count)
-                     : mir_tlog_totals_take(totals, column->name, column->type, scan->dense,
-                                            scan->values, NULL, count);
+                     : mir_tlog_totals_take(totals, column->name, column->type, &run);
     }
     return status;
 }
@@ -361,54 +362,97 @@ static mir_status totals_gathered(mir_tlog_scan *scan, uint32_t first, uint32_t 
 typedef struct chunk_part {
     bool whole;
     bool one_window;
-    bool timed;       /* the times are in scan->times */
+    bool placed;      /* scan->places has the times */
+    bool timed;       /* scan->times has them */
     int64_t time_min; /* as the index says */
     int64_t time_max;
     uint32_t skip;
     uint32_t end;
 } chunk_part;
 
-static mir_status part_time(mir_tlog_scan *scan, const mir_tlog_chunk_reader *reader,
-                            chunk_part *part)
+/* The first of `rows` ascending times that is not before `time_ns`. */
+static uint32_t first_from(const mir_tlog_times *times, uint32_t rows, int64_t time_ns)
 {
-    if (part->timed) return MIR_OK;
-    const mir_status status = mir_tlog_chunk_times(reader, &scan->codec, scan->times);
-    if (status != MIR_OK) return status;
+    uint32_t low = 0;
+    uint32_t high = rows;
+    while (low < high) {
+        const uint32_t middle = low + (high - low) / 2;
+        if (mir_tlog_time_at(times, middle) < time_ns) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
+static mir_status part_range(mir_tlog_scan *scan, uint32_t rows, const mir_tlog_times *times,
+                             chunk_part *part)
+{
     /* Later chunks must have later times, or windows that were done with would change. */
-    if (scan->times[0] < part->time_min || scan->times[reader->rows - 1] > part->time_max) {
+    if (mir_tlog_time_at(times, 0) < part->time_min ||
+        mir_tlog_time_at(times, rows - 1) > part->time_max) {
         return MIR_E_CORRUPT;
     }
-    part->timed = true;
     part->skip = 0;
-    part->end = reader->rows;
+    part->end = rows;
     if (part->whole) return MIR_OK;
-    while (part->skip < part->end && scan->times[part->skip] < scan->gather.time_first) {
-        part->skip++;
-    }
-    while (part->end > part->skip && scan->times[part->end - 1] > scan->gather.time_last) {
-        part->end--;
+    part->skip = first_from(times, rows, scan->gather.time_first);
+    if (scan->gather.time_last != INT64_MAX) {
+        part->end = first_from(times, rows, scan->gather.time_last + 1);
     }
     return MIR_OK;
+}
+
+/* The times of the chunk: where they stand will do for windows of many rows. */
+static mir_status part_time(mir_tlog_scan *scan, const mir_tlog_chunk_reader *reader,
+                            chunk_part *part, bool all)
+{
+    if (part->timed || (part->placed && !all)) return MIR_OK;
+    if (!all && mir_tlog_chunk_time_places(reader, &scan->codec, &scan->places) == MIR_OK) {
+        const mir_tlog_times times = {.places = &scan->places};
+        part->placed = true;
+        return part_range(scan, reader->rows, &times, part);
+    }
+    const mir_status status = mir_tlog_chunk_times(reader, &scan->codec, scan->times);
+    if (status != MIR_OK) return status;
+    part->timed = true;
+    const mir_tlog_times times = {.list = scan->times};
+    return part_range(scan, reader->rows, &times, part);
+}
+
+static bool is_small(const mir_tlog_chunk_reader *reader)
+{
+    const mir_tlog_column_statistics *s = &reader->statistics;
+    const uint64_t half = UINT64_C(1) << 48;
+    return s->known && reader->column->type == MIR_COLUMN_I64 && s->low + half < 2 * half &&
+           s->high + half < 2 * half;
 }
 
 /* The current column's values. */
 static mir_status totals_values(mir_tlog_scan *scan, mir_tlog_chunk_reader *reader,
                                 chunk_part *part, mir_tlog_totals *totals)
 {
-    mir_status status = part_time(scan, reader, part);
+    const bool all = reader->bitmap.data != NULL || (totals->functions & MIR_TLOG_RATE) != 0;
+    mir_status status = part_time(scan, reader, part, all);
     if (status == MIR_OK) {
         status =
             mir_tlog_chunk_values(reader, &scan->codec, scan->values, scan->texts, &scan->arena);
     }
     if (status != MIR_OK) return status;
-    const int64_t *times = scan->times + part->skip;
-    uint32_t first = part->skip;
-    uint32_t end = part->end;
+    mir_tlog_run run = {
+        .times = {.list = part->timed ? scan->times : NULL, .places = &scan->places},
+        .first = part->skip,
+        .count = part->end < part->skip ? 0 : part->end - part->skip,
+        .values = scan->values + part->skip,
+        .texts = scan->texts + part->skip,
+        .small = is_small(reader),
+    };
     if (reader->bitmap.data != NULL) {
         /* Values are without gaps: so are their times then. */
         uint32_t at = 0;
         uint32_t count = 0;
-        first = 0;
+        uint32_t first = 0;
         for (uint32_t row = 0; row < part->end; row++) {
             if ((reader->bitmap.data[row / 8] >> (row % 8) & 1) == 0) continue;
             if (row >= part->skip) {
@@ -417,13 +461,15 @@ static mir_status totals_values(mir_tlog_scan *scan, mir_tlog_chunk_reader *read
             }
             at++;
         }
-        times = scan->dense;
-        end = first + count;
+        run.times.list = scan->dense;
+        run.first = 0;
+        run.count = count;
+        run.values = scan->values + first;
+        run.texts = scan->texts + first;
     }
-    if (first == end) return MIR_OK;
+    if (run.count == 0) return MIR_OK;
     const mir_column *column = reader->column;
-    return mir_tlog_totals_take(totals, mir_tlog_column_name(column), column->type, times,
-                                scan->values + first, scan->texts + first, end - first);
+    return mir_tlog_totals_take(totals, mir_tlog_column_name(column), column->type, &run);
 }
 
 static mir_status totals_columns(mir_tlog_scan *scan, const mir_tlog_source *source,
@@ -451,7 +497,9 @@ static mir_status totals_columns(mir_tlog_scan *scan, const mir_tlog_source *sou
             status = totals_values(scan, &reader, part, totals);
         }
     }
-    if (part->timed) scan->rows_read += part->end - part->skip;
+    if ((part->timed || part->placed) && part->end > part->skip) {
+        scan->rows_read += part->end - part->skip;
+    }
     return status == MIR_E_EMPTY ? MIR_OK : status;
 }
 

@@ -270,6 +270,12 @@ mir_status mir_tlog_chunk_times(const mir_tlog_chunk_reader *reader, mir_tlog_co
     return ascending ? MIR_OK : MIR_E_CORRUPT;
 }
 
+mir_status mir_tlog_chunk_time_places(const mir_tlog_chunk_reader *reader, mir_tlog_codec *codec,
+                                      mir_tlog_ints_places *places)
+{
+    return mir_tlog_column_places(codec, reader->times_in, reader->rows, places);
+}
+
 mir_status mir_tlog_chunk_next(mir_tlog_chunk_reader *reader)
 {
     mir_tlog_reader *in = &reader->in;

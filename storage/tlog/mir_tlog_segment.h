@@ -188,6 +188,10 @@ typedef struct mir_tlog_chunk_reader {
 MIR_MUST_CHECK mir_status mir_tlog_chunk_begin(mir_tlog_chunk_reader *reader, mir_view bytes,
                                                const mir_tlog_segment_shape *shape);
 /* The times of all rows, ascending; at any moment, and only if they are needed. */
+/* Where the times stand, if they are written so: not checked as those are. MIR_E_UNSUPPORTED. */
+MIR_MUST_CHECK mir_status mir_tlog_chunk_time_places(const mir_tlog_chunk_reader *reader,
+                                                     mir_tlog_codec *codec,
+                                                     mir_tlog_ints_places *places);
 MIR_MUST_CHECK mir_status mir_tlog_chunk_times(const mir_tlog_chunk_reader *reader,
                                                mir_tlog_codec *codec, int64_t *times);
 /* Makes the next column current: MIR_E_EMPTY behind the last. Then its values are taken or passed. */

@@ -32,15 +32,35 @@ static bool less(mir_column_type type, uint64_t a, uint64_t b)
     return type == MIR_COLUMN_F64 ? double_of(a) < double_of(b) : a < b;
 }
 
-void mir_tlog_totals_free(mir_tlog_totals *totals)
+static void samples_free(mir_tlog_totals *totals)
 {
-    for (uint32_t i = 0; i < totals->column_capacity; i++) {
+    for (uint32_t i = 0; i < totals->set.count && i < totals->column_capacity; i++) {
         mir_tlog_totals_column *column = &totals->columns[i];
         for (uint32_t w = 0; column->samples != NULL && w < totals->window_count; w++) {
-            free(column->samples[w].values);
+            mir_tlog_samples *samples = &column->samples[w];
+            (void)atomic_fetch_sub_explicit(totals->bytes,
+                                            (uint64_t)samples->capacity * sizeof *samples->values,
+                                            memory_order_relaxed);
+            free(samples->values);
         }
-        free(column->samples);
-        free(column->totals);
+    }
+}
+
+void mir_tlog_totals_reset(mir_tlog_totals *totals)
+{
+    samples_free(totals);
+    for (uint32_t i = 0; i < totals->column_capacity; i++) totals->columns[i].has_before = false;
+    mir_tlog_columns_reset(&totals->set);
+    totals->window_count = totals->window_kept = 0;
+    mir_arena_free(&totals->texts);
+}
+
+void mir_tlog_totals_free(mir_tlog_totals *totals)
+{
+    samples_free(totals);
+    for (uint32_t i = 0; i < totals->column_capacity; i++) {
+        free(totals->columns[i].samples);
+        free(totals->columns[i].totals);
     }
     free(totals->columns);
     free(totals->windows);
@@ -85,17 +105,17 @@ static bool sampled(const mir_tlog_totals *totals)
     return (totals->functions & MIR_TLOG_PERCENTILE) != 0;
 }
 
+/* What is beyond the windows that there are is set when they come. */
 static mir_status column_room(const mir_tlog_totals *totals, mir_tlog_totals_column *column,
                               uint32_t from, uint32_t to)
 {
     mir_tlog_total *more = realloc(column->totals, to * sizeof *more);
     if (more == NULL) return MIR_E_NO_MEMORY;
-    memset(more + from, 0, (to - from) * sizeof *more);
     column->totals = more;
     if (!sampled(totals)) return MIR_OK;
     mir_tlog_samples *samples = realloc(column->samples, to * sizeof *samples);
     if (samples == NULL) return MIR_E_NO_MEMORY;
-    memset(samples + from, 0, (to - from) * sizeof *samples);
+    memset(samples + from, 0, (to - from) * sizeof *samples); /* may be freed before they are set */
     column->samples = samples;
     return MIR_OK;
 }
@@ -123,6 +143,7 @@ static mir_status column_of(mir_tlog_totals *totals, mir_view name, mir_column_t
                             mir_tlog_totals_column **column)
 {
     uint32_t number;
+    const uint32_t known = totals->set.count;
     mir_status status = mir_tlog_columns_number(&totals->set, name, type, &number);
     if (status != MIR_OK) return status;
     if (number >= totals->column_capacity) {
@@ -143,6 +164,10 @@ static mir_status column_of(mir_tlog_totals *totals, mir_view name, mir_column_t
         }
     }
     *column = &totals->columns[number];
+    if (number < known || (*column)->totals == NULL) return MIR_OK;
+    memset((*column)->totals, 0, totals->window_count * sizeof *(*column)->totals);
+    if ((*column)->samples == NULL) return MIR_OK;
+    memset((*column)->samples, 0, totals->window_count * sizeof *(*column)->samples);
     return MIR_OK;
 }
 
@@ -162,7 +187,7 @@ static mir_status window_place(mir_tlog_totals *totals, int64_t window, uint32_t
     const uint32_t behind = totals->window_count - at;
     memmove(totals->windows + at + 1, totals->windows + at, behind * sizeof *totals->windows);
     totals->windows[at] = window;
-    for (uint32_t i = 0; i < totals->column_capacity; i++) {
+    for (uint32_t i = 0; i < totals->set.count; i++) {
         mir_tlog_totals_column *column = &totals->columns[i];
         memmove(column->totals + at + 1, column->totals + at, behind * sizeof *column->totals);
         column->totals[at] = (mir_tlog_total){0};
@@ -218,8 +243,14 @@ static void sum_doubles(mir_tlog_total *total, const uint64_t *values, uint32_t 
 }
 
 static void sum_integers(mir_tlog_total *total, mir_column_type type, const uint64_t *values,
-                         uint32_t count, bool ordered)
+                         uint32_t count, bool ordered, bool small)
 {
+    if (small && !ordered) {
+        uint64_t all = 0;
+        for (uint32_t i = 0; i < count; i++) all += values[i];
+        total->sum += (int64_t)all;
+        return;
+    }
     /* With the sign bit turned over, unsigned order is that of the type, and sums cannot wrap. */
     const uint64_t flip = type == MIR_COLUMN_I64 ? UINT64_C(1) << 63 : 0;
     MIR_ASSERT(count <= MIR_TLOG_CHUNK_ROWS_MAX);
@@ -281,66 +312,94 @@ static void ends_take(mir_tlog_total *total, mir_column_type type, int64_t first
     }
 }
 
-/* Behind the last of the values that are in the window of the first one. */
-static uint32_t run_end(const mir_tlog_totals *totals, const int64_t *times, uint32_t first,
-                        uint32_t count, int64_t window)
+/* A place in a run and its time. */
+typedef struct moment {
+    uint32_t at;
+    int64_t time_ns;
+} moment;
+
+static moment moment_at(const mir_tlog_run *run, uint32_t at)
 {
-    bool unbounded;
-    const int64_t limit = window_limit(totals, window, &unbounded);
-    if (unbounded || times[count - 1] < limit) return count;
-    /* Windows are mostly short beside the chunk: look ahead in growing steps. */
-    uint32_t low = first;
-    uint32_t step = 1;
-    while (low + step < count && times[low + step] < limit) {
-        low += step;
-        step *= 2;
+    return (moment){at, mir_tlog_time_at(&run->times, at)};
+}
+
+/* Between `low`, which is before the limit, and `high`, which is not: makes them neighbours. A time
+ * may have to be unpacked for itself, so few are looked at: those about `guess`. */
+static void find_limit(const mir_tlog_run *run, int64_t limit_ns, uint32_t guess, moment *low,
+                       moment *high)
+{
+    if (high->at - low->at == 1) return;
+    const bool fits = guess > low->at && guess < high->at;
+    moment look = moment_at(run, fits ? guess : low->at + 1);
+    const bool up = look.time_ns < limit_ns;
+    *(up ? low : high) = look;
+    /* Away from there in growing steps, until the limit lies between two looks. */
+    bool is_between = false;
+    for (uint32_t step = 1; !is_between && step < high->at - low->at; step *= 2) {
+        look = moment_at(run, up ? low->at + step : high->at - step);
+        is_between = (look.time_ns < limit_ns) != up;
+        *(look.time_ns < limit_ns ? low : high) = look;
     }
-    uint32_t high = low + step < count ? low + step : count - 1;
-    while (high - low > 1) {
-        const uint32_t middle = low + (high - low) / 2;
-        if (times[middle] < limit) {
-            low = middle;
-        } else {
-            high = middle;
+    while (high->at - low->at > 1) {
+        look = moment_at(run, low->at + (high->at - low->at) / 2);
+        *(look.time_ns < limit_ns ? low : high) = look;
+    }
+}
+
+/* The values from one moment to another one. */
+static mir_status window_take(mir_tlog_totals *totals, mir_tlog_totals_column *column,
+                              uint32_t place, mir_column_type type, const mir_tlog_run *run,
+                              moment first, moment last)
+{
+    mir_tlog_total *total = &column->totals[place];
+    const uint32_t from = first.at - run->first;
+    const uint32_t count = last.at - first.at + 1;
+    mir_status status = MIR_OK;
+    if (type == MIR_COLUMN_STRING) {
+        ends_take(total, type, first.time_ns, last.time_ns, NULL, NULL, &run->texts[from],
+                  &run->texts[from + count - 1]);
+    } else {
+        const uint64_t *values = run->values + from;
+        const bool ordered = (totals->functions & (MIR_TLOG_MIN | MIR_TLOG_MAX)) != 0;
+        ends_take(total, type, first.time_ns, last.time_ns, values, &values[count - 1], NULL, NULL);
+        if (type == MIR_COLUMN_F64) {
+            sum_doubles(total, values, count, ordered);
+        } else if ((totals->functions & NUMBER_FUNCTIONS) != 0) {
+            sum_integers(total, type, values, count, ordered, run->small);
         }
+        if ((totals->functions & MIR_TLOG_RATE) != 0) {
+            increase_take(total, column, type, run->times.list + first.at, values, count);
+        }
+        if (sampled(totals)) status = samples_take(totals, &column->samples[place], values, count);
     }
-    return high;
+    total->count += count;
+    return status;
 }
 
 mir_status mir_tlog_totals_take(mir_tlog_totals *totals, mir_view name, mir_column_type type,
-                                const int64_t *times, const uint64_t *values, const mir_view *texts,
-                                uint32_t count)
+                                const mir_tlog_run *run)
 {
     mir_tlog_totals_column *column;
     mir_status status = column_of(totals, name, type, &column);
-    const bool ordered = (totals->functions & (MIR_TLOG_MIN | MIR_TLOG_MAX)) != 0;
-    for (uint32_t at = 0; at < count && status == MIR_OK;) {
-        const int64_t window = mir_tlog_window_of(totals, times[at]);
-        const uint32_t end = run_end(totals, times, at, count, window);
+    const moment end = moment_at(run, run->first + run->count - 1);
+    moment first = moment_at(run, run->first);
+    /* As a rule a window has about as many values as the one before it. */
+    uint32_t like = 0;
+    while (status == MIR_OK) {
+        const int64_t window = mir_tlog_window_of(totals, first.time_ns);
+        bool unbounded;
+        const int64_t limit_ns = window_limit(totals, window, &unbounded);
+        moment last = first;
+        moment next = end;
+        const bool is_last = unbounded || end.time_ns < limit_ns;
+        if (!is_last) find_limit(run, limit_ns, first.at + like, &last, &next);
         uint32_t place;
         status = window_place(totals, window, &place);
         if (status != MIR_OK) break;
-        mir_tlog_total *total = &column->totals[place];
-        if (type == MIR_COLUMN_STRING) {
-            ends_take(total, type, times[at], times[end - 1], NULL, NULL, &texts[at],
-                      &texts[end - 1]);
-        } else {
-            ends_take(total, type, times[at], times[end - 1], &values[at], &values[end - 1], NULL,
-                      NULL);
-            if (type == MIR_COLUMN_F64) {
-                sum_doubles(total, values + at, end - at, ordered);
-            } else if ((totals->functions & NUMBER_FUNCTIONS) != 0) {
-                sum_integers(total, type, values + at, end - at, ordered);
-            }
-            if ((totals->functions & MIR_TLOG_RATE) != 0) {
-                increase_take(total, column, type, times + at, values + at, end - at);
-            }
-            if (sampled(totals)) {
-                status = samples_take(totals, &column->samples[place], values + at, end - at);
-            }
-        }
-        total->count += end - at;
-        at = end;
+        status = window_take(totals, column, place, type, run, first, is_last ? end : last);
+        if (is_last) break;
+        like = next.at - first.at;
+        first = next;
     }
     return status;
 }
@@ -480,7 +539,7 @@ static mir_status windows_join(mir_tlog_totals *to, const mir_tlog_totals *from)
             a--;
         }
         to->windows[put] = other ? from->windows[b] : to->windows[a];
-        for (uint32_t i = 0; i < to->column_capacity; i++) {
+        for (uint32_t i = 0; i < to->set.count; i++) {
             mir_tlog_totals_column *column = &to->columns[i];
             column->totals[put] = other ? (mir_tlog_total){0} : column->totals[a];
             if (column->samples == NULL) continue;

@@ -72,17 +72,38 @@ typedef struct mir_tlog_totals {
     mir_arena texts;
 } mir_tlog_totals;
 
+/* Empty again, for the next device; keeps its memory, which stays counted. */
+void mir_tlog_totals_reset(mir_tlog_totals *totals);
 void mir_tlog_totals_free(mir_tlog_totals *totals);
 int64_t mir_tlog_window_of(const mir_tlog_totals *totals, int64_t time_ns);
 /* The first time behind a window. */
 __int128 mir_tlog_window_end(const mir_tlog_totals *totals, int64_t window);
 
-/* `count` > 0 values, of a chunk's rows at most, of one column at ascending times, none of them before any that were taken. Of
- * strings `texts` instead of values. */
+/* Ascending times: all of them, or where they stand. */
+typedef struct mir_tlog_times {
+    const int64_t *list; /* or null */
+    const mir_tlog_ints_places *places;
+} mir_tlog_times;
+
+static inline int64_t mir_tlog_time_at(const mir_tlog_times *times, uint32_t index)
+{
+    return times->list != NULL ? times->list[index]
+                               : (int64_t)mir_tlog_ints_at(times->places, index);
+}
+
+/* Values of one column, of a chunk's rows at most, with the times from `first` on. */
+typedef struct mir_tlog_run {
+    mir_tlog_times times; /* for rates a list */
+    uint32_t first;
+    uint32_t count;         /* > 0 */
+    const uint64_t *values; /* or null */
+    const mir_view *texts;  /* of strings */
+    bool small;             /* integers of less than 2^49 */
+} mir_tlog_run;
+
+/* None of the times is before any that were taken. */
 MIR_MUST_CHECK mir_status mir_tlog_totals_take(mir_tlog_totals *totals, mir_view name,
-                                               mir_column_type type, const int64_t *times,
-                                               const uint64_t *values, const mir_view *texts,
-                                               uint32_t count);
+                                               mir_column_type type, const mir_tlog_run *run);
 /* Whether a chunk's statistics say all that the functions want of a column. */
 bool mir_tlog_totals_suffices(const mir_tlog_totals *totals, mir_column_type type,
                               const mir_tlog_column_statistics *statistics);
