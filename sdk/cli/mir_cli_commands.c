@@ -303,6 +303,8 @@ static const mir_cli_option telemetry_list_options[] = {
      "only these messages, by full name"},
     {MIR_OPT_FILTER, "filter", 0, false, "KEY=VALUE", NULL, "only messages with these labels"},
     {MIR_OPT_REFRESH, "refresh", 0, false, NULL, NULL, "ask the devices for their schemas first"},
+    {MIR_OPT_SPARKLINE, "sparkline", 0, false, NULL, NULL,
+     "draw the last hour of each field (of several devices: their mean)"},
     {MIR_OPT_OUTPUT, "output", 'o', false, "FORMAT", "table|wide|json|yaml",
      "table, wide, json or yaml"},
     END_OPTIONS,
@@ -334,7 +336,7 @@ static const mir_cli_option query_options[] = {
     {MIR_OPT_DESC, "desc", 0, false, NULL, NULL, "the newest row first"},
     {MIR_OPT_UTC, "utc", 0, false, NULL, NULL, "times of the table in UTC instead of local time"},
     {MIR_OPT_SPARKLINE, "sparkline", 0, false, NULL, NULL,
-     "the course of each field below the table (on terminals always, of windows)"},
+     "draw each field below the table (of windows, on terminals: always)"},
     {MIR_OPT_OUTPUT, "output", 'o', false, "FORMAT", "table|wide|json|yaml|csv",
      "table, wide, json, yaml or csv"},
     END_OPTIONS,
@@ -351,9 +353,9 @@ static const mir_cli_option plot_options[] = {
     {MIR_OPT_TO, "to", 0, false, "TIME", NULL, "until before this time (now)"},
     {MIR_OPT_TO, "until", 0, true, "TIME", NULL, NULL},
     {MIR_OPT_AGG, "agg", 'a', false, "FUNCTION", NULL,
-     "what the rows of each window come to: mean, min, max, sum, count, last, rate, p99; a list"},
+     "what a window comes to: mean, min, max, sum, count, rate, p99; a list a,b"},
     {MIR_OPT_WINDOW, "every", 'w', false, "DURATION", NULL,
-     "the length of a window, as 10s or 1m (with --agg: what fits the width)"},
+     "length of a window, as 10s (with --agg: what fits the width)"},
     {MIR_OPT_WINDOW, "window", 0, true, "DURATION", NULL, NULL},
     {MIR_OPT_GROUP_BY, "group-by", 'g', false, "WHAT", NULL,
      "whose rows are taken together: device, namespace, label:KEY or all"},
@@ -536,6 +538,7 @@ static const mir_cli_example schema_examples[] = {
 };
 static const mir_cli_example telemetry_list_examples[] = {
     {"mir telemetry list host", "What the device measures, with units."},
+    {"mir telemetry list host --sparkline", "The same, and how the last hour went."},
     {"mir telemetry list --namespace factory -m host.v1.Cpu", "One message of many devices."},
     END_EXAMPLES,
 };

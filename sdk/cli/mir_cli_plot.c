@@ -567,7 +567,7 @@ static int compare_times(const void *left, const void *right)
 
 mir_status mir_cli_plot_gap(const mir_cli_plot_series *series, size_t count, int64_t *gap_ns)
 {
-    enum { GAP_TIMES = 5 };
+    enum { GAP_TIMES = 3 };
     int64_t widest = 0;
     for (size_t s = 0; s < count; s++) {
         if (series[s].count < 3) continue;
@@ -579,7 +579,8 @@ mir_status mir_cli_plot_gap(const mir_cli_plot_series *series, size_t count, int
             steps[i] = step < INT64_MAX ? (int64_t)step : INT64_MAX;
         }
         qsort(steps, series[s].count - 1, sizeof *steps, compare_times);
-        int64_t usual = steps[(series[s].count - 1) / 2];
+        /* Of rows at random times the middle one is much shorter than many others. */
+        int64_t usual = steps[(series[s].count - 1) * 9 / 10];
         free(steps);
         if (usual > widest) widest = usual;
     }

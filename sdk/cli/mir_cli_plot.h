@@ -91,7 +91,7 @@ void mir_cli_plot_number(double value, double step, double largest, char *text, 
 void mir_cli_plot_spark(const mir_cli_plot_point *points, size_t count, int64_t from_ns,
                         int64_t to_ns, size_t columns, bool ascii, mir_bytes *out);
 
-/* How far apart two points may be and still belong together, from how far apart they are usually. */
+/* How far apart two points may be and still belong together: three times as far as nine of ten are. */
 MIR_MUST_CHECK mir_status mir_cli_plot_gap(const mir_cli_plot_series *series, size_t count,
                                            int64_t *gap_ns);
 

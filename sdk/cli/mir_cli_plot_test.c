@@ -230,7 +230,7 @@ static void gaps_stay_gaps(void **state)
     mir_cli_plot_series whole = {points, 60, 0};
     int64_t gap_ns = 0;
     assert_int_equal(mir_cli_plot_gap(&whole, 1, &gap_ns), MIR_OK);
-    assert_int_equal(gap_ns, 50 * MIR_NS_PER_S);
+    assert_int_equal(gap_ns, 30 * MIR_NS_PER_S);
     char *text = drawn(&whole, 1, gap_ns, look);
     size_t full = count_of(text, '*');
     assert_true(full >= 39);

@@ -229,7 +229,69 @@ static void tags_text(const json_t *labels, const char *field, mir_bytes *out)
     mir_bytes_u8(out, '\0');
 }
 
-static void add_measurement(mir_cli_table *table, const json_t *measurement)
+/* The course of each field of a measurement over the last hour, as "course"; of several devices that
+ * of their mean. */
+static int add_courses(mir_cli_session *session, const json_t *group, json_t *measurement)
+{
+    enum { COURSE_COLUMNS = 24 };
+    static char window[] = "150s", all[] = "all";
+    const json_t *devices = json_object_get(group, "devices");
+    const json_t *fields = json_object_get(measurement, "fields");
+    size_t count = json_array_size(devices);
+    MirApi__V1__QueryTelemetryRequest request = MIR_API__V1__QUERY_TELEMETRY_REQUEST__INIT;
+    MirApi__V1__DeviceTarget target = MIR_API__V1__DEVICE_TARGET__INIT;
+    MirApi__V1__QueryTelemetry *answer = NULL;
+    mir_cli_chart chart = {0};
+    /* Whole windows, so that the last one is not of a moment alone. */
+    const int64_t window_ns = 150 * MIR_NS_PER_S;
+    int64_t to_ns = (mir_clock_wall_ns() / window_ns + 1) * window_ns;
+    int64_t from_ns = to_ns - COURSE_COLUMNS * window_ns;
+    target.ids = mir_arena_alloc(&session->arena, (count + 1) * sizeof(*target.ids));
+    if (target.ids == NULL || count == 0) return MIR_EXIT_OK;
+    for (size_t i = 0; i < count; i++)
+        target.ids[target.n_ids++] =
+            (char *)(uintptr_t)json_string_value(json_object_get(json_array_get(devices, i), "id"));
+    request.targets = &target;
+    request.measurement =
+        (char *)(uintptr_t)json_string_value(json_object_get(measurement, "name"));
+    request.start_time = mir_timestamp_new(&session->arena, from_ns);
+    request.aggregation_window = window;
+    if (count > 1) request.group_by = all;
+    int code = mir_cli_connect_ask(session, "tlm.v1alpha.query", &request.base,
+                                   &mir_api__v1__query_telemetry_response__descriptor, &answer);
+    if (code == MIR_EXIT_OK && mir_cli_chart_gather(answer, &chart) != MIR_OK)
+        code = mir_cli_fail("no memory for the courses");
+    for (size_t i = 0; code == MIR_EXIT_OK && i < chart.count; i++) {
+        const mir_cli_chart_series *each = &chart.series[i];
+        mir_bytes text = {0};
+        mir_cli_plot_spark(each->points, each->count, from_ns, to_ns, COURSE_COLUMNS,
+                           mir_cli_plot_wants_ascii(), &text);
+        for (size_t f = 0; f < json_array_size(fields) && mir_bytes_ok(&text); f++) {
+            json_t *field = json_array_get(fields, f);
+            const char *name = json_string_value(json_object_get(field, "name"));
+            if (strcmp(name, answer->headers[each->column]) == 0)
+                (void)json_object_set_new(field, "course",
+                                          json_stringn((const char *)text.data, text.size));
+        }
+        mir_bytes_free(&text);
+    }
+    mir_cli_chart_free(&chart);
+    return code;
+}
+
+static int add_all_courses(mir_cli_session *session, const json_t *groups)
+{
+    int code = MIR_EXIT_OK;
+    for (size_t g = 0; g < json_array_size(groups); g++) {
+        const json_t *group = json_array_get(groups, g);
+        const json_t *measurements = json_object_get(group, "measurements");
+        for (size_t m = 0; code == MIR_EXIT_OK && m < json_array_size(measurements); m++)
+            code = add_courses(session, group, json_array_get(measurements, m));
+    }
+    return code;
+}
+
+static void add_measurement(mir_cli_table *table, const json_t *measurement, bool courses)
 {
     const json_t *fields = json_object_get(measurement, "fields");
     const json_t *labels = json_object_get(measurement, "labels");
@@ -255,6 +317,8 @@ static void add_measurement(mir_cli_table *table, const json_t *measurement)
         const char *dot = type != NULL ? strrchr(type, '.') : NULL;
         mir_cli_table_cell(table, MIR_TONE_PLAIN, dot != NULL ? dot + 1 : type != NULL ? type : "");
         mir_cli_table_cell(table, MIR_TONE_PLAIN, unit != NULL ? unit : "");
+        const char *course = json_string_value(json_object_get(field, "course"));
+        if (courses) mir_cli_table_cell(table, MIR_TONE_PLAIN, course != NULL ? course : "");
         const char *message_tags = own.size > 1 ? (const char *)own.data : "";
         const char *field_tags = text.size > 1 ? (const char *)text.data : "";
         bool both = message_tags[0] != '\0' && field_tags[0] != '\0';
@@ -267,7 +331,7 @@ static void add_measurement(mir_cli_table *table, const json_t *measurement)
     }
 }
 
-static int print_list(const json_t *groups, bool wide)
+static int print_list(const json_t *groups, bool wide, bool courses)
 {
     int code = MIR_EXIT_OK;
     bool colours = mir_cli_text_colours(stdout);
@@ -289,9 +353,10 @@ static int print_list(const json_t *groups, bool wide)
         mir_cli_table_column(table, "FIELD", NULL, MIR_TABLE_TEXT);
         mir_cli_table_column(table, "TYPE", NULL, MIR_TABLE_TEXT);
         mir_cli_table_column(table, "UNIT", NULL, MIR_TABLE_TEXT);
+        if (courses) mir_cli_table_column(table, "LAST HOUR", NULL, MIR_TABLE_FIXED);
         mir_cli_table_column(table, "LABELS", NULL, MIR_TABLE_TEXT);
         for (size_t i = 0; i < json_array_size(measurements); i++)
-            add_measurement(table, json_array_get(measurements, i));
+            add_measurement(table, json_array_get(measurements, i), courses);
         if (mir_cli_table_print(table, stdout, wide ? 0 : mir_cli_text_terminal_columns(stdout),
                                 colours, NULL) != MIR_OK)
             code = mir_cli_fail("no memory for the table");
@@ -312,6 +377,10 @@ int mir_cli_telemetry_list(mir_cli *cli, const mir_cli_command *command, const m
     mir_arena *arena = &session.arena;
     const char *format = mir_cli_value(args, MIR_OPT_OUTPUT);
     if (format == NULL) format = "table";
+    bool table = strcmp(format, "table") == 0 || strcmp(format, "wide") == 0;
+    bool sparkline = mir_cli_flag(args, MIR_OPT_SPARKLINE);
+    if (sparkline && !table)
+        return mir_cli_usage(cli, "--sparkline is of tables: leave it or -o %s out", format);
     mir_status status = mir_cli_target_parse(args, arena, &targets, &error);
     if (status == MIR_OK)
         status = mir_cli_target_list(args, MIR_OPT_MEASUREMENT, arena, &request.measurements,
@@ -347,9 +416,10 @@ int mir_cli_telemetry_list(mir_cli *cli, const mir_cli_command *command, const m
             (void)json_array_append_new(groups, group_json(&session, answer->devices_telemetry[g]));
     }
     if (code == MIR_EXIT_OK) {
-        bool table = strcmp(format, "table") == 0 || strcmp(format, "wide") == 0;
-        code = table ? print_list(groups, strcmp(format, "wide") == 0)
-                     : mir_cli_devices_print_value(groups, format);
+        if (sparkline) code = add_all_courses(&session, groups);
+        if (code == MIR_EXIT_OK)
+            code = table ? print_list(groups, strcmp(format, "wide") == 0, sparkline)
+                         : mir_cli_devices_print_value(groups, format);
     }
     json_decref(groups);
     mir_cli_connect_close(&session);

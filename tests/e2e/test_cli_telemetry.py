@@ -302,3 +302,15 @@ def test_shells_complete_messages_and_fields(server, bus, device, weather):  # n
     assert offered("plot", device, "-m", sample[:-3]) == [sample]
     assert offered("query", "-m", sample, "-f", "p") == ["pressure"]
     assert offered("query", "-m", "weather.v1.Nothing", "-f", "") == []
+
+
+def test_a_list_can_show_how_the_last_hour_went(server, bus, device, weather):  # noqa: F811
+    now = time.time_ns()
+    report(bus, device, *[weather.Sample(ts=now - n * 300 * SECOND_NS, pressure=1000 - n) for n in range(11)])
+    asked = ["list", device, "-m", weather.name("Sample")]
+    plain, drawn = run(server, *asked), run(server, *asked, "--sparkline")
+    assert "LAST HOUR" not in plain.stdout and "LAST HOUR" in drawn.stdout
+    [course] = [line for line in drawn.stdout.splitlines() if " pressure " in line]
+    heights = [each for each in course if each in "▁▂▃▄▅▆▇█"]
+    assert len(heights) >= 10 and heights == sorted(heights) and {"▁", "█"} <= set(heights)
+    assert run(server, *asked, "--sparkline", "-o", "json").returncode == 2
