@@ -10,6 +10,10 @@
 static const char damage[] =
     "the answer is incomplete: damaged parts of the telemetry log were left out";
 
+static const char rolled_up[] = "the answer is incomplete: of a part of the time there are rollups "
+                                "alone, which do not fit these "
+                                "windows or functions";
+
 static bool is_cancelled(const mir_influx_work *work)
 {
     const atomic_bool *cancel = work->request->cancel;
@@ -472,7 +476,7 @@ static bool run_one(const mir_influx_request *request, const mir_influxql_statem
 {
     mir_error error = {{0}};
     const bool damaged = info->damaged;
-    info->damaged = false;
+    info->damaged = info->rolled_up = false;
     mir_influx_work work = {.request = request,
                             .statement = statement,
                             .json = json,
@@ -482,7 +486,7 @@ static bool run_one(const mir_influx_request *request, const mir_influxql_statem
     mir_influx_json_begin(json, number);
     const mir_status status = run(&work);
     if (status == MIR_OK) {
-        mir_influx_json_end(json, info->damaged ? damage : NULL);
+        mir_influx_json_end(json, info->damaged ? damage : info->rolled_up ? rolled_up : NULL);
     } else {
         mir_influx_json_fail(json, error.text[0] == '\0' ? mir_status_name(status) : error.text);
         info->failed++;

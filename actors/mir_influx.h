@@ -48,6 +48,7 @@ typedef struct mir_influx_info {
     uint32_t failed; /* statements that were answered with an error */
     uint64_t rows;   /* of the log */
     bool damaged;    /* something was left out */
+    bool rolled_up;  /* rollups could not tell something */
 } mir_influx_info;
 
 /* Appends the answer. MIR_OK: whatever the statements came to; otherwise the query was not

@@ -642,6 +642,7 @@ static mir_status query_log(selection *s, mir_tlog_query_spec *spec)
         mir_tlog_query(s->work->request->tlog, spec, &sink, &info, s->work->error);
     s->work->info->rows += info.rows_read;
     s->chunks_corrupt += info.chunks_corrupt;
+    if (info.left_out) s->work->info->rolled_up = true;
     if (status != MIR_OK && s->work->error->text[0] == '\0')
         (void)mir_error_set(s->work->error, status, "%s", mir_status_name(status));
     return status;

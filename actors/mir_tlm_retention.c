@@ -36,12 +36,18 @@ void mir_tlm_retention_options(mir_hub *hub, mir_tlog_options *options)
         hub->telemetry_rules[i] = (mir_tlog_rule){.name_space = pattern_of(from->name_space),
                                                   .measurement = pattern_of(from->message),
                                                   .deleted = from->deleted,
+                                                  .nothing_stays = from->no_rollup,
                                                   .age_ns = (uint64_t)from->age_ns};
     }
     options->rules = hub->telemetry_rules;
     options->rule_count = (uint32_t)config->telemetry.rule_count;
     options->retention_age_ns = (uint64_t)config->telemetry.retention_age_ns;
     options->retention_bytes_max = (uint64_t)config->telemetry.retention_size_bytes;
+    for (int i = 0; i < MIR_TLOG_ROLLUPS; i++) {
+        const int64_t keep_ns = config->telemetry.rollup_ns[i];
+        options->rollups[i] =
+            (mir_tlog_rollup_option){keep_ns >= 0, keep_ns < 0 ? 0 : (uint64_t)keep_ns};
+    }
     options->namespace_of = namespace_of;
     options->namespace_context = hub;
 }
@@ -61,6 +67,8 @@ static mir_status set_rules(const mir_config *config, const mir_tlog_retention *
             made[i].namespace_ = rule->name_space;
             made[i].message = rule->message;
             made[i].has_deleted = made[i].deleted = rule->deleted;
+            made[i].has_rollup = 1;
+            made[i].rollup = !rule->no_rollup && !rule->deleted;
             age_ns = rule->age_ns;
         }
         made[i].has_keep_seconds = made[i].has_rows_removed = 1;
@@ -69,6 +77,29 @@ static mir_status set_rules(const mir_config *config, const mir_tlog_retention *
         to->rules[i] = &made[i];
     }
     to->n_rules = count + 1;
+    return MIR_OK;
+}
+
+static mir_status set_rollups(const mir_config *config, const mir_tlog_retention *state,
+                              mir_arena *arena, MirApi__V1__TelemetryRetention *to)
+{
+    static const uint64_t seconds[MIR_TLOG_ROLLUPS] = {60, 600, 3600};
+    to->rollups = mir_arena_alloc(arena, MIR_TLOG_ROLLUPS * sizeof *to->rollups);
+    MirApi__V1__TelemetryRetention__Rollup *made =
+        mir_arena_alloc(arena, MIR_TLOG_ROLLUPS * sizeof *made);
+    if (to->rollups == NULL || made == NULL) return MIR_E_NO_MEMORY;
+    for (size_t i = 0; i < MIR_TLOG_ROLLUPS; i++) {
+        const int64_t keep_ns = config->telemetry.rollup_ns[i];
+        if (keep_ns < 0 && state->rollup_rows[i] == 0) continue;
+        MirApi__V1__TelemetryRetention__Rollup *rollup = &made[to->n_rollups];
+        mir_api__v1__telemetry_retention__rollup__init(rollup);
+        rollup->has_step_seconds = rollup->has_rows = 1;
+        rollup->step_seconds = seconds[i];
+        rollup->has_keep_seconds = keep_ns >= 0;
+        rollup->keep_seconds = (uint64_t)(keep_ns / MIR_NS_PER_S);
+        rollup->rows = state->rollup_rows[i];
+        to->rollups[to->n_rollups++] = rollup;
+    }
     return MIR_OK;
 }
 
@@ -87,7 +118,8 @@ void mir_tlm_retention(mir_request *request)
     mir_tlog_retention_read(request->hub->tlog, &state);
     mir_tlog_stats_read(request->hub->tlog, &stats, NULL);
     MirApi__V1__TelemetryRetention retention = MIR_API__V1__TELEMETRY_RETENTION__INIT;
-    if (set_rules(config, &state, arena, &retention) == MIR_OK) {
+    if (set_rules(config, &state, arena, &retention) == MIR_OK &&
+        set_rollups(config, &state, arena, &retention) == MIR_OK) {
         retention.has_size_max = config->telemetry.retention_size_bytes != 0;
         retention.size_max = (uint64_t)config->telemetry.retention_size_bytes;
         retention.has_rows_removed_size = retention.has_bytes_removed = 1;
@@ -95,7 +127,9 @@ void mir_tlm_retention(mir_request *request)
         retention.bytes_removed = state.bytes_removed;
         retention.has_rows = retention.has_bytes = 1;
         retention.rows = state.rows;
-        retention.bytes = stats.segment_bytes;
+        retention.bytes = stats.segment_bytes - state.rollup_bytes;
+        retention.has_rollup_bytes = 1;
+        retention.rollup_bytes = state.rollup_bytes;
         if (state.oldest_ns != INT64_MAX)
             retention.oldest = mir_timestamp_new(arena, state.oldest_ns);
         if (state.removed_ns != 0)

@@ -14,6 +14,7 @@
 #include "mir_tlm_stream.h"
 #include "mir_tlm_table.h"
 #include "mir_tlm_window.h"
+#include "mir_timestamp.h"
 
 /* Fields are listed that had data within this time. */
 static const int64_t fields_age_ns = INT64_C(30) * 24 * 3600 * MIR_NS_PER_S;
@@ -456,7 +457,7 @@ static void query_answer(mir_request *request, const mir_tlog_query_spec *spec,
     mir_error error = {{0}};
     mir_status status = mir_tlog_query(request->hub->tlog, spec, &sink, &info, &error);
     mir_view response;
-    if (status == MIR_OK) status = mir_tlm_table_end(&table, info.chunks_corrupt, &response);
+    if (status == MIR_OK) status = mir_tlm_table_end(&table, &info, &response);
     if (status == MIR_OK) {
         if (info.chunks_corrupt != 0) {
             mir_log_warn("the answer to a telemetry query of %s is incomplete: %" PRIu64
@@ -514,6 +515,9 @@ static void stream_answer(mir_request *request, const mir_tlog_query_spec *spec)
         last.stream_rows = stream.rows;
         last.has_damaged_chunks = info.chunks_corrupt != 0;
         last.damaged_chunks = info.chunks_corrupt;
+        if (info.left_out) {
+            last.rollups_until = mir_timestamp_new(&request->arena, info.left_out_until_ns);
+        }
         if (stream.cut) {
             mir_tlm_cursor(cursor, stream.last_ns, spec->device_ids[stream.last_device]);
             last.cursor = cursor;

@@ -29,6 +29,7 @@ enum {
     TAG_NANOS = 2 << 3 | MIR_PBWIRE_VARINT,
     TAG_CURSOR = 1000 << 3 | MIR_PBWIRE_BYTES,
     TAG_DAMAGED = 1001 << 3 | MIR_PBWIRE_VARINT,
+    TAG_ROLLUPS_UNTIL = 1004 << 3 | MIR_PBWIRE_BYTES,
 };
 
 enum {
@@ -180,7 +181,10 @@ static void add_head(mir_tlm_table *table, uint32_t device)
     table->has_rows = true;
 }
 
-static uint8_t *put_time(uint8_t *at, int64_t time_ns)
+enum { STAMP_BYTES_MAX = 2 * (1 + VARINT_BYTES_MAX) };
+
+/* A timestamp of STAMP_BYTES_MAX at most, without its tag and size. */
+static size_t time_fields(uint8_t *inner, int64_t time_ns)
 {
     int64_t seconds = time_ns / MIR_NS_PER_S;
     int64_t nanos = time_ns % MIR_NS_PER_S;
@@ -188,7 +192,6 @@ static uint8_t *put_time(uint8_t *at, int64_t time_ns)
         nanos += MIR_NS_PER_S;
         seconds--;
     }
-    uint8_t inner[2 * (1 + VARINT_BYTES_MAX)];
     uint8_t *end = inner;
     if (seconds != 0) {
         *end++ = TAG_SECONDS;
@@ -198,7 +201,13 @@ static uint8_t *put_time(uint8_t *at, int64_t time_ns)
         *end++ = TAG_NANOS;
         end = mir_pbwire_write_varint(end, (uint64_t)nanos);
     }
-    size_t size = (size_t)(end - inner);
+    return (size_t)(end - inner);
+}
+
+static uint8_t *put_time(uint8_t *at, int64_t time_ns)
+{
+    uint8_t inner[STAMP_BYTES_MAX];
+    const size_t size = time_fields(inner, time_ns);
     *at++ = TAG_DATAPOINTS;
     *at++ = (uint8_t)(size + 3);
     at = mir_pbwire_write_varint(at, TAG_TIMESTAMP);
@@ -342,7 +351,7 @@ void mir_tlm_cursor(char *text, int64_t time_ns, mir_view device)
                    MIR_VIEW_ARGS(device));
 }
 
-static void add_tail(mir_tlm_table *table, uint64_t chunks_damaged)
+static void add_tail(mir_tlm_table *table, const mir_tlog_query_info *info)
 {
     if (table->limit != 0 && table->rows >= table->limit) {
         char text[MIR_TLM_CURSOR_BYTES_MAX];
@@ -353,16 +362,24 @@ static void add_tail(mir_tlm_table *table, uint64_t chunks_damaged)
         mir_pbwire_put_varint(&table->bytes, (uint64_t)size);
         mir_bytes_append(&table->bytes, text, (size_t)size);
     }
-    if (chunks_damaged != 0) {
+    if (info->chunks_corrupt != 0) {
         mir_pbwire_put_varint(&table->bytes, TAG_DAMAGED);
-        mir_pbwire_put_varint(&table->bytes, chunks_damaged);
+        mir_pbwire_put_varint(&table->bytes, info->chunks_corrupt);
+    }
+    if (info->left_out) {
+        uint8_t inner[STAMP_BYTES_MAX];
+        const size_t size = time_fields(inner, info->left_out_until_ns);
+        mir_pbwire_put_varint(&table->bytes, TAG_ROLLUPS_UNTIL);
+        mir_pbwire_put_varint(&table->bytes, size);
+        mir_bytes_append(&table->bytes, inner, size);
     }
 }
 
-mir_status mir_tlm_table_end(mir_tlm_table *table, uint64_t chunks_damaged, mir_view *response)
+mir_status mir_tlm_table_end(mir_tlm_table *table, const mir_tlog_query_info *info,
+                             mir_view *response)
 {
     static const uint8_t nothing[] = {TAG_OK, 0};
-    if (!table->has_rows && chunks_damaged == 0) {
+    if (!table->has_rows && info->chunks_corrupt == 0 && !info->left_out) {
         *response = mir_view_of(nothing, sizeof nothing);
         return MIR_OK;
     }
@@ -370,7 +387,7 @@ mir_status mir_tlm_table_end(mir_tlm_table *table, uint64_t chunks_damaged, mir_
         if (mir_bytes_reserve(&table->bytes, LEAD_BYTES) == NULL) return MIR_E_NO_MEMORY;
         table->bytes.size += LEAD_BYTES;
     }
-    add_tail(table, chunks_damaged);
+    add_tail(table, info);
     if (!mir_bytes_ok(&table->bytes)) return MIR_E_NO_MEMORY;
     size_t size = table->bytes.size - LEAD_BYTES;
     uint8_t *start = table->bytes.data + LEAD_BYTES - 1 - varint_bytes(size);

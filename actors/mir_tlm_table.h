@@ -67,8 +67,8 @@ MirApi__V1__DataType mir_tlm_datatype(mir_column_type type);
 /* Where a query writes into the table; valid as long as the table stays where it is. */
 mir_tlog_sink mir_tlm_table_sink(mir_tlm_table *table);
 /* Completes the response. It is in the table's memory. Without rows: `ok` with nothing in it, or with
- * how many damaged chunks were left out. */
-MIR_MUST_CHECK mir_status mir_tlm_table_end(mir_tlm_table *table, uint64_t chunks_damaged,
+ * what `info` says was left out. */
+MIR_MUST_CHECK mir_status mir_tlm_table_end(mir_tlm_table *table, const mir_tlog_query_info *info,
                                             mir_view *response);
 void mir_tlm_table_free(mir_tlm_table *table);
 

@@ -45,7 +45,7 @@ static void feed(mir_tlm_table *table, const mir_tlog_batch *batch, mir_status e
 static MirApi__V1__QueryTelemetry *read_back(mir_tlm_table *table, mir_arena *arena)
 {
     mir_view packed = {0};
-    assert_int_equal(mir_tlm_table_end(table, 0, &packed), MIR_OK);
+    assert_int_equal(mir_tlm_table_end(table, &(mir_tlog_query_info){0}, &packed), MIR_OK);
     MirApi__V1__QueryTelemetryResponse *response;
     mir_error error = {{0}};
     if (mir_pb_unpack(&mir_api__v1__query_telemetry_response__descriptor, packed, arena, &response,

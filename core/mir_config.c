@@ -390,10 +390,22 @@ MIR_MUST_CHECK static mir_status read_pattern(const struct origin *source,
     return *pattern == NULL ? no_memory(source) : MIR_OK;
 }
 
+MIR_MUST_CHECK static mir_status read_flag(const struct origin *source, const yaml_node_t *mapping,
+                                           const char *name, bool *flag)
+{
+    const yaml_node_t *node = member(source, mapping, name);
+    if (node == NULL) return MIR_OK;
+    const char *text = scalar_text(node);
+    if (text == NULL || (strcmp(text, "true") != 0 && strcmp(text, "false") != 0))
+        return refuse(source, node, "telemetry.retention.rules: %s: expected true or false", name);
+    *flag = strcmp(text, "true") == 0;
+    return MIR_OK;
+}
+
 MIR_MUST_CHECK static mir_status read_rule(const struct origin *source, const yaml_node_t *node,
                                            mir_config_rule *rule)
 {
-    static const char *const names[] = {"namespace", "message", "deleted", "age", NULL};
+    static const char *const names[] = {"namespace", "message", "deleted", "age", "rollup", NULL};
     static const char where[] = "telemetry.retention.rules";
     if (!is_mapping(node))
         return refuse(source, node, "%s: expected {namespace: .., message: .., age: 7d}", where);
@@ -402,11 +414,11 @@ MIR_MUST_CHECK static mir_status read_rule(const struct origin *source, const ya
     if (status == MIR_OK) status = read_pattern(source, node, "namespace", &rule->name_space);
     if (status == MIR_OK) status = read_pattern(source, node, "message", &rule->message);
     if (status != MIR_OK) return status;
-    const yaml_node_t *deleted = member(source, node, "deleted");
-    const char *text = deleted == NULL ? "false" : scalar_text(deleted);
-    if (text == NULL || (strcmp(text, "true") != 0 && strcmp(text, "false") != 0))
-        return refuse(source, deleted, "%s: deleted: expected true or false", where);
-    rule->deleted = strcmp(text, "true") == 0;
+    bool rollup = true;
+    status = read_flag(source, node, "deleted", &rule->deleted);
+    if (status == MIR_OK) status = read_flag(source, node, "rollup", &rollup);
+    if (status != MIR_OK) return status;
+    rule->no_rollup = !rollup;
     if (rule->deleted && rule->name_space != NULL)
         return refuse(source, node,
                       "%s: a device that is deleted has no namespace: give one of them", where);

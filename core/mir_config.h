@@ -102,6 +102,7 @@ typedef struct mir_config_rule {
     char *name_space; /* null: any */
     char *message;    /* null: any */
     bool deleted;     /* of devices that are there no more, and of these alone */
+    bool no_rollup;   /* nothing stays of what goes */
     int64_t age_ns;   /* 0: for ever */
 } mir_config_rule;
 
@@ -162,6 +163,7 @@ typedef struct mir_config {
         int64_t retention_size_bytes; /* 0: no bound */
         mir_config_rule *rules;       /* of retention */
         size_t rule_count;
+        int64_t rollup_ns[3]; /* of 1 m, 10 m, 1 h; 0: for ever, -1: none */
         mir_config_explore explore;
         int64_t disk_reserve_bytes; /* 0: none */
         int64_t future_limit_ns;    /* 0: none */

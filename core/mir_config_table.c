@@ -119,11 +119,21 @@ const mir_config_key mir_config_keys[] = {
      "How long the telemetry of some namespaces and messages is kept, instead of\n"
      "telemetry.retention.age: the first rule that fits counts. A rule with a namespace fits devices\n"
      "that are in it now, one with `deleted: true` those that are there no more; * is any run of\n"
-     "characters. An age of 0 is for ever. Example:\n"
+     "characters. An age of 0 is for ever. With `rollup: false`, and of deleted devices, no rollups stay.\n"
+     "Example:\n"
      "  rules:\n"
      "    - {namespace: plant-*, message: env.v1.*, age: 7d}\n"
      "    - {message: audit.v1.Entry, age: 0}\n"
      "    - {deleted: true, age: 1d}"},
+    {"telemetry.rollup.1m", MIR_CONFIG_DURATION, AT(telemetry.rollup_ns[0]), "90d", 0, 36500 * DAY,
+     NULL, "off",
+     "When telemetry goes because of its age, what its minutes came to (count, smallest, largest,\n"
+     "sum, first and last of each field) is kept for so long; 0 keeps it for ever, off makes none.\n"
+     "Longer steps are kept for at least as long as shorter ones."},
+    {"telemetry.rollup.10m", MIR_CONFIG_DURATION, AT(telemetry.rollup_ns[1]), "365d", 0,
+     36500 * DAY, NULL, "off", "The same for ten minutes."},
+    {"telemetry.rollup.1h", MIR_CONFIG_DURATION, AT(telemetry.rollup_ns[2]), "1825d", 0,
+     36500 * DAY, NULL, "off", "The same for hours."},
     {"telemetry.disk_reserve", MIR_CONFIG_SIZE, AT(telemetry.disk_reserve_bytes), "256MiB", 0,
      1024 * TIB, NULL, NULL,
      "With less of the disk free than this, or than a sixteenth of the disk if that is less,\n"

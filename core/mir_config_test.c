@@ -417,12 +417,19 @@ static void telemetry_is_kept_by_rules(void **state)
     const int64_t day_ns = INT64_C(86400) * S;
     mir_config config = loaded("telemetry: {retention: {age: 30d}}\n");
     assert_int_equal(config.telemetry.rule_count, 0);
+    assert_int_equal(config.telemetry.rollup_ns[0], 90 * day_ns);
+    assert_int_equal(config.telemetry.rollup_ns[2], 1825 * day_ns);
+    mir_config_free(&config);
+    config = loaded("telemetry: {rollup: {1m: off, 10m: 20d, 1h: 0}}\n");
+    assert_int_equal(config.telemetry.rollup_ns[0], -1);
+    assert_int_equal(config.telemetry.rollup_ns[1], 20 * day_ns);
+    assert_int_equal(config.telemetry.rollup_ns[2], 0);
     mir_config_free(&config);
     config = loaded("telemetry:\n"
                     "  retention:\n"
                     "    rules:\n"
                     "      - {namespace: plant-*, message: env.v1.*, age: 7d}\n"
-                    "      - {message: audit.v1.Entry, age: 0}\n"
+                    "      - {message: audit.v1.Entry, age: 0, rollup: false}\n"
                     "      - {deleted: true, age: 36h}\n"
                     "      - {age: 90d}\n");
     assert_int_equal(config.telemetry.rule_count, 4);
@@ -433,6 +440,7 @@ static void telemetry_is_kept_by_rules(void **state)
     assert_int_equal(rules[0].age_ns, 7 * day_ns);
     assert_null(rules[1].name_space);
     assert_int_equal(rules[1].age_ns, 0);
+    assert_true(rules[1].no_rollup && !rules[0].no_rollup);
     assert_true(rules[2].deleted);
     assert_int_equal(rules[2].age_ns, day_ns + day_ns / 2);
     assert_null(rules[3].message);
@@ -456,6 +464,7 @@ static void telemetry_is_kept_by_rules(void **state)
         {"[{namespaces: a, age: 1d}]", "unknown key \"namespaces\""},
         {"[{namespace: , age: 1d}]", "namespace: expected a text such as plant-*"},
         {"[{message: [a], age: 1d}]", "message: expected a text such as env.v1.*"},
+        {"[{rollup: maybe, age: 1d}]", "rollup: expected true or false"},
         {"[{deleted: maybe, age: 1d}]", "deleted: expected true or false"},
         {"[{deleted: true, namespace: a, age: 1d}]", "has no namespace"},
         {"[{message: a, age: 1d}, {age: 1d}, {message: b, age: 2d}]", "rule 2 fits everything"},

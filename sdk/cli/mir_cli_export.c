@@ -41,7 +41,8 @@ typedef struct exporter {
     int fd;
     uint64_t rows, rows_here; /* in all; of this question */
     uint64_t damaged;
-    bool failed; /* inside of a part; `error` says why */
+    int64_t rollups_until_ns; /* INT64_MIN: all rows are there */
+    bool failed;              /* inside of a part; `error` says why */
     mir_error error;
 } exporter;
 
@@ -253,6 +254,9 @@ static int stream(exporter *at)
         }
         at->rows += at->rows_here;
         at->damaged += answer->damaged_chunks;
+        if (answer->rollups_until != NULL &&
+            mir_timestamp_ns(answer->rollups_until) > at->rollups_until_ns)
+            at->rollups_until_ns = mir_timestamp_ns(answer->rollups_until);
         if (answer->cursor != NULL && answer->cursor[0] != '\0') {
             cursor = strdup(answer->cursor);
             if (cursor == NULL) code = mir_cli_fail("no memory");
@@ -491,6 +495,7 @@ int mir_cli_telemetry_export(mir_cli *cli, const mir_cli_command *command, const
                    .arena.bytes_max = MIR_CONNECT_ARENA_BYTES_MAX,
                    .parts.bytes_max = MIR_CONNECT_ARENA_BYTES_MAX,
                    .request = MIR_API__V1__QUERY_TELEMETRY_REQUEST__INIT,
+                   .rollups_until_ns = INT64_MIN,
                    .fd = STDOUT_FILENO};
     mir_cli_targets targets = {0};
     mir_error error = {0};
@@ -527,6 +532,12 @@ int mir_cli_telemetry_export(mir_cli *cli, const mir_cli_command *command, const
         code = mir_cli_fail("some rows are missing: the server has %" PRIu64
                             " damaged chunk%s of rows; `mir status` says more",
                             at.damaged, at.damaged == 1 ? "" : "s");
+    if (code == MIR_EXIT_OK && at.rollups_until_ns != INT64_MIN) {
+        char text[64];
+        mir_cli_when_clock(at.rollups_until_ns, true, 0, true, text, sizeof text);
+        mir_cli_note("Of rows from before %s UTC there are rollups alone, which are not exported.",
+                     text);
+    }
     if (code == MIR_EXIT_OK && (path != NULL || at.rows == 0))
         mir_cli_note("%" PRIu64 " row%s exported%s%s.", at.rows, at.rows == 1 ? "" : "s",
                      path != NULL ? " to " : "", path != NULL ? path : "");

@@ -245,6 +245,7 @@ int mir_cli_query_ask(mir_cli_session *session, mir_cli_query *query,
         }
         if (!append(&session->arena, all, &capacity, page)) return no_memory();
         all->damaged_chunks += page->damaged_chunks;
+        if (page->rollups_until != NULL) all->rollups_until = page->rollups_until;
         all->cursor = page->cursor != NULL && page->cursor[0] != '\0' ? page->cursor : NULL;
         if (all->cursor == NULL || page->n_rows == 0 || all->n_rows >= query->limit) break;
         request->cursor = all->cursor;
@@ -273,8 +274,20 @@ bool mir_cli_query_is_field(const char *header, const char *field)
                                           strcmp(inner + 1 + size, ")") == 0);
 }
 
+void mir_cli_query_note_rollups(const MirApi__V1__Timestamp *until)
+{
+    char text[64];
+    if (until == NULL) return;
+    mir_cli_when_clock(mir_timestamp_ns(until), true, 0, true, text, sizeof text);
+    mir_cli_note(
+        "Not all is here: of rows from before %s UTC there are rollups alone (1m, 10m, 1h), "
+        "and what does not fit them is left out.",
+        text);
+}
+
 int mir_cli_query_check(const MirApi__V1__QueryTelemetry *answer)
 {
+    mir_cli_query_note_rollups(answer->rollups_until);
     if (answer->damaged_chunks == 0) return MIR_EXIT_OK;
     return mir_cli_fail("this is not all: %llu piece%s of stored rows cannot be read; the server's "
                         "log says which",

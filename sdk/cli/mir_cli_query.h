@@ -35,6 +35,8 @@ int mir_cli_query_ask(mir_cli_session *session, mir_cli_query *query,
 /* Whether a column is of that field: it has its name, or is a function of it. */
 bool mir_cli_query_is_field(const char *header, const char *field);
 /* Says that an answer is partial; then the exit code is MIR_EXIT_FAILED. */
+/* Says what rollups could not tell; null: nothing. */
+void mir_cli_query_note_rollups(const MirApi__V1__Timestamp *until);
 int mir_cli_query_check(const MirApi__V1__QueryTelemetry *answer);
 
 #endif

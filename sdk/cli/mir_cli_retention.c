@@ -11,6 +11,8 @@
 
 #include <inttypes.h>
 
+enum { HOUR_S = 60 * 60 };
+
 static void set_time(json_t *out, const char *key, const MirApi__V1__Timestamp *time)
 {
     char text[MIR_CLOCK_TEXT_BYTES];
@@ -33,12 +35,26 @@ static json_t *retention_json(const MirApi__V1__TelemetryRetention *from)
                                   json_integer((json_int_t)rule->keep_seconds));
         (void)json_object_set_new(entry, "rowsRemoved",
                                   json_integer((json_int_t)rule->rows_removed));
+        if (rule->has_rollup && !rule->rollup)
+            (void)json_object_set_new(entry, "rollup", json_false());
         (void)json_array_append_new(rules, entry);
+    }
+    json_t *rollups = json_array();
+    for (size_t i = 0; i < from->n_rollups; i++) {
+        const MirApi__V1__TelemetryRetention__Rollup *rollup = from->rollups[i];
+        json_t *entry = json_pack("{s:I, s:I}", "stepSeconds", (json_int_t)rollup->step_seconds,
+                                  "rows", (json_int_t)rollup->rows);
+        if (rollup->has_keep_seconds)
+            (void)json_object_set_new(entry, "keepSeconds",
+                                      json_integer((json_int_t)rollup->keep_seconds));
+        (void)json_array_append_new(rollups, entry);
     }
     json_t *out =
         json_pack("{s:o, s:I, s:I, s:I, s:I}", "rules", rules, "rows", (json_int_t)from->rows,
                   "bytes", (json_int_t)from->bytes, "bytesRemoved", (json_int_t)from->bytes_removed,
                   "rowsRemovedBySize", (json_int_t)from->rows_removed_size);
+    (void)json_object_set_new(out, "rollups", rollups);
+    (void)json_object_set_new(out, "rollupBytes", json_integer((json_int_t)from->rollup_bytes));
     if (from->has_size_max)
         (void)json_object_set_new(out, "sizeMax", json_integer((json_int_t)from->size_max));
     set_time(out, "oldest", from->oldest);
@@ -84,6 +100,21 @@ static int print_retention(const MirApi__V1__TelemetryRetention *from)
         (void)printf(", the oldest from %s", text);
     }
     (void)printf(".\n");
+    for (size_t i = 0; i < from->n_rollups; i++) {
+        const MirApi__V1__TelemetryRetention__Rollup *rollup = from->rollups[i];
+        if (rollup->has_keep_seconds)
+            mir_cli_when_kept(rollup->keep_seconds, text, sizeof text);
+        else
+            (void)snprintf(text, sizeof text, "off");
+        (void)printf("%s%" PRIu64 "%s %s (%" PRIu64 ")", i == 0 ? "Rollups: " : ", ",
+                     rollup->step_seconds < HOUR_S ? rollup->step_seconds / 60
+                                                   : rollup->step_seconds / HOUR_S,
+                     rollup->step_seconds < HOUR_S ? "m" : "h", text, rollup->rows);
+    }
+    if (from->n_rollups > 0) {
+        mir_cli_text_size((double)from->rollup_bytes, text, sizeof text);
+        (void)printf(", %s.\n", text);
+    }
     if (from->has_size_max) {
         mir_cli_text_size((double)from->size_max, text, sizeof text);
         (void)printf("Beyond %s the oldest go; so did %" PRIu64 " row%s.\n", text,

@@ -613,6 +613,17 @@ static mir_status options_complete(mir_tlog *tlog, const mir_tlog_options *optio
         }
         MIR_ASSERT(o->namespace_of != NULL || (!rule->deleted && rule->name_space.size == 0));
     }
+    for (uint32_t i = 1; i < MIR_TLOG_ROLLUPS; i++) {
+        const mir_tlog_rollup_option *finer = &o->rollups[i - 1];
+        const mir_tlog_rollup_option *coarser = &o->rollups[i];
+        if (!finer->on) continue;
+        if (!coarser->on ||
+            (coarser->keep_ns != 0 && (finer->keep_ns == 0 || finer->keep_ns > coarser->keep_ns))) {
+            return mir_error_set(error, MIR_E_INVALID,
+                                 "telemetry.rollup: longer steps must be kept for at least as "
+                                 "long as shorter ones");
+        }
+    }
     /* What is not in segments is not removed: it must get there in time. */
     const uint64_t age_ns = mir_tlog_retain_age_min_ns(o);
     const uint64_t slack_ms = mir_tlog_retain_slack_ns(age_ns) / (uint64_t)MIR_NS_PER_MS;

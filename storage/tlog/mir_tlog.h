@@ -68,6 +68,7 @@ typedef struct mir_tlog_rule {
     mir_view name_space;  /* fits devices that are there, by the namespace that they have now */
     mir_view measurement; /* full name of a message */
     bool deleted;         /* fits devices that are not there any more, and no others */
+    bool nothing_stays;   /* no rollups either; so for deleted ones */
     uint64_t age_ns;      /* 0: for ever */
 } mir_tlog_rule;
 
@@ -76,7 +77,14 @@ typedef struct mir_tlog_rule {
 typedef mir_status (*mir_tlog_namespace_fn)(void *context, mir_view device_id,
                                             mir_bytes *name_space);
 
-enum { MIR_TLOG_RULES_MAX = 64 };
+/* What rows of a minute, of ten minutes and of an hour came to stays when they go because of their
+ * age. */
+enum { MIR_TLOG_RULES_MAX = 64, MIR_TLOG_ROLLUPS = 3 };
+
+typedef struct mir_tlog_rollup_option {
+    bool on;
+    uint64_t keep_ns; /* 0: for ever */
+} mir_tlog_rollup_option;
 
 /* Zero means the default in brackets, except where noted. */
 typedef struct mir_tlog_options {
@@ -87,7 +95,9 @@ typedef struct mir_tlog_options {
     uint32_t idle_ms; /* [5,000] so long with a trickle of rows at most, and what is left in logs
                          and small segments is put together */
     uint32_t sync_ms; /* rows are on the disk this long after commit; 0: within commit */
-    uint64_t retention_age_ns;  /* of what no rule fits; 0: for ever */
+    uint64_t retention_age_ns; /* of what no rule fits; 0: for ever */
+    /* By step, shortest first; where one is on, so are the longer ones, kept for as long at least. */
+    mir_tlog_rollup_option rollups[MIR_TLOG_ROLLUPS];
     const mir_tlog_rule *rules; /* must outlive the log, as must their texts */
     uint32_t rule_count;
     mir_tlog_namespace_fn namespace_of; /* needed if a rule asks for it */
@@ -220,6 +230,10 @@ typedef struct mir_tlog_query_info {
     uint64_t rows; /* given to the sink */
     uint64_t rows_read;
     uint64_t chunks_corrupt; /* left out of the answer: it is partial when this is not 0 */
+    /* Of rows from before this that went because of their age there is only what minutes, tens of
+     * minutes or hours came to, and that did not tell exactly what was asked: it is left out. */
+    bool left_out;
+    int64_t left_out_until_ns;
 } mir_tlog_query_info;
 
 /* With functions: a row for each device or group and window in which it has values. Windows are
@@ -329,12 +343,16 @@ typedef struct mir_tlog_retention {
     /* By rule, then what no rule fitted; in segments with damage all counts as the latter. */
     uint64_t rows_removed[MIR_TLOG_RULES_MAX + 1];
     uint64_t rows_removed_size; /* because of retention_bytes_max */
+    uint64_t rollups_made;      /* rows of all steps */
+    uint64_t rollups_removed;
     uint64_t bytes_removed;
     int64_t removed_ns; /* 0: nothing was */
     int64_t run_ns;     /* when it last looked; 0: not yet */
     /* What there is now, in segments. */
-    uint64_t rows;
+    uint64_t rows;     /* without rollups */
     int64_t oldest_ns; /* INT64_MAX: no row */
+    uint64_t rollup_rows[MIR_TLOG_ROLLUPS];
+    uint64_t rollup_bytes;
 } mir_tlog_retention;
 
 void mir_tlog_retention_read(mir_tlog *tlog, mir_tlog_retention *retention);

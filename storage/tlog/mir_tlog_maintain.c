@@ -14,6 +14,7 @@
 #include "mir_tlog_internal.h"
 #include "mir_tlog_output.h"
 #include "mir_tlog_retain.h"
+#include "mir_tlog_rollup.h"
 
 /* What runs beside the shards: syncing, spare logs, sealing, merging, retention. */
 
@@ -28,6 +29,7 @@ enum {
     /* In calm moments a merge is worth its cost when the largest segment in it is at most so many
      * times the others: then all merges of it together write less than thrice what there is. */
     MERGE_LARGEST_TIMES = 2,
+    ROLLUP_DAYS = 32,
     MERGE_GROUP_CELLS_MAX = 16 << 20,
     /* Rows of one series between two looks at whether another thread should go on. */
     SEAL_ROWS_AT_ONCE = 4 * MIR_TLOG_CHUNK_ROWS_MAX,
@@ -422,6 +424,13 @@ static uint32_t tier_of(const mir_tlog_segment *segment)
 /* Segments of one day are merged with each other, and those of several days with each other. */
 static int64_t partition_of(const mir_tlog_segment *segment)
 {
+    const int step = mir_tlog_rollup_step_in(segment);
+    if (step != MIR_TLOG_ROLLUP_NONE) {
+        /* What rows came to is far less: so many days together. */
+        const int64_t first = mir_tlog_day_of(segment->time_min) / ROLLUP_DAYS;
+        const bool one = first == mir_tlog_day_of(segment->time_max) / ROLLUP_DAYS;
+        return INT64_MIN + 1 + (step + 1) * (INT64_C(1) << 40) + (one ? first : -(1 << 30));
+    }
     const int64_t day = mir_tlog_day_of(segment->time_min);
     return day == mir_tlog_day_of(segment->time_max) ? day : INT64_MIN;
 }
@@ -442,10 +451,13 @@ static bool run_allowed(const mir_tlog_version *version, const uint32_t *run, ui
         if (segment->time_max > last) last = segment->time_max;
     }
     if (unsealed_min <= high) return false;
+    const int step = mir_tlog_rollup_step_in(version->segments[run[0]]);
     for (uint32_t i = 0; i < version->segment_count; i++) {
         const mir_tlog_segment *other = version->segments[i];
         bool in_run = false;
         for (uint32_t r = 0; r < count && !in_run; r++) in_run = run[r] == i;
+        /* Rows and what others came to are of different series. */
+        if (mir_tlog_rollup_step_in(other) != step) continue;
         if (!in_run && other->head.generation_max >= low && other->head.generation_min <= high &&
             other->time_max >= first && other->time_min <= last) {
             return false;

@@ -4,6 +4,7 @@
 #include "mir_hash.h"
 #include "mir_tlog_columns.h"
 #include "mir_tlog_internal.h"
+#include "mir_tlog_rollup.h"
 
 /* What has data: names of measurements, of their fields and of the devices that have them. */
 
@@ -97,19 +98,46 @@ static void series_fields(const field_sets *sets, const mir_tlog_mem_series *ser
     }
 }
 
+/* What is named of rows that went is in their hours. */
+typedef struct looked_for {
+    mir_view name; /* in a segment; empty: not there */
+    int64_t since_ns;
+    bool rolled;
+    char text[MIR_TLOG_ROLLUP_NAME_BYTES_MAX];
+} looked_for;
+
+static void look_for(looked_for *it, const mir_tlog_segment *segment, mir_view measurement,
+                     int64_t since_ns)
+{
+    const int hour = MIR_TLOG_ROLLUPS - 1;
+    const int step = mir_tlog_rollup_step_in(segment);
+    it->name = measurement;
+    it->since_ns = since_ns;
+    it->rolled = step == hour;
+    if (step == MIR_TLOG_ROLLUP_NONE) return;
+    it->name = it->rolled ? mir_tlog_rollup_measurement(measurement, (uint32_t)hour, it->text)
+                          : (mir_view){0};
+    const int64_t hour_ns = mir_tlog_rollup_step_ns[hour];
+    it->since_ns = since_ns < INT64_MIN + hour_ns ? INT64_MIN : since_ns - hour_ns;
+}
+
 static void fields_collect(const mir_tlog_version *version, mir_view measurement, int64_t since_ns,
                            const field_sets *sets)
 {
     for (uint32_t s = 0; s < version->segment_count; s++) {
         const mir_tlog_segment *segment = version->segments[s];
+        looked_for it;
+        look_for(&it, segment, measurement, since_ns);
         for (uint32_t i = 0; i < segment->shape_count; i++) {
             const mir_tlog_segment_shape *shape = &segment->shapes[i];
-            if (shape->time_max < since_ns ||
-                !mir_view_eq(segment->measurements[shape->measurement], measurement)) {
+            if (shape->time_max < it.since_ns ||
+                !mir_view_eq(segment->measurements[shape->measurement], it.name)) {
                 continue;
             }
             for (uint32_t c = 0; c < shape->column_count; c++) {
-                field_add(sets, &shape->columns[c]);
+                mir_column column = shape->columns[c];
+                if (it.rolled && !mir_tlog_rollup_column_of(&shape->columns[c], &column)) continue;
+                field_add(sets, &column);
             }
         }
     }
@@ -185,8 +213,11 @@ static mir_status segment_devices(mir_tlog_segment *segment, mir_tlog_codec *cod
                                   mir_arena *arena, uint64_t *blocks_corrupt)
 {
     uint32_t wanted = 0;
+    looked_for it;
+    look_for(&it, segment, measurement, since_ns);
+    since_ns = it.since_ns;
     while (wanted < segment->measurement_count &&
-           !mir_view_eq(segment->measurements[wanted], measurement)) {
+           !mir_view_eq(segment->measurements[wanted], it.name)) {
         wanted++;
     }
     if (wanted == segment->measurement_count || segment->time_max < since_ns) return MIR_OK;
@@ -267,7 +298,9 @@ mir_status mir_tlog_measurements(mir_tlog *tlog, mir_tlog_name_fn sink, void *co
     for (uint32_t s = 0; s < version->segment_count; s++) {
         const mir_tlog_segment *segment = version->segments[s];
         for (uint32_t i = 0; i < segment->measurement_count; i++) {
-            name_add(&set, segment->measurements[i]);
+            mir_view name = segment->measurements[i];
+            (void)mir_tlog_rollup_step_of(name, &name);
+            name_add(&set, name);
         }
     }
     for (uint32_t l = 0; l < version->live_count; l++) {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "mir_tlog_part.h"
+#include "mir_tlog_rollup_read.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -427,13 +428,19 @@ static uint64_t bits_of(double value)
     return bits;
 }
 
-static mir_status percentile_of(const outputs *all, const output *o, uint32_t window,
-                                uint64_t *bits)
+static uint32_t samples_of(const outputs *all, const output *o, uint32_t window)
 {
     uint32_t count = 0;
     for (uint32_t m = 0; m < o->member_count; m++) {
         count += all->totals->columns[o->members[m]].samples[window].count;
     }
+    return count;
+}
+
+static mir_status percentile_of(const outputs *all, const output *o, uint32_t window,
+                                uint64_t *bits)
+{
+    const uint32_t count = samples_of(all, o, window);
     const uint32_t rank = rank_of(o->percentile, count);
     const mir_tlog_samples *samples = &all->totals->columns[o->members[0]].samples[window];
     if (o->member_count == 1 && o->type != MIR_COLUMN_F64) {
@@ -532,7 +539,10 @@ static mir_status output_value(const outputs *all, const output *o, uint32_t win
     switch (o->function) {
     case MIR_TLOG_COUNT: *bits = count; return MIR_OK;
     case MIR_TLOG_MEAN: *bits = bits_of(sum / (double)count); return MIR_OK;
-    case MIR_TLOG_PERCENTILE: return percentile_of(all, o, window, bits);
+    case MIR_TLOG_PERCENTILE:
+        /* None of the values may be there any more. */
+        *there = samples_of(all, o, window) > 0;
+        return *there ? percentile_of(all, o, window, bits) : MIR_OK;
     default: break;
     }
     const mir_column_type type = all->totals->set.columns[o->members[0]].type;
@@ -647,8 +657,9 @@ mir_status mir_tlog_part_device(mir_tlog_part_maker *maker, mir_view device, int
     part->maker = maker;
     if (spec->functions == 0) {
         const uint64_t limit = spec->points != 0 ? 0 : spec->limit;
-        mir_status status =
-            mir_tlog_scan_rows(&maker->scan, device, first_ns, last_ns, limit, spec->backward);
+        mir_status status = mir_tlog_rollup_missed(&maker->scan, device, first_ns, last_ns);
+        if (status != MIR_OK) return status;
+        status = mir_tlog_scan_rows(&maker->scan, device, first_ns, last_ns, limit, spec->backward);
         if (status != MIR_OK || maker->scan.gather.row_count == 0) return status;
         status = spec->points != 0 ? part_points(maker, part) : part_rows(maker, part);
         return mir_tlog_scan_failed(&maker->scan, status);

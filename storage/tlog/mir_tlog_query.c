@@ -225,6 +225,11 @@ static mir_status work_all(query *q)
         const mir_tlog_part_maker *worker = &q->workers[i];
         q->info.rows_read += worker->scan.rows_read;
         q->info.chunks_corrupt += worker->scan.chunks_corrupt;
+        if (worker->scan.left_out &&
+            (!q->info.left_out || worker->scan.left_out_until_ns > q->info.left_out_until_ns)) {
+            q->info.left_out = true;
+            q->info.left_out_until_ns = worker->scan.left_out_until_ns;
+        }
         if (status == MIR_OK && worker->status != MIR_OK) status = worker->status;
         if (worker->status != MIR_OK && worker->status == status && q->error != NULL) {
             *q->error = worker->scan.error;

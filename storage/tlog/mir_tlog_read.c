@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "mir_tlog_scan.h"
+#include "mir_tlog_rollup_read.h"
 #include "mir_workers.h"
 
 /* Rows as they are, device by device, as blocks of columns. */
@@ -92,6 +93,9 @@ static mir_status devices_read(reading *r, const device_key *keys)
         status = mir_tlog_scan_cancelled(&r->scan)
                      ? mir_tlog_scan_failed(&r->scan, MIR_E_CANCELLED)
                      : mir_tlog_scan_pieces(&r->scan, keys[i].id, first_ns, last_ns, piece_take, r);
+        if (status == MIR_OK) {
+            status = mir_tlog_rollup_missed(&r->scan, keys[i].id, first_ns, last_ns);
+        }
     }
     return status;
 }
@@ -124,6 +128,8 @@ mir_status mir_tlog_read(mir_tlog *tlog, const mir_tlog_query_spec *spec, mir_tl
     if (status == MIR_OK) status = devices_read(&r, keys);
     info->rows_read = r.scan.rows_read;
     info->chunks_corrupt = tlog->files_missing + r.scan.chunks_corrupt;
+    info->left_out = r.scan.left_out;
+    info->left_out_until_ns = r.scan.left_out_until_ns;
     if (status != MIR_OK && error != NULL && r.scan.error.text[0] != '\0') *error = r.scan.error;
     mir_tlog_scan_fini(&r.scan);
     mir_tlog_version_release(r.scan.version);

@@ -2,16 +2,16 @@
 #include "mir_tlog_retain.h"
 
 #include <stdlib.h>
-#include <time.h>
 
 #include "mir_clock.h"
 #include "mir_device_rules.h"
 #include "mir_log.h"
-#include "mir_tlog_output.h"
+#include "mir_tlog_expire.h"
+#include "mir_tlog_rollup.h"
 
 enum {
-    KEPT = UINT32_MAX, /* instead of a rule: it cannot be known now */
-    PACE_BYTES = 1 << 20,
+    KEPT = UINT32_MAX,                /* instead of a rule: it cannot be known now */
+    ROLLUPS = MIR_TLOG_RULES_MAX + 1, /* a counter beside those of the rules */
     LOW_DISK_PARTS = 4, /* while the disk is low, a copy may take such a part of the reserve */
 };
 
@@ -25,13 +25,10 @@ typedef struct retain {
     mir_tlog_codec *codec;
     int64_t now_ns;
     mir_bytes name_space;
-    uint64_t rows[MIR_TLOG_RULES_MAX + 1]; /* of the present segment, by rule */
-    bool asks;                             /* a rule depends on where a device is */
-    bool unknown;                          /* a namespace could not be read */
-    /* For the pace of writing. */
-    int64_t began_ns;
-    uint64_t bytes;
-    uint64_t bytes_seen;
+    mir_tlog_version *version;
+    uint64_t rows[ROLLUPS + 1]; /* of what is at work, by rule */
+    bool asks;                  /* a rule depends on where a device is */
+    bool unknown;               /* a namespace could not be read */
 } retain;
 
 /* What the index of a segment says. */
@@ -42,6 +39,7 @@ typedef struct look {
     uint64_t slack_min_ns; /* UINT64_MAX: all is kept for ever */
     int64_t all_ns;        /* when the last row is past its age */
     bool cut;              /* there is something to remove */
+    bool rolled;           /* and to roll up before */
     bool overdue;
 } look;
 
@@ -62,6 +60,11 @@ uint64_t mir_tlog_retain_age_min_ns(const mir_tlog_options *options)
         const uint64_t age_ns = rule_age(options, i);
         if (age_ns != 0 && (least == 0 || age_ns < least)) least = age_ns;
     }
+    /* Rollups are kept for longer than rows, or go with them. */
+    for (uint32_t i = 0; i < MIR_TLOG_ROLLUPS; i++) {
+        const uint64_t keep_ns = options->rollups[i].on ? options->rollups[i].keep_ns : 0;
+        if (keep_ns != 0 && least != 0 && keep_ns < least) least = keep_ns;
+    }
     return least;
 }
 
@@ -73,6 +76,11 @@ static uint64_t age_max(const mir_tlog_options *options)
         const uint64_t age_ns = rule_age(options, i);
         if (age_ns == 0) return 0;
         if (age_ns > most) most = age_ns;
+    }
+    for (uint32_t i = 0; i < MIR_TLOG_ROLLUPS; i++) {
+        if (!options->rollups[i].on) continue;
+        if (options->rollups[i].keep_ns == 0) return 0;
+        if (options->rollups[i].keep_ns > most) most = options->rollups[i].keep_ns;
     }
     return most;
 }
@@ -129,17 +137,58 @@ static uint32_t rule_of(retain *r, mir_view measurement, mir_view device)
     return options->rule_count;
 }
 
-static int64_t series_horizon(retain *r, const mir_tlog_index_cursor *cursor, uint32_t *rule,
-                              uint64_t *age_ns)
+static bool rolls_up(const mir_tlog_options *options)
 {
-    *rule = rule_of(r, cursor->segment->measurements[cursor->measurement], cursor->device);
-    *age_ns = *rule == KEPT ? 0 : rule_age(&r->tlog->options, *rule);
-    return horizon_of(r->now_ns, *age_ns);
+    for (uint32_t i = 0; i < MIR_TLOG_ROLLUPS; i++) {
+        if (options->rollups[i].on) return true;
+    }
+    return false;
+}
+
+/* What is to go of a series, and after which age. */
+static uint64_t series_end(retain *r, mir_view measurement, mir_view device, mir_tlog_end *end)
+{
+    const mir_tlog_options *options = &r->tlog->options;
+    const int step = mir_tlog_rollup_step_of(measurement, &measurement);
+    const uint32_t rule = rule_of(r, measurement, device);
+    uint64_t age_ns = rule == KEPT ? 0 : rule_age(options, rule);
+    const bool stays = rule >= options->rule_count ||
+                       !(options->rules[rule].deleted || options->rules[rule].nothing_stays);
+    *end = (mir_tlog_end){.counter = rule};
+    if (step != MIR_TLOG_ROLLUP_NONE) {
+        /* Of a step that is off, none is kept for longer than the rows. */
+        if (rule != KEPT && stays && options->rollups[step].on) {
+            age_ns = options->rollups[step].keep_ns;
+        }
+        end->counter = ROLLUPS;
+        /* An hour has all of its minutes or none. */
+        end->hours = true;
+    } else {
+        end->rolled = end->hours = stays && rolls_up(options);
+    }
+    end->horizon_ns = horizon_of(r->now_ns, age_ns);
+    if (end->hours) {
+        end->horizon_ns =
+            mir_tlog_rollup_floor(end->horizon_ns, mir_tlog_rollup_step_ns[MIR_TLOG_ROLLUPS - 1]);
+    }
+    return age_ns;
+}
+
+static void end_of(void *context, mir_view measurement, mir_view device, mir_tlog_end *end)
+{
+    (void)series_end(context, measurement, device, end);
 }
 
 static bool stopping(const mir_tlog *tlog)
 {
     return atomic_load_explicit(&tlog->stop, memory_order_acquire);
+}
+
+/* Rows that are rolled up go at a whole hour. */
+static int64_t hour_after(int64_t time_ns)
+{
+    const int64_t hour_ns = mir_tlog_rollup_step_ns[MIR_TLOG_ROLLUPS - 1];
+    return time_after(mir_tlog_rollup_floor(time_ns, hour_ns), (uint64_t)hour_ns);
 }
 
 static mir_status segment_look(retain *r, mir_tlog_segment *segment, look *found)
@@ -152,24 +201,27 @@ static mir_status segment_look(retain *r, mir_tlog_segment *segment, look *found
             status = MIR_E_CANCELLED;
             break;
         }
-        uint32_t rule;
-        uint64_t age_ns;
-        const int64_t horizon = series_horizon(r, &cursor, &rule, &age_ns);
+        mir_tlog_end end;
+        const uint64_t age_ns =
+            series_end(r, segment->measurements[cursor.measurement], cursor.device, &end);
+        const int64_t horizon = end.horizon_ns;
         const uint64_t slack_ns = mir_tlog_retain_slack_ns(age_ns);
         if (age_ns != 0 && slack_ns < found->slack_min_ns) found->slack_min_ns = slack_ns;
         for (uint32_t i = 0; i < cursor.chunk_count; i++) {
             const mir_tlog_chunk *chunk = &cursor.chunks[i];
-            const int64_t ends = age_ns == 0 ? INT64_MAX : time_after(chunk->time_max, age_ns);
+            const int64_t last = end.hours ? hour_after(chunk->time_max) : chunk->time_max;
+            const int64_t ends = age_ns == 0 ? INT64_MAX : time_after(last, age_ns);
             if (ends > found->all_ns) found->all_ns = ends;
             found->bytes += chunk->size;
             if (chunk->time_max < horizon) {
                 found->bytes_gone += chunk->size;
-                r->rows[rule] += chunk->rows;
+                r->rows[end.counter] += chunk->rows;
             } else {
                 found->rows_left += chunk->rows;
             }
             if (chunk->time_min >= horizon) continue;
             found->cut = true;
+            found->rolled = found->rolled || end.rolled;
             if (horizon_of(horizon, slack_ns) > chunk->time_min) found->overdue = true;
         }
     }
@@ -177,125 +229,13 @@ static mir_status segment_look(retain *r, mir_tlog_segment *segment, look *found
     return status == MIR_E_EMPTY ? MIR_OK : status;
 }
 
-/* Waits until what was read and written is no more than the pace allows. */
-static void pace(retain *r, uint64_t bytes)
-{
-    r->bytes += bytes;
-    if (r->bytes - r->bytes_seen < PACE_BYTES) return;
-    r->bytes_seen = r->bytes;
-    const double seconds = (double)r->bytes / MIR_TLOG_RETAIN_BYTES_PER_S;
-    const int64_t due_ns = r->began_ns + (int64_t)(seconds * MIR_NS_PER_S);
-    while (!stopping(r->tlog)) {
-        int64_t left_ns = due_ns - mir_clock_mono_ns();
-        if (left_ns <= 0) return;
-        if (left_ns > 20 * MIR_NS_PER_MS) left_ns = 20 * MIR_NS_PER_MS;
-        const struct timespec wait = {.tv_nsec = left_ns};
-        (void)nanosleep(&wait, NULL);
-    }
-}
-
-static mir_status chunk_bytes(mir_tlog_segment *segment, const mir_tlog_chunk *chunk,
-                              mir_bytes *bytes)
-{
-    bytes->size = 0;
-    const mir_status status = mir_tlog_chunk_read(segment, chunk, bytes);
-    if (!mir_bytes_ok(bytes)) mir_bytes_free(bytes);
-    return status;
-}
-
-static mir_status series_put(retain *r, mir_tlog_outputs *all, mir_tlog_gather *gather,
-                             mir_bytes *bytes, const mir_tlog_index_cursor *cursor,
-                             mir_error *error)
-{
-    mir_tlog_segment *segment = cursor->segment;
-    const mir_view measurement = segment->measurements[cursor->measurement];
-    mir_tlog_segment_writer *writer = all->list[0].writer;
-    uint32_t rule;
-    uint64_t age_ns;
-    const int64_t horizon = series_horizon(r, cursor, &rule, &age_ns);
-    mir_status status = MIR_OK;
-    for (uint32_t i = 0; i < cursor->chunk_count && status == MIR_OK; i++) {
-        const mir_tlog_chunk *chunk = &cursor->chunks[i];
-        if (chunk->time_max < horizon) {
-            r->rows[rule] += chunk->rows;
-            continue;
-        }
-        status = chunk_bytes(segment, chunk, bytes);
-        if (status != MIR_OK) break;
-        const mir_tlog_segment_shape *shape = &segment->shapes[chunk->shape];
-        const uint64_t before = mir_tlog_segment_written(writer);
-        if (chunk->time_min >= horizon) {
-            status = mir_tlog_segment_put_chunk(writer, r->codec, measurement, cursor->device,
-                                                shape, chunk, mir_bytes_as_view(bytes), error);
-        } else {
-            mir_tlog_gather_reset(gather);
-            gather->time_first = horizon;
-            status = mir_tlog_chunk_decode(r->codec, mir_bytes_as_view(bytes), shape, gather);
-            if (status == MIR_OK) status = mir_tlog_gather_finish(gather);
-            if (status != MIR_OK) break;
-            r->rows[rule] += chunk->rows - gather->row_count;
-            if (gather->row_count > 0) {
-                status = mir_tlog_segment_put(writer, r->codec, measurement, cursor->device, gather,
-                                              0, gather->row_count, chunk->generation, error);
-            }
-        }
-        pace(r, chunk->size + mir_tlog_segment_written(writer) - before);
-    }
-    return status;
-}
-
-static mir_status segment_copy(retain *r, mir_tlog_segment *segment, mir_tlog_outputs *all,
-                               mir_error *error)
-{
-    mir_tlog_gather gather;
-    mir_status status = mir_tlog_gather_init(&gather);
-    if (status != MIR_OK) return mir_error_set(error, status, "out of memory");
-    mir_bytes bytes = {0};
-    mir_tlog_index_cursor cursor = {.segment = segment};
-    status = mir_tlog_output_ready(all, &all->list[0], error);
-    while (status == MIR_OK) {
-        status = stopping(r->tlog) ? MIR_E_CANCELLED : mir_tlog_index_next(&cursor, r->codec);
-        if (status == MIR_OK) status = series_put(r, all, &gather, &bytes, &cursor, error);
-    }
-    mir_tlog_index_fini(&cursor);
-    mir_tlog_gather_fini(&gather);
-    mir_bytes_free(&bytes);
-    return status == MIR_E_EMPTY ? MIR_OK : status;
-}
-
-/* The same segment without what is past its age; *bytes_left: of the new one. */
-static mir_status segment_rewrite(retain *r, mir_tlog_segment *segment, uint64_t *bytes_left,
-                                  mir_error *error)
-{
-    mir_tlog_outputs all = {.tlog = r->tlog, .head = segment->head};
-    memset(r->rows, 0, sizeof r->rows);
-    r->began_ns = mir_clock_mono_ns();
-    r->bytes = r->bytes_seen = 0;
-    (void)mir_error_set(error, MIR_OK, "writing a segment anew failed");
-    mir_status status = segment_copy(r, segment, &all, error);
-    uint64_t gone = 0;
-    for (uint32_t i = 0; i <= MIR_TLOG_RULES_MAX; i++) gone += r->rows[i];
-    if (status == MIR_OK && gone == 0) status = MIR_E_EMPTY; /* a device has come under another */
-    mir_tlog_segment *made[MIR_TLOG_OUTPUTS_MAX + 1];
-    uint32_t made_count = 0;
-    if (status == MIR_OK && gone < segment->rows) {
-        status = mir_tlog_outputs_end(&all, r->codec, made, &made_count, error);
-    } else {
-        mir_tlog_outputs_abandon(&all);
-    }
-    *bytes_left = 0;
-    for (uint32_t i = 0; i < made_count; i++) *bytes_left += made[i]->size;
-    if (status == MIR_OK) {
-        status = mir_tlog_install(r->tlog, made, made_count, &segment, 1, NULL, NULL, error);
-    }
-    return status;
-}
-
-static void removed_note(retain *r, uint64_t bytes)
+static void removed_note(retain *r, uint64_t bytes, uint64_t rollups_made)
 {
     mir_tlog_retention *to = &r->tlog->retention;
     (void)pthread_mutex_lock(&r->tlog->mutex);
     for (uint32_t i = 0; i <= r->tlog->options.rule_count; i++) to->rows_removed[i] += r->rows[i];
+    to->rollups_removed += r->rows[ROLLUPS];
+    to->rollups_made += rollups_made;
     to->bytes_removed += bytes;
     to->removed_ns = r->now_ns;
     (void)pthread_mutex_unlock(&r->tlog->mutex);
@@ -326,7 +266,7 @@ static void segment_damaged(retain *r, mir_tlog_segment *segment)
     mir_error error;
     const uint64_t bytes = segment->size;
     if (segment_drop(r, segment, &error) == MIR_OK) {
-        removed_note(r, bytes);
+        removed_note(r, bytes, 0);
     } else {
         failed(r->tlog, &error);
     }
@@ -348,9 +288,93 @@ static int64_t next_look(const retain *r, const look *found)
     return next_ns < r->now_ns + LOOK_NS_MIN ? r->now_ns + LOOK_NS_MIN : next_ns;
 }
 
+static void segment_damage_found(retain *r, mir_tlog_segment *segment)
+{
+    atomic_store_explicit(&segment->damaged, true, memory_order_relaxed);
+    mir_tlog_count(&r->tlog->corrupt_chunks, 1);
+    mir_log_error("telemetry: a damaged segment is left as it is; what retention ends in it "
+                  "stays until all of it is past its age");
+}
+
+static bool is_damaged(const mir_tlog_segment *segment)
+{
+    return atomic_load_explicit(&segment->damaged, memory_order_relaxed);
+}
+
+static bool same_hours(const mir_tlog_segment *a, const mir_tlog_segment *b)
+{
+    return a->time_min < hour_after(b->time_max) && b->time_min < hour_after(a->time_max);
+}
+
+/* The segments that have rows which go within the same hours, and those within theirs. */
+static mir_status group_find(retain *r, mir_tlog_segment *segment, mir_tlog_segment **group,
+                             uint32_t *count)
+{
+    const mir_tlog_version *version = r->version;
+    *count = 0;
+    group[(*count)++] = segment;
+    for (uint32_t at = 0; at < *count; at++) {
+        for (uint32_t i = 0; i < version->segment_count; i++) {
+            mir_tlog_segment *other = version->segments[i];
+            bool known = other->retain_gone || is_damaged(other) ||
+                         mir_tlog_rollup_step_in(other) != MIR_TLOG_ROLLUP_NONE ||
+                         !same_hours(group[at], other);
+            for (uint32_t g = 0; g < *count && !known; g++) known = group[g] == other;
+            if (known) continue;
+            look found;
+            const mir_status status = segment_look(r, other, &found);
+            if (status == MIR_E_CORRUPT || status == MIR_E_IO) {
+                segment_damage_found(r, other);
+                continue;
+            }
+            if (status != MIR_OK) return status;
+            if (!found.cut) continue;
+            if (*count == MIR_TLOG_EXPIRE_MAX) return MIR_E_TOO_LARGE;
+            group[(*count)++] = other;
+        }
+    }
+    return MIR_OK;
+}
+
+static mir_status group_expire(retain *r, mir_tlog_segment *segment, bool rolled, mir_error *error)
+{
+    mir_tlog_segment *group[MIR_TLOG_EXPIRE_MAX] = {segment};
+    uint32_t count = 1;
+    mir_status status = rolled ? group_find(r, segment, group, &count) : MIR_OK;
+    if (status == MIR_E_TOO_LARGE) {
+        return mir_error_set(error, status, "more than %d segments have rows of the same hours",
+                             MIR_TLOG_EXPIRE_MAX);
+    }
+    if (status != MIR_OK) return status;
+    memset(r->rows, 0, sizeof r->rows);
+    mir_tlog_expiry expiry = {.tlog = r->tlog,
+                              .codec = r->codec,
+                              .version = r->version,
+                              .segments = group,
+                              .count = count,
+                              .end_of = end_of,
+                              .context = r,
+                              .rows = r->rows};
+    for (uint32_t i = 0; i < MIR_TLOG_ROLLUPS; i++) {
+        expiry.kept_from_ns[i] =
+            mir_tlog_rollup_floor(horizon_of(r->now_ns, r->tlog->options.rollups[i].keep_ns),
+                                  mir_tlog_rollup_step_ns[MIR_TLOG_ROLLUPS - 1]);
+    }
+    status = mir_tlog_expire(&expiry, error);
+    if (status != MIR_OK) return status;
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        group[i]->retain_gone = true;
+        bytes += group[i]->size;
+    }
+    removed_note(r, bytes > expiry.bytes_after ? bytes - expiry.bytes_after : 0,
+                 expiry.rollups_made);
+    return MIR_OK;
+}
+
 static void segment_retain(retain *r, mir_tlog_segment *segment)
 {
-    if (atomic_load_explicit(&segment->damaged, memory_order_relaxed)) {
+    if (is_damaged(segment)) {
         segment_damaged(r, segment);
         return;
     }
@@ -359,29 +383,29 @@ static void segment_retain(retain *r, mir_tlog_segment *segment)
     (void)mir_error_set(&error, MIR_OK, "reading the index of a segment failed");
     memset(r->rows, 0, sizeof r->rows);
     mir_status status = segment_look(r, segment, &found);
-    const uint64_t bytes = segment->size;
-    uint64_t bytes_left = 0;
-    bool done = false;
     if (status == MIR_OK) {
         segment->retain_ns = next_look(r, &found);
         const bool much = found.bytes_gone * 2 >= found.bytes &&
                           found.all_ns > time_after(r->now_ns, found.slack_min_ns);
-        if (found.cut && found.rows_left == 0) {
+        const bool all_gone = found.cut && found.rows_left == 0;
+        if (all_gone && !found.rolled) {
+            const uint64_t bytes = segment->size;
             status = segment_drop(r, segment, &error);
-            done = status == MIR_OK;
-        } else if (found.cut && (found.overdue || much) && room_for(r, &found)) {
-            status = segment_rewrite(r, segment, &bytes_left, &error);
-            done = status == MIR_OK;
+            if (status == MIR_OK) removed_note(r, bytes, 0);
+        } else if (all_gone || (found.cut && (found.overdue || much) && room_for(r, &found))) {
+            status = group_expire(r, segment, found.rolled, &error);
         }
-    }
-    if (done) {
-        removed_note(r, bytes > bytes_left ? bytes - bytes_left : 0);
     } else if (status == MIR_E_CORRUPT) {
-        atomic_store_explicit(&segment->damaged, true, memory_order_relaxed);
+        segment_damage_found(r, segment);
+        segment_damaged(r, segment);
+        return;
+    }
+    if (status == MIR_E_CORRUPT) {
+        /* The one that has it is marked by now: what is damaged is told when it is met again. */
         mir_tlog_count(&r->tlog->corrupt_chunks, 1);
         mir_log_error("telemetry: a damaged segment is left as it is; what retention ends in it "
                       "stays until all of it is past its age");
-        segment_damaged(r, segment);
+        segment->retain_ns = r->now_ns;
     } else if (status != MIR_OK && status != MIR_E_CANCELLED && status != MIR_E_EMPTY) {
         segment->retain_ns = r->now_ns + 10 * LOOK_NS_MIN;
         failed(r->tlog, &error);
@@ -398,9 +422,12 @@ static void by_age(retain *r, bool all)
     }
     const int64_t horizon = horizon_of(r->now_ns, age_ns);
     mir_tlog_version *version = mir_tlog_version_acquire(r->tlog);
+    r->version = version;
     for (uint32_t i = 0; i < version->segment_count && !stopping(r->tlog); i++) {
         mir_tlog_segment *segment = version->segments[i];
-        if (segment->time_min >= horizon || (!all && r->now_ns < segment->retain_ns)) continue;
+        if (segment->retain_gone || segment->time_min >= horizon ||
+            (!all && r->now_ns < segment->retain_ns))
+            continue;
         segment_retain(r, segment);
     }
     mir_tlog_version_release(version);
@@ -412,12 +439,17 @@ static void by_age(retain *r, bool all)
 
 static int segment_age_compare(const void *a, const void *b)
 {
-    const int64_t left = (*(mir_tlog_segment *const *)a)->time_max;
-    const int64_t right = (*(mir_tlog_segment *const *)b)->time_max;
+    const mir_tlog_segment *one = *(mir_tlog_segment *const *)a;
+    const mir_tlog_segment *other = *(mir_tlog_segment *const *)b;
+    const bool one_rolled = mir_tlog_rollup_step_in(one) != MIR_TLOG_ROLLUP_NONE;
+    const bool other_rolled = mir_tlog_rollup_step_in(other) != MIR_TLOG_ROLLUP_NONE;
+    if (one_rolled != other_rolled) return one_rolled ? 1 : -1;
+    const int64_t left = one->time_max;
+    const int64_t right = other->time_max;
     return left < right ? -1 : left > right;
 }
 
-/* The oldest segments beyond the size. */
+/* The oldest segments beyond the size; rollups when there is nothing else. */
 static void by_size(retain *r)
 {
     mir_tlog *tlog = r->tlog;
@@ -472,8 +504,16 @@ void mir_tlog_retention_read(mir_tlog *tlog, mir_tlog_retention *retention)
     mir_tlog_version *version = mir_tlog_version_acquire(tlog);
     int64_t oldest_ns = INT64_MAX;
     uint64_t rows = 0;
+    uint64_t rollup_rows[MIR_TLOG_ROLLUPS] = {0};
+    uint64_t rollup_bytes = 0;
     for (uint32_t i = 0; i < version->segment_count; i++) {
         const mir_tlog_segment *segment = version->segments[i];
+        const int step = mir_tlog_rollup_step_in(segment);
+        if (step != MIR_TLOG_ROLLUP_NONE) {
+            rollup_rows[step] += segment->rows;
+            rollup_bytes += segment->size;
+            continue;
+        }
         if (segment->time_min < oldest_ns) oldest_ns = segment->time_min;
         rows += segment->rows;
     }
@@ -482,5 +522,7 @@ void mir_tlog_retention_read(mir_tlog *tlog, mir_tlog_retention *retention)
     *retention = tlog->retention;
     (void)pthread_mutex_unlock(&tlog->mutex);
     retention->rows = rows;
+    memcpy(retention->rollup_rows, rollup_rows, sizeof rollup_rows);
+    retention->rollup_bytes = rollup_bytes;
     retention->oldest_ns = oldest_ns;
 }

@@ -9,15 +9,13 @@
  * Affinity   The background thread.
  * Units      Times are those of the rows, against options.wall_ns.
  * Bounds     In memory the rows of one chunk; on the disk one more copy of a segment, read and written
- *            with MIR_TLOG_RETAIN_BYTES_PER_S at most and, while the disk is low, only when it is small.
+ *            with MIR_TLOG_EXPIRE_BYTES_PER_S at most and, while the disk is low, only when it is small.
  * Errors     Told to the log and counted; the rows stay, and it is tried again. A segment with damage
  *            is not written anew: it stays until the last of its rows is past the longest age. */
 #ifndef MIR_TLOG_RETAIN_H
 #define MIR_TLOG_RETAIN_H
 
 #include "mir_tlog_internal.h"
-
-enum { MIR_TLOG_RETAIN_BYTES_PER_S = 64 << 20 };
 
 /* How much later than its age a row may be removed. */
 uint64_t mir_tlog_retain_slack_ns(uint64_t age_ns);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "mir_tlog_scan.h"
 
+#include "mir_tlog_rollup_read.h"
+
 #include <inttypes.h>
 #include <stdlib.h>
 
@@ -17,6 +19,8 @@ mir_status mir_tlog_scan_init(mir_tlog_scan *scan)
         scan->values == NULL || scan->texts == NULL) {
         return mir_tlog_scan_failed(scan, MIR_E_NO_MEMORY);
     }
+    scan->measurement = scan->spec->measurement;
+    mir_tlog_rollup_scan_init(scan);
     scan->gather.fields = scan->spec->fields;
     scan->gather.field_count = scan->spec->field_count;
     scan->gather.renames = scan->spec->renames;
@@ -98,8 +102,7 @@ static mir_status memory_note(mir_tlog_scan *scan, mir_view device)
     uint32_t order = UINT32_MAX;
     for (uint32_t i = scan->version->live_count; i > 0 && status == MIR_OK; i--) {
         const mir_tlog_mem *mem = scan->version->lives[i - 1]->mem;
-        for (const mir_tlog_mem_series *series =
-                 mir_tlog_mem_find(mem, device, scan->spec->measurement);
+        for (const mir_tlog_mem_series *series = mir_tlog_mem_find(mem, device, scan->measurement);
              series != NULL && status == MIR_OK; series = mir_tlog_mem_find_before(series)) {
             /* The times are at least as wide as the published rows'. */
             const mir_tlog_source source = {
@@ -129,7 +132,7 @@ static mir_status segment_note(mir_tlog_scan *scan, uint32_t number, mir_view de
     }
     mir_tlog_index_cursor *cursor = &scan->cursors[number];
     cursor->segment = segment;
-    mir_status status = mir_tlog_index_find(cursor, &scan->codec, scan->spec->measurement, device);
+    mir_status status = mir_tlog_index_find(cursor, &scan->codec, scan->measurement, device);
     if (status == MIR_E_NOT_FOUND) return MIR_OK;
     if (status == MIR_E_CORRUPT || status == MIR_E_IO) {
         damage(scan);
@@ -595,11 +598,22 @@ static mir_status totals_cluster(mir_tlog_scan *scan, uint32_t first, uint32_t e
 mir_status mir_tlog_scan_totals(mir_tlog_scan *scan, mir_view device, int64_t first_ns,
                                 int64_t last_ns, mir_tlog_totals *totals)
 {
-    scan->gather.time_first = first_ns;
-    scan->gather.time_last = last_ns;
-    mir_status status = sources_find(scan, device);
     /* The last values are looked for from the newest chunk back, until every column has one. */
     const bool last_only = totals->functions == MIR_TLOG_LAST && totals->window_ns == 0;
+    int64_t rolled_ns = INT64_MIN;
+    mir_status status = MIR_OK;
+    if (!last_only) {
+        status = mir_tlog_rollup_totals(scan, device, first_ns, last_ns, totals, &rolled_ns);
+        if (status != MIR_OK) return status;
+    }
+    scan->gather.time_first = first_ns;
+    scan->gather.time_last = last_ns;
+    status = sources_find(scan, device);
+    if ((totals->functions & MIR_TLOG_RATE) != 0 && scan->source_count > 0 &&
+        scan->sources[0].time_min <= rolled_ns) {
+        /* What came late is between values that were counted up already. */
+        mir_tlog_rollup_left_out(scan, rolled_ns + 1);
+    }
     for (uint32_t n = 0; n < scan->source_count && status == MIR_OK;) {
         const uint32_t at = last_only ? scan->source_count - 1 - n : n;
         const uint32_t cluster = scan->sources[at].cluster;
@@ -613,6 +627,10 @@ mir_status mir_tlog_scan_totals(mir_tlog_scan *scan, mir_view device, int64_t fi
             continue;
         }
         status = totals_cluster(scan, low, high, totals);
+    }
+    if (status == MIR_OK && last_only) {
+        status = mir_tlog_rollup_totals(scan, device, first_ns, last_ns, totals, &rolled_ns);
+        if (status != MIR_OK) return status;
     }
     if (status == MIR_OK) mir_tlog_totals_finish(totals);
     return mir_tlog_scan_failed(scan, status);

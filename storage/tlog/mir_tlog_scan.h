@@ -54,6 +54,11 @@ typedef struct mir_tlog_scan {
     mir_view *texts;
     uint64_t rows_read;
     uint64_t chunks_corrupt;
+    mir_view measurement;    /* whose rows are read: the spec's, or what they came to */
+    int64_t rolled_first_ns; /* of which times there are rollups, if first <= last */
+    int64_t rolled_last_ns;
+    bool left_out; /* something that is in rollups alone, from before this */
+    int64_t left_out_until_ns;
 } mir_tlog_scan;
 
 /* tlog, spec, version, bytes and bytes_max are set. fini may be called either way. */

@@ -98,7 +98,9 @@ typedef struct mir_tlog_segment {
     uint32_t block_count;
     const mir_tlog_index_block *blocks;
     mir_arena arena;
-    int64_t retain_ns;   /* the background's: nothing for retention before */
+    /* The background's: */
+    int64_t retain_ns;   /* nothing for retention before */
+    bool retain_gone;    /* retention has replaced it */
     atomic_bool damaged; /* a read met damage: it is left alone, so that it can be examined */
 } mir_tlog_segment;
 

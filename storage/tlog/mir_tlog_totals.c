@@ -176,7 +176,18 @@ static mir_status column_of(mir_tlog_totals *totals, mir_view name, mir_column_t
 static mir_status window_place(mir_tlog_totals *totals, int64_t window, uint32_t *place)
 {
     uint32_t at = totals->window_count;
-    while (at > 0 && totals->windows[at - 1] > window) at--;
+    for (uint32_t near = 0; near < 4 && at > 0 && totals->windows[at - 1] > window; near++) at--;
+    if (at > 0 && totals->windows[at - 1] > window) {
+        uint32_t low = 0; /* the first place behind the window is in [low, at] */
+        while (low < at) {
+            const uint32_t middle = low + (at - low) / 2;
+            if (totals->windows[middle] > window) {
+                at = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+    }
     if (at > 0 && totals->windows[at - 1] == window) {
         *place = at - 1;
         return MIR_OK;
@@ -356,6 +367,7 @@ static mir_status window_take(mir_tlog_totals *totals, mir_tlog_totals_column *c
     const uint32_t count = last.at - first.at + 1;
     mir_status status = MIR_OK;
     if (type == MIR_COLUMN_STRING) {
+        if (place < totals->window_kept) totals->window_kept = place;
         ends_take(total, type, first.time_ns, last.time_ns, NULL, NULL, &run->texts[from],
                   &run->texts[from + count - 1]);
     } else {
@@ -511,6 +523,31 @@ static mir_status total_add(const mir_tlog_totals *totals, mir_tlog_total *to,
     to->rated = to->rated || from->rated;
     if (from_samples == NULL || from_samples->count == 0) return MIR_OK;
     return samples_take(totals, to_samples, from_samples->values, from_samples->count);
+}
+
+mir_status mir_tlog_totals_take_total(mir_tlog_totals *totals, mir_view name, mir_column_type type,
+                                      int64_t time_ns, const mir_tlog_total *from)
+{
+    mir_tlog_totals_column *column;
+    uint32_t place;
+    mir_status status = column_of(totals, name, type, &column);
+    if (status == MIR_OK) {
+        status = window_place(totals, mir_tlog_window_of(totals, time_ns), &place);
+    }
+    if (status != MIR_OK) return status;
+    if (type == MIR_COLUMN_STRING && place < totals->window_kept) totals->window_kept = place;
+    mir_tlog_total *total = &column->totals[place];
+    if ((totals->functions & MIR_TLOG_RATE) != 0 && type != MIR_COLUMN_STRING) {
+        increase_take(total, column, type, &from->first_ns, &from->first, 1);
+        if (from->count > 1) {
+            if (!total->rated) total->rate_from_ns = from->first_ns;
+            total->rated = true;
+            total->increase += from->increase;
+        }
+        column->before = from->last;
+        column->before_ns = from->last_ns;
+    }
+    return total_add(totals, total, NULL, type, from, NULL);
 }
 
 /* Places for windows that only the other has, all at once. */

@@ -111,6 +111,10 @@ bool mir_tlog_totals_suffices(const mir_tlog_totals *totals, mir_column_type typ
 MIR_MUST_CHECK mir_status mir_tlog_totals_take_statistics(
     mir_tlog_totals *totals, mir_view name, mir_column_type type, int64_t first_ns, int64_t last_ns,
     const mir_tlog_column_statistics *statistics);
+/* What values that are all in the window of time_ns come to: of one column in ascending order. */
+MIR_MUST_CHECK mir_status mir_tlog_totals_take_total(mir_tlog_totals *totals, mir_view name,
+                                                     mir_column_type type, int64_t time_ns,
+                                                     const mir_tlog_total *from);
 /* Texts that were taken may be freed from now on. */
 MIR_MUST_CHECK mir_status mir_tlog_totals_keep_texts(mir_tlog_totals *totals);
 /* The device is complete: rates follow from increases. */

@@ -6,6 +6,7 @@
 #include "mir_hash.h"
 #include "mir_log.h"
 #include "mir_tlog_internal.h"
+#include "mir_tlog_rollup.h"
 
 /* The shard's side: handles, staging, commit, rotation. A row goes into the memtable (not yet shown)
  * and into the staging buffer; commit writes the buffer as one frame and then shows the rows, or
@@ -164,7 +165,10 @@ mir_status mir_tlog_series_open(mir_tlog_writer *writer, mir_view device_id, mir
                                 const mir_column *columns, uint32_t column_count,
                                 mir_tlog_series **series)
 {
-    if (device_id.size == 0 || measurement.size == 0) return MIR_E_INVALID;
+    if (device_id.size == 0 || measurement.size == 0 ||
+        mir_tlog_rollup_step_of(measurement, NULL) != MIR_TLOG_ROLLUP_NONE) {
+        return MIR_E_INVALID;
+    }
     if (device_id.size > MIR_TLOG_DEVICE_BYTES_MAX ||
         measurement.size > MIR_TLOG_MEASUREMENT_BYTES_MAX) {
         return MIR_E_TOO_LARGE;

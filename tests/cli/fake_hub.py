@@ -694,6 +694,9 @@ class Hub:
         response.ok.rules.add(namespace="plant-*", message="env.v1.*", keep_seconds=7 * 86400, rows_removed=12)
         response.ok.rules.add(deleted=True, keep_seconds=5400, rows_removed=3)
         response.ok.rules.add(keep_seconds=0, rows_removed=0)
+        response.ok.rollups.add(step_seconds=60, keep_seconds=90 * 86400, rows=12)
+        response.ok.rollups.add(step_seconds=3600, keep_seconds=0, rows=3)
+        response.ok.rollup_bytes = 2048
         response.ok.rows, response.ok.bytes, response.ok.bytes_removed, response.ok.size_max = 1000, 3 << 20, 5000, 4 << 30
         response.ok.oldest.seconds, response.ok.last_removal.seconds, response.ok.last_run.seconds = now - 7200, now - 60, now
 

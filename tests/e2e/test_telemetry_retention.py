@@ -7,12 +7,15 @@ import time
 
 import pytest
 from bus import DEADLINE_S, Bus, seconds_ago
-from test_telemetry import SAMPLES, SECOND_NS, Kind, launch_device, query, report
+from test_telemetry import SAMPLES, SECOND_NS, Kind, launch_device, query, report, rows_of
 
 from wire import wait_until
 
 RULES = """[
     {message: "*.v1.Wind", age: 0}, {namespace: short-*, age: 8s}, {deleted: true, age: 4s}]"""
+
+NO_ROLLUPS = {f"telemetry.rollup.{step}": "off" for step in ("1m", "10m", "1h")}
+HOUR_NS = 3600 * SECOND_NS
 
 
 @pytest.fixture
@@ -29,7 +32,7 @@ def rules_of(bus):
 
 
 def test_telemetry_goes_after_its_time(launch, loop, name, weather):
-    server = launch({"telemetry.retention.rules": RULES, "telemetry.retention.age": "1000d"})
+    server = launch({"telemetry.retention.rules": RULES, "telemetry.retention.age": "1000d", **NO_ROLLUPS})
     bus = Bus(loop, server)
     assert rules_of(bus) == [
         ("", "*.v1.Wind", False, 0), ("short-*", "", False, 8), ("", "", True, 4), ("", "", False, 86400000)]
@@ -70,6 +73,50 @@ def test_telemetry_goes_after_its_time(launch, loop, name, weather):
     bus = Bus(loop, server)
     assert [rows(bus, device, sample) for device in (short, long, moved)] == [0, 30, 0]
     assert [rows(bus, device, wind) for device in (short, long, moved)] == [30] * 3
+    bus.close()
+
+
+def test_what_rows_came_to_stays_when_they_go(launch, loop, name, weather):
+    """Hours that are past the age are answered as if their rows were there, where rollups can tell."""
+    server = launch({"telemetry.retention.age": "2h", "telemetry.retention.rules": "[{message: '*.v1.Wind', age: 2h, rollup: false}]"})
+    bus = Bus(loop, server)
+    launch_device(bus, name, weather)
+    sample = weather.name("Sample")
+    now_ns = time.time_ns()
+    first_ns = (now_ns // HOUR_NS - 30) * HOUR_NS
+    stamps = [first_ns + n * 20 * SECOND_NS for n in range(26 * 180)] + [now_ns - 60 * SECOND_NS]
+    wind = [weather.Wind(ts=at_ns, gusts=[3]) for at_ns in stamps[::10]]
+    report(bus, name, *[weather.Sample(ts=at_ns, pressure=n, temperature=n / 4, raining=n % 2 == 0, note="dry")
+                        for n, at_ns in enumerate(stamps)], *wind)
+
+    def ask(**how):
+        return query(bus, name, sample, first_ns, now_ns, **how)
+
+    functions = ["count", "mean", "min", "max", "sum", "first", "last"]
+    asked = [{"functions": functions, "aggregation_window": window} for window in ("1m", "10m", "1h", "3h", "1d")]
+    before = [rows_of(ask(**how)) for how in asked]
+    # The last hours are in no segment yet, or were late: a start seals what there is.
+    bus.close()
+    server.stop()
+    server.start()
+    bus = Bus(loop, server)
+    told = wait_until(lambda: (t := bus.ask("tlm.retention")).rules[1].rows_removed >= 26 * 180 and t, DEADLINE_S, "they went")
+    assert [(r.step_seconds, r.keep_seconds, r.rows) for r in told.rollups] == [
+        (60, 90 * 86400, 26 * 60), (600, 365 * 86400, 26 * 6), (3600, 1825 * 86400, 26)]
+    assert told.rules[0].rollup is False and told.rollup_bytes > 0
+    for how, rows in zip(asked, before):
+        table = ask(**how)
+        assert rows_of(table) == rows and not table.HasField("rollups_until")
+    # What they cannot tell is said: rows as they are, percentiles, windows within minutes.
+    until = first_ns // SECOND_NS + 26 * 3600
+    for how in ({}, {"functions": ["p50"], "aggregation_window": "1h"}, {"functions": ["count"], "aggregation_window": "30s"}):
+        table = ask(**how)
+        assert until - 60 <= table.rollups_until.seconds <= until, how
+    assert len(ask().rows) == 1
+    wind = query(bus, name, weather.name("Wind"), first_ns, now_ns, functions=["count"], aggregation_window="1d")
+    assert len(rows_of(wind)) <= 1 and not wind.HasField("rollups_until")
+    listed = bus.ask("tlm.list", targets={"ids": [name]}).devices_telemetry[0].tlm_descriptors
+    assert sorted(d.name for d in listed) == [sample, weather.name("Wind")]
     bus.close()
 
 

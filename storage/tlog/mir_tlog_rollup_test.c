@@ -1,0 +1,606 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include "mir_clock.h"
+#include "mir_log.h"
+#include "mir_tlog_oracle.h"
+#include "mir_tlog_rollup.h"
+
+/* Two logs take the same rows. One keeps all of them, the other three hours and what the others came
+ * to: it must answer what the first one does, or say that it cannot. */
+
+enum { DEVICES = 3, SIDES = 2, AGE_HOURS = 3 };
+
+static const int64_t MINUTE_NS = 60 * MIR_NS_PER_S;
+static const int64_t HOUR_NS = 3600 * MIR_NS_PER_S;
+static const int64_t DAY_NS = INT64_C(86400) * MIR_NS_PER_S;
+static const int64_t START_NS = INT64_C(1790035200) * MIR_NS_PER_S; /* midnight */
+
+static _Atomic int64_t now_ns;
+static const char *const device_names[DEVICES] = {"a", "b", "c"};
+static mir_view device_ids[DEVICES];
+static const mir_column columns[] = {{"b", 1, MIR_COLUMN_BOOL},
+                                     {"f", 1, MIR_COLUMN_F64},
+                                     {"i", 1, MIR_COLUMN_I64},
+                                     {"s", 1, MIR_COLUMN_STRING},
+                                     {"u", 1, MIR_COLUMN_U64}};
+enum { COLUMNS = sizeof columns / sizeof columns[0] };
+static const mir_column other_type[] = {{"i", 1, MIR_COLUMN_F64}};
+
+static int64_t wall_ns(void)
+{
+    return now_ns;
+}
+
+static mir_status namespace_of(void *context, mir_view device, mir_bytes *name_space)
+{
+    (void)context;
+    (void)name_space;
+    return mir_view_eq_cstr(device, "c") ? MIR_E_NOT_FOUND : MIR_OK;
+}
+
+typedef struct side {
+    sim_disk *disk;
+    mir_tlog_options options;
+    mir_tlog *tlog;
+} side;
+
+typedef struct fixture {
+    side sides[SIDES]; /* all, and with rollups */
+    mir_row row;
+    uint64_t random;
+    uint32_t cases;
+    bool extremes; /* of integers: as doubles, which rates are, their sums are not exact */
+} fixture;
+
+static void side_open(side *s)
+{
+    mir_error error = {{0}};
+    if (mir_tlog_open(&s->options, &s->tlog, &error) != MIR_OK) fail_msg("%s", error.text);
+}
+
+static void begin(fixture *x, uint64_t seed)
+{
+    mir_log_set_level(MIR_LOG_ERROR);
+    now_ns = START_NS;
+    *x = (fixture){.random = seed};
+    for (uint32_t d = 0; d < DEVICES; d++) device_ids[d] = mir_view_cstr(device_names[d]);
+    for (int i = 0; i < SIDES; i++) {
+        side *s = &x->sides[i];
+        s->disk = sim_disk_new(seed + (uint64_t)i);
+        s->options = (mir_tlog_options){.directory = "/tlog",
+                                        .files = &s->disk->files,
+                                        .log_bytes_max = 8 << 20,
+                                        .sync_ms = 1,
+                                        .namespace_of = namespace_of,
+                                        .wall_ns = wall_ns};
+    }
+    mir_tlog_options *kept = &x->sides[1].options;
+    kept->retention_age_ns = (uint64_t)(AGE_HOURS * HOUR_NS);
+    kept->rollups[0] = (mir_tlog_rollup_option){true, (uint64_t)(30 * DAY_NS)};
+    kept->rollups[1] = (mir_tlog_rollup_option){true, (uint64_t)(60 * DAY_NS)};
+    kept->rollups[2] = (mir_tlog_rollup_option){true, 0};
+    for (int i = 0; i < SIDES; i++) side_open(&x->sides[i]);
+    assert_int_equal(mir_row_init(&x->row, 8, 4, 1024), MIR_OK);
+}
+
+static void end(fixture *x)
+{
+    for (int i = 0; i < SIDES; i++) {
+        mir_tlog_close(x->sides[i].tlog);
+        sim_disk_free(x->sides[i].disk);
+    }
+    mir_row_fini(&x->row);
+}
+
+static void put_into(fixture *x, side *s, uint32_t device, const mir_column *of, uint32_t count)
+{
+    mir_tlog_writer *writer = mir_tlog_writer_of(s->tlog, 0);
+    mir_tlog_series *series;
+    assert_int_equal(mir_tlog_series_open(writer, device_ids[device], mir_view_cstr("m.v1.T"), of,
+                                          count, &series),
+                     MIR_OK);
+    x->row.column_count = count;
+    assert_int_equal(mir_tlog_append(writer, series, &x->row), MIR_OK);
+}
+
+static void put(fixture *x, uint32_t device, int64_t time_ns)
+{
+    static const char *const words[] = {"", "idle", "running", "a longer text than the others"};
+    const uint64_t r = sim_random(&x->random);
+    x->row.time_ns = time_ns;
+    x->row.dynamic_count = 0;
+    /* Sums of these are exact, whatever their order. */
+    x->row.cells[0].boolean = r & 1;
+    x->row.cells[1].f64 = (double)((int64_t)(r >> 8 & 0xffff) - 0x8000) / 4;
+    x->row.cells[2].i64 =
+        x->extremes && (r & 0xf00) == 0 ? INT64_MAX - (int64_t)(r & 7) : (int64_t)(r >> 40) - 999;
+    x->row.cells[3].string = mir_view_cstr(words[r >> 20 & 3]);
+    x->row.cells[4].u64 = x->extremes && (r & 0xf000) == 0 ? UINT64_MAX : r >> 50;
+    x->row.present[0] = (r >> 3 & 31) == 0 ? 31 : r >> 3 & 31;
+    /* Which of two types' last values at one time is the last one is nobody's to say. */
+    const bool changed = device == 1 && time_ns / 1000 % 16 == 3;
+    if (changed) {
+        x->row.cells[0].f64 = (double)(r >> 8 & 0xff) / 2;
+        x->row.present[0] = 1;
+    }
+    for (int i = 0; i < SIDES; i++) {
+        put_into(x, &x->sides[i], device, changed ? other_type : columns, changed ? 1 : COLUMNS);
+    }
+}
+
+static void commit(fixture *x)
+{
+    for (int i = 0; i < SIDES; i++) {
+        assert_int_equal(mir_tlog_commit_turn(mir_tlog_writer_of(x->sides[i].tlog, 0), NULL),
+                         MIR_OK);
+    }
+}
+
+static void freeze(fixture *x)
+{
+    for (int i = 0; i < SIDES; i++) {
+        mir_tlog_writer *writer = mir_tlog_writer_of(x->sides[i].tlog, 0);
+        assert_int_equal(mir_tlog_commit_turn(writer, NULL), MIR_OK);
+        const int64_t until = mir_clock_mono_ns() + 60 * MIR_NS_PER_S;
+        while (mir_tlog_freeze(writer) != MIR_OK) {
+            assert_true(mir_clock_mono_ns() < until);
+            sim_pause_us(200);
+        }
+    }
+}
+
+static void settle(fixture *x)
+{
+    for (int i = 0; i < SIDES; i++) {
+        mir_error error = {{0}};
+        if (mir_tlog_settle(x->sides[i].tlog, 60000, &error) != MIR_OK) fail_msg("%s", error.text);
+    }
+}
+
+static oracle_sink ask(const side *s, const mir_tlog_query_spec *spec, mir_tlog_query_info *info)
+{
+    oracle_sink sink = {0};
+    const mir_tlog_sink to = oracle_sink_of(&sink);
+    mir_error error = {{0}};
+    if (mir_tlog_query(s->tlog, spec, &to, info, &error) != MIR_OK) fail_msg("%s", error.text);
+    assert_int_equal(info->chunks_corrupt, 0);
+    assert_false(sink.disordered);
+    return sink;
+}
+
+static uint64_t rows_removed(const side *s)
+{
+    mir_tlog_retention told;
+    mir_tlog_retention_read(s->tlog, &told);
+    return told.rows_removed[0];
+}
+
+static uint64_t stored_rollups(const side *s, uint32_t step)
+{
+    mir_tlog_retention told;
+    mir_tlog_retention_read(s->tlog, &told);
+    return told.rollup_rows[step];
+}
+
+/* The answers are equal, or the second one says that something is left out. */
+static bool compare(fixture *x, const mir_tlog_query_spec *spec)
+{
+    mir_tlog_query_info infos[SIDES];
+    oracle_sink sinks[SIDES];
+    for (int i = 0; i < SIDES; i++) sinks[i] = ask(&x->sides[i], spec, &infos[i]);
+    assert_false(infos[0].left_out);
+    if (!infos[1].left_out) {
+        assert_int_equal(sinks[0].rows, sinks[1].rows);
+        assert_int_equal(sinks[0].answer.count, sinks[1].answer.count);
+        for (size_t i = 0; i < sinks[0].answer.count; i++) {
+            const oracle_field *a = &sinks[0].answer.fields[i];
+            const oracle_field *b = &sinks[1].answer.fields[i];
+            if (oracle_compare_key(a, b) != 0 || a->bits != b->bits) {
+                fail_msg("functions %x, window %llu, from %lld to %lld: %u %lld %s.%d %llx, with "
+                         "rollups %u %lld %s.%d %llx",
+                         spec->functions, (unsigned long long)spec->window_ns,
+                         (long long)(spec->from_ns - START_NS), (long long)(spec->to_ns - START_NS),
+                         a->device, (long long)(a->time_ns - START_NS), a->name, a->type,
+                         (unsigned long long)a->bits, b->device, (long long)(b->time_ns - START_NS),
+                         b->name, b->type, (unsigned long long)b->bits);
+            }
+        }
+        x->cases++;
+    } else {
+        assert_true(infos[1].left_out_until_ns <= now_ns - AGE_HOURS * HOUR_NS + HOUR_NS);
+    }
+    for (int i = 0; i < SIDES; i++) oracle_free(&sinks[i].answer);
+    return !infos[1].left_out;
+}
+
+static const uint32_t all_but_rate = MIR_TLOG_MEAN | MIR_TLOG_MIN | MIR_TLOG_MAX | MIR_TLOG_SUM |
+                                     MIR_TLOG_COUNT | MIR_TLOG_FIRST | MIR_TLOG_LAST;
+
+static mir_tlog_query_spec spec_of(uint32_t functions, int64_t window_ns, int64_t from_ns,
+                                   int64_t to_ns)
+{
+    return (mir_tlog_query_spec){.device_ids = device_ids,
+                                 .device_count = DEVICES,
+                                 .measurement = mir_view_cstr("m.v1.T"),
+                                 .functions = functions,
+                                 .window_ns = (uint64_t)window_ns,
+                                 .from_ns = from_ns,
+                                 .to_ns = to_ns};
+}
+
+static void compare_all(fixture *x, int64_t until_ns, bool rate)
+{
+    static const int64_t minutes[] = {0, 1, 3, 5, 10, 15, 30, 60, 90, 24 * 60};
+    static const uint32_t groups[DEVICES] = {1, 0, 1};
+    const mir_view field = mir_view_cstr("i");
+    const uint32_t functions = all_but_rate | (rate ? MIR_TLOG_RATE : 0);
+    for (size_t i = 0; i < sizeof minutes / sizeof minutes[0]; i++) {
+        mir_tlog_query_spec spec = spec_of(functions, minutes[i] * MINUTE_NS, START_NS, until_ns);
+        assert_true(compare(x, &spec));
+        spec.from_ns += 7 * MINUTE_NS;
+        spec.to_ns -= 77 * MINUTE_NS;
+        assert_true(compare(x, &spec));
+        spec.window_from_ns = START_NS + 2 * MINUTE_NS;
+        assert_true(compare(x, &spec));
+        spec.fields = &field;
+        spec.field_count = 1;
+        assert_true(compare(x, &spec));
+        spec.groups = groups;
+        spec.group_count = 2;
+        assert_true(compare(x, &spec));
+        spec.functions = MIR_TLOG_LAST;
+        assert_true(compare(x, &spec));
+        /* These cannot be answered but by chance. */
+        spec.from_ns += 12345678901;
+        (void)compare(x, &spec);
+        spec.window_ns += 7;
+        (void)compare(x, &spec);
+    }
+    for (int i = 0; i < 40; i++) {
+        const uint64_t r = sim_random(&x->random);
+        const int64_t from_ns = START_NS + (int64_t)(r % (uint64_t)(20 * HOUR_NS));
+        const int64_t windows[] = {0, MINUTE_NS, HOUR_NS, 17 * MIR_NS_PER_S};
+        const mir_tlog_query_spec spec = spec_of(all_but_rate, windows[r >> 20 & 3], from_ns,
+                                                 from_ns + 1 + (int64_t)(r >> 8) % (30 * HOUR_NS));
+        (void)compare(x, &spec);
+    }
+}
+
+static void rollups_answer_what_the_rows_did(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 4; seed++) {
+        fixture x;
+        begin(&x, seed);
+        int64_t at_ns = START_NS;
+        for (int turn = 0; turn < 12; turn++) {
+            /* Some hours of rows, a few of them twice and a few of them late by half an hour. */
+            const int64_t until_ns = at_ns + 2 * HOUR_NS + turn % 3 * 25 * MINUTE_NS;
+            const int64_t mean_ns = (turn % 2 == 0 ? 5 : 70) * MIR_NS_PER_S;
+            while (at_ns < until_ns) {
+                const uint64_t r = sim_random(&x.random);
+                at_ns += (int64_t)(r % (uint64_t)(2 * mean_ns)) + 1;
+                put(&x, (uint32_t)(r >> 40) % DEVICES, at_ns);
+                if ((r >> 50) % 16 == 0) put(&x, (uint32_t)(r >> 40) % DEVICES, at_ns);
+                if ((r >> 54) % 32 == 0) put(&x, 0, at_ns - 30 * MINUTE_NS);
+                if ((r >> 54) % 128 == 1) freeze(&x);
+            }
+            freeze(&x);
+            settle(&x);
+            now_ns = at_ns;
+            settle(&x);
+            if (turn % 4 == 3) {
+                for (int i = 0; i < SIDES; i++) {
+                    mir_tlog_close(x.sides[i].tlog);
+                    side_open(&x.sides[i]);
+                }
+            }
+        }
+        assert_true(stored_rollups(&x.sides[1], 0) > 1000);
+        compare_all(&x, now_ns, true);
+        assert_true(x.cases > 60);
+        end(&x);
+    }
+}
+
+/* Rows of hours that were rolled up long ago. */
+static void late_rows_are_added(void **state)
+{
+    (void)state;
+    fixture x;
+    begin(&x, 9);
+    x.extremes = true;
+    for (int64_t n = 0; n < 4000; n++)
+        put(&x, (uint32_t)n % DEVICES, START_NS + n * 7 * MIR_NS_PER_S);
+    freeze(&x);
+    now_ns = START_NS + 30 * HOUR_NS;
+    settle(&x);
+    const uint64_t removed = rows_removed(&x.sides[1]);
+    assert_int_equal(removed, 4000);
+    for (int turn = 1; turn < 4; turn++) {
+        for (int64_t n = turn * 97; n < 5000; n += 197) {
+            put(&x, (uint32_t)n % DEVICES, START_NS + n * 7 * MIR_NS_PER_S + turn);
+        }
+        commit(&x);
+        compare_all(&x, now_ns, false); /* not yet rolled up */
+        freeze(&x);
+        settle(&x);
+        compare_all(&x, now_ns, false);
+    }
+    assert_true(rows_removed(&x.sides[1]) > removed);
+    end(&x);
+}
+
+static void what_rollups_cannot_tell_is_said(void **state)
+{
+    (void)state;
+    fixture x;
+    begin(&x, 4);
+    for (int64_t n = 0; n < 4000; n++)
+        put(&x, (uint32_t)n % DEVICES, START_NS + n * 10 * MIR_NS_PER_S);
+    freeze(&x);
+    now_ns = START_NS + 11 * HOUR_NS + 10 * MINUTE_NS;
+    settle(&x);
+    const int64_t horizon_ns = START_NS + 8 * HOUR_NS;
+    /* Rows as they are. */
+    mir_tlog_query_spec spec = spec_of(0, 0, START_NS + HOUR_NS, now_ns);
+    mir_tlog_query_info info;
+    oracle_sink sink = ask(&x.sides[1], &spec, &info);
+    assert_true(info.left_out);
+    assert_int_equal(info.left_out_until_ns, horizon_ns);
+    assert_true(sink.answer.count > 0 && sink.answer.fields[0].time_ns >= horizon_ns);
+    oracle_free(&sink.answer);
+    spec.from_ns = horizon_ns;
+    assert_true(compare(&x, &spec));
+    /* Percentiles are those of the rows that are there. */
+    spec = spec_of(MIR_TLOG_PERCENTILE | MIR_TLOG_COUNT, HOUR_NS, START_NS, now_ns);
+    spec.percentiles[0] = 50;
+    spec.percentile_count = 1;
+    assert_false(compare(&x, &spec));
+    spec.from_ns = horizon_ns;
+    assert_true(compare(&x, &spec));
+    /* Windows that cut through minutes. */
+    spec = spec_of(MIR_TLOG_COUNT, 45 * MIR_NS_PER_S, START_NS, now_ns);
+    assert_false(compare(&x, &spec));
+    /* A beginning within a minute costs that minute and no more. */
+    spec = spec_of(MIR_TLOG_COUNT, 0, START_NS + 25 * MIR_NS_PER_S, now_ns);
+    mir_tlog_query_info infos[SIDES];
+    oracle_sink counts[SIDES];
+    for (int i = 0; i < SIDES; i++) counts[i] = ask(&x.sides[i], &spec, &infos[i]);
+    assert_true(infos[1].left_out);
+    assert_int_equal(infos[1].left_out_until_ns, START_NS + MINUTE_NS);
+    assert_int_equal(counts[0].answer.count, counts[1].answer.count);
+    for (size_t i = 0; i < counts[0].answer.count; i++) {
+        const uint64_t all = counts[0].answer.fields[i].bits;
+        const uint64_t some = counts[1].answer.fields[i].bits;
+        assert_true(some <= all && all - some <= 4);
+    }
+    for (int i = 0; i < SIDES; i++) oracle_free(&counts[i].answer);
+    /* Rollups are no measurements of their own, and nobody writes them. */
+    mir_tlog_series *series;
+    assert_int_equal(mir_tlog_series_open(mir_tlog_writer_of(x.sides[1].tlog, 0), device_ids[0],
+                                          mir_view_cstr("\1hm.v1.T"), columns, 1, &series),
+                     MIR_E_INVALID);
+    end(&x);
+}
+
+static void each_step_is_kept_for_its_time(void **state)
+{
+    (void)state;
+    fixture x;
+    begin(&x, 5);
+    for (int64_t n = 0; n < 3000; n++)
+        put(&x, (uint32_t)n % DEVICES, START_NS + n * 10 * MIR_NS_PER_S);
+    freeze(&x);
+    now_ns = START_NS + 2 * DAY_NS;
+    settle(&x);
+    const side *s = &x.sides[1];
+    assert_int_equal(stored_rollups(s, 2), 9 * DEVICES);
+    assert_true(stored_rollups(s, 1) >= 50 * DEVICES);
+    assert_true(stored_rollups(s, 0) >= 499 * DEVICES);
+    compare_all(&x, START_NS + 20 * HOUR_NS, true);
+    now_ns = START_NS + 32 * DAY_NS;
+    settle(&x);
+    assert_int_equal(stored_rollups(s, 0), 0);
+    assert_true(stored_rollups(s, 1) >= 50 * DEVICES);
+    mir_tlog_query_spec spec = spec_of(all_but_rate, 10 * MINUTE_NS, START_NS, now_ns);
+    assert_true(compare(&x, &spec));
+    spec.window_ns = (uint64_t)MINUTE_NS;
+    assert_false(compare(&x, &spec));
+    now_ns = START_NS + 62 * DAY_NS;
+    settle(&x);
+    assert_int_equal(stored_rollups(s, 1), 0);
+    assert_int_equal(stored_rollups(s, 2), 9 * DEVICES);
+    assert_false(compare(&x, &spec));
+    spec.window_ns = (uint64_t)(3 * HOUR_NS);
+    assert_true(compare(&x, &spec));
+    mir_tlog_retention told;
+    mir_tlog_retention_read(s->tlog, &told);
+    assert_int_equal(told.rollups_removed, told.rollups_made - 9 * DEVICES);
+    end(&x);
+}
+
+static void a_rule_may_leave_nothing(void **state)
+{
+    (void)state;
+    fixture x;
+    begin(&x, 6);
+    const mir_tlog_rule rules[] = {{.deleted = true, .age_ns = 3600000000000},
+                                   {.measurement = mir_view_cstr("x.*"), .nothing_stays = true}};
+    side *s = &x.sides[1];
+    mir_tlog_close(s->tlog);
+    s->options.rules = rules;
+    s->options.rule_count = 2;
+    side_open(s);
+    for (int64_t n = 0; n < 3000; n++)
+        put(&x, (uint32_t)n % DEVICES, START_NS + n * 10 * MIR_NS_PER_S);
+    freeze(&x);
+    now_ns = START_NS + 2 * DAY_NS;
+    settle(&x);
+    assert_int_equal(stored_rollups(s, 2), 9 * (DEVICES - 1));
+    mir_tlog_query_spec spec = spec_of(all_but_rate, HOUR_NS, START_NS, now_ns);
+    spec.device_count = 2;
+    assert_true(compare(&x, &spec));
+    spec.device_ids = &device_ids[2];
+    spec.device_count = 1;
+    mir_tlog_query_info info;
+    oracle_sink sink = ask(s, &spec, &info);
+    assert_int_equal(sink.rows, 0);
+    assert_false(info.left_out);
+    end(&x);
+}
+
+/* Either the rows are there or what they came to, at whichever change the power goes. */
+static void a_power_cut_at_any_change_loses_and_doubles_nothing(void **state)
+{
+    (void)state;
+    uint64_t changes = 4;
+    uint64_t rolled = 0;
+    for (uint64_t at = 1; at <= changes; at++) {
+        fixture x;
+        begin(&x, 7);
+        x.extremes = true;
+        for (int64_t n = 0; n < 300; n++)
+            put(&x, (uint32_t)n % DEVICES, START_NS + n * 60 * MIR_NS_PER_S);
+        freeze(&x);
+        settle(&x);
+        side *s = &x.sides[1];
+        (void)pthread_mutex_lock(&s->disk->mutex);
+        s->disk->fail_at = s->disk->calls + at;
+        s->disk->fail_count = 1000000;
+        s->disk->fail_errno = EIO;
+        (void)pthread_mutex_unlock(&s->disk->mutex);
+        now_ns = START_NS + 6 * HOUR_NS;
+        settle(&x);
+        (void)pthread_mutex_lock(&s->disk->mutex);
+        if (s->disk->failed > 0) changes = at + 1;
+        (void)pthread_mutex_unlock(&s->disk->mutex);
+        const mir_tlog_query_spec spec = spec_of(all_but_rate, HOUR_NS, START_NS, now_ns);
+        assert_true(compare(&x, &spec));
+        sim_disk *after = sim_power_cut(s->disk, at);
+        mir_tlog_close(s->tlog);
+        sim_disk_free(s->disk);
+        s->disk = after;
+        s->options.files = &after->files;
+        now_ns = START_NS;
+        side_open(s);
+        assert_true(compare(&x, &spec));
+        rolled += stored_rollups(s, 2) > 0;
+        now_ns = START_NS + 6 * HOUR_NS;
+        settle(&x);
+        assert_true(compare(&x, &spec));
+        assert_int_equal(stored_rollups(s, 2), 3 * DEVICES);
+        end(&x);
+    }
+    assert_true(changes > 10 && rolled > 0);
+}
+
+static mir_status names_add(void *context, mir_view name)
+{
+    mir_bytes *names = context;
+    mir_bytes_view(names, name);
+    mir_bytes_text(names, " ");
+    return MIR_OK;
+}
+
+static mir_status columns_add(void *context, const mir_column *column)
+{
+    mir_bytes *names = context;
+    mir_bytes_append(names, column->name, column->name_size);
+    mir_bytes_u8(names, (uint8_t)('0' + (int)column->type));
+    mir_bytes_text(names, " ");
+    return MIR_OK;
+}
+
+/* Devices that are silent, and what they told, are named by what is left. */
+static void what_went_is_named(void **state)
+{
+    (void)state;
+    fixture x;
+    begin(&x, 3);
+    for (int64_t n = 0; n < 300; n++) put(&x, (uint32_t)n % DEVICES, START_NS + n * MINUTE_NS);
+    freeze(&x);
+    now_ns = START_NS + 300 * HOUR_NS;
+    settle(&x);
+    const mir_view measurement = mir_view_cstr("m.v1.T");
+    const int64_t since[] = {INT64_MIN, START_NS + 4 * HOUR_NS, START_NS + 7 * HOUR_NS};
+    for (size_t i = 0; i < sizeof since / sizeof since[0]; i++) {
+        mir_bytes names[SIDES] = {0};
+        uint64_t corrupt;
+        for (int s = 0; s < SIDES; s++) {
+            mir_tlog *tlog = x.sides[s].tlog;
+            assert_int_equal(mir_tlog_measurements(tlog, names_add, &names[s], NULL), MIR_OK);
+            assert_int_equal(
+                mir_tlog_devices(tlog, measurement, since[i], names_add, &names[s], &corrupt, NULL),
+                MIR_OK);
+            assert_int_equal(
+                mir_tlog_fields(tlog, measurement, since[i], names_add, &names[s], NULL), MIR_OK);
+            assert_int_equal(
+                mir_tlog_field_types(tlog, measurement, since[i], columns_add, &names[s], NULL),
+                MIR_OK);
+            mir_bytes_u8(&names[s], 0);
+        }
+        assert_string_equal(names[0].data, names[1].data);
+        assert_int_equal(strlen((const char *)names[0].data) > 10, i < 2);
+        for (int s = 0; s < SIDES; s++) mir_bytes_free(&names[s]);
+    }
+    assert_int_equal(stored_rollups(&x.sides[1], 2), 5 * DEVICES);
+    end(&x);
+}
+
+static void many_months_are_few_segments(void **state)
+{
+    (void)state;
+    fixture x;
+    begin(&x, 8);
+    x.extremes = true;
+    for (int64_t day = 0; day < 70; day++) {
+        for (int64_t n = 0; n < 60; n++) {
+            put(&x, (uint32_t)n % DEVICES, START_NS + day * DAY_NS + n * 20 * MINUTE_NS);
+        }
+        freeze(&x);
+        now_ns = START_NS + day * DAY_NS + DAY_NS;
+        settle(&x);
+    }
+    /* Minutes of the last thirty days, tens of minutes of sixty, hours of all. */
+    assert_int_equal(stored_rollups(&x.sides[1], 2) / 70, 60);
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < x.sides[1].tlog->version->segment_count; i++) {
+        count += mir_tlog_rollup_step_in(x.sides[1].tlog->version->segments[i]) >= 0;
+    }
+    assert_true(count <= 40);
+    mir_tlog_query_spec spec = spec_of(all_but_rate, DAY_NS, START_NS, now_ns);
+    assert_true(compare(&x, &spec));
+    /* By size what rows came to goes last. */
+    side *s = &x.sides[1];
+    mir_tlog_retention told;
+    mir_tlog_retention_read(s->tlog, &told);
+    mir_tlog_close(s->tlog);
+    s->options.retention_bytes_max = told.rollup_bytes;
+    side_open(s);
+    settle(&x);
+    mir_tlog_retention_read(s->tlog, &told);
+    assert_int_equal(told.rows, 0);
+    assert_int_equal(stored_rollups(s, 2) / 70, 60);
+    end(&x);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(rollups_answer_what_the_rows_did),
+        cmocka_unit_test(late_rows_are_added),
+        cmocka_unit_test(what_rollups_cannot_tell_is_said),
+        cmocka_unit_test(each_step_is_kept_for_its_time),
+        cmocka_unit_test(a_rule_may_leave_nothing),
+        cmocka_unit_test(a_power_cut_at_any_change_loses_and_doubles_nothing),
+        cmocka_unit_test(what_went_is_named),
+        cmocka_unit_test(many_months_are_few_segments),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
