@@ -16,6 +16,7 @@
 #include "mir_cfg_device.h"
 #include "mir_histogram.h"
 #include "mir_http.h"
+#include "mir_sink.h"
 #include "mir_hub.h"
 #include "mir_letter.h"
 #include "mir_row.h"
@@ -80,6 +81,7 @@ struct mir_hub {
     mir_sequel_lane sequels;
     mir_tlog_rule telemetry_rules[MIR_TLOG_RULES_MAX];
     mir_http_counters http;
+    mir_sink *sink; /* null: off */
 };
 
 /* What goes wrong with devices, for the status: a fixed number of places, the one that was longest ago makes room. */

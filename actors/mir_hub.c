@@ -345,7 +345,8 @@ mir_status mir_hub_create(const mir_config *config, mir_shard *const *shards, un
             .disk_reserve_bytes = (uint64_t)config->telemetry.disk_reserve_bytes,
         };
         mir_tlm_retention_options(fresh, &tlog_options);
-        status = mir_tlog_open(&tlog_options, &fresh->tlog, error);
+        status = mir_sink_open(config, &tlog_options, &fresh->sink, error);
+        if (status == MIR_OK) status = mir_tlog_open(&tlog_options, &fresh->tlog, error);
     }
     if (status == MIR_OK) {
         mir_tlog_stats stats;
@@ -441,16 +442,52 @@ static mir_status resume_one(void *context, mir_view device_id, uint64_t number,
     return MIR_OK;
 }
 
+typedef struct forwarding_dropped {
+    mir_post post;
+    mir_hub *hub;
+    uint64_t rows;
+} forwarding_dropped;
+
+static void tell_dropped(mir_shard *shard, mir_post *post)
+{
+    forwarding_dropped *d = MIR_CONTAINER(post, forwarding_dropped, post);
+    const mir_notice notice = {
+        .reason = MIR_NOTICE_FORWARDING_DROPPED,
+        .text = MIR_VIEW_LITERAL("the other side has been away, or slow, for too long: the oldest "
+                                 "rows that waited were given up"),
+        .count = d->rows};
+    if (!shard->stopping) mir_notices_tell(shard, &notice);
+    mir_hub_end(d->hub);
+    free(d);
+}
+
+/* The log of the server has it in any case. */
+static void sink_dropped(void *context, uint64_t rows)
+{
+    mir_hub *hub = context;
+    forwarding_dropped *d = calloc(1, sizeof *d);
+    if (d == NULL) return;
+    d->post.run = tell_dropped;
+    d->hub = hub;
+    d->rows = rows;
+    mir_hub_begin(hub);
+    mir_shard_post(hub->shards[0], &d->post);
+}
+
 mir_status mir_hub_start(mir_hub *hub, mir_error *error)
 {
     mir_status status = mir_state_online_each(hub->state, resume_one, hub, error);
-    return status == MIR_OK ? mir_cmd_queue_start(hub, error) : status;
+    if (status == MIR_OK) status = mir_cmd_queue_start(hub, error);
+    if (status == MIR_OK)
+        status = mir_sink_start(hub->sink, hub->tlog, hub->state, sink_dropped, hub, error);
+    return status;
 }
 
 void mir_hub_stop(mir_hub *hub)
 {
     if (hub == NULL) return;
     atomic_store_explicit(&hub->stopping, true, memory_order_relaxed);
+    mir_sink_stop(hub->sink);
     for (unsigned i = 0; i < hub->shard_count; i++) {
         mir_shard *shard = hub->shards[i];
         if (shard == NULL) continue;
@@ -485,7 +522,9 @@ void mir_hub_destroy(mir_hub *hub)
     if (hub == NULL) return;
     mir_workers_destroy(hub->queries);
     mir_schemas_destroy(hub->schemas);
+    mir_sink_stop(hub->sink);
     if (hub->tlog != NULL) mir_tlog_close(hub->tlog);
+    mir_sink_destroy(hub->sink);
     mir_state_close(hub->state);
     free(hub);
 }

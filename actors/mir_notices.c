@@ -111,6 +111,12 @@ static void describe(const content *c, mir_device_event *event, char *text, size
         (void)snprintf(text, text_size, "Login refused: %s", c->text);
         (void)snprintf(actor, actor_size, "unknown");
         break;
+    case MIR_NOTICE_FORWARDING_DROPPED:
+        event->route = "tlm.v1alpha.forwardingdropped";
+        event->reason = "TelemetryForwardingDropped";
+        (void)snprintf(text, text_size, "Telemetry is not forwarded: %s", c->text);
+        (void)snprintf(actor, actor_size, "server");
+        break;
     }
 }
 

@@ -298,6 +298,53 @@ static void put_http(mir_bytes *json, const mir_hub *hub)
     mir_bytes_u8(json, '}');
 }
 
+static void put_sink(mir_bytes *json, const mir_sink_stats *sink)
+{
+    if (sink->url[0] == '\0') return;
+    open_value(json, "sink", '{');
+    put_text(json, "url", sink->url);
+    put_key(json, "failing");
+    mir_bytes_text(json, sink->failing ? "true" : "false");
+    put_count(json, "batches", sink->batches);
+    put_count(json, "rows_sent", sink->rows_sent);
+    put_count(json, "bytes_sent", sink->bytes_sent);
+    put_count(json, "rows_refused", sink->rows_refused);
+    put_count(json, "rows_dropped", sink->rows_dropped);
+    put_count(json, "rows_damaged", sink->rows_damaged);
+    put_count(json, "values_left_out", sink->values_left_out);
+    put_count(json, "retries", sink->retries);
+    put_count(json, "lag_rows", sink->lag_rows);
+    put_decimal(json, "lag_seconds", (double)sink->lag_ns / MIR_NS_PER_S);
+    put_count(json, "spool_bytes", sink->spool_bytes);
+    put_count(json, "spool_bytes_max", sink->spool_bytes_max);
+    if (sink->error_wall_ns != 0) {
+        char when[MIR_CLOCK_TEXT_BYTES];
+        (void)mir_clock_rfc3339(sink->error_wall_ns, when);
+        put_text(json, "last_error", sink->error);
+        put_text(json, "last_error_at", when);
+    }
+    mir_bytes_u8(json, '}');
+}
+
+static void put_sink_problems(mir_bytes *json, const mir_sink_stats *sink, int64_t wall_ns)
+{
+    char text[MIR_ERROR_TEXT_BYTES_MAX];
+    if (sink->failing) {
+        (void)snprintf(text, sizeof text,
+                       "%s does not accept telemetry, %" PRIu64 " rows wait for it: %s", sink->url,
+                       sink->lag_rows, sink->error);
+        put_problem(json, "", "sink", sink->retries, sink->error_wall_ns, text);
+    }
+    if (sink->rows_dropped != 0)
+        put_problem(json, "", "sink dropped", sink->rows_dropped, wall_ns,
+                    "telemetry that waited for the sink was given up: see "
+                    "telemetry.sink.spool_bytes_max");
+    if (sink->rows_refused != 0) {
+        (void)snprintf(text, sizeof text, "%s refused rows for good: %s", sink->url, sink->error);
+        put_problem(json, "", "sink refused", sink->rows_refused, wall_ns, text);
+    }
+}
+
 /* What the process alone holds; file pages that it maps belong to the kernel. */
 static uint64_t rss_anon_bytes(void)
 {
@@ -413,6 +460,8 @@ static void write_report(mir_request *request)
     mir_tlog_stats log = {0};
     mir_error trouble = {{0}};
     mir_state_stats state = {0};
+    mir_sink_stats sink = {0};
+    if (hub->sink != NULL) mir_sink_stats_read(hub->sink, &sink);
     mir_tlog_stats_read(hub->tlog, &log, &trouble);
     mir_state_stats_get(hub->state, &state);
     /* The histograms may be read while their shards write them. */
@@ -439,12 +488,14 @@ static void write_report(mir_request *request)
     put_telemetry(&json, all, count, &log, trouble.text);
     put_state(&json, &state);
     put_http(&json, hub);
+    put_sink(&json, &sink);
     open_value(&json, "memory", '{');
     put_count(&json, "rss_anon_bytes", rss_anon_bytes());
     mir_bytes_u8(&json, '}');
     put_latency(&json, all->latency);
     open_value(&json, "problems", '[');
     put_server_problems(&json, hub, &log, trouble.text, &state, mir_clock_wall_ns());
+    put_sink_problems(&json, &sink, mir_clock_wall_ns());
     put_device_problems(&json, all, count, &request->arena);
     mir_bytes_text(&json, "]}");
     if (mir_bytes_ok(&json))

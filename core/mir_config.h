@@ -167,6 +167,17 @@ typedef struct mir_config {
         mir_config_explore explore;
         int64_t disk_reserve_bytes; /* 0: none */
         int64_t future_limit_ns;    /* 0: none */
+        struct {
+            char *url; /* null: off */
+            char *user;
+            char *password;
+            char *token;
+            int64_t batch_lines;
+            int64_t batch_bytes;
+            int64_t linger_ns;
+            int64_t timeout_ns;
+            int64_t spool_bytes_max;
+        } sink;
     } telemetry;
     struct {
         mir_config_listen listen; /* an empty host: off */

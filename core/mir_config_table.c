@@ -143,6 +143,28 @@ const mir_config_key mir_config_keys[] = {
      "Telemetry that says it is from so much later than now is refused; 0 is never."},
     {"telemetry.explore", MIR_CONFIG_CHOICE, AT(telemetry.explore), "flux", 0, 0, explorers, NULL,
      "The language of the queries that a list of telemetry comes with, for tools that show it."},
+    {"telemetry.sink.url", MIR_CONFIG_TEXT, AT(telemetry.sink.url), NULL, 0, 0, NULL, NULL,
+     "Where telemetry is forwarded to as Influx line protocol, from when this is set on, such as\n"
+     "http://127.0.0.1:8428/write (VictoriaMetrics) or http://127.0.0.1:8086/write?db=mir (InfluxDB 1).\n"
+     "Whatever the other side has not accepted is kept in the data directory."},
+    {"telemetry.sink.user", MIR_CONFIG_TEXT, AT(telemetry.sink.user), NULL, 0, 0, NULL, NULL,
+     "The name to log in with there."},
+    {"telemetry.sink.password", MIR_CONFIG_TEXT, AT(telemetry.sink.password), NULL, 0, 0, NULL, NULL,
+     "The password of telemetry.sink.user."},
+    {"telemetry.sink.token", MIR_CONFIG_TEXT, AT(telemetry.sink.token), NULL, 0, 0, NULL, NULL,
+     "Sent as `Authorization: Token …` instead of a name and a password."},
+    {"telemetry.sink.batch_lines", MIR_CONFIG_COUNT, AT(telemetry.sink.batch_lines), "10000", 1,
+     1000000, NULL, NULL, "Rows that one request has at most."},
+    {"telemetry.sink.batch_bytes", MIR_CONFIG_SIZE, AT(telemetry.sink.batch_bytes), "2MiB", 1024,
+     64 * MIB, NULL, NULL, "Size of one request at most, and one row more."},
+    {"telemetry.sink.linger", MIR_CONFIG_DURATION, AT(telemetry.sink.linger_ns), "1s", 10 * MS, HOUR,
+     NULL, NULL, "How long rows gather before they are sent when all others are."},
+    {"telemetry.sink.timeout", MIR_CONFIG_DURATION, AT(telemetry.sink.timeout_ns), "30s", 10 * MS,
+     HOUR, NULL, NULL, "How long one request may take before it is tried again."},
+    {"telemetry.sink.spool_bytes_max", MIR_CONFIG_SIZE, AT(telemetry.sink.spool_bytes_max), "1GiB",
+     MIB, 1024 * TIB, NULL, NULL,
+     "Telemetry that waits to be forwarded takes up to this much of the disk beyond what the log\n"
+     "needs itself; the oldest goes first, which is an event and stands in the server's log."},
     {"http.listen", MIR_CONFIG_LISTEN, AT(http.listen), "off", 0, 0, NULL, "off",
      "Where dashboards query telemetry as if this were InfluxDB 1.x, such as 127.0.0.1:8086. They log\n"
      "in as clients do. There is no encryption: beyond this machine, put a proxy with TLS before it."},

@@ -2,32 +2,18 @@
 #include "mir_cli_rows.h"
 
 #include "mir_clock.h"
+#include "mir_line.h"
 
 #include <inttypes.h>
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-
-static void put_double(double value, mir_bytes *out)
-{
-    if (!isfinite(value)) {
-        mir_bytes_text(out, isnan(value) ? "NaN" : value > 0 ? "Infinity" : "-Infinity");
-        return;
-    }
-    char text[64];
-    for (int digits = 15; digits <= 17; digits++) {
-        (void)snprintf(text, sizeof text, "%.*g", digits, value);
-        if (strtod(text, NULL) == value) break;
-    }
-    mir_bytes_text(out, text);
-}
+#include <string.h>
 
 void mir_cli_rows_value(const mir_cli_row_cell *cell, mir_bytes *out)
 {
     switch (cell->type) {
     case MIR_COLUMN_I64: mir_bytes_printf(out, "%" PRId64, cell->value.i64); break;
     case MIR_COLUMN_U64: mir_bytes_printf(out, "%" PRIu64, cell->value.u64); break;
-    case MIR_COLUMN_F64: put_double(cell->value.f64, out); break;
+    case MIR_COLUMN_F64: mir_line_double(cell->value.f64, out); break;
     case MIR_COLUMN_BOOL: mir_bytes_text(out, cell->value.boolean ? "true" : "false"); break;
     case MIR_COLUMN_STRING: mir_bytes_view(out, cell->value.string); break;
     }
@@ -132,54 +118,20 @@ static void put_jsonl(const mir_cli_row *row, mir_bytes *out)
     mir_bytes_text(out, "}\n");
 }
 
-/* A measurement, a tag's value or a field's name. */
-MIR_MUST_CHECK static mir_status put_line_name(mir_view text, const char *escaped, mir_bytes *out,
-                                               mir_error *error)
-{
-    for (size_t i = 0; i < text.size; i++) {
-        char c = (char)text.data[i];
-        if (c == '\n' || c == '\r' || c == '\\')
-            return mir_error_set(error, MIR_E_UNSUPPORTED,
-                                 "line protocol has no form for a name with a line end or a "
-                                 "backslash, such as '%.*s'; csv and jsonl have",
-                                 text.size > 100 ? 100 : (int)text.size, (const char *)text.data);
-        if (strchr(escaped, c) != NULL && c != '\0') mir_bytes_u8(out, '\\');
-        mir_bytes_u8(out, (uint8_t)c);
-    }
-    return MIR_OK;
-}
-
 MIR_MUST_CHECK static mir_status put_line(const mir_cli_row *row, mir_bytes *out, mir_error *error)
 {
     size_t start = out->size;
     bool first = true;
-    mir_status status = put_line_name(row->measurement, ", ", out, error);
-    mir_bytes_text(out, "," MIR_ROWS_DEVICE "=");
-    if (status == MIR_OK) status = put_line_name(row->device_id, ",= ", out, error);
+    mir_status status = mir_line_measurement(row->measurement, out, error);
+    if (status == MIR_OK)
+        status = mir_line_tag(mir_view_cstr(MIR_ROWS_DEVICE), row->device_id, out, error);
     for (size_t i = 0; status == MIR_OK && i < row->count; i++) {
         const mir_cli_row_cell *cell = &row->cells[i];
         if (!cell->present) continue;
-        mir_bytes_u8(out, first ? ' ' : ',');
+        status = mir_line_field(cell->name, cell->type, &cell->value, first, out, error);
         first = false;
-        status = put_line_name(cell->name, ",= ", out, error);
-        mir_bytes_u8(out, '=');
-        if (cell->type != MIR_COLUMN_STRING) {
-            mir_cli_rows_value(cell, out);
-            if (cell->type == MIR_COLUMN_I64) mir_bytes_u8(out, 'i');
-            /* InfluxDB 1 has no `u`; it is there only for what `i` cannot say. */
-            if (cell->type == MIR_COLUMN_U64)
-                mir_bytes_u8(out, cell->value.u64 <= INT64_MAX ? 'i' : 'u');
-            continue;
-        }
-        mir_bytes_u8(out, '"');
-        for (size_t j = 0; j < cell->value.string.size; j++) {
-            uint8_t c = cell->value.string.data[j];
-            if (c == '"' || c == '\\') mir_bytes_u8(out, '\\');
-            mir_bytes_u8(out, c);
-        }
-        mir_bytes_u8(out, '"');
     }
-    mir_bytes_printf(out, " %" PRId64 "\n", row->time_ns);
+    mir_line_end(row->time_ns, out);
     if (status != MIR_OK || first) out->size = start;
     return status;
 }

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "mir_sink_delivery.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+mir_sink_verdict mir_sink_judge(long http_status)
+{
+    if (http_status >= 200 && http_status < 300) return MIR_SINK_ACCEPTED;
+    switch (http_status) {
+    case 401: /* who we are, where we write to and how: the lines are not to blame */
+    case 402:
+    case 403:
+    case 404:
+    case 405:
+    case 407:
+    case 408:
+    case 425:
+    case 429: return MIR_SINK_AGAIN;
+    default: break;
+    }
+    return http_status >= 400 && http_status < 500 ? MIR_SINK_REFUSED : MIR_SINK_AGAIN;
+}
+
+uint64_t mir_sink_partial_of(mir_view text)
+{
+    static const char mark[] = "dropped=";
+    const uint8_t *at = text.size == 0 ? NULL : memmem(text.data, text.size, mark, sizeof mark - 1);
+    if (at == NULL || memmem(text.data, text.size, "partial write", 13) == NULL) return 0;
+    uint64_t value = 0;
+    const uint8_t *end = text.data + text.size;
+    for (at += sizeof mark - 1; at < end && *at >= '0' && *at <= '9' && value < UINT32_MAX; at++)
+        value = value * 10 + (uint64_t)(*at - '0');
+    return value;
+}
+
+int64_t mir_sink_backoff_ns(unsigned failed, int64_t retry_after_ns, uint64_t random)
+{
+    int64_t wait_ns = MIR_SINK_BACKOFF_MIN_NS;
+    for (unsigned i = 1; i < failed && wait_ns < MIR_SINK_BACKOFF_MAX_NS; i++) wait_ns *= 2;
+    if (wait_ns > MIR_SINK_BACKOFF_MAX_NS) wait_ns = MIR_SINK_BACKOFF_MAX_NS;
+    wait_ns = wait_ns / 2 + (int64_t)(random % (uint64_t)(wait_ns / 2 + 1));
+    if (retry_after_ns > MIR_SINK_RETRY_AFTER_MAX_NS) retry_after_ns = MIR_SINK_RETRY_AFTER_MAX_NS;
+    return retry_after_ns > wait_ns ? retry_after_ns : wait_ns;
+}
+
+mir_status mir_sink_lines_add(mir_sink_lines *lines)
+{
+    const size_t start = lines->count == 0 ? 0 : lines->starts[lines->count];
+    if (mir_bytes_ok(&lines->text) && lines->count + 1 >= lines->capacity) {
+        const uint32_t capacity = lines->capacity == 0 ? 1024 : lines->capacity * 2;
+        uint32_t *more = realloc(lines->starts, capacity * sizeof *more);
+        if (more == NULL) {
+            lines->text.size = start;
+            return MIR_E_NO_MEMORY;
+        }
+        lines->starts = more;
+        lines->capacity = capacity;
+    }
+    if (!mir_bytes_ok(&lines->text)) {
+        lines->text.failed = false;
+        lines->text.size = start;
+        return MIR_E_NO_MEMORY;
+    }
+    lines->starts[lines->count++] = (uint32_t)start;
+    lines->starts[lines->count] = (uint32_t)lines->text.size;
+    return MIR_OK;
+}
+
+void mir_sink_lines_clear(mir_sink_lines *lines)
+{
+    lines->count = 0;
+    lines->text.size = 0;
+}
+
+void mir_sink_lines_fini(mir_sink_lines *lines)
+{
+    mir_bytes_free(&lines->text);
+    free(lines->starts);
+    *lines = (mir_sink_lines){0};
+}
+
+static mir_view part_of(const mir_sink_lines *lines, uint32_t first, uint32_t count)
+{
+    const uint32_t start = lines->starts[first];
+    return mir_view_of(lines->text.data + start, lines->starts[first + count] - start);
+}
+
+/* A piece that is refused is cut in halves, the first one first, until it is one line. */
+mir_status mir_sink_deliver(const mir_sink_lines *lines, const mir_sink_port *port)
+{
+    uint32_t ends
+        [40]; /* of the pieces that wait, the nearest one last; each is half of the one before */
+    uint32_t depth = 0;
+    uint32_t at = 0;
+    unsigned failed = 0;
+    if (lines->count == 0) return MIR_OK;
+    ends[depth++] = lines->count;
+    while (depth > 0) {
+        const uint32_t count = ends[depth - 1] - at;
+        const mir_view body = part_of(lines, at, count);
+        mir_sink_answer answer = {0};
+        port->post(port->context, body, &answer);
+        const mir_sink_verdict verdict = mir_sink_judge(answer.http_status);
+        if (verdict == MIR_SINK_AGAIN) {
+            const int64_t wait_ns =
+                mir_sink_backoff_ns(++failed, answer.retry_after_ns, port->random(port->context));
+            port->failed(port->context, &answer, wait_ns);
+            if (!port->wait(port->context, wait_ns)) return MIR_E_CANCELLED;
+            continue;
+        }
+        failed = 0;
+        const bool partial = answer.partial > 0 && answer.partial <= count;
+        if (verdict == MIR_SINK_REFUSED && !partial && count > 1) {
+            ends[depth++] = at + count / 2;
+            continue;
+        }
+        uint64_t refused = 0;
+        if (verdict == MIR_SINK_REFUSED) refused = partial ? answer.partial : 1;
+        if (refused > 0) port->refused(port->context, refused, part_of(lines, at, 1), &answer);
+        if (refused < count) port->accepted(port->context, count - (uint32_t)refused, body.size);
+        at += count;
+        depth--;
+    }
+    return MIR_OK;
+}

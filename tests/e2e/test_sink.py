@@ -1,0 +1,403 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Telemetry that is forwarded as Influx line protocol, whatever the other side does meanwhile."""
+
+import contextlib
+import http.server
+import json
+import re
+import shutil
+import socket
+import subprocess
+import threading
+import urllib.parse
+import urllib.request
+
+import pytest
+from bus import DEADLINE_S, Bus
+from load import status_of
+from test_telemetry import SECOND_NS, START_NS, Kind, launch_device, report
+
+from wire import wait_until
+
+ENV = """
+syntax = "proto3";
+package PACKAGE.v1;
+import "mir/device/v1/mir.proto";
+
+message Env {
+    option (mir.device.v1.message_type) = MESSAGE_TYPE_TELEMETRY;
+    int64 ts = 1 [(mir.device.v1.timestamp) = TIMESTAMP_TYPE_NANO];
+    double temperature = 2;
+    optional int64 level = 3;
+    optional string note = 4;
+    optional bool open = 5;
+}
+"""
+ANSWER_S = 6 * DEADLINE_S
+LINE = re.compile(r"^(?P<measurement>[^, ]+),(?P<tags>(?:\\.|[^ \\])+) (?P<fields>.*) (?P<time>-?\d+)$")
+
+
+class Peer:
+    """An HTTP server that does with a batch what `rule` says: a status and a text, or None for no answer at all."""
+
+    def __init__(self):
+        self.lines, self.bodies, self.refused, self.heads, self.connections = [], [], [], [], []
+        self.rule = lambda lines: (204, "")
+        self.hanging = threading.Event()
+        self.port = None
+        self.up()
+
+    def up(self):
+        peer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def setup(self):
+                super().setup()
+                peer.connections.append(self.connection)
+
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                lines = body.splitlines()
+                peer.heads.append((self.path, dict(self.headers)))
+                rule = peer.rule(lines)
+                if rule is None:  # neither an answer nor an end, until the test is over
+                    peer.hanging.wait(ANSWER_S)
+                    self.close_connection = True
+                    return
+                status, text, *headers = rule
+                if status == "garbage":
+                    self.wfile.write(text.encode())
+                    self.close_connection = True
+                    return
+                if 200 <= status < 300:
+                    peer.bodies.append(body)
+                    peer.lines.extend(lines)
+                else:
+                    peer.refused.append(lines)
+                self.send_response(status)
+                for name, value in headers:
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+            def log_message(self, *_):
+                pass
+
+        class Server(http.server.ThreadingHTTPServer):
+            daemon_threads = True
+            allow_reuse_address = True
+
+        self.server = Server(("127.0.0.1", self.port or 0), Handler)
+        self.port = self.server.server_address[1]
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self.thread.start()
+
+    def down(self):
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join(DEADLINE_S)
+        for connection in self.connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self.connections = []
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.port}/write?db=mir"
+
+    def times(self, device):
+        """Of the lines of a device, in the order in which they came."""
+        found = [LINE.match(line) for line in self.lines]
+        return [int(one["time"]) for one in found if f"__id={device}" in one["tags"].split(",")]
+
+    def await_times(self, device, count):
+        wait_until(lambda: len(set(self.times(device))) >= count, ANSWER_S, f"{count} rows of {device}")
+        return self.times(device)
+
+
+@pytest.fixture
+def peer():
+    peer = Peer()
+    yield peer
+    peer.hanging.set()
+    peer.down()
+
+
+@pytest.fixture(scope="module")
+def env():
+    return Kind(ENV, "sink")
+
+
+def to(peer, **more):
+    return {"telemetry.sink.url": peer.url, "telemetry.sink.linger": "20ms", **more}
+
+
+def sink_of(server):
+    return status_of(server)["sink"]
+
+
+def send(bus, env, device, first, count):
+    report(bus, device, *(env.Env(ts=START_NS + n * SECOND_NS, temperature=n / 8, level=n) for n in range(first, first + count)))
+
+
+def expected(count):
+    return [START_NS + n * SECOND_NS for n in range(count)]
+
+
+def await_caught_up(server):
+    wait_until(lambda: sink_of(server)["lag_rows"] == 0, ANSWER_S, "nothing waits")
+    return sink_of(server)
+
+
+def test_rows_are_lines_with_what_the_device_is_called(launch, connect, env, peer, name):
+    server = launch(to(peer, **{"telemetry.sink.token": "s3cret"}))
+    bus = connect(server)
+    bus.create(name, "boiler 7", "plant,a", labels={"site": "north=1", "floor": "2"})
+    launch_device(bus, name, env)
+    report(bus, name, env.Env(ts=START_NS, temperature=1.5, level=-(2**63), note='say "a\\b"\nnow', open=True))
+    report(bus, name, env.Env(ts=START_NS + 1, temperature=float("nan"), level=4))
+    wait_until(lambda: len(peer.lines) >= 3, ANSWER_S, "two rows, one with a line end in it")
+    text = "".join(peer.bodies)
+    assert text == (
+        rf'sink.v1.Env,__id={name},__name=boiler\ 7,__namespace=plant\,a,floor=2,site=north\=1 '
+        rf'temperature=1.5,level=-9223372036854775808i,note="say \"a\\b\"' "\n" rf'now",open=true {START_NS}' "\n"
+        rf'sink.v1.Env,__id={name},__name=boiler\ 7,__namespace=plant\,a,floor=2,site=north\=1 '
+        rf'level=4i {START_NS + 1}' "\n"
+    )  # fmt: skip
+    path, headers = peer.heads[0]
+    assert path == "/write?db=mir" and headers["Authorization"] == "Token s3cret"
+    status = await_caught_up(server)
+    assert status["rows_sent"] == 2 and status["values_left_out"] == 1 and not status["failing"]
+    assert status["url"] == peer.url.split("?")[0] and "last_error" not in status
+    # A device that is renamed goes by its new name from then on.
+    bus.ask("core.update", targets={"ids": [name]}, meta={"name": "kettle"})
+    report(bus, name, env.Env(ts=START_NS + 2, temperature=2))
+    wait_until(lambda: "__name=kettle," in "".join(peer.bodies), ANSWER_S, "the new name")
+
+
+def test_nothing_is_lost_while_the_other_side_is_away(launch, connect, env, peer, name):
+    server = launch(to(peer, **{"telemetry.sink.batch_lines": 50}))
+    bus = connect(server)
+    launch_device(bus, name, env)
+    send(bus, env, name, 0, 100)
+    peer.await_times(name, 100)
+    peer.down()
+    send(bus, env, name, 100, 300)
+    wait_until(lambda: sink_of(server)["failing"], ANSWER_S, "the sink has noticed")
+    status = sink_of(server)
+    assert status["lag_rows"] > 0 and status["retries"] > 0 and status["last_error"]
+    assert [one["kind"] for one in status_of(server)["problems"]] == ["sink"]
+    assert "does not accept rows" in server.log()
+    peer.up()
+    assert peer.await_times(name, 400) == expected(400)
+    status = await_caught_up(server)
+    assert status["rows_sent"] == 400 and status["rows_refused"] == status["rows_dropped"] == 0
+    assert not status["failing"] and status_of(server)["problems"] == []
+    assert "accepts rows again" in server.log()
+
+
+def test_whatever_is_answered_rows_come_once_it_works(launch, connect, env, peer, name):
+    server = launch(to(peer, **{"telemetry.sink.timeout": "300ms"}))
+    bus = connect(server)
+    launch_device(bus, name, env)
+    failures = [(500, "no"), (503, "busy", ("Retry-After", "1")), (429, "slower"), None, ("garbage", "\x00\x01 what?\r\n\r\n"),
+                (302, "there", ("Location", "/elsewhere")), (401, "who?"), (404, "database not found")]  # fmt: skip
+    waiting = []
+    peer.rule = lambda lines: waiting.pop(0) if waiting else (204, "")
+    for n in range(0, 8, 2):  # pauses grow with each failure
+        waiting.extend(failures[n : n + 2])
+        send(bus, env, name, n * 10, 20)
+        assert peer.await_times(name, n * 10 + 20) == expected(n * 10 + 20)
+    status = await_caught_up(server)
+    assert status["retries"] == 8 and status["rows_refused"] == 0
+    assert {path for path, _ in peer.heads} == {"/write?db=mir"}
+
+
+def test_a_refused_row_takes_none_along(launch, connect, env, peer, name):
+    server = launch(to(peer))
+    bus = connect(server)
+    launch_device(bus, name, env)
+    bad = {f"level={n}i" for n in (3, 4, 77, 199)}
+    peer.rule = lambda lines: (400, "bad\r\nlevel") if any(f"{one} " in line for line in lines for one in bad) else (204, "")
+    send(bus, env, name, 0, 200)
+    times = peer.await_times(name, 196)
+    assert times == [START_NS + n * SECOND_NS for n in range(200) if n not in (3, 4, 77, 199)]
+    status = await_caught_up(server)
+    assert status["rows_refused"] == 4 and status["rows_sent"] == 196
+    assert status["last_error"] == "HTTP 400: bad level" and not status["failing"]
+    assert "refused" in server.log() and "sink.v1.Env,__id=" in server.log()
+
+
+def test_who_is_killed_goes_on_where_it_was(launch, loop, env, peer, name):
+    server = launch(to(peer, **{"telemetry.sink.batch_lines": 20}))
+    sent = 0
+    for n in range(4):
+        bus = Bus(loop, server)
+        if n == 0:
+            launch_device(bus, name, env)
+        if n == 2:
+            peer.rule = lambda lines: (503, "away")
+        send(bus, env, name, sent, 150)
+        sent += 150
+        if n != 2:
+            seen = len(peer.times(name))
+            wait_until(lambda: len(peer.times(name)) > seen, ANSWER_S, "some rows")
+        bus.close()
+        server.kill()
+        peer.rule = lambda lines: (204, "")
+        server.start()
+    assert set(peer.await_times(name, sent)) == set(expected(sent))
+    # What came twice is what was in a batch when it was killed, and each row came first in its order.
+    times = peer.times(name)
+    assert list(dict.fromkeys(times)) == expected(sent)
+    assert len(times) <= sent + 4 * 20
+    await_caught_up(server)
+
+
+def test_the_oldest_is_given_up_when_too_much_waits(launch, connect, env, peer, name):
+    server = launch(to(peer, **{"telemetry.sink.spool_bytes_max": "1MiB", "telemetry.log_bytes_max": "8MiB",
+                                "telemetry.sink.linger": "1h"}))  # fmt: skip
+    bus = connect(server)
+    launch_device(bus, name, env)
+    text = "x" * 4000
+    count = 3000
+
+    def dropped():
+        return sink_of(server)["rows_dropped"]
+
+    peer.down()
+    for n in range(count):
+        report(bus, name, env.Env(ts=START_NS + n * SECOND_NS, note=text), flush=n % 100 == 99)
+    wait_until(lambda: dropped() > 0, ANSWER_S, "rows are given up")
+    assert "will not be sent" in server.log()
+    assert "sink dropped" in [one["kind"] for one in status_of(server)["problems"]]
+
+    wait_until(lambda: bus.ask("evt.list", target={"reasons": ["TelemetryForwardingDropped"]}).events, ANSWER_S, "an event")
+
+
+def test_it_begins_when_it_is_switched_on_and_leaves_nothing_when_off(launch, loop, env, peer, name):
+    server = launch({"telemetry.sink.linger": "20ms"})
+    bus = Bus(loop, server)
+    launch_device(bus, name, env)
+    send(bus, env, name, 0, 10)
+    assert "sink" not in status_of(server)
+    bus.close()
+    server.stop()
+    server.settings = {**server.settings, "telemetry.sink.url": peer.url}
+    server.start()
+    bus = Bus(loop, server)
+    send(bus, env, name, 10, 5)
+    assert peer.await_times(name, 5) == expected(15)[10:]
+    bus.close()
+    peer.rule = lambda lines: (500, "")
+    server.stop()
+    pins = server.folder / "data" / "sink"
+    assert list(pins.glob("*.log")) and (pins / "POSITION").exists()
+    server.settings = {"telemetry.sink.linger": "20ms"}
+    server.start()
+    assert list(pins.iterdir()) == []
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def fetch(url, method="GET"):
+    with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=ANSWER_S) as answer:
+        return answer.read().decode()
+
+
+def answers(url):
+    try:
+        fetch(url)
+    except OSError:
+        return False
+    return True
+
+
+@pytest.fixture
+def run_peer(tmp_path):
+    running = []
+
+    def run(*command):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path)
+        running.append(process)
+        return process
+
+    yield run
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.skipif(shutil.which("victoria-metrics") is None, reason="victoria-metrics is not installed")
+def test_victoria_metrics_has_what_was_sent(launch, connect, env, run_peer, tmp_path, name):
+    port = free_port()
+    base = f"http://127.0.0.1:{port}"
+    command = ("victoria-metrics", f"-storageDataPath={tmp_path}/vm", f"-httpListenAddr=127.0.0.1:{port}",
+               "-retentionPeriod=100y")  # fmt: skip
+    server = launch({"telemetry.sink.url": f"{base}/write", "telemetry.sink.linger": "20ms"})
+    bus = connect(server)
+    bus.create(name, f"{name}-pump", "plant", labels={"site": "north"})
+    launch_device(bus, name, env)
+    send(bus, env, name, 0, 50)  # nobody is there yet
+    wait_until(lambda: sink_of(server)["failing"], ANSWER_S, "nobody is there")
+    run_peer(*command)
+    wait_until(lambda: answers(f"{base}/health"), ANSWER_S, "VictoriaMetrics")
+    send(bus, env, name, 50, 50)
+    await_caught_up(server)
+    match = urllib.parse.urlencode({"match[]": f'{{__id="{name}"}}'})
+
+    def exported():
+        fetch(f"{base}/internal/force_flush")
+        return {one["metric"]["__name__"]: one for one in map(json.loads, fetch(f"{base}/api/v1/export?{match}").splitlines())}
+
+    wait_until(lambda: len(exported().get("sink.v1.Env_level", {}).get("values", [])) == 100, ANSWER_S, "all rows")
+    level = exported()["sink.v1.Env_level"]
+    assert level["values"] == list(range(100))
+    assert level["timestamps"] == [time // 10**6 for time in expected(100)]
+    assert level["metric"]["__id"] == name and level["metric"]["site"] == "north"
+    assert exported()["sink.v1.Env_temperature"]["values"] == [n / 8 for n in range(100)]
+
+
+@pytest.mark.skipif(shutil.which("influxd") is None, reason="influxdb is not installed")
+def test_influxdb_has_what_was_sent(launch, connect, env, run_peer, tmp_path, name):
+    port, rpc = free_port(), free_port()
+    base = f"http://127.0.0.1:{port}"
+    config = tmp_path / "influxdb.conf"
+    config.write_text(f"""
+reporting-disabled = true
+bind-address = "127.0.0.1:{rpc}"
+[meta]
+dir = "{tmp_path}/meta"
+[data]
+dir = "{tmp_path}/data"
+wal-dir = "{tmp_path}/wal"
+[http]
+bind-address = "127.0.0.1:{port}"
+""")
+    run_peer("influxd", "-config", str(config))
+    wait_until(lambda: answers(f"{base}/ping"), ANSWER_S, "InfluxDB")
+    server = launch({"telemetry.sink.url": f"{base}/write?db=mir", "telemetry.sink.linger": "20ms"})
+    bus = connect(server)
+    bus.create(name, f"{name}-pump", "plant", labels={"site": "north"})
+    launch_device(bus, name, env)
+    send(bus, env, name, 0, 50)
+    wait_until(lambda: "database not found" in sink_of(server).get("last_error", ""), ANSWER_S, "it says what is missing")
+    fetch(f"{base}/query?" + urllib.parse.urlencode({"q": "CREATE DATABASE mir"}), "POST")
+    # A field that has another type there: those rows are refused, and the others come.
+    note = f"sink.v1.Env,__id=other note=1i {START_NS}"
+    urllib.request.urlopen(urllib.request.Request(f"{base}/write?db=mir", data=note.encode(), method="POST"), timeout=ANSWER_S).close()
+    report(bus, name, env.Env(ts=START_NS + 500 * SECOND_NS, note="text"))
+    send(bus, env, name, 50, 50)
+    status = await_caught_up(server)
+    assert status["rows_refused"] == 1 and "conflict" in status["last_error"]
+    query = f"SELECT level, temperature FROM \"sink.v1.Env\" WHERE __id = '{name}' AND site = 'north'"
+    found = json.loads(fetch(f"{base}/query?" + urllib.parse.urlencode({"db": "mir", "epoch": "ns", "q": query})))
+    values = found["results"][0]["series"][0]["values"]
+    assert values == [[time, n, n / 8] for n, time in enumerate(expected(100))]
