@@ -33,7 +33,7 @@ static const char usage_text[] =
     "  telemetry  telemetry taken in, on disk and read, beside VictoriaMetrics and InfluxDB\n"
     "             (not one of `all`: a quarter of an hour); then `live`\n"
     "  live       memory with 100,000 series, and a paced stream during scans and merges\n"
-    "  reopen     a start after kill -9 with so many values stored; 170,000,000 are a GiB\n"
+    "  reopen     a start after kill -9 with so many values stored; 300,000,000 are a GiB\n"
     "\n"
     "Options:\n"
     "  --mir PATH        our server (default: `mir` beside this program; `none`: peer only)\n"

@@ -208,6 +208,21 @@ static mir_status influx_start(store *made, mir_error *error)
     return status;
 }
 
+static mir_status connections_open(store *of, mir_error *error)
+{
+    mir_status status =
+        mir_bench_conn_open(&of->control, of->server.port, "SUB _INBOX.tlm 77\r\n", error);
+    for (unsigned i = 0; i < CONNECTIONS && status == MIR_OK; i++)
+        status = mir_bench_conn_open(&of->senders[i], of->server.port, "", error);
+    return status;
+}
+
+static void connections_close(store *of)
+{
+    for (unsigned i = 0; i < CONNECTIONS; i++) mir_bench_conn_close(&of->senders[i]);
+    mir_bench_conn_close(&of->control);
+}
+
 static mir_status store_start(store *made, database kind, const mir_bench_options *options,
                               const char *keep_dir, mir_error *error)
 {
@@ -219,18 +234,7 @@ static mir_status store_start(store *made, database kind, const mir_bench_option
                                                                   options, keep_dir, error);
     if (status == MIR_OK && kind == VICTORIA)
         return mir_bench_http_open(&made->http, made->server.port, error);
-    if (status == MIR_OK)
-        status =
-            mir_bench_conn_open(&made->control, made->server.port, "SUB _INBOX.tlm 77\r\n", error);
-    for (unsigned i = 0; i < CONNECTIONS && status == MIR_OK; i++)
-        status = mir_bench_conn_open(&made->senders[i], made->server.port, "", error);
-    return status;
-}
-
-static void connections_close(store *of)
-{
-    for (unsigned i = 0; i < CONNECTIONS; i++) mir_bench_conn_close(&of->senders[i]);
-    mir_bench_conn_close(&of->control);
+    return status == MIR_OK ? connections_open(made, error) : status;
 }
 
 static void store_stop(store *stopped, mir_bench_report *report)
@@ -861,6 +865,11 @@ mir_status mir_bench_reopen(const mir_bench_options *options, mir_bench_report *
         status =
             mir_bench_api_introduce(&s->control, DEVICES, r.base_ns - 1000 * MIR_NS_PER_S, error);
     if (status == MIR_OK) status = take_in(&r, s, SET_REALS, error);
+    if (status == MIR_OK) {
+        /* After minutes the server has pinged them, and nobody read that. */
+        connections_close(s);
+        status = connections_open(s, error);
+    }
     if (status == MIR_OK) status = reopen(&r, s, error);
     store_stop(s, report);
 out:

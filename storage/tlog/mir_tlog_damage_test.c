@@ -289,7 +289,7 @@ static void a_log_whose_header_was_never_finished_is_none(void **state)
         sim_disk *disk = disk_with(TURNS, true);
         uint8_t header[MIR_TLOG_LOG_HEADER_BYTES];
         mir_tlog_log_header(header, 99, 1);
-        int handle;
+        int handle = -1;
         assert_int_equal(sim_create(disk, "/t/0000000000000063.log", &handle), 0);
         assert_int_equal(sim_allocate(disk, handle, 4096), 0);
         if (size > 0) assert_int_equal(sim_pwrite(disk, handle, header, size, 0), size);

@@ -217,6 +217,66 @@ static void anything_fails(void **state)
     calls_fail(SIM_CALLS, (const int[]){EIO, ENOSPC}, 20);
 }
 
+/* ---- Power ---- */
+
+enum { CUT_LIVES = 12, CUT_CALLS = 160 };
+
+/* The power goes so many calls from now on, whatever is being sealed, merged or removed then. */
+static sim_disk *cut_after(sim_disk *disk, uint64_t calls, uint64_t seed)
+{
+    const int64_t until = mir_clock_mono_ns() + 20 * MIR_NS_PER_MS;
+    (void)pthread_mutex_lock(&disk->mutex);
+    const uint64_t from = disk->calls;
+    (void)pthread_mutex_unlock(&disk->mutex);
+    for (uint64_t made = 0; made < calls && mir_clock_mono_ns() < until;) {
+        (void)pthread_mutex_lock(&disk->mutex);
+        made = disk->calls - from;
+        (void)pthread_mutex_unlock(&disk->mutex);
+    }
+    return sim_power_cut(disk, seed);
+}
+
+/* Rows are on the disk when they are committed. */
+static void power_cuts_in_maintenance_lose_nothing(void **state)
+{
+    (void)state;
+    uint64_t random = 5;
+    for (int turn = 0; turn < CUT_LIVES; turn++) {
+        life l = {.disk = sim_disk_new(sim_random(&random)), .what = "power cut"};
+        mir_tlog *tlog = NULL;
+        mir_error error;
+        mir_row row;
+        now_ns = 0;
+        assert_int_equal(mir_row_init(&row, 8, 8, 64), MIR_OK);
+        assert_int_equal(open_aging(l.disk, &tlog, &error), MIR_OK);
+        for (int64_t n = 0; n < ROWS; n++) {
+            mir_status status;
+            while ((status = put_row(tlog, &row, n)) == MIR_E_FULL) sim_pause_us(200);
+            assert_int_equal(status, MIR_OK);
+            if (n % 10 != 9) continue;
+            assert_int_equal(commit_all(tlog), MIR_OK);
+            memset(l.stored, 1, (size_t)n + 1);
+            now_ns = n + 1;
+            if (n % 30 != 29) continue;
+            freeze_all(tlog);
+            sim_disk *after =
+                cut_after(l.disk, sim_random(&random) % CUT_CALLS, sim_random(&random));
+            mir_tlog *again = NULL;
+            if (open_aging(after, &again, &error) != MIR_OK) fail_msg("%s", error.text);
+            check(&l, again, n + 1, false);
+            assert_true(wait_settled(again));
+            check(&l, again, n + 1, false);
+            mir_tlog_close(again);
+            sim_disk_free(after);
+        }
+        lives++;
+        note(tlog);
+        mir_tlog_close(tlog);
+        mir_row_fini(&row);
+        sim_disk_free(l.disk);
+    }
+}
+
 /* Which files are small and old at the same moment depends on when threads run. */
 static void lives_had_merges_and_removals(void **state)
 {
@@ -236,6 +296,7 @@ int main(void)
         cmocka_unit_test(names_fail),
         cmocka_unit_test(reads_fail),
         cmocka_unit_test(anything_fails),
+        cmocka_unit_test(power_cuts_in_maintenance_lose_nothing),
         cmocka_unit_test(lives_had_merges_and_removals),
     };
     return cmocka_run_group_tests(tests, setup, NULL);

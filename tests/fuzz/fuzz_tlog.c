@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the telemetry log reads from its files: logs, segments and the manifest, of any bytes. The
+/* What the telemetry log reads from its files: logs, segments, the manifest and the position of who
+ * reads from outside, of any bytes. The
  * first byte chooses. Checksums are repaired first, or no mutation would get past them. */
 #include <errno.h>
 #include <stdint.h>
@@ -8,6 +9,7 @@
 #include "mir_assert.h"
 #include "mir_hash.h"
 #include "mir_tlog_internal.h"
+#include "mir_tlog_position.h"
 
 typedef struct one_file {
     const uint8_t *data;
@@ -207,6 +209,66 @@ static void read_manifest(uint8_t *data, size_t size)
     }
 }
 
+static void read_position(uint8_t *data, size_t size)
+{
+    if (size >= 24) {
+        (void)mir_tlog_put_u32(data + 12, (uint32_t)(size - 24));
+        (void)mir_tlog_put_u64(
+            data + 16, XXH3_64bits_withSeed(data + 24, size - 24, mir_tlog_get_u64(data + 8)));
+    }
+    mir_tlog_position position;
+    if (mir_tlog_position_parse(mir_view_of(data, size), &position, NULL) == MIR_OK) {
+        mir_tlog_position_fini(&position);
+    }
+}
+
+typedef struct taker {
+    uint32_t given;
+    uint32_t refused_at;
+    int64_t sum;
+} taker;
+
+static mir_status take_row(void *context, const mir_tlog_log_row *row)
+{
+    taker *to = context;
+    if (to->given == to->refused_at) return MIR_E_AGAIN;
+    to->given++;
+    for (uint32_t i = 0; i < row->cell_count; i++) {
+        to->sum ^= (int64_t)(row->cells[i].value.bits ^ row->cells[i].column);
+    }
+    return MIR_OK;
+}
+
+/* As who reads a log from outside does it: frame by frame, and a row that was refused once more. */
+static void read_rows(uint8_t *data, size_t size)
+{
+    repair_log(data, size);
+    const mir_view bytes = mir_view_of(data, size);
+    int64_t base_ns;
+    mir_tlog_records *records;
+    if (mir_tlog_log_header_read(bytes, size, 7, &base_ns, NULL) != MIR_OK) return;
+    if (mir_tlog_records_new(7, base_ns, size, &records) != MIR_OK) return;
+    mir_tlog_frame frame;
+    for (size_t at = MIR_TLOG_LOG_HEADER_BYTES;
+         at < size && mir_tlog_log_frame_at(bytes, at, 7, &frame) == MIR_TLOG_FRAME_WHOLE;
+         at = frame.end) {
+        MIR_ASSERT(frame.start == at && frame.end > at && frame.end <= size + 7);
+        taker to = {.refused_at = 1};
+        uint32_t taken = 0;
+        uint64_t lost = 0;
+        mir_status status =
+            mir_tlog_records_read(records, frame.payload, 0, take_row, &to, &taken, &lost);
+        if (status == MIR_E_AGAIN) {
+            MIR_ASSERT(taken == 1 + lost);
+            to.refused_at = UINT32_MAX;
+            status =
+                mir_tlog_records_read(records, frame.payload, taken, take_row, &to, &taken, &lost);
+            MIR_ASSERT(status != MIR_E_AGAIN);
+        }
+    }
+    mir_tlog_records_free(records);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -214,10 +276,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint8_t *copy = malloc(size);
     if (copy == NULL) return 0;
     memcpy(copy, data + 1, size - 1);
-    switch (data[0] % 3) {
+    switch (data[0] % 5) {
     case 0: read_log(copy, size - 1); break;
     case 1: read_segment(copy, size - 1); break;
-    default: read_manifest(copy, size - 1);
+    case 2: read_manifest(copy, size - 1); break;
+    case 3: read_position(copy, size - 1); break;
+    default: read_rows(copy, size - 1);
     }
     free(copy);
     return 0;
