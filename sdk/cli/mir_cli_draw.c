@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* mir telemetry plot: a chart of stored telemetry, once or again and again. The server thins rows
- * to what a chart of that width can show, so that a year costs no more than a minute. */
+ * to what a chart of that width can show. */
 #include "mir_cli_devices.h"
 
 #include "mir_cli_cell.h"
@@ -47,6 +47,7 @@ typedef struct drawer {
     bool slides;       /* the range is a time that ends now */
     bool as_value;     /* JSON or YAML */
     bool follows;
+    bool too_many; /* rows: windows are drawn */
     json_t *names; /* of devices, by id */
     size_t width, height;
     mir_cli_plot_look look;
@@ -98,6 +99,19 @@ static void set_range(drawer *at)
     request->end_time = &at->to;
 }
 
+/* Windows of a round length, one for each column or so. */
+MIR_MUST_CHECK static mir_status choose_window(drawer *at, mir_error *error)
+{
+    char text[32];
+    size_t columns = at->look.columns - MARGIN_USUAL;
+    at->window_ns = mir_cli_plot_round((at->to_ns - at->from_ns) / (int64_t)columns + 1);
+    (void)snprintf(text, sizeof text, "%" PRId64 "ns", at->window_ns);
+    at->query.request.aggregation_window = mir_arena_strdup(&at->arena, mir_view_cstr(text));
+    return at->query.request.aggregation_window != NULL
+               ? MIR_OK
+               : mir_error_set(error, MIR_E_NO_MEMORY, "no memory");
+}
+
 /* What is asked of the server: a range, and as many points or windows as can be told apart. */
 MIR_MUST_CHECK static mir_status prepare(drawer *at, mir_error *error)
 {
@@ -116,16 +130,7 @@ MIR_MUST_CHECK static mir_status prepare(drawer *at, mir_error *error)
         request->points = (uint32_t)at->look.columns * 2;
         return MIR_OK;
     }
-    if (request->aggregation_window == NULL) {
-        char text[32];
-        size_t columns = at->look.columns - MARGIN_USUAL;
-        at->window_ns = mir_cli_plot_round((at->to_ns - at->from_ns) / (int64_t)columns + 1);
-        (void)snprintf(text, sizeof text, "%" PRId64 "ns", at->window_ns);
-        request->aggregation_window = mir_arena_strdup(&at->arena, mir_view_cstr(text));
-        return request->aggregation_window != NULL
-                   ? MIR_OK
-                   : mir_error_set(error, MIR_E_NO_MEMORY, "no memory");
-    }
+    if (request->aggregation_window == NULL) return choose_window(at, error);
     return mir_cli_when_duration(request->aggregation_window, &at->window_ns, error);
 }
 
@@ -445,6 +450,37 @@ MIR_MUST_CHECK static mir_status draw(const drawer *at, const MirApi__V1__QueryT
     return status == MIR_OK && !mir_bytes_ok(out) ? MIR_E_NO_MEMORY : status;
 }
 
+/* Rows that are too many to choose some of become windows, as when these are asked for. */
+MIR_MUST_CHECK static mir_status ask(drawer *at, MirApi__V1__QueryTelemetry **answer,
+                                     const char **refusal, mir_error *error)
+{
+    for (;;) {
+        mir_status status = mir_cli_connect_try(
+            &at->session, "tlm.v1alpha.query", &at->query.request.base,
+            &mir_api__v1__query_telemetry_response__descriptor, NULL, answer, refusal, error);
+        if (*refusal == NULL || !at->query.raw ||
+            strstr(*refusal, "ask for a shorter time") == NULL)
+            return status;
+        at->query.raw = false;
+        at->query.request.has_points = false;
+        at->too_many = true;
+        *refusal = NULL;
+        *error = (mir_error){0};
+        status = choose_window(at, error);
+        if (status != MIR_OK) return status;
+    }
+}
+
+static int ask_or_tell(drawer *at, MirApi__V1__QueryTelemetry **answer)
+{
+    const char *refusal = NULL;
+    mir_error error = {0};
+    mir_status status = ask(at, answer, &refusal, &error);
+    if (refusal != NULL) return mir_cli_connect_refused(refusal);
+    if (status != MIR_OK) (void)mir_cli_fail("%s", error.text);
+    return mir_cli_exit_code(status);
+}
+
 static int show_once(drawer *at)
 {
     MirApi__V1__QueryTelemetry *answer = NULL;
@@ -452,7 +488,7 @@ static int show_once(drawer *at)
     mir_bytes picture = {0};
     size_t left_out = 0;
     const char *format = mir_cli_value(at->args, MIR_OPT_OUTPUT);
-    int code = mir_cli_query_ask(&at->session, &at->query, &answer);
+    int code = ask_or_tell(at, &answer);
     if (code == MIR_EXIT_OK) code = check_fields(at, answer);
     if (code == MIR_EXIT_OK && mir_cli_chart_gather(answer, &chart) != MIR_OK)
         code = mir_cli_fail("no memory for the chart");
@@ -463,6 +499,13 @@ static int show_once(drawer *at)
             code = mir_cli_fail("no memory for the chart");
         else
             (void)fwrite(picture.data, 1, picture.size, stdout);
+    }
+    if (at->too_many && chart.count > 0) {
+        char window[32];
+        mir_cli_when_span(at->window_ns, window, sizeof window);
+        mir_cli_note("The rows are too many to choose from: means of %s are drawn; --agg min,max "
+                     "draws the extremes.",
+                     window);
     }
     if (left_out > 0)
         mir_cli_note("%zu more are not drawn: choose with -f and the name of a device, or draw "
@@ -529,9 +572,7 @@ MIR_MUST_CHECK static mir_status next_picture(drawer *at, mir_bytes *picture, mi
     measure_terminal(at);
     set_range(at);
     if (at->query.raw) at->query.request.points = (uint32_t)at->look.columns * 2;
-    mir_status status = mir_cli_connect_try(
-        &at->session, "tlm.v1alpha.query", &at->query.request.base,
-        &mir_api__v1__query_telemetry_response__descriptor, NULL, &answer, &refusal, error);
+    mir_status status = ask(at, &answer, &refusal, error);
     if (status != MIR_OK) {
         if (refusal != NULL) return mir_error_set(error, MIR_E_INVALID, "%s", refusal);
         return status;
@@ -575,7 +616,7 @@ static int follow(drawer *at)
     int64_t pause_ns = AGAIN_NS;
     int64_t round_ns = (at->to_ns - at->from_ns) / (int64_t)(at->look.columns * 2);
     /* What can never be drawn is said at once. */
-    code = mir_cli_query_ask(&at->session, &at->query, &first);
+    code = ask_or_tell(at, &first);
     if (code == MIR_EXIT_OK) code = check_fields(at, first);
     if (code != MIR_EXIT_OK) return code;
     mir_arena_reset(&at->session.arena);

@@ -314,3 +314,15 @@ def test_a_list_can_show_how_the_last_hour_went(server, bus, device, weather):  
     heights = [each for each in course if each in "▁▂▃▄▅▆▇█"]
     assert len(heights) >= 10 and heights == sorted(heights) and {"▁", "█"} <= set(heights)
     assert run(server, *asked, "--sparkline", "-o", "json").returncode == 2
+
+
+def test_rows_that_are_too_many_are_drawn_as_windows(shared, connect, name, weather):  # noqa: F811
+    server = shared({"limits.max_payload": "40KiB"})
+    bus = connect(server)
+    launch_device(bus, name, weather)
+    report(bus, name, *pressures(weather, [n % 100 for n in range(3600)], every_s=2))
+    result = plot(server, weather, name, "-f", "pressure", "--width", "1000")
+    assert result.returncode == 0 and "means of 10s are drawn" in result.stderr
+    assert max(len(line) for line in result.stdout.splitlines()) > 900
+    [series] = points_of(server, weather, name, "-f", "pressure", "--width", "1000")
+    assert len(series["points"]) == 720 and series["points"][0][1] == 2
