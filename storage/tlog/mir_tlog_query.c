@@ -548,6 +548,11 @@ mir_status mir_tlog_query(mir_tlog *tlog, const mir_tlog_query_spec *spec,
     q->version = mir_tlog_version_acquire(tlog);
     mir_status status = spec_check(q);
     if (status == MIR_OK) status = query_run(q, sink);
+    /* What was left out is older than all of a full page from the newest row on. */
+    if (q->spec.functions == 0 && q->spec.backward && q->spec.limit != 0 &&
+        q->info.rows >= q->spec.limit) {
+        q->info.left_out = false;
+    }
     if (info != NULL) *info = q->info;
     query_free(q);
     return status;
