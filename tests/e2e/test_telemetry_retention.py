@@ -2,6 +2,7 @@
 """Telemetry goes after its time: by namespace, by message, and that of deleted devices."""
 
 import os
+import random
 import subprocess
 import time
 
@@ -9,13 +10,14 @@ import pytest
 from bus import DEADLINE_S, Bus, seconds_ago
 from test_telemetry import SAMPLES, SECOND_NS, Kind, launch_device, query, report, rows_of
 
-from wire import wait_until
+from wire import let_pass, wait_until
 
 RULES = """[
     {message: "*.v1.Wind", age: 0}, {namespace: short-*, age: 8s}, {deleted: true, age: 4s}]"""
 
 NO_ROLLUPS = {f"telemetry.rollup.{step}": "off" for step in ("1m", "10m", "1h")}
 HOUR_NS = 3600 * SECOND_NS
+ROUNDS = 20
 
 
 @pytest.fixture
@@ -117,6 +119,36 @@ def test_what_rows_came_to_stays_when_they_go(launch, loop, name, weather):
     assert len(rows_of(wind)) <= 1 and not wind.HasField("rollups_until")
     listed = bus.ask("tlm.list", targets={"ids": [name]}).devices_telemetry[0].tlm_descriptors
     assert sorted(d.name for d in listed) == [sample, weather.name("Wind")]
+    bus.close()
+
+
+def test_kills_while_rows_go_lose_and_double_nothing(launch, loop, name, weather):
+    """Rows of hours that are past their age come again and again: a start seals, removes and rolls them up."""
+    seed = int(os.environ.get("MIR_TEST_SEED", random.SystemRandom().randrange(1 << 32)))
+    print(f"MIR_TEST_SEED={seed}")
+    dice = random.Random(seed)
+    server = launch({"telemetry.retention.age": "2h"})
+    bus = Bus(loop, server)
+    launch_device(bus, name, weather)
+    sample = weather.name("Sample")
+    first_ns = (time.time_ns() // HOUR_NS - 40) * HOUR_NS
+    until_ns = first_ns + 30 * HOUR_NS
+    total = rolled = 0
+    for n in range(ROUNDS):
+        batch = [first_ns + dice.randrange(30 * 3600) * SECOND_NS + n for _ in range(60)]
+        batch = sorted(set(batch))
+        report(bus, name, *[weather.Sample(ts=at_ns, pressure=7) for at_ns in batch])
+        total += len(batch)
+        counts = query(bus, name, sample, first_ns, until_ns, functions=["count", "sum"], fields=["pressure"], aggregation_window="1h")
+        found = [sum(column) for column in list(zip(*rows_of(counts)))[2:]]
+        assert found == [total, 7 * total] and not counts.HasField("rollups_until"), n
+        rolled += bus.ask("tlm.retention").rollups[2].rows > 0
+        let_pass(dice.random() * 0.1)  # Where the kill comes is to be anywhere.
+        bus.close()
+        server.kill()
+        server.start()
+        bus = Bus(loop, server)
+    assert rolled > 0
     bus.close()
 
 
