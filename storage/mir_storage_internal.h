@@ -92,4 +92,25 @@ MIR_MUST_CHECK mir_status mir_storage_advance(mir_storage_progress *progress, ui
 MIR_MUST_CHECK mir_status mir_storage_pump(int from, int to, mir_storage_progress *progress,
                                            uint64_t *size, uint64_t *hash, mir_error *error);
 
+/* Reads every chunk of a segment. Zeroed but for the file's name, the progress and what is to be called
+ * with the context: `tell` with each damage (may be null), `keep` with each whole chunk (may be null;
+ * what it returns ends the walk unless it is MIR_OK). The bytes are to be freed. */
+typedef struct mir_storage_walk {
+    const char *file; /* below the data directory */
+    mir_storage_progress *progress;
+    void *context;
+    void (*tell)(void *context, const mir_storage_damage *damage);
+    mir_status (*keep)(void *context, const mir_tlog_index_cursor *at, const mir_tlog_chunk *chunk,
+                       mir_view bytes, mir_error *error);
+    mir_bytes bytes;
+    uint64_t damage;
+    uint64_t chunks; /* that are whole */
+    uint64_t rows;
+    uint64_t chunks_listed;
+    uint64_t rows_listed;
+} mir_storage_walk;
+MIR_MUST_CHECK mir_status mir_storage_walk_segment(mir_storage_walk *walk,
+                                                   mir_tlog_segment *segment, mir_tlog_codec *codec,
+                                                   mir_error *error);
+
 #endif

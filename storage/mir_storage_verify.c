@@ -18,7 +18,6 @@ typedef struct checking {
     mir_storage_checked *checked;
     mir_storage_progress progress;
     mir_tlog_codec codec;
-    mir_bytes chunk;
 } checking;
 
 static void tell(checking *c, mir_storage_damage damage)
@@ -37,24 +36,31 @@ static bool still_named(const checking *c, uint64_t number)
     return named;
 }
 
-static void tell_chunk(checking *c, const char *file, const mir_tlog_index_cursor *at,
-                       const mir_tlog_chunk *chunk, const char *text)
+/* ---- A segment, chunk by chunk; repair walks the same way ---- */
+
+static void walk_tell(mir_storage_walk *w, mir_storage_damage damage)
 {
-    tell(c, (mir_storage_damage){.kind = MIR_STORAGE_CHUNK,
-                                 .file = file,
-                                 .measurement = at->segment->measurements[at->measurement],
-                                 .device = at->device,
-                                 .has_range = true,
-                                 .from_ns = chunk->time_min,
-                                 .to_ns = chunk->time_max,
-                                 .offset = chunk->offset,
-                                 .bytes = chunk->size,
-                                 .rows = chunk->rows,
-                                 .text = text});
+    w->damage++;
+    damage.file = w->file;
+    if (w->tell != NULL) w->tell(w->context, &damage);
 }
 
-static void tell_index(checking *c, const char *file, const mir_tlog_segment *segment,
-                       uint32_t block)
+static void tell_chunk(mir_storage_walk *w, const mir_tlog_index_cursor *at,
+                       const mir_tlog_chunk *chunk, const char *text)
+{
+    walk_tell(w, (mir_storage_damage){.kind = MIR_STORAGE_CHUNK,
+                                      .measurement = at->segment->measurements[at->measurement],
+                                      .device = at->device,
+                                      .has_range = true,
+                                      .from_ns = chunk->time_min,
+                                      .to_ns = chunk->time_max,
+                                      .offset = chunk->offset,
+                                      .bytes = chunk->size,
+                                      .rows = chunk->rows,
+                                      .text = text});
+}
+
+static void tell_index(mir_storage_walk *w, const mir_tlog_segment *segment, uint32_t block)
 {
     const mir_tlog_index_block *from = &segment->blocks[block];
     char text[200] = "the series from here to the end of the segment cannot be found";
@@ -66,24 +72,22 @@ static void tell_index(checking *c, const char *file, const mir_tlog_segment *se
             (int)(name.size < 60 ? name.size : 60), (const char *)name.data,
             (int)(to->device.size < 60 ? to->device.size : 60), (const char *)to->device.data);
     }
-    tell(c, (mir_storage_damage){.kind = MIR_STORAGE_INDEX,
-                                 .file = file,
-                                 .measurement = segment->measurements[from->measurement],
-                                 .device = from->device,
-                                 .has_range = true,
-                                 .from_ns = segment->time_min,
-                                 .to_ns = segment->time_max,
-                                 .offset = from->offset,
-                                 .bytes = from->size,
-                                 .text = text});
+    walk_tell(w, (mir_storage_damage){.kind = MIR_STORAGE_INDEX,
+                                      .measurement = segment->measurements[from->measurement],
+                                      .device = from->device,
+                                      .has_range = true,
+                                      .from_ns = segment->time_min,
+                                      .to_ns = segment->time_max,
+                                      .offset = from->offset,
+                                      .bytes = from->size,
+                                      .text = text});
 }
 
 /* The checksum holds; so must the shape of what it covers. */
-static mir_status chunk_check(const checking *c, const mir_tlog_segment_shape *shape,
+static mir_status chunk_check(mir_view bytes, const mir_tlog_segment_shape *shape,
                               const mir_tlog_chunk *chunk)
 {
     mir_tlog_chunk_reader reader;
-    const mir_view bytes = mir_bytes_as_view(&c->chunk);
     mir_status status = mir_tlog_chunk_begin(&reader, bytes, shape);
     if (status == MIR_OK && reader.rows != chunk->rows) status = MIR_E_CORRUPT;
     while (status == MIR_OK) {
@@ -94,32 +98,69 @@ static mir_status chunk_check(const checking *c, const mir_tlog_segment_shape *s
     return status;
 }
 
-static mir_status series_check(checking *c, const char *file, mir_tlog_index_cursor *at,
-                               uint64_t *rows, uint64_t *chunks, mir_error *error)
+static mir_status series_walk(mir_storage_walk *w, const mir_tlog_index_cursor *at,
+                              mir_error *error)
 {
     for (uint32_t i = 0; i < at->chunk_count; i++) {
         const mir_tlog_chunk *chunk = &at->chunks[i];
-        c->chunk.size = 0;
-        mir_status status = mir_tlog_chunk_read(at->segment, chunk, &c->chunk);
-        (*chunks)++;
-        *rows += chunk->rows;
+        w->bytes.size = 0;
+        mir_status status = mir_tlog_chunk_read(at->segment, chunk, &w->bytes);
+        const mir_view bytes = mir_bytes_as_view(&w->bytes);
+        const bool read = status == MIR_OK;
+        w->chunks_listed++;
+        w->rows_listed += chunk->rows;
         if (status == MIR_E_NO_MEMORY) return mir_error_set(error, status, "out of memory");
-        if (status == MIR_OK) {
-            status = chunk_check(c, &at->segment->shapes[chunk->shape], chunk);
-            if (status != MIR_OK)
-                tell_chunk(c, file, at, chunk, "its checksum holds, but it cannot be read");
+        if (read) status = chunk_check(bytes, &at->segment->shapes[chunk->shape], chunk);
+        if (status != MIR_OK) {
+            tell_chunk(w, at, chunk,
+                       read                 ? "its checksum holds, but it cannot be read"
+                       : status == MIR_E_IO ? "the disk cannot read it"
+                                            : "its checksum is wrong");
         } else {
-            tell_chunk(c, file, at, chunk,
-                       status == MIR_E_IO ? "the disk cannot read it" : "its checksum is wrong");
+            w->chunks++;
+            w->rows += chunk->rows;
+            status = w->keep == NULL ? MIR_OK : w->keep(w->context, at, chunk, bytes, error);
+            if (status != MIR_OK) return status;
         }
-        if (status == MIR_OK) {
-            c->checked->chunks++;
-            c->checked->rows += chunk->rows;
-        }
-        status = mir_storage_advance(&c->progress, chunk->size, error);
+        status = mir_storage_advance(w->progress, chunk->size, error);
         if (status != MIR_OK) return status;
     }
     return MIR_OK;
+}
+
+mir_status mir_storage_walk_segment(mir_storage_walk *w, mir_tlog_segment *segment,
+                                    mir_tlog_codec *codec, mir_error *error)
+{
+    mir_tlog_index_cursor at = {.segment = segment};
+    mir_status status = MIR_OK;
+    bool whole = true;
+    const uint64_t before = w->progress->done;
+    while (status == MIR_OK) {
+        status = mir_tlog_index_next(&at, codec);
+        if (status == MIR_E_CORRUPT || status == MIR_E_IO) {
+            tell_index(w, segment, at.block);
+            whole = false;
+            status = MIR_OK;
+        } else if (status == MIR_OK) {
+            status = series_walk(w, &at, error);
+        } else if (status != MIR_E_EMPTY) {
+            (void)mir_error_set(error, status, "cannot read %s", w->file);
+        }
+    }
+    mir_tlog_index_fini(&at);
+    if (status != MIR_E_EMPTY) return status;
+    if (whole && (w->rows_listed != segment->rows || w->chunks_listed != segment->chunk_count))
+        walk_tell(w, (mir_storage_damage){.kind = MIR_STORAGE_SEGMENT,
+                                          .text = "its index and its footer count differently"});
+    const uint64_t walked = w->progress->done - before;
+    return segment->size <= walked
+               ? MIR_OK
+               : mir_storage_advance(w->progress, segment->size - walked, error);
+}
+
+static void walk_told(void *context, const mir_storage_damage *damage)
+{
+    tell(context, *damage);
 }
 
 static mir_status segment_check(checking *c, uint64_t number, mir_error *error)
@@ -141,35 +182,12 @@ static mir_status segment_check(checking *c, uint64_t number, mir_error *error)
     }
     c->checked->files++;
     c->checked->bytes += segment->size;
-    mir_tlog_index_cursor at = {.segment = segment};
-    uint64_t rows = 0, chunks = 0, chunk_bytes = 0;
-    bool whole = true;
-    const uint64_t before = c->progress.done;
-    while (status == MIR_OK) {
-        status = mir_tlog_index_next(&at, &c->codec);
-        if (status == MIR_E_CORRUPT || status == MIR_E_IO) {
-            tell_index(c, file, segment, at.block);
-            whole = false;
-            status = MIR_OK;
-            continue;
-        }
-        if (status == MIR_OK) status = series_check(c, file, &at, &rows, &chunks, error);
-    }
-    chunk_bytes = c->progress.done - before;
-    if (status == MIR_E_NO_MEMORY)
-        (void)mir_error_set(error, status, "out of memory");
-    else if (status != MIR_E_EMPTY && status != MIR_E_CANCELLED)
-        (void)mir_error_set(error, status, "cannot read %s", path);
-    if (status == MIR_E_EMPTY) {
-        status = MIR_OK;
-        if (whole && (rows != segment->rows || chunks != segment->chunk_count))
-            tell(c, (mir_storage_damage){.kind = MIR_STORAGE_SEGMENT,
-                                         .file = file,
-                                         .text = "its index and its footer count differently"});
-        if (segment->size > chunk_bytes)
-            status = mir_storage_advance(&c->progress, segment->size - chunk_bytes, error);
-    }
-    mir_tlog_index_fini(&at);
+    mir_storage_walk walk = {
+        .file = file, .progress = &c->progress, .context = c, .tell = walk_told};
+    status = mir_storage_walk_segment(&walk, segment, &c->codec, error);
+    c->checked->chunks += walk.chunks;
+    c->checked->rows += walk.rows;
+    mir_bytes_free(&walk.bytes);
     mir_tlog_segment_release(segment);
     return status;
 }
@@ -353,7 +371,6 @@ mir_status mir_storage_verify(const char *data, bool events, const mir_storage_w
     status = backup_check(&c, error);
     if (status == MIR_OK) status = state_check(&c, events, error);
     if (status == MIR_OK) status = telemetry_check(&c, &files, error);
-    mir_bytes_free(&c.chunk);
     mir_tlog_codec_fini(&c.codec);
     mir_storage_files_fini(&files);
     return status;
