@@ -46,6 +46,15 @@ uint64_t mir_storage_file_bytes(const char *directory, const char *name)
     return (uint64_t)about.st_size;
 }
 
+mir_status mir_storage_sync(const char *path, mir_error *error)
+{
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int cause = fd < 0 ? errno : 0;
+    if (fd >= 0 && fsync(fd) != 0) cause = errno;
+    if (fd >= 0) (void)close(fd);
+    return cause == 0 ? MIR_OK : mir_error_os(error, cause, "cannot sync %s", path);
+}
+
 mir_status mir_storage_servable(const char *data, mir_error *error)
 {
     static const struct {

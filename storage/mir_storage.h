@@ -26,6 +26,7 @@
 /* There from the first moment of a backup until its marker is. */
 #define MIR_STORAGE_MARKER_HALF "BACKUP.tmp"
 #define MIR_STORAGE_RESTORING   "restoring" /* in a data directory: a restore did not finish */
+#define MIR_STORAGE_DAMAGED     "damaged"   /* in it: the files that a repair has replaced */
 
 typedef enum mir_storage_kind {
     MIR_STORAGE_MANIFEST,
@@ -61,6 +62,8 @@ typedef struct mir_storage_watch {
     void *context;
     bool (*progress)(void *context, uint64_t done_bytes, uint64_t total_bytes); /* may be null */
     void (*damage)(void *context, const mir_storage_damage *damage);            /* may be null */
+    /* Of a repair: what is done with a file; may be null. */
+    void (*step)(void *context, const char *file, const char *text);
 } mir_storage_watch;
 
 typedef struct mir_storage_checked {
@@ -125,5 +128,22 @@ MIR_MUST_CHECK mir_status mir_storage_backup(const char *data, const char *targe
 MIR_MUST_CHECK mir_status mir_storage_restore(const char *backup, const char *data,
                                               const mir_storage_watch *watch,
                                               mir_storage_saved *saved, mir_error *error);
+
+typedef struct mir_storage_repaired {
+    uint64_t steps;     /* how often the watch was told what is done; 0: nothing is damaged */
+    uint64_t lost;      /* and of a loss */
+    uint64_t rows_lost; /* where it is known how many */
+    uint64_t rows_kept; /* of damaged files */
+    uint64_t beyond;    /* what cannot be repaired: of a backup it can be restored */
+} mir_storage_repaired;
+
+/* Makes a data directory that opens again out of one that is damaged, with all rows that can be read.
+ * The watch's `damage` is told what is lost. Files that are replaced stay in MIR_STORAGE_DAMAGED. `dry`:
+ * changes nothing and says what it would do. As root it works as the directory's owner.
+ * MIR_E_EXISTS: a server runs on it; _INVALID: see mir_storage_servable; _UNSUPPORTED: a file of a newer
+ * version. After a failure, or when it was killed, it can be run again. */
+MIR_MUST_CHECK mir_status mir_storage_repair(const char *data, bool dry,
+                                             const mir_storage_watch *watch,
+                                             mir_storage_repaired *repaired, mir_error *error);
 
 #endif

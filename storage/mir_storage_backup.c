@@ -34,15 +34,6 @@ typedef struct saving {
     mir_storage_marker marker;
 } saving;
 
-static mir_status sync_path(const char *path, mir_error *error)
-{
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
-    int cause = fd < 0 ? errno : 0;
-    if (fd >= 0 && fsync(fd) != 0) cause = errno;
-    if (fd >= 0) (void)close(fd);
-    return cause == 0 ? MIR_OK : mir_error_os(error, cause, "cannot sync %s", path);
-}
-
 /* Nothing but what a file system keeps there by itself. */
 static mir_status empty_directory(const char *path, bool *made, mir_error *error)
 {
@@ -394,13 +385,13 @@ static mir_status marker_write(saving *s, mir_error *error)
     mir_bytes_free(&text);
     if (status == MIR_OK && rename(half, path) != 0)
         status = mir_error_os(error, errno, "cannot rename %s", half);
-    return status == MIR_OK ? sync_path(s->target, error) : status;
+    return status == MIR_OK ? mir_storage_sync(s->target, error) : status;
 }
 
 static mir_status parent_sync(const char *path, mir_error *error)
 {
     char parent[MIR_STORAGE_PATH_BYTES_MAX];
-    return mir_storage_path(parent, path, "..", error) == MIR_OK ? sync_path(parent, error)
+    return mir_storage_path(parent, path, "..", error) == MIR_OK ? mir_storage_sync(parent, error)
                                                                  : MIR_E_TOO_LARGE;
 }
 
@@ -439,9 +430,9 @@ static mir_status save_all(saving *s, mir_error *error)
     if (status == MIR_OK) status = listed(s, "state/data.mdb", size, true, hash, error);
     if (status == MIR_OK) status = segments_save(s, error);
     if (status == MIR_OK) status = mir_storage_path(path, s->target, "telemetry", error);
-    if (status == MIR_OK) status = sync_path(path, error);
+    if (status == MIR_OK) status = mir_storage_sync(path, error);
     if (status == MIR_OK) status = mir_storage_path(path, s->target, "state", error);
-    if (status == MIR_OK) status = sync_path(path, error);
+    if (status == MIR_OK) status = mir_storage_sync(path, error);
     if (status == MIR_OK) status = parent_sync(s->target, error);
     return status == MIR_OK ? marker_write(s, error) : status;
 }
@@ -554,7 +545,7 @@ static mir_status part_place(const char *data, const char *begun, const char *na
     if (status != MIR_OK) return status;
     if (geteuid() == 0 && chown(from, owner->st_uid, owner->st_gid) != 0)
         return mir_error_os(error, errno, "cannot change the owner of %s", from);
-    status = sync_path(from, error);
+    status = mir_storage_sync(from, error);
     if (status != MIR_OK) return status;
     return rename(from, to) == 0 ? MIR_OK : mir_error_os(error, errno, "cannot rename %s", from);
 }
@@ -594,15 +585,15 @@ mir_status mir_storage_restore(const char *backup, const char *data, const mir_s
         status = mir_storage_path(like, backup, parts[i], error);
         if (status == MIR_OK) status = make_directory(begun, parts[i], like, error);
     }
-    if (status == MIR_OK) status = sync_path(data, error);
+    if (status == MIR_OK) status = mir_storage_sync(data, error);
     for (uint32_t i = 0; i < marker.count && status == MIR_OK; i++)
         status = entry_restore(backup, begun, &marker.entries[i], &owner, &progress, error);
     for (size_t i = 0; i < 2 && status == MIR_OK; i++)
         status = part_place(data, begun, parts[i], &owner, error);
-    if (status == MIR_OK) status = sync_path(data, error);
+    if (status == MIR_OK) status = mir_storage_sync(data, error);
     if (status == MIR_OK && rmdir(begun) != 0)
         status = mir_error_os(error, errno, "cannot remove %s", begun);
-    if (status == MIR_OK) status = sync_path(data, error);
+    if (status == MIR_OK) status = mir_storage_sync(data, error);
     if (status == MIR_OK) status = parent_sync(data, error);
     if (status != MIR_OK) {
         if (mine) {

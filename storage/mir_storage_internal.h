@@ -35,6 +35,8 @@ bool mir_storage_number_in(const uint64_t *numbers, uint32_t count, uint64_t num
 MIR_MUST_CHECK mir_status mir_storage_path(char *path, const char *directory, const char *name,
                                            mir_error *error);
 uint64_t mir_storage_file_bytes(const char *directory, const char *name);
+/* A file's or a directory's own bytes are on the disk. */
+MIR_MUST_CHECK mir_status mir_storage_sync(const char *path, mir_error *error);
 /* Somebody holds the lock of the data directory. */
 bool mir_storage_served(const char *data);
 

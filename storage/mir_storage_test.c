@@ -273,7 +273,7 @@ static void test_what_is_cancelled_leaves_nothing(void **state)
     uint32_t tries = 0;
     for (mir_status status = MIR_E_CANCELLED; status == MIR_E_CANCELLED; tries++) {
         uint32_t left = tries;
-        const mir_storage_watch watch = {&left, cancel, NULL};
+        const mir_storage_watch watch = {&left, cancel, NULL, NULL};
         status = mir_storage_backup(f->data, f->other, true, &watch, &saved, &error);
         if (status != MIR_OK) {
             assert_int_equal(status, MIR_E_CANCELLED);
@@ -284,7 +284,7 @@ static void test_what_is_cancelled_leaves_nothing(void **state)
     tries = 0;
     for (mir_status status = MIR_E_CANCELLED; status == MIR_E_CANCELLED; tries++) {
         uint32_t left = tries;
-        const mir_storage_watch watch = {&left, cancel, NULL};
+        const mir_storage_watch watch = {&left, cancel, NULL, NULL};
         status = mir_storage_restore(f->other, again, &watch, &saved, &error);
         if (status != MIR_OK) {
             assert_int_equal(status, MIR_E_CANCELLED);

@@ -193,7 +193,7 @@ static inline void data_damage_count(void *context, const mir_storage_damage *da
 static inline data_damage data_verify(const char *data, const char *file)
 {
     data_damage count = {.file = file};
-    const mir_storage_watch watch = {&count, NULL, data_damage_count};
+    const mir_storage_watch watch = {&count, NULL, data_damage_count, NULL};
     mir_storage_checked checked;
     mir_error error = {{0}};
     if (mir_storage_verify(data, false, &watch, &checked, &error) != MIR_OK)

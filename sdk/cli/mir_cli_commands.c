@@ -465,6 +465,14 @@ static const mir_cli_option storage_backup_options[] = {
     END_OPTIONS,
 };
 static const mir_cli_group storage_backup_group = {"Options", storage_backup_options};
+static const mir_cli_option storage_repair_options[] = {
+    {MIR_OPT_DATA, "data", 'd', false, "DIR", NULL, "data directory"},
+    {MIR_OPT_DRY_RUN, "dry-run", 0, false, NULL, NULL,
+     "change nothing, and say what would be done"},
+    {MIR_OPT_OUTPUT, "output", 'o', false, "FORMAT", "table|json", "table or json"},
+    END_OPTIONS,
+};
+static const mir_cli_group storage_repair_group = {"Options", storage_repair_options};
 static const mir_cli_option storage_restore_options[] = {
     {MIR_OPT_OUTPUT, "output", 'o', false, "FORMAT", "table|json", "table or json"},
     END_OPTIONS,
@@ -479,6 +487,11 @@ static const mir_cli_example storage_verify_examples[] = {
 };
 static const mir_cli_example storage_stats_examples[] = {
     {"mir storage stats --limit 5", "What takes the room."},
+    END_EXAMPLES,
+};
+static const mir_cli_example storage_repair_examples[] = {
+    {"mir storage repair --dry-run", "What is damaged, what would be lost, what would be done."},
+    {"mir storage repair --data /srv/mir", "Repair another data directory."},
     END_EXAMPLES,
 };
 static const mir_cli_example storage_backup_examples[] = {
@@ -1176,6 +1189,22 @@ static const mir_cli_command storage_children[] = {
      storage_verify_examples,
      NULL,
      mir_cli_storage},
+    {"repair",
+     NULL,
+     NULL,
+     NULL,
+     "Make a damaged data directory open again",
+     "All rows that can be read are kept; what is lost is said. Files that are replaced\n"
+     "are moved to damaged/ in the data directory, and never deleted. The server must\n"
+     "be stopped. Of a damaged state store that cannot be copied, restore a backup.\n\n"
+     "Exit codes: 0 nothing is damaged any more, 4 something is (with --dry-run: would\n"
+     "be repaired, too), 1 it could not be done, 2 wrong usage, 130 stopped by Ctrl-C.",
+     0,
+     0,
+     {&storage_repair_group, NULL},
+     storage_repair_examples,
+     NULL,
+     mir_cli_storage},
     {"stats",
      NULL,
      NULL,
@@ -1298,7 +1327,7 @@ static const mir_cli_command root_children[] = {
      NULL,
      NULL,
      NULL,
-     "The data directory: verify, stats, backup, restore",
+     "The data directory: verify, repair, stats, backup, restore",
      NULL,
      0,
      0,

@@ -611,38 +611,54 @@ static uint32_t padding_damaged(mir_view bytes, size_t written, uint64_t generat
     return damaged;
 }
 
+static mir_status look_written(mir_view bytes, size_t written, uint64_t generation,
+                               mir_tlog_log_look *look, mir_error *error)
+{
+    int64_t base_ns;
+    const mir_status status = mir_tlog_log_header_read(bytes, written, generation, &base_ns, error);
+    if (status != MIR_OK) return status;
+    *look = (mir_tlog_log_look){.padding_damaged = padding_damaged(bytes, written, generation)};
+    survey(bytes, written, generation, &look->found);
+    for (int copy = 0; copy < 2; copy++) {
+        const uint8_t *header = bytes.data + copy * HEADER_COPY_BYTES;
+        if (memcmp(header, log_magic, sizeof log_magic) != 0 ||
+            mir_tlog_get_u64(header + 56) != mir_hash_fixed(header, 56))
+            look->headers_damaged++;
+    }
+    return MIR_OK;
+}
+
+mir_status mir_tlog_log_look_bytes(mir_view bytes, uint64_t generation, mir_tlog_log_look *look,
+                                   mir_error *error)
+{
+    return look_written(bytes, bytes.size, generation, look, error);
+}
+
 mir_status mir_tlog_log_look_at(const mir_tlog_files *files, int handle, uint64_t generation,
                                 mir_tlog_log_look *look, mir_error *error)
 {
     mir_tlog_log_look made = {0};
     uint64_t limit = MIR_TLOG_LOG_FILE_BYTES_MAX;
+    uint8_t *bytes = NULL;
+    mir_status status = MIR_OK;
     /* Frames are written one behind the other: what is before a whole one has been written, although
      * it was not when it was read. The second look tells that from damage. */
-    for (int looks = 0; looks < 2; looks++) {
+    for (int looks = 0; looks < 2 && status == MIR_OK; looks++) {
         size_t size = 0;
         size_t written = 0;
-        int64_t base_ns;
-        free(made.bytes);
-        made = (mir_tlog_log_look){0};
-        mir_status status = look_once(files, handle, limit, &made.bytes, &size, &written, error);
-        if (status != MIR_OK) return status;
-        const mir_view bytes = mir_view_of(made.bytes, size);
-        status = mir_tlog_log_header_read(bytes, written, generation, &base_ns, error);
-        if (status != MIR_OK) {
-            free(made.bytes);
-            return status;
-        }
-        survey(bytes, written, generation, &made.found);
-        made.padding_damaged = padding_damaged(bytes, written, generation);
+        free(bytes);
+        bytes = NULL;
+        status = look_once(files, handle, limit, &bytes, &size, &written, error);
+        if (status == MIR_OK)
+            status = look_written(mir_view_of(bytes, size), written, generation, &made, error);
         if (made.found.corrupt_frames == 0) break;
         limit = made.found.bytes;
     }
-    for (int copy = 0; copy < 2; copy++) {
-        const uint8_t *header = made.bytes + copy * HEADER_COPY_BYTES;
-        if (memcmp(header, log_magic, sizeof log_magic) != 0 ||
-            mir_tlog_get_u64(header + 56) != mir_hash_fixed(header, 56))
-            made.headers_damaged++;
+    if (status != MIR_OK) {
+        free(bytes);
+        return status;
     }
+    made.bytes = bytes;
     *look = made;
     return MIR_OK;
 }

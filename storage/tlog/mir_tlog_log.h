@@ -124,5 +124,8 @@ typedef struct mir_tlog_log_look {
 MIR_MUST_CHECK mir_status mir_tlog_log_look_at(const mir_tlog_files *files, int handle,
                                                uint64_t generation, mir_tlog_log_look *look,
                                                mir_error *error);
+/* The same from bytes in memory, which it does not give again. */
+MIR_MUST_CHECK mir_status mir_tlog_log_look_bytes(mir_view bytes, uint64_t generation,
+                                                  mir_tlog_log_look *look, mir_error *error);
 
 #endif

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from bus import DEADLINE_S, Bus
-from load import Creates, Stream, check_creates, check_rows, readings_kind, status_of
+from load import Creates, Stream, check_creates, check_rows, readings_kind, row_of, rows_between, status_of
 from test_telemetry import launch_device
 
 from servers import BINARY
@@ -247,3 +247,40 @@ def test_every_flipped_byte_is_found(launch, loop, name, tmp_path):
             assert not (tmp_path / "into").exists()
             flipped(path, at)
     assert storage("verify", "--data", backup)["intact"]
+
+
+def test_a_repair_keeps_what_can_be_read(launch, loop, name):
+    kind = readings_kind(name)
+    server = launch({**SETTINGS, "telemetry.log_bytes_max": "2MiB"}, shards=1)
+    with under_load(loop, server, name, kind) as (streams, _):
+        wait_until(lambda: status_of(server)["telemetry"]["segments"] > 0, 4 * DEADLINE_S, "a segment")
+    data = data_of(server)
+    assert "stop it" in storage("repair", "--data", data, expect=1)
+    server.stop()
+    assert storage("repair", "--data", data)["steps"] == []
+    segments = sorted((data / "telemetry").glob("*.seg"), key=lambda path: path.stat().st_size)
+    before = storage("stats", "--data", data)["all"]["rows"]
+    flipped(segments[-1], 100)
+    flipped(segments[-1], segments[-1].stat().st_size - 1)
+    said = storage("repair", "--data", data, "--dry-run", expect=4)
+    assert segments[-1].exists() and not (data / "damaged").exists()
+    done = storage("repair", "--data", data)
+    assert done["lost"] == said["lost"] and done["rows_lost"] == said["rows_lost"] > 0
+    (lost,) = done["lost"]
+    assert lost["kind"] == "chunk" and lost["device"].startswith(name) and lost["measurement"] == kind.name("Reading")
+    assert lost["rows"] == done["rows_lost"] and lost["from"] != lost["to"]
+    assert (data / "damaged" / segments[-1].name).exists()
+    assert storage("verify", "--data", data)["intact"]
+    assert storage("stats", "--data", data)["all"]["rows"] == before - done["rows_lost"]
+    server.start()
+    log = status_of(server)["telemetry"]
+    assert log["corrupt_frames"] == log["corrupt_chunks"] == 0
+    with heard_by(loop, server) as bus:
+        for stream in streams:
+            if stream.device != lost["device"]:
+                check_rows(bus, kind, stream.device, stream.covered, stream.sent)
+                continue
+            rows = rows_between(bus, kind, stream.device, 0, stream.sent)
+            assert rows == [row_of(stream.device, row[2]) for row in rows]
+            missing = set(range(stream.covered)) - {row[2] for row in rows}
+            assert len(missing) == done["rows_lost"] == max(missing) - min(missing) + 1

@@ -30,6 +30,7 @@ static volatile sig_atomic_t stopping;
 typedef struct showing {
     mir_cli_progress progress;
     json_t *damage; /* null: lines of text */
+    json_t *steps;
     uint64_t lines;
 } showing;
 
@@ -67,8 +68,8 @@ static json_t *view_json(mir_view view)
 
 static void show_damage_json(showing *s, const mir_storage_damage *d)
 {
-    json_t *one = json_pack("{s:s,s:s,s:s}", "kind", mir_storage_kind_name(d->kind), "file",
-                            d->file, "text", d->text);
+    json_t *one = json_pack("{s:s,s:s,s:o}", "kind", mir_storage_kind_name(d->kind), "file",
+                            d->file, "text", view_json(mir_view_cstr(d->text)));
     char text[MIR_CLOCK_TEXT_BYTES];
     if (d->measurement.size > 0) {
         (void)json_object_set_new(one, "measurement", view_json(d->measurement));
@@ -139,7 +140,7 @@ static int conclude(mir_status status, const mir_error *error)
 
 static int verify(const char *data, const mir_cli_args *args, bool json, showing *s)
 {
-    const mir_storage_watch watch = {s, show_progress, show_damage};
+    const mir_storage_watch watch = {s, show_progress, show_damage, NULL};
     mir_storage_checked done;
     mir_error error = {{0}};
     const bool events = mir_cli_flag(args, MIR_OPT_EVENTS);
@@ -171,6 +172,55 @@ static int verify(const char *data, const mir_cli_args *args, bool json, showing
         (void)printf("%" PRIu64 " file%s that a start set aside (*.damaged)\n", done.set_aside,
                      done.set_aside == 1 ? "" : "s");
     return code;
+}
+
+static void show_step(void *context, const char *file, const char *text)
+{
+    showing *s = context;
+    if (s->steps != NULL) {
+        (void)json_array_append_new(s->steps, json_pack("{s:s,s:s}", "file", file, "text", text));
+        return;
+    }
+    mir_cli_progress_hide(&s->progress);
+    (void)printf("%s: %s\n", file, text);
+}
+
+static void repaired_tell(const char *data, const mir_storage_repaired *done, bool dry)
+{
+    mir_cli_text_print_visible(stdout, data);
+    if (done->steps == 0) {
+        (void)printf(": nothing is damaged\n");
+        return;
+    }
+    (void)printf(": %s%" PRIu64 " damaged files; of their rows %" PRIu64 " %s",
+                 dry ? "" : "repaired ", done->steps - done->beyond, done->rows_kept,
+                 dry ? "would be kept" : "are kept");
+    if (done->lost == 0)
+        (void)printf(", none is lost\n");
+    else
+        (void)printf(", %" PRIu64 " are known to be lost; %" PRIu64 " losses are named above\n",
+                     done->rows_lost, done->lost);
+}
+
+static int repair(const char *data, const mir_cli_args *args, bool json, showing *s)
+{
+    const mir_storage_watch watch = {s, show_progress, show_damage, show_step};
+    mir_storage_repaired done;
+    mir_error error = {{0}};
+    const bool dry = mir_cli_flag(args, MIR_OPT_DRY_RUN);
+    const mir_status status = mir_storage_repair(data, dry, &watch, &done, &error);
+    mir_cli_progress_hide(&s->progress);
+    if (status != MIR_OK) return conclude(status, &error);
+    const int code = done.beyond > 0 || (dry && done.steps > 0) ? MIR_EXIT_DAMAGED : MIR_EXIT_OK;
+    if (!json) {
+        repaired_tell(data, &done, dry);
+        return code;
+    }
+    const int printed = print_json(
+        json_pack("{s:b,s:b,s:I,s:I,s:I,s:O,s:O}", "dry_run", dry, "intact", code == MIR_EXIT_OK,
+                  "rows_kept", (json_int_t)done.rows_kept, "rows_lost", (json_int_t)done.rows_lost,
+                  "beyond_repair", (json_int_t)done.beyond, "lost", s->damage, "steps", s->steps));
+    return printed != MIR_EXIT_OK ? printed : code;
 }
 
 static json_t *measurement_json(const mir_storage_measurement *m)
@@ -247,7 +297,7 @@ static int stats_table(const char *data, const mir_storage_stats *stats, uint32_
 
 static int stats(mir_cli *cli, const char *data, const mir_cli_args *args, bool json, showing *s)
 {
-    const mir_storage_watch watch = {s, show_progress, NULL};
+    const mir_storage_watch watch = {s, show_progress, NULL, NULL};
     const char *limit = mir_cli_value(args, MIR_OPT_LIMIT);
     uint64_t wanted = json ? UINT64_MAX : MEASUREMENTS_SHOWN;
     if (limit != NULL && !mir_cli_number(limit, false, &wanted))
@@ -315,15 +365,19 @@ int mir_main_storage(mir_cli *cli, const mir_cli_command *command, const mir_cli
         (void)setpriority(PRIO_PROCESS, 0, NICE);
         (void)syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_LOWEST);
     }
-    showing s = {.progress = mir_cli_progress_begin(), .damage = json ? json_array() : NULL};
+    showing s = {.progress = mir_cli_progress_begin(),
+                 .damage = json ? json_array() : NULL,
+                 .steps = json ? json_array() : NULL};
     s.progress.unit = " MiB";
-    const mir_storage_watch watch = {&s, show_progress, NULL};
+    const mir_storage_watch watch = {&s, show_progress, NULL, NULL};
     mir_storage_saved done;
     mir_error error = {{0}};
     mir_status status;
     int code;
     if (strcmp(command->name, "verify") == 0) {
         code = verify(data, args, json, &s);
+    } else if (strcmp(command->name, "repair") == 0) {
+        code = repair(data, args, json, &s);
     } else if (strcmp(command->name, "stats") == 0) {
         code = stats(cli, data, args, json, &s);
     } else if (restores) {
@@ -339,5 +393,6 @@ int mir_main_storage(mir_cli *cli, const mir_cli_command *command, const mir_cli
                                 : saved(&done, "backed up into", args->words[0], json);
     }
     json_decref(s.damage);
+    json_decref(s.steps);
     return code;
 }

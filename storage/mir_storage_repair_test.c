@@ -1,0 +1,341 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "mir_storage_testing.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <sys/file.h>
+
+#include "mir_log.h"
+
+/* Each repair is made on a copy of one directory: first dry, which changes nothing, then in earnest,
+ * after which nothing is damaged, a start finds all rows that the repair did not call lost, and a
+ * second repair finds nothing to do. */
+
+enum { SEALED = 90, LOGGED = 20 };
+
+typedef struct lost_rows {
+    uint64_t rows;
+    uint32_t told;
+    uint32_t unknown; /* losses that do not say how many rows */
+    uint32_t steps;
+    char last[256];
+    char step[256];
+} lost_rows;
+
+static int setup(void **state)
+{
+    (void)state;
+    mir_log_set_level(MIR_LOG_ERROR);
+    return 0;
+}
+
+static void lost_count(void *context, const mir_storage_damage *damage)
+{
+    lost_rows *count = context;
+    count->rows += damage->rows;
+    count->told++;
+    count->unknown += damage->rows == 0;
+    (void)snprintf(count->last, sizeof count->last, "%s: %s", damage->file, damage->text);
+    if (damage->kind == MIR_STORAGE_CHUNK) {
+        assert_true(damage->measurement.size > 0 && damage->device.size > 0);
+        assert_true(damage->has_range && damage->from_ns <= damage->to_ns && damage->rows > 0);
+    }
+}
+
+static void step_count(void *context, const char *file, const char *text)
+{
+    lost_rows *count = context;
+    count->steps++;
+    (void)snprintf(count->step, sizeof count->step, "%s: %s", file, text);
+}
+
+static void copy_all(const char *from, const char *to)
+{
+    char command[512];
+    (void)snprintf(command, sizeof command, "rm -rf %s && cp -r %s %s", to, from, to);
+    assert_int_equal(system(command), 0); /* paths of our own */
+}
+
+/* Names and sizes of all files but the lock. */
+static uint64_t files_sum(const char *directory)
+{
+    uint64_t sum = 0;
+    DIR *opened = opendir(directory);
+    assert_non_null(opened);
+    for (const struct dirent *entry; (entry = readdir(opened)) != NULL;) {
+        char path[512];
+        struct stat about;
+        if (entry->d_name[0] == '.' || strcmp(entry->d_name, "lock") == 0) continue;
+        (void)snprintf(path, sizeof path, "%s/%s", directory, entry->d_name);
+        assert_int_equal(stat(path, &about), 0);
+        sum += strlen(entry->d_name) * 1000003 + (uint64_t)entry->d_name[strlen(entry->d_name) - 1];
+        sum += S_ISDIR(about.st_mode) ? files_sum(path) : (uint64_t)about.st_size;
+    }
+    assert_int_equal(closedir(opened), 0);
+    return sum;
+}
+
+static uint64_t rows_there(const char *data)
+{
+    char telemetry[160];
+    mir_storage_stats stats;
+    mir_error error = {{0}};
+    (void)snprintf(telemetry, sizeof telemetry, "%s/telemetry", data);
+    mir_tlog *tlog = data_open(telemetry);
+    mir_tlog_stats counters;
+    mir_tlog_stats_read(tlog, &counters, NULL);
+    assert_int_equal(counters.corrupt_chunks + counters.corrupt_frames, 0);
+    if (mir_tlog_settle(tlog, 60000, &error) != MIR_OK) fail_msg("%s", error.text);
+    mir_tlog_close(tlog);
+    if (mir_storage_stats_read(data, NULL, &stats, &error) != MIR_OK) fail_msg("%s", error.text);
+    const uint64_t rows = stats.all.rows;
+    assert_int_equal(stats.set_aside, 0);
+    mir_storage_stats_fini(&stats);
+    return rows;
+}
+
+static lost_rows repair(const char *data, bool dry)
+{
+    lost_rows count = {0};
+    const mir_storage_watch watch = {&count, NULL, lost_count, step_count};
+    mir_storage_repaired repaired;
+    mir_error error = {{0}};
+    if (mir_storage_repair(data, dry, &watch, &repaired, &error) != MIR_OK)
+        fail_msg("repair: %s", error.text);
+    assert_int_equal(repaired.lost, count.told);
+    assert_int_equal(repaired.steps, count.steps);
+    assert_int_equal(repaired.rows_lost, count.rows);
+    assert_int_equal(repaired.beyond, 0);
+    return count;
+}
+
+/* What was lost; `kept`: the file that was damaged is there under this name. */
+static lost_rows repaired(const data_folder *f, const char *kept, const char *where)
+{
+    const uint64_t before = files_sum(f->other);
+    const lost_rows said = repair(f->other, true);
+    assert_int_equal(files_sum(f->other), before);
+    const lost_rows done = repair(f->other, false);
+    if (said.steps == 0 || said.steps != done.steps || said.told != done.told ||
+        said.rows != done.rows)
+        fail_msg("%s: said %u steps and %u losses, did %u and %u", where, said.steps, said.told,
+                 done.steps, done.told);
+    if (kept != NULL) {
+        char path[256];
+        (void)snprintf(path, sizeof path, "%s/" MIR_STORAGE_DAMAGED "/%s", f->other, kept);
+        if (access(path, F_OK) != 0) fail_msg("%s: %s is not there", where, path);
+    }
+    const data_damage left = data_verify(f->other, NULL);
+    if (left.elsewhere != 0) fail_msg("%s: left: %s", where, left.text);
+    assert_int_equal(repair(f->other, false).steps, 0);
+    const uint64_t rows = rows_there(f->other);
+    if (done.unknown == 0 ? rows != SEALED + LOGGED - done.rows : rows > SEALED + LOGGED)
+        fail_msg("%s: %" PRIu64 " rows, and %" PRIu64 " said to be lost: %s", where, rows,
+                 done.rows, done.last);
+    return done;
+}
+
+/* In the copy. */
+static void file_of(const data_folder *f, const char *suffix, char path[160])
+{
+    data_folder at = {.root = ""};
+    memcpy(at.data, f->other, sizeof at.data);
+    assert_true(data_file(&at, suffix, 0, path));
+}
+
+static void test_every_byte_of_a_segment(void **state)
+{
+    (void)state;
+    data_folder *f = data_new(SEALED, LOGGED);
+    char path[160], where[64];
+    struct stat about;
+    uint32_t nothing_lost = 0, rows_lost = 0, all_lost = 0;
+    for (uint64_t at = 0;; at += at < 64 ? 5 : 17) {
+        copy_all(f->data, f->other);
+        file_of(f, ".seg", path);
+        assert_int_equal(stat(path, &about), 0);
+        const uint64_t size = (uint64_t)about.st_size;
+        if (at >= size) break;
+        data_flip(path, at);
+        (void)snprintf(where, sizeof where, "byte %" PRIu64, at);
+        const lost_rows lost = repaired(f, strrchr(path, '/') + 1, where);
+        nothing_lost += lost.told == 0;
+        rows_lost += lost.rows > 0;
+        all_lost += lost.unknown > 0;
+        /* Header and trailer say nothing that cannot be had otherwise. */
+        if (at < 64 || at >= size - 64) assert_int_equal(lost.told, 0);
+    }
+    assert_true(nothing_lost > 12 && rows_lost > 5 && all_lost > 5);
+    data_free(f);
+}
+
+static void test_every_byte_of_a_log(void **state)
+{
+    (void)state;
+    data_folder *f = data_new(SEALED, LOGGED);
+    char path[160], where[64];
+    uint32_t lossless = 0, lossy = 0;
+    for (uint64_t at = 0; at < 900; at += at < 128 ? 9 : 29) {
+        copy_all(f->data, f->other);
+        file_of(f, ".log", path);
+        data_flip(path, at);
+        (void)snprintf(where, sizeof where, "byte %" PRIu64, at);
+        const lost_rows lost = repaired(f, strrchr(path, '/') + 1, where);
+        lossless += lost.told == 0;
+        lossy += lost.told > 0;
+        if (at < MIR_TLOG_LOG_HEADER_BYTES) assert_int_equal(lost.told, 0);
+    }
+    assert_true(lossless > 10 && lossy > 10);
+    /* Both copies of its header, each in another place. */
+    copy_all(f->data, f->other);
+    file_of(f, ".log", path);
+    data_flip(path, 3);
+    data_flip(path, 64 + 25);
+    assert_int_equal(repaired(f, strrchr(path, '/') + 1, "both headers").told, 0);
+    data_free(f);
+}
+
+static void test_manifest(void **state)
+{
+    (void)state;
+    data_folder *f = data_new(SEALED, LOGGED);
+    char path[160];
+    copy_all(f->data, f->other);
+    file_of(f, "MANIFEST", path);
+    data_flip(path, 20);
+    assert_int_equal(repaired(f, "MANIFEST", "damaged manifest").told, 0);
+    copy_all(f->data, f->other);
+    file_of(f, "MANIFEST", path);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(repaired(f, NULL, "missing manifest").told, 0);
+    data_free(f);
+}
+
+static void test_what_a_start_set_aside_comes_back(void **state)
+{
+    (void)state;
+    data_folder *f = data_new(SEALED, LOGGED);
+    char path[160], log[160], telemetry[160], kept[64];
+    copy_all(f->data, f->other);
+    file_of(f, ".seg", path);
+    data_flip(path, 20);
+    file_of(f, ".log", log);
+    data_flip(log, 20);
+    data_flip(log, 64 + 9);
+    (void)snprintf(telemetry, sizeof telemetry, "%s/telemetry", f->other);
+    mir_tlog_close(data_open(telemetry));
+    assert_int_not_equal(access(path, F_OK), 0);
+    (void)snprintf(kept, sizeof kept, "%.20s.damaged", strrchr(path, '/') + 1);
+    assert_int_equal(repaired(f, kept, "set aside").told, 0);
+    (void)snprintf(path, sizeof path, "%.96s/" MIR_STORAGE_DAMAGED "/%.20s.damaged", f->other,
+                   strrchr(log, '/') + 1);
+    assert_int_equal(access(path, F_OK), 0);
+    /* One that is missing is not expected any more. */
+    copy_all(f->data, f->other);
+    file_of(f, ".seg", path);
+    assert_int_equal(unlink(path), 0);
+    mir_tlog_close(data_open(telemetry));
+    const lost_rows lost = repaired(f, NULL, "missing at a start");
+    assert_int_equal(lost.told, 1);
+    assert_int_equal(lost.unknown, 1);
+    copy_all(f->data, f->other);
+    file_of(f, ".seg", path);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(repaired(f, NULL, "missing").told, 1);
+    data_free(f);
+}
+
+static void test_cut_files(void **state)
+{
+    (void)state;
+    data_folder *f = data_new(SEALED, LOGGED);
+    char path[160], where[64];
+    struct stat about;
+    for (off_t cut = 1; cut < 120; cut += 13) {
+        copy_all(f->data, f->other);
+        file_of(f, ".seg", path);
+        assert_int_equal(stat(path, &about), 0);
+        assert_int_equal(truncate(path, about.st_size - cut), 0);
+        (void)snprintf(where, sizeof where, "cut by %d", (int)cut);
+        const lost_rows lost = repaired(f, strrchr(path, '/') + 1, where);
+        if (cut <= 32) assert_int_equal(lost.told, 0);
+    }
+    for (off_t size = 0; size < 700; size += 79) {
+        copy_all(f->data, f->other);
+        file_of(f, ".log", path);
+        assert_int_equal(truncate(path, size), 0);
+        if (data_verify(f->other, NULL).elsewhere == 0) continue; /* between two frames */
+        (void)snprintf(where, sizeof where, "cut at %d", (int)size);
+        (void)repaired(f, strrchr(path, '/') + 1, where);
+    }
+    data_free(f);
+}
+
+static void test_state(void **state)
+{
+    (void)state;
+    data_folder *f = data_new(SEALED, LOGGED);
+    char path[160];
+    const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    for (uint64_t head = 0; head < 2; head++) {
+        copy_all(f->data, f->other);
+        (void)snprintf(path, sizeof path, "%s/state/data.mdb", f->other);
+        data_flip(path, head * page + 16);
+        assert_int_equal(repaired(f, "data.mdb", "one head").told, 1);
+        (void)snprintf(path, sizeof path, "%s/state", f->other);
+        const mir_state_options options = {.path = path, .map_bytes = 16 << 20};
+        mir_error error = {{0}};
+        mir_state *opened;
+        if (mir_state_open(&options, &opened, &error) != MIR_OK) fail_msg("%s", error.text);
+        mir_state_close(opened);
+    }
+    copy_all(f->data, f->other);
+    (void)snprintf(path, sizeof path, "%s/state/data.mdb", f->other);
+    data_flip(path, 16);
+    data_flip(path, page + 16);
+    const uint64_t before = files_sum(f->other);
+    lost_rows count = {0};
+    const mir_storage_watch watch = {&count, NULL, lost_count, step_count};
+    mir_storage_repaired done;
+    mir_error error = {{0}};
+    assert_int_equal(mir_storage_repair(f->other, false, &watch, &done, &error), MIR_OK);
+    assert_int_equal(done.beyond, 1);
+    assert_int_equal(files_sum(f->other), before);
+    data_free(f);
+}
+
+static void test_nothing_is_touched_that_is_in_use(void **state)
+{
+    (void)state;
+    data_folder *f = data_new(SEALED, LOGGED);
+    char path[160];
+    mir_storage_repaired done;
+    mir_error error = {{0}};
+    assert_int_equal(repair(f->data, false).steps, 0);
+    (void)snprintf(path, sizeof path, "%s/lock", f->data);
+    const int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    assert_int_equal(flock(fd, LOCK_EX | LOCK_NB), 0);
+    assert_int_equal(mir_storage_repair(f->data, true, NULL, &done, &error), MIR_E_EXISTS);
+    assert_int_equal(close(fd), 0);
+    /* A backup stays what its list says. */
+    mir_storage_saved saved;
+    assert_int_equal(mir_storage_backup(f->data, f->other, true, NULL, &saved, &error), MIR_OK);
+    assert_int_equal(mir_storage_repair(f->other, false, NULL, &done, &error), MIR_E_INVALID);
+    assert_int_equal(data_verify(f->other, NULL).elsewhere, 0);
+    data_free(f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_byte_of_a_segment),
+        cmocka_unit_test(test_every_byte_of_a_log),
+        cmocka_unit_test(test_manifest),
+        cmocka_unit_test(test_what_a_start_set_aside_comes_back),
+        cmocka_unit_test(test_cut_files),
+        cmocka_unit_test(test_state),
+        cmocka_unit_test(test_nothing_is_touched_that_is_in_use),
+    };
+    return cmocka_run_group_tests(tests, setup, NULL);
+}

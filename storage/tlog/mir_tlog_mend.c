@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "mir_tlog_mend.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <zstd.h>
+
+#include "mir_hash.h"
+#include "mir_tlog_log.h"
+
+enum { EDGE_BYTES = 64 }; /* header and trailer of a segment, and a copy of a log's header */
+
+static const uint8_t header_magic[8] = {'M', 'I', 'R', 'T', 'S', 'E', 'G', 0};
+static const uint8_t trailer_magic[8] = {'M', 'I', 'R', 'T', 'E', 'N', 'D', 0};
+
+/* ---- The file as it should be: its first and last bytes come from memory ---- */
+
+static int overlay_open(void *context, const char *path, int *handle)
+{
+    const mir_tlog_mend *mend = context;
+    return mend->below->open(mend->below->context, path, handle);
+}
+
+static int overlay_close(void *context, int handle)
+{
+    const mir_tlog_mend *mend = context;
+    return mend->below->close(mend->below->context, handle);
+}
+
+static int overlay_size(void *context, int handle, uint64_t *size)
+{
+    const mir_tlog_mend *mend = context;
+    (void)handle;
+    *size = mend->size;
+    return 0;
+}
+
+static void overlay_copy(uint8_t *to, size_t size, uint64_t offset, const uint8_t *edge,
+                         uint64_t edge_at)
+{
+    const uint64_t from = offset > edge_at ? offset : edge_at;
+    const uint64_t end =
+        offset + size < edge_at + EDGE_BYTES ? offset + size : edge_at + EDGE_BYTES;
+    if (from < end) memcpy(to + (from - offset), edge + (from - edge_at), (size_t)(end - from));
+}
+
+static int64_t overlay_pread(void *context, int handle, void *data, size_t size, uint64_t offset)
+{
+    const mir_tlog_mend *mend = context;
+    if (offset >= mend->size) return 0;
+    if (size > mend->size - offset) size = (size_t)(mend->size - offset);
+    const uint64_t trailer_at = mend->size - EDGE_BYTES;
+    size_t below = size; /* the file may end before the trailer */
+    if (offset + size > trailer_at) below = offset < trailer_at ? (size_t)(trailer_at - offset) : 0;
+    int64_t count = 0;
+    if (below > 0) {
+        count = mend->below->pread(mend->below->context, handle, data, below, offset);
+        if (count < 0) return count;
+        if ((size_t)count < below) size = (size_t)count;
+    }
+    overlay_copy(data, size, offset, mend->header, 0);
+    overlay_copy(data, size, offset, mend->trailer, trailer_at);
+    return (int64_t)size;
+}
+
+/* ---- Header and trailer ---- */
+
+static bool edge_whole(const uint8_t *edge, const uint8_t *magic, size_t magic_at)
+{
+    return memcmp(edge + magic_at, magic, 8) == 0 &&
+           mir_tlog_get_u64(edge + 56) == mir_hash_fixed(edge, 56);
+}
+
+static void header_make(mir_tlog_mend *mend, uint64_t id)
+{
+    const uint32_t said = mir_tlog_get_u32(mend->header + 8);
+    const uint32_t version =
+        said > 0 && said <= MIR_TLOG_SEGMENT_VERSION ? said : MIR_TLOG_SEGMENT_VERSION;
+    memset(mend->header, 0, sizeof mend->header);
+    memcpy(mend->header, header_magic, sizeof header_magic);
+    (void)mir_tlog_put_u32(mend->header + 8, version);
+    (void)mir_tlog_put_u64(mend->header + 16, id);
+    (void)mir_tlog_put_u64(mend->header + 56, mir_hash_fixed(mend->header, 56));
+    mend->header_made = true;
+}
+
+static void trailer_make(mir_tlog_mend *mend, uint64_t id, uint64_t index_offset,
+                         uint64_t footer_offset, mir_view footer, uint32_t raw_size)
+{
+    uint8_t *trailer = mend->trailer;
+    memset(trailer, 0, sizeof mend->trailer);
+    (void)mir_tlog_put_u64(trailer, index_offset);
+    (void)mir_tlog_put_u64(trailer + 8, footer_offset);
+    (void)mir_tlog_put_u32(trailer + 16, (uint32_t)footer.size);
+    (void)mir_tlog_put_u32(trailer + 20, raw_size);
+    (void)mir_tlog_put_u64(trailer + 24, mir_hash_fixed(footer.data, footer.size));
+    (void)mir_tlog_put_u64(trailer + 32, id);
+    memcpy(trailer + 48, trailer_magic, sizeof trailer_magic);
+    (void)mir_tlog_put_u64(trailer + 56, mir_hash_fixed(trailer, 56));
+    mend->size = footer_offset + footer.size + EDGE_BYTES;
+    mend->trailer_made = true;
+}
+
+/* No checksum in a footer covers it: what is left of the trailer has to. */
+static bool footer_proved(const mir_tlog_mend *mend, mir_view left)
+{
+    return (left.size >= 32 &&
+            mir_tlog_get_u64(left.data + 24) == mir_tlog_get_u64(mend->trailer + 24)) ||
+           (left.size == EDGE_BYTES &&
+            mir_tlog_get_u64(left.data + 56) == mir_tlog_get_u64(mend->trailer + 56));
+}
+
+/* With a footer that begins there, opens the segment. Where its index begins follows from the sizes
+ * of the blocks, which the footer has. */
+static mir_status footer_try(mir_tlog_mend *mend, const char *path, uint64_t id,
+                             uint64_t footer_offset, mir_view footer, uint32_t raw_size,
+                             mir_view left, mir_tlog_codec *codec, mir_error *error)
+{
+    uint64_t index_offset = EDGE_BYTES;
+    for (int tries = 0; tries < 2; tries++) {
+        trailer_make(mend, id, index_offset, footer_offset, footer, raw_size);
+        mir_tlog_segment *segment;
+        const mir_status status =
+            mir_tlog_segment_open(&mend->files, path, id, codec, &segment, error);
+        if (status != MIR_OK) return status;
+        uint64_t blocks = 0;
+        for (uint32_t i = 0; i < segment->block_count; i++) blocks += segment->blocks[i].size;
+        if (index_offset + blocks == footer_offset && footer_proved(mend, left)) {
+            mend->segment = segment;
+            return MIR_OK;
+        }
+        mir_tlog_segment_release(segment);
+        index_offset = footer_offset - blocks; /* the blocks end before the footer: it was parsed */
+    }
+    return MIR_E_CORRUPT;
+}
+
+/* The last zstd frame that ends where a trailer could begin, or did before it was cut off. */
+static mir_status footer_find(mir_tlog_mend *mend, int handle, const char *path, uint64_t id,
+                              uint64_t size, mir_tlog_codec *codec, mir_error *error)
+{
+    static const uint8_t frame_magic[4] = {0x28, 0xb5, 0x2f, 0xfd};
+    const uint64_t tail_max =
+        size < MIR_TLOG_MEND_TAIL_BYTES_MAX ? size : MIR_TLOG_MEND_TAIL_BYTES_MAX;
+    const size_t tail = (size_t)tail_max;
+    uint8_t *bytes = malloc(tail + 1);
+    if (bytes == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
+    const int result = mir_tlog_file_read(mend->below, handle, bytes, tail, size - tail);
+    mir_status status = result < 0 ? mir_error_os(error, -result, "read %s", path) : MIR_E_CORRUPT;
+    for (size_t at = tail; status == MIR_E_CORRUPT && at-- > 0;) {
+        if (tail - at < sizeof frame_magic ||
+            memcmp(bytes + at, frame_magic, sizeof frame_magic) != 0)
+            continue;
+        const size_t stored = ZSTD_findFrameCompressedSize(bytes + at, tail - at);
+        const unsigned long long raw = ZSTD_getFrameContentSize(bytes + at, tail - at);
+        if (ZSTD_isError(stored) || tail - at - stored > EDGE_BYTES ||
+            raw > MIR_TLOG_FOOTER_BYTES_MAX || size - tail + at < EDGE_BYTES)
+            continue;
+        status = footer_try(mend, path, id, size - tail + at, mir_view_of(bytes + at, stored),
+                            (uint32_t)raw, mir_view_of(bytes + at + stored, tail - at - stored),
+                            codec, NULL);
+    }
+    free(bytes);
+    return status;
+}
+
+mir_status mir_tlog_mend_open(mir_tlog_mend *mend, const mir_tlog_files *files, const char *path,
+                              uint64_t id, mir_tlog_codec *codec, mir_error *error)
+{
+    *mend = (mir_tlog_mend){.below = files};
+    mend->files = (mir_tlog_files){.context = mend,
+                                   .open = overlay_open,
+                                   .close = overlay_close,
+                                   .pread = overlay_pread,
+                                   .size = overlay_size};
+    int handle;
+    int result = files->open(files->context, path, &handle);
+    if (result < 0) return mir_error_os(error, -result, "open %s", path);
+    uint64_t size = 0;
+    mir_status status = MIR_OK;
+    result = files->size(files->context, handle, &size);
+    if (result == 0 && size <= 2 * EDGE_BYTES)
+        status = mir_error_set(error, MIR_E_CORRUPT, "%s is too short", path);
+    if (result == 0 && status == MIR_OK)
+        result = mir_tlog_file_read(files, handle, mend->header, EDGE_BYTES, 0);
+    if (result == 0 && status == MIR_OK)
+        result = mir_tlog_file_read(files, handle, mend->trailer, EDGE_BYTES, size - EDGE_BYTES);
+    if (result < 0) status = mir_error_os(error, -result, "read %s", path);
+    if (status != MIR_OK) goto out;
+    mend->size = size;
+    /* What a newer version wrote is refused by the opening, like all else that is no damage. */
+    if (!edge_whole(mend->header, header_magic, 0) || mir_tlog_get_u64(mend->header + 16) != id)
+        header_make(mend, id);
+    status = edge_whole(mend->trailer, trailer_magic, 48)
+                 ? mir_tlog_segment_open(&mend->files, path, id, codec, &mend->segment, error)
+                 : footer_find(mend, handle, path, id, size, codec, error);
+    if (status == MIR_E_CORRUPT)
+        (void)mir_error_set(error, status,
+                            "%s has lost its footer, which says what its chunks belong to", path);
+out:
+    (void)files->close(files->context, handle);
+    return status;
+}
+
+void mir_tlog_mend_close(mir_tlog_mend *mend)
+{
+    if (mend->segment != NULL) mir_tlog_segment_release(mend->segment);
+    mend->segment = NULL;
+}
+
+/* ---- Logs ---- */
+
+bool mir_tlog_mend_log(uint8_t *bytes, size_t size, uint64_t generation)
+{
+    enum { BASE_AT = 24, SUM_AT = 56 };
+    if (size < MIR_TLOG_LOG_HEADER_BYTES) return false;
+    uint8_t made[MIR_TLOG_LOG_HEADER_BYTES];
+    const uint64_t bases[2] = {mir_tlog_get_u64(bytes + BASE_AT),
+                               mir_tlog_get_u64(bytes + EDGE_BYTES + BASE_AT)};
+    const uint64_t sums[2] = {mir_tlog_get_u64(bytes + SUM_AT),
+                              mir_tlog_get_u64(bytes + EDGE_BYTES + SUM_AT)};
+    for (int base = 0; base < 2; base++) {
+        mir_tlog_log_header(made, generation, (int64_t)bases[base]);
+        const uint64_t sum = mir_tlog_get_u64(made + SUM_AT);
+        /* A checksum proves it; so do two copies that say the same. */
+        if (sum != sums[0] && sum != sums[1] && (bases[0] != bases[1] || bases[0] == 0)) continue;
+        memcpy(bytes, made, sizeof made);
+        return true;
+    }
+    return false;
+}
