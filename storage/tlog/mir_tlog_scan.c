@@ -438,9 +438,12 @@ static mir_status totals_values(mir_tlog_scan *scan, mir_tlog_chunk_reader *read
 {
     const bool all = reader->bitmap.data != NULL || (totals->functions & MIR_TLOG_RATE) != 0;
     mir_status status = part_time(scan, reader, part, all);
+    /* How many there are, their times tell. */
+    const bool counted = totals->functions == MIR_TLOG_COUNT;
     if (status == MIR_OK) {
-        status =
-            mir_tlog_chunk_values(reader, &scan->codec, scan->values, scan->texts, &scan->arena);
+        status = counted ? mir_tlog_chunk_pass(reader)
+                         : mir_tlog_chunk_values(reader, &scan->codec, scan->values, scan->texts,
+                                                 &scan->arena);
     }
     if (status != MIR_OK) return status;
     mir_tlog_run run = {
@@ -471,6 +474,7 @@ static mir_status totals_values(mir_tlog_scan *scan, mir_tlog_chunk_reader *read
         run.texts = scan->texts + first;
     }
     if (run.count == 0) return MIR_OK;
+    if (counted) run.values = NULL;
     const mir_column *column = reader->column;
     return mir_tlog_totals_take(totals, mir_tlog_column_name(column), column->type, &run);
 }

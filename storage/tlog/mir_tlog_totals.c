@@ -366,7 +366,12 @@ static mir_status window_take(mir_tlog_totals *totals, mir_tlog_totals_column *c
     const uint32_t from = first.at - run->first;
     const uint32_t count = last.at - first.at + 1;
     mir_status status = MIR_OK;
-    if (type == MIR_COLUMN_STRING) {
+    if (totals->functions == MIR_TLOG_COUNT) {
+        static const mir_view no_text = {NULL, 0};
+        static const uint64_t no_value = 0;
+        ends_take(total, type, first.time_ns, last.time_ns, &no_value, &no_value, &no_text,
+                  &no_text);
+    } else if (type == MIR_COLUMN_STRING) {
         if (place < totals->window_kept) totals->window_kept = place;
         ends_take(total, type, first.time_ns, last.time_ns, NULL, NULL, &run->texts[from],
                   &run->texts[from + count - 1]);

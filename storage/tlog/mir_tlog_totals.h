@@ -96,7 +96,7 @@ typedef struct mir_tlog_run {
     mir_tlog_times times; /* for rates a list */
     uint32_t first;
     uint32_t count;         /* > 0 */
-    const uint64_t *values; /* or null */
+    const uint64_t *values; /* null when they are only counted, as the texts */
     const mir_view *texts;  /* of strings */
     bool small;             /* integers of less than 2^49 */
 } mir_tlog_run;
