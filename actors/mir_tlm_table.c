@@ -40,6 +40,7 @@ enum {
     TEXT_CELL_BYTES_MAX = 2 * (1 + VARINT_BYTES_MAX),
     ROW_LEAD_BYTES_MAX = 1 + VARINT_BYTES_MAX,
     REPLACED_BYTES = 3, /* of U+FFFD */
+    SHORT_BYTES = 16,
 };
 
 static size_t varint_bytes(uint64_t value)
@@ -206,14 +207,13 @@ static size_t time_fields(uint8_t *inner, int64_t time_ns)
 
 static uint8_t *put_time(uint8_t *at, int64_t time_ns)
 {
-    uint8_t inner[STAMP_BYTES_MAX];
-    const size_t size = time_fields(inner, time_ns);
     *at++ = TAG_DATAPOINTS;
-    *at++ = (uint8_t)(size + 3);
+    uint8_t *cell_size = at++;
     at = mir_pbwire_write_varint(at, TAG_TIMESTAMP);
-    *at++ = (uint8_t)size;
-    memcpy(at, inner, size);
-    return at + size;
+    const size_t size = time_fields(at + 1, time_ns);
+    *at = (uint8_t)size;
+    *cell_size = (uint8_t)(size + 3);
+    return at + 1 + size;
 }
 
 static uint8_t *put_text(uint8_t *at, mir_view text)
@@ -274,8 +274,8 @@ static mir_view device_cell(mir_tlm_table *table, uint32_t device)
     mir_view *cell = &table->cells[device];
     if (cell->data == NULL) {
         const mir_view id = table->device_ids[device];
-        uint8_t *room =
-            mir_arena_alloc(&table->texts, TEXT_CELL_BYTES_MAX + 1 + REPLACED_BYTES * id.size);
+        uint8_t *room = mir_arena_alloc(&table->texts, TEXT_CELL_BYTES_MAX + SHORT_BYTES +
+                                                           REPLACED_BYTES * id.size);
         if (room != NULL) *cell = mir_view_of(room, (size_t)(put_text(room, id) - room));
     }
     return *cell;
@@ -284,7 +284,7 @@ static mir_view device_cell(mir_tlm_table *table, uint32_t device)
 static size_t row_bytes_max(const mir_tlm_table *table, mir_view device, const mir_cell *cells,
                             const uint8_t *present)
 {
-    size_t size = ROW_LEAD_BYTES_MAX + TIME_BYTES_MAX + device.size +
+    size_t size = ROW_LEAD_BYTES_MAX + TIME_BYTES_MAX + SHORT_BYTES + device.size +
                   (size_t)table->column_count * CELL_BYTES_MAX;
     for (uint32_t i = 0; i < table->column_count; i++)
         if (present[i] != 0 && table->columns[i].type == MIR_COLUMN_STRING)
@@ -303,7 +303,10 @@ static mir_status add_row(mir_tlm_table *table, int64_t time_ns, mir_view device
     size_t length_bytes = table->length_bytes == 0 ? 1 : table->length_bytes;
     uint8_t *body = start + 1 + length_bytes;
     uint8_t *at = put_time(body, time_ns);
-    memcpy(at, device.data, device.size);
+    if (device.size <= SHORT_BYTES)
+        memcpy(at, device.data, SHORT_BYTES); /* of a known size it takes two instructions */
+    else
+        memcpy(at, device.data, device.size);
     at += device.size;
     for (uint32_t i = 0; i < table->column_count; i++) {
         if (present[i] != 0) {

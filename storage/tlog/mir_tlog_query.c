@@ -271,6 +271,19 @@ static void heap_down(const query *q, uint32_t *heap, uint32_t count, uint32_t a
     }
 }
 
+static mir_cell cell_of(const mir_tlog_part *part, mir_column_type type, uint64_t bits)
+{
+    mir_cell cell = {0};
+    switch (type) {
+    case MIR_COLUMN_I64: cell.i64 = (int64_t)bits; break;
+    case MIR_COLUMN_U64: cell.u64 = bits; break;
+    case MIR_COLUMN_F64: memcpy(&cell.f64, &bits, sizeof bits); break;
+    case MIR_COLUMN_BOOL: cell.boolean = bits != 0; break;
+    case MIR_COLUMN_STRING: cell.string = part->texts[bits]; break;
+    }
+    return cell;
+}
+
 static void row_out(const query *q, const mir_tlog_part *part, mir_cell *cells, uint8_t *present)
 {
     memset(present, 0, q->columns.count);
@@ -282,14 +295,8 @@ static void row_out(const query *q, const mir_tlog_part *part, mir_cell *cells, 
         if (part->present[from] == 0) continue;
         const uint32_t to = maker->rank[part->columns[i]];
         present[to] = 1;
-        const uint64_t bits = part->values[from];
-        switch (maker->columns.columns[part->columns[i]].type) {
-        case MIR_COLUMN_I64: cells[to].i64 = (int64_t)bits; break;
-        case MIR_COLUMN_U64: cells[to].u64 = bits; break;
-        case MIR_COLUMN_F64: memcpy(&cells[to].f64, &bits, sizeof bits); break;
-        case MIR_COLUMN_BOOL: cells[to].boolean = bits != 0; break;
-        case MIR_COLUMN_STRING: cells[to].string = part->texts[bits]; break;
-        }
+        cells[to] =
+            cell_of(part, maker->columns.columns[part->columns[i]].type, part->values[from]);
     }
 }
 
@@ -406,6 +413,41 @@ static mir_status aligned_out(query *q, const mir_tlog_sink *sink, const batch_r
     return status == MIR_OK ? batch_out(q, sink, room, filled) : status;
 }
 
+/* The rows of the one part that has any, column by column. */
+static mir_status single_out(query *q, const mir_tlog_sink *sink, const batch_room *room,
+                             const mir_tlog_part *part, uint64_t limit)
+{
+    const size_t width = q->columns.count;
+    const mir_tlog_part_maker *maker = part->maker;
+    const bool backward = q->spec.backward;
+    const uint32_t rows = part->row_count < limit ? part->row_count : (uint32_t)limit;
+    mir_status status = MIR_OK;
+    MIR_ASSERT(maker->rank != NULL);
+    for (uint32_t r = 0; r < BATCH_ROWS; r++) room->devices[r] = part->number;
+    for (uint32_t first = 0; first < rows && status == MIR_OK; first += BATCH_ROWS) {
+        const uint32_t count = rows - first < BATCH_ROWS ? rows - first : BATCH_ROWS;
+        for (uint32_t r = 0; r < count; r++) {
+            const uint32_t from = backward ? part->row_count - 1 - first - r : first + r;
+            room->times[r] = part->times[from];
+        }
+        memset(room->present, 0, count * width);
+        for (uint32_t i = 0; i < part->column_count; i++) {
+            const uint32_t to = maker->rank[part->columns[i]];
+            const mir_column_type type = maker->columns.columns[part->columns[i]].type;
+            const uint64_t *values = part->values + (size_t)i * part->stride;
+            const uint8_t *present = part->present + (size_t)i * part->stride;
+            for (uint32_t r = 0; r < count; r++) {
+                const uint32_t from = backward ? part->row_count - 1 - first - r : first + r;
+                if (present[from] == 0) continue;
+                room->present[r * width + to] = 1;
+                room->cells[r * width + to] = cell_of(part, type, values[from]);
+            }
+        }
+        status = batch_out(q, sink, room, count);
+    }
+    return status;
+}
+
 static mir_status merged_out(query *q, const mir_tlog_sink *sink, const batch_room *room,
                              uint64_t limit)
 {
@@ -415,6 +457,7 @@ static mir_status merged_out(query *q, const mir_tlog_sink *sink, const batch_ro
     for (uint32_t i = 0; i < q->part_count; i++) {
         if (q->parts[i].row_count > 0) room->heap[count++] = i;
     }
+    if (count == 1) return single_out(q, sink, room, &q->parts[room->heap[0]], limit);
     for (uint32_t i = count / 2; i > 0; i--) heap_down(q, room->heap, count, i - 1);
     for (; count > 0 && limit > 0 && status == MIR_OK; limit--) {
         if (row_take(q, &q->parts[room->heap[0]], room, filled++)) {
