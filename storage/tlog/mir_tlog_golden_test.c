@@ -17,8 +17,8 @@
 
 /* A directory as each earlier format version has written it is in tests/data/telemetry-log: it must
  * be read for ever, with the answer that follows from how it was made, and nothing of it may be
- * taken for damage. `MIR_GOLDEN_WRITE=DIR` makes one of the present version; a released version's
- * is never made anew. */
+ * taken for damage. `MIR_GOLDEN_WRITE=DIR` makes one of the present version, with MIR_GOLDEN_ROLLUPS
+ * one of rollups; a released version's is never made anew. */
 
 enum { DEVICES = 3, SEALED_ROWS = 400, LOGGED_ROWS = 40, TEXT_BYTES = 3000 };
 
@@ -67,14 +67,19 @@ static int setup(void **state)
     return 0;
 }
 
+static mir_tlog *open_with(const mir_tlog_options *options)
+{
+    mir_tlog *tlog = NULL;
+    mir_error error = {{0}};
+    if (mir_tlog_open(options, &tlog, &error) != MIR_OK) fail_msg("open: %s", error.text);
+    return tlog;
+}
+
 static mir_tlog *open_directory(const char *directory)
 {
     const mir_tlog_options options = {
         .directory = directory, .writer_count = 1, .log_bytes_max = MIR_TLOG_LOG_BYTES_MIN};
-    mir_tlog *tlog = NULL;
-    mir_error error = {{0}};
-    if (mir_tlog_open(&options, &tlog, &error) != MIR_OK) fail_msg("open: %s", error.text);
-    return tlog;
+    return open_with(&options);
 }
 
 static void put(mir_tlog *tlog, mir_row *row, uint32_t first, uint32_t end)
@@ -91,16 +96,43 @@ static void put(mir_tlog *tlog, mir_row *row, uint32_t first, uint32_t end)
     assert_int_equal(mir_tlog_commit_turn(writer, NULL), MIR_OK);
 }
 
+static void seal(mir_tlog *tlog)
+{
+    mir_error error = {{0}};
+    while (mir_tlog_freeze(mir_tlog_writer_of(tlog, 0)) != MIR_OK) sim_pause_us(200);
+    if (mir_tlog_settle(tlog, 60000, &error) != MIR_OK) fail_msg("%s", error.text);
+}
+
+static int64_t ten_days_later(void)
+{
+    return INT64_C(1790000000000000000) + INT64_C(10) * 86400 * 1000000000;
+}
+
+/* Minutes, tens of minutes and hours, and none of the rows. */
+static void write_rollups(const char *directory)
+{
+    mir_row row;
+    assert_int_equal(mir_row_init(&row, 16, 16, 1024), MIR_OK);
+    const mir_tlog_options options = {.directory = directory,
+                                      .log_bytes_max = MIR_TLOG_LOG_BYTES_MIN,
+                                      .retention_age_ns = UINT64_C(3600000000000),
+                                      .rollups = {{.on = true}, {.on = true}, {.on = true}},
+                                      .wall_ns = ten_days_later};
+    mir_tlog *tlog = open_with(&options);
+    put(tlog, &row, 0, SEALED_ROWS);
+    seal(tlog);
+    mir_tlog_close(tlog);
+    mir_row_fini(&row);
+}
+
 /* Segments of several days, and a log that no segment has. */
 static void write_directory(const char *directory)
 {
     mir_row row;
     assert_int_equal(mir_row_init(&row, 16, 16, 1024), MIR_OK);
-    mir_error error = {{0}};
     mir_tlog *tlog = open_directory(directory);
     put(tlog, &row, 0, SEALED_ROWS);
-    while (mir_tlog_freeze(mir_tlog_writer_of(tlog, 0)) != MIR_OK) sim_pause_us(200);
-    if (mir_tlog_settle(tlog, 60000, &error) != MIR_OK) fail_msg("%s", error.text);
+    seal(tlog);
     put(tlog, &row, SEALED_ROWS, SEALED_ROWS + LOGGED_ROWS);
     mir_tlog_close(tlog);
     mir_row_fini(&row);
@@ -179,6 +211,61 @@ static void check_directory(const char *directory, uint64_t rows_in_segments)
     mir_row_fini(&row);
 }
 
+/* What rollups answer is what the rows do. */
+static void check_rollups(const char *directory)
+{
+    static const uint32_t functions =
+        MIR_TLOG_MIN | MIR_TLOG_MAX | MIR_TLOG_COUNT | MIR_TLOG_FIRST | MIR_TLOG_LAST;
+    static const mir_view integers[] = {MIR_VIEW_LITERAL("i"), MIR_VIEW_LITERAL("u"),
+                                        MIR_VIEW_LITERAL("list_0")};
+    static const uint64_t windows_ns[] = {0, 60000000000, 600000000000, 3600000000000};
+    mir_row row;
+    assert_int_equal(mir_row_init(&row, 16, 16, 1024), MIR_OK);
+    sim_disk *disk = sim_disk_new(1);
+    const mir_tlog_options options = {
+        .directory = "/rows", .files = &disk->files, .log_bytes_max = MIR_TLOG_LOG_BYTES_MIN};
+    mir_tlog *logs[2] = {open_with(&options), open_directory(directory)};
+    put(logs[0], &row, 0, SEALED_ROWS);
+    mir_tlog_retention told;
+    mir_tlog_retention_read(logs[1], &told);
+    assert_int_equal(told.rows, 0);
+    for (int step = 0; step < MIR_TLOG_ROLLUPS; step++) assert_true(told.rollup_rows[step] > 0);
+    for (size_t w = 0; w < 2 * sizeof windows_ns / sizeof windows_ns[0]; w++) {
+        mir_tlog_query_spec spec = {.device_ids = ids,
+                                    .device_count = DEVICES,
+                                    .measurement = mir_view_cstr("golden.T"),
+                                    .functions = functions,
+                                    .window_ns = windows_ns[w / 2],
+                                    .from_ns = INT64_MIN,
+                                    .to_ns = INT64_MAX};
+        if (w % 2 == 1) { /* sums of these are exact */
+            spec.functions |= MIR_TLOG_SUM;
+            spec.fields = integers;
+            spec.field_count = 3;
+        }
+        oracle_sink sinks[2] = {0};
+        for (int i = 0; i < 2; i++) {
+            const mir_tlog_sink to = oracle_sink_of(&sinks[i]);
+            mir_tlog_query_info info;
+            assert_int_equal(mir_tlog_query(logs[i], &spec, &to, &info, NULL), MIR_OK);
+            assert_int_equal(info.chunks_corrupt, 0);
+            assert_false(info.left_out);
+        }
+        assert_true(sinks[0].answer.count > 0);
+        assert_int_equal(sinks[0].answer.count, sinks[1].answer.count);
+        for (size_t i = 0; i < sinks[0].answer.count; i++) {
+            const oracle_field *want = &sinks[0].answer.fields[i];
+            const oracle_field *found = &sinks[1].answer.fields[i];
+            assert_int_equal(oracle_compare_key(want, found), 0);
+            assert_int_equal(want->bits, found->bits);
+        }
+        for (int i = 0; i < 2; i++) oracle_free(&sinks[i].answer);
+    }
+    for (int i = 0; i < 2; i++) mir_tlog_close(logs[i]);
+    sim_disk_free(disk);
+    mir_row_fini(&row);
+}
+
 static void in_a_fresh_directory(void (*run)(const char *directory, const char *from),
                                  const char *from)
 {
@@ -207,6 +294,25 @@ static void a_directory_of_version_2_is_read(void **state)
     in_a_fresh_directory(read_copy, MIR_SOURCE_DIR "/tests/data/telemetry-log/2");
 }
 
+static void read_rollups(const char *directory, const char *from)
+{
+    each_file(from, directory);
+    check_rollups(directory);
+}
+
+static void rollups_of_version_2_are_read(void **state)
+{
+    (void)state;
+    in_a_fresh_directory(read_rollups, MIR_SOURCE_DIR "/tests/data/telemetry-log/2-rollups");
+}
+
+static void write_and_read_rollups(const char *directory, const char *from)
+{
+    (void)from;
+    write_rollups(directory);
+    check_rollups(directory);
+}
+
 static void write_and_read(const char *directory, const char *from)
 {
     (void)from;
@@ -218,6 +324,7 @@ static void what_is_written_now_is_read(void **state)
 {
     (void)state;
     in_a_fresh_directory(write_and_read, NULL);
+    in_a_fresh_directory(write_and_read_rollups, NULL);
 }
 
 int main(void)
@@ -225,12 +332,17 @@ int main(void)
     const char *directory = getenv("MIR_GOLDEN_WRITE");
     if (directory != NULL) {
         (void)setup(NULL);
-        write_directory(directory);
+        if (getenv("MIR_GOLDEN_ROLLUPS") != NULL) {
+            write_rollups(directory);
+        } else {
+            write_directory(directory);
+        }
         return 0;
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_directory_of_version_1_is_read),
         cmocka_unit_test(a_directory_of_version_2_is_read),
+        cmocka_unit_test(rollups_of_version_2_are_read),
         cmocka_unit_test(what_is_written_now_is_read),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
