@@ -107,6 +107,8 @@ typedef enum mir_cli_option_id {
     MIR_OPT_POINTS,
     MIR_OPT_WIDTH,
     MIR_OPT_HEIGHT,
+    MIR_OPT_MIN,
+    MIR_OPT_MAX,
     MIR_OPT_ASCII,
     MIR_OPT_FOLLOW,
     MIR_OPT_SPARKLINE,

@@ -361,6 +361,9 @@ static const mir_cli_option plot_options[] = {
      "whose rows are taken together: device, namespace, label:KEY or all"},
     {MIR_OPT_FOLLOW, "follow", 'F', false, NULL, NULL, "draw again and again, until Ctrl-C"},
     {MIR_OPT_FOLLOW, "watch", 0, true, NULL, NULL, NULL},
+    {MIR_OPT_MIN, "min", 0, false, "VALUE", NULL,
+     "the axis goes down to this, or lower for values"},
+    {MIR_OPT_MAX, "max", 0, false, "VALUE", NULL, "the axis goes up to this, or higher for values"},
     {MIR_OPT_WIDTH, "width", 0, false, "COLUMNS", NULL, "of the chart (the terminal's, or 80)"},
     {MIR_OPT_HEIGHT, "height", 0, false, "LINES", NULL, "of the chart (the terminal's, or 20)"},
     {MIR_OPT_ASCII, "ascii", 0, false, NULL, NULL,
@@ -570,6 +573,8 @@ static const mir_cli_example query_examples[] = {
 static const mir_cli_example plot_examples[] = {
     {"mir telemetry plot host -m host.v1.Cpu -f total --since 10m", "One value as a chart."},
     {"mir telemetry plot host -m host.v1.Memory --follow", "Everything of a message, live."},
+    {"mir telemetry plot host -m host.v1.Cpu -f user,system --every 10s --min 0 --max 100",
+     "Means of ten seconds, on a scale of all there can be."},
     {"mir telemetry plot '*/plant' -m pump.v1.Flow -f rate --agg min,mean,max --group-by all "
      "--since 7d",
      "What a fleet comes to, in a week."},

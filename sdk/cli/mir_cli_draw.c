@@ -51,6 +51,7 @@ typedef struct drawer {
     json_t *names; /* of devices, by id */
     size_t width, height;
     mir_cli_plot_look look;
+    mir_cli_plot_frame frame; /* of which only the values are known from the start */
 } drawer;
 
 MIR_MUST_CHECK static mir_status read_size(const mir_cli_args *args, mir_cli_option_id id,
@@ -65,6 +66,31 @@ MIR_MUST_CHECK static mir_status read_size(const mir_cli_args *args, mir_cli_opt
                              text);
     *size = (size_t)value;
     return MIR_OK;
+}
+
+MIR_MUST_CHECK static mir_status read_value(const mir_cli_args *args, mir_cli_option_id id,
+                                            const char *name, bool *has, double *value,
+                                            mir_error *error)
+{
+    const char *text = mir_cli_value(args, id);
+    char *end = NULL;
+    if (text == NULL) return MIR_OK;
+    *value = strtod(text, &end);
+    *has = true;
+    if (end == text || *end != '\0' || !isfinite(*value))
+        return mir_error_set(error, MIR_E_INVALID, "%s is a number, not '%s'", name, text);
+    return MIR_OK;
+}
+
+MIR_MUST_CHECK static mir_status read_values(const mir_cli_args *args, mir_cli_plot_frame *frame,
+                                             mir_error *error)
+{
+    mir_status status = read_value(args, MIR_OPT_MIN, "--min", &frame->has_low, &frame->low, error);
+    if (status == MIR_OK)
+        status = read_value(args, MIR_OPT_MAX, "--max", &frame->has_high, &frame->high, error);
+    if (status == MIR_OK && frame->has_low && frame->has_high && frame->low >= frame->high)
+        return mir_error_set(error, MIR_E_INVALID, "--min is below --max");
+    return status;
 }
 
 static void measure_terminal(drawer *at)
@@ -425,7 +451,10 @@ MIR_MUST_CHECK static mir_status draw(const drawer *at, const MirApi__V1__QueryT
     mir_status status = MIR_OK;
     for (size_t i = 0; i < count && status == MIR_OK; i++) {
         mir_cli_plot_look look = at->look;
-        mir_cli_plot_frame frame = {at->from_ns, at->to_ns, INT64_MAX};
+        mir_cli_plot_frame frame = at->frame;
+        frame.from_ns = at->from_ns;
+        frame.to_ns = at->to_ns;
+        frame.gap_ns = INT64_MAX;
         mir_bytes legend = {0};
         look.marks = look.ascii || (!look.colours && panels[i].count > 1);
         size_t lines = (at->look.lines - (count - 1)) / count;
@@ -693,6 +722,7 @@ int mir_cli_telemetry_plot(mir_cli *cli, const mir_cli_command *command, const m
     if (status == MIR_OK)
         status = read_size(args, MIR_OPT_HEIGHT, "--height is a number of lines",
                            MIR_PLOT_LINES_MIN + 2, MIR_PLOT_LINES_MAX, &at.height, &error);
+    if (status == MIR_OK) status = read_values(args, &at.frame, &error);
     measure_terminal(&at);
     if (status == MIR_OK) status = mir_cli_query_read(args, &at.arena, &at.query, &error);
     if (status == MIR_OK) status = prepare(&at, &error);

@@ -144,7 +144,11 @@ void mir_cli_plot_values(double low, double high, size_t ticks, mir_cli_plot_axi
         return;
     }
     double mantissa = wanted / unit;
-    mantissa = mantissa <= 1 ? 1 : mantissa <= 2 ? 2 : mantissa <= 5 ? 5 : 10;
+    mantissa = mantissa <= 1     ? 1
+               : mantissa <= 2   ? 2
+               : mantissa <= 2.5 ? 2.5
+               : mantissa <= 5   ? 5
+                                 : 10;
     double step = mantissa * unit;
     double first = floor(low / step + 1e-9), last = ceil(high / step - 1e-9);
     double bottom = multiple(first, mantissa, exponent), top = multiple(last, mantissa, exponent);
@@ -155,7 +159,9 @@ void mir_cli_plot_values(double low, double high, size_t ticks, mir_cli_plot_axi
         double value = multiple(first + i, mantissa, exponent);
         char label[MIR_PLOT_LABEL_BYTES];
         if (!isfinite(value) || value < axis->low || value > axis->high) continue;
-        mir_cli_plot_number(value, step, largest, label, sizeof label);
+        /* A quarter has a digit more. */
+        mir_cli_plot_number(value, mantissa == 2.5 ? step / 10 : step, largest, label,
+                            sizeof label);
         add_value(axis, value, label);
     }
 }
@@ -476,9 +482,11 @@ mir_status mir_cli_plot_draw(const mir_cli_plot_frame *frame, const mir_cli_plot
     size_t columns = bounded(look->columns, MIR_PLOT_COLUMNS_MIN, MIR_PLOT_COLUMNS_MAX);
     size_t lines = bounded(look->lines, MIR_PLOT_LINES_MIN, MIR_PLOT_LINES_MAX) - AXIS_LINES;
     if (!find_range(frame, series, count, &low, &high)) {
-        low = 0;
-        high = 1;
+        low = frame->has_low ? frame->low : frame->has_high ? frame->high : 0;
+        high = frame->has_high ? frame->high : frame->has_low ? frame->low : 1;
     }
+    if (frame->has_low) low = fmin(low, frame->low);
+    if (frame->has_high) high = fmax(high, frame->high);
     mir_cli_plot_values(low, high, lines / LINES_PER_TICK + 2, &values);
     zone_name(frame->from_ns, look->utc, zone, sizeof zone);
     size_t margin = strlen(zone);

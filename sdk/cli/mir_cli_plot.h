@@ -75,6 +75,8 @@ typedef struct mir_cli_plot_look {
 typedef struct mir_cli_plot_frame {
     int64_t from_ns, to_ns;
     int64_t gap_ns;
+    bool has_low, has_high; /* the axis of values reaches at least to these */
+    double low, high;
 } mir_cli_plot_frame;
 
 /* The canvas with its axes: look->lines lines of at most look->columns columns. */

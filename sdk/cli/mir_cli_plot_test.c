@@ -50,6 +50,9 @@ static void ticks_of_values_are_round(void **state)
     values_labels_are(0, 4000, 5, "0 1000 2000 3000 4000");
     values_labels_are(0, 1.5e6, 4, "0 0.5M 1.0M 1.5M");
     values_labels_are(9e8, 1.1e9, 5, "0.90G 0.95G 1.00G 1.05G 1.10G");
+    values_labels_are(0, 9, 5, "0 2.5 5.0 7.5 10.0");
+    values_labels_are(0, 900, 5, "0 250 500 750 1000");
+    values_labels_are(0, 90000, 5, "0 25k 50k 75k 100k");
     values_labels_are(12000, 14000, 3, "12k 13k 14k");
 }
 
@@ -170,7 +173,8 @@ static char *drawn(const mir_cli_plot_series *series, size_t count, int64_t gap_
                    mir_cli_plot_look look)
 {
     mir_bytes out = {0};
-    mir_cli_plot_frame frame = {START_NS, START_NS + 600 * MIR_NS_PER_S, gap_ns};
+    mir_cli_plot_frame frame = {
+        .from_ns = START_NS, .to_ns = START_NS + 600 * MIR_NS_PER_S, .gap_ns = gap_ns};
     look.utc = true;
     assert_int_equal(mir_cli_plot_draw(&frame, series, count, &look, &out), MIR_OK);
     mir_bytes_u8(&out, '\0');
@@ -268,6 +272,32 @@ static void one_point_and_none_are_drawn(void **state)
     text = drawn(&series, 1, gap_ns, look);
     assert_int_equal(count_of(text, '#') + count_of(text, 'o'), 0);
     free(text);
+}
+
+static void the_axis_reaches_as_far_as_is_wished(void **state)
+{
+    (void)state;
+    mir_cli_plot_point points[2] = {{START_NS, 40}, {START_NS + 600 * MIR_NS_PER_S, 140}};
+    mir_cli_plot_series series = {points, 2, 0};
+    mir_cli_plot_look look = {
+        .columns = 40, .lines = 12, .ascii = true, .marks = true, .utc = true};
+    mir_cli_plot_frame frame = {.from_ns = START_NS,
+                                .to_ns = START_NS + 600 * MIR_NS_PER_S,
+                                .gap_ns = INT64_MAX,
+                                .has_low = true,
+                                .has_high = true,
+                                .low = 0,
+                                .high = 100};
+    for (size_t count = 0; count < 2; count++) {
+        mir_bytes out = {0};
+        assert_int_equal(mir_cli_plot_draw(&frame, &series, count, &look, &out), MIR_OK);
+        mir_bytes_u8(&out, '\0');
+        assert_true(mir_bytes_ok(&out));
+        /* As far as the wish, and as far as the values. */
+        assert_true(strncmp((const char *)out.data, count == 0 ? "100 +" : "150 +", 5) == 0);
+        assert_non_null(strstr((const char *)out.data, "\n  0 +"));
+        mir_bytes_free(&out);
+    }
 }
 
 static void series_differ_by_marks_or_colours_and_hide_none(void **state)
@@ -380,6 +410,7 @@ int main(void)
         cmocka_unit_test(a_line_is_drawn_with_axes),
         cmocka_unit_test(gaps_stay_gaps),
         cmocka_unit_test(one_point_and_none_are_drawn),
+        cmocka_unit_test(the_axis_reaches_as_far_as_is_wished),
         cmocka_unit_test(series_differ_by_marks_or_colours_and_hide_none),
         cmocka_unit_test(any_size_and_any_value_is_drawn),
         cmocka_unit_test(a_line_of_blocks_shows_the_course),

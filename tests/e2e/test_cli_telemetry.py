@@ -159,6 +159,9 @@ def test_a_chart_has_axes_and_the_course(server, bus, device, weather):  # noqa:
     assert [line.split("┤")[0].strip() for line in lines if "┤" in line] == ["1100", "1080", "1060", "1040", "1020", "1000"]
     assert lines[-2].split()[0] == "UTC" and lines[-1] == "pressure  last 1100 hPa"
     assert sum(0x2800 < ord(each) < 0x2900 for each in result.stdout) > 50
+    wide = plot(server, weather, device, "-f", "pressure", "--min", "0", "--max", "1e3").stdout.splitlines()
+    labels = [line.split("┤")[0].strip() for line in wide if "┤" in line]
+    assert (labels[0], labels[-1]) == ("1250", "0")
     small = plot(server, weather, device, "-f", "pressure", "--width", "50", "--height", "10").stdout.splitlines()
     assert len(small) == 10 and max(len(line) for line in small) <= 50
 
@@ -213,6 +216,9 @@ def test_the_points_of_a_chart_are_as_many_as_it_can_show(server, bus, device, w
         (["-f", "raining"], "is true or false: --agg last --every 10s draws it as 1 and 0", 1),
         (["-f", "presure"], "has no field 'presure'; did you mean 'pressure'?", 1),
         (["--width", "20"], "--width is a number of columns from 30 to 1000, not '20'", 2),
+        (["--min", "low"], "--min is a number, not 'low'", 2),
+        (["--max", "inf"], "--max is a number, not 'inf'", 2),
+        (["--min", "5", "--max", "4"], "--min is below --max", 2),
         (["--height", "x"], "--height is a number of lines from 7 to 500, not 'x'", 2),
         (["--group-by", "all"], "--group-by needs to know what rows come to", 2),
         (["--follow", "-f", "pressure"], "--follow ends now: leave --to out", 2),
