@@ -15,8 +15,13 @@
 
 enum { ROWS = 600, LIVES = 2, PER_LIFE = ROWS / LIVES, AGE = 200 };
 
+/* Rows that are rolled up go by whole hours. */
+static const int64_t ROLLED_STEP_NS = 300 * MIR_NS_PER_S;
+static const int64_t HOUR_NS = 3600 * MIR_NS_PER_S;
+
 static _Atomic int64_t now_ns;
-static uint64_t lives, merges_seen, removed_seen; /* of all lives together */
+static bool rolled;                                             /* what rows came to stays */
+static uint64_t lives, merges_seen, removed_seen, rollups_seen; /* of all lives together */
 
 static int64_t wall_ns(void)
 {
@@ -36,7 +41,8 @@ static mir_status open_aging(sim_disk *disk, mir_tlog **tlog, mir_error *error)
                                       .files = &disk->files,
                                       .writer_count = 2,
                                       .log_bytes_max = MIR_TLOG_LOG_BYTES_MIN,
-                                      .retention_age_ns = AGE,
+                                      .retention_age_ns = (uint64_t)(AGE * row_step_ns),
+                                      .rollups = {{rolled, 0}, {rolled, 0}, {rolled, 0}},
                                       .wall_ns = wall_ns};
     *error = (mir_error){{0}};
     return mir_tlog_open(&options, tlog, error);
@@ -50,6 +56,47 @@ typedef struct life {
     uint64_t refused;
 } life;
 
+static void roll(bool on)
+{
+    rolled = on;
+    row_step_ns = on ? ROLLED_STEP_NS : 1;
+    now_ns = 0;
+}
+
+static mir_status sum_counts(void *context, const mir_tlog_batch *batch)
+{
+    for (uint32_t i = 0; i < batch->row_count * batch->column_count; i++) {
+        if (batch->present[i] != 0) *(uint64_t *)context += batch->cells[i].u64;
+    }
+    return MIR_OK;
+}
+
+static mir_status no_columns(void *context, const mir_column *header, uint32_t count)
+{
+    (void)context, (void)header, (void)count;
+    return MIR_OK;
+}
+
+/* Rows that are there, and those that were and are in rollups: each of them once. */
+static uint64_t counted(mir_tlog *tlog)
+{
+    uint64_t count = 0;
+    const mir_view field = mir_view_cstr("n");
+    const mir_tlog_query_spec spec = {.device_ids = ids,
+                                      .device_count = DEVICES,
+                                      .measurement = mir_view_cstr("m.v1.T"),
+                                      .fields = &field,
+                                      .field_count = 1,
+                                      .from_ns = 0,
+                                      .to_ns = (ROWS * row_step_ns / HOUR_NS + 1) * HOUR_NS,
+                                      .functions = MIR_TLOG_COUNT};
+    const mir_tlog_sink sink = {.context = &count, .columns = no_columns, .rows = sum_counts};
+    mir_tlog_query_info info;
+    assert_int_equal(mir_tlog_query(tlog, &spec, &sink, &info, NULL), MIR_OK);
+    assert_int_equal(info.chunks_corrupt, 0);
+    return count;
+}
+
 /* What is stored and not past its age is there, unless the answer says that something is missing. */
 static void check(life *l, mir_tlog *tlog, int64_t end, bool partial_allowed)
 {
@@ -60,7 +107,8 @@ static void check(life *l, mir_tlog *tlog, int64_t end, bool partial_allowed)
         if (!partial_allowed) fail_msg("%s: query: %s", l->what, mir_status_name(status));
         l->partial++;
     } else {
-        for (int64_t n = now_ns - AGE < 0 ? 0 : now_ns - AGE; n < end; n++) {
+        const int64_t now = now_ns / row_step_ns;
+        for (int64_t n = now - AGE < 0 ? 0 : now - AGE; n < end; n++) {
             if (rows.seen[n] != 0 || l->stored[n] == 0) continue;
             fail_msg("%s: row %lld is lost, and nobody says so", l->what, (long long)n);
         }
@@ -76,6 +124,7 @@ static void note(mir_tlog *tlog)
     mir_tlog_retention_read(tlog, &retention);
     merges_seen += stats.merges;
     removed_seen += retention.rows_removed[0];
+    rollups_seen += retention.rollups_made;
 }
 
 static void ingest(life *l, mir_tlog *tlog, mir_row *row, int64_t first)
@@ -91,7 +140,7 @@ static void ingest(life *l, mir_tlog *tlog, mir_row *row, int64_t first)
                 if (!l->stored[n + i]) l->refused++;
             }
         }
-        now_ns = n + 10;
+        now_ns = (n + 10) * row_step_ns;
         if (n % 30 != 20) continue;
         for (uint32_t w = 0; w < 2; w++) {
             if (mir_tlog_freeze(mir_tlog_writer_of(tlog, w)) != MIR_OK) break;
@@ -114,11 +163,22 @@ static void recover(life *l)
     check(l, tlog, ROWS, false);
     present_rows rows;
     see(tlog, ROWS, &rows);
-    const int64_t due = now_ns - AGE - (int64_t)mir_tlog_retain_slack_ns(AGE);
-    for (int64_t n = 0; n < due; n++) {
+    const uint64_t age_ns = (uint64_t)(AGE * row_step_ns);
+    int64_t due = now_ns - (int64_t)(age_ns + mir_tlog_retain_slack_ns(age_ns));
+    if (rolled) due -= HOUR_NS;
+    for (int64_t n = 0; n * row_step_ns < due; n++) {
         if (rows.seen[n] != 0) fail_msg("%s: row %lld is past its age", l->what, (long long)n);
     }
     free(rows.seen);
+    if (rolled) {
+        uint64_t stored = 0;
+        for (int64_t n = 0; n < ROWS; n++) stored += l->stored[n];
+        const uint64_t count = counted(tlog);
+        if (count < stored || count > ROWS) {
+            fail_msg("%s: %llu rows are counted, and %llu were stored", l->what,
+                     (unsigned long long)count, (unsigned long long)stored);
+        }
+    }
     note(tlog);
     mir_tlog_close(tlog);
 }
@@ -136,7 +196,7 @@ static uint64_t live(uint32_t calls, uint64_t at, uint64_t count, int code, bool
     l.disk->fail_count = code == EINTR && count > 5 ? 5 : count;
     l.disk->fail_errno = code;
     l.disk->short_reads = l.disk->short_writes = short_ones;
-    now_ns = 0;
+    roll(at / 2 % 3 == 1);
     mir_row row;
     assert_int_equal(mir_row_init(&row, 8, 8, 64), MIR_OK);
     for (int64_t turn = 0; turn < LIVES; turn++) {
@@ -178,6 +238,12 @@ static void short_reads_and_writes_change_nothing(void **state)
 {
     (void)state;
     (void)live(SIM_CALLS, 0, 0, 0, true);
+}
+
+static void a_life_with_rollups_counts_each_row_once(void **state)
+{
+    (void)state;
+    (void)live(SIM_CALLS, UINT64_MAX, 1, EIO, false);
 }
 
 static void writes_fail(void **state)
@@ -246,7 +312,7 @@ static void power_cuts_in_maintenance_lose_nothing(void **state)
         mir_tlog *tlog = NULL;
         mir_error error;
         mir_row row;
-        now_ns = 0;
+        roll(turn % 2 != 0);
         assert_int_equal(mir_row_init(&row, 8, 8, 64), MIR_OK);
         assert_int_equal(open_aging(l.disk, &tlog, &error), MIR_OK);
         for (int64_t n = 0; n < ROWS; n++) {
@@ -256,7 +322,7 @@ static void power_cuts_in_maintenance_lose_nothing(void **state)
             if (n % 10 != 9) continue;
             assert_int_equal(commit_all(tlog), MIR_OK);
             memset(l.stored, 1, (size_t)n + 1);
-            now_ns = n + 1;
+            now_ns = (n + 1) * row_step_ns;
             if (n % 30 != 29) continue;
             freeze_all(tlog);
             sim_disk *after =
@@ -264,8 +330,10 @@ static void power_cuts_in_maintenance_lose_nothing(void **state)
             mir_tlog *again = NULL;
             if (open_aging(after, &again, &error) != MIR_OK) fail_msg("%s", error.text);
             check(&l, again, n + 1, false);
+            if (rolled) assert_int_equal(counted(again), n + 1);
             assert_true(wait_settled(again));
             check(&l, again, n + 1, false);
+            if (rolled) assert_int_equal(counted(again), n + 1);
             mir_tlog_close(again);
             sim_disk_free(after);
         }
@@ -281,16 +349,19 @@ static void power_cuts_in_maintenance_lose_nothing(void **state)
 static void lives_had_merges_and_removals(void **state)
 {
     (void)state;
-    print_message("%llu lives: %llu merges, %llu rows removed\n", (unsigned long long)lives,
-                  (unsigned long long)merges_seen, (unsigned long long)removed_seen);
+    print_message("%llu lives: %llu merges, %llu rows removed, %llu rollups\n",
+                  (unsigned long long)lives, (unsigned long long)merges_seen,
+                  (unsigned long long)removed_seen, (unsigned long long)rollups_seen);
     assert_true(merges_seen > lives / 4);
     assert_true(removed_seen > lives);
+    assert_true(rollups_seen > lives);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(short_reads_and_writes_change_nothing),
+        cmocka_unit_test(a_life_with_rollups_counts_each_row_once),
         cmocka_unit_test(writes_fail),
         cmocka_unit_test(syncs_fail),
         cmocka_unit_test(names_fail),

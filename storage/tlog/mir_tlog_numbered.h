@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* mir_tlog_numbered: rows that say which they are; for tests alone.
  *
- * Why        Row n has time n and says so in its fields, so that an answer proves by itself which rows
+ * Why        Row n has the time n (steps) and says so in its fields, so that an answer proves by itself which rows
  *            are there, and whole, whatever happened to the disk meanwhile.
  * Ownership  present_rows.seen is the caller's, to be freed.
  * Affinity   One thread at a time.
@@ -15,6 +15,9 @@
 #include "mir_tlog_sim.h"
 
 enum { DEVICES = 4, TEXT = 24 };
+
+/* Row n has the time n times this. */
+static int64_t row_step_ns = 1;
 
 static const mir_column columns[] = {
     {"n", 1, MIR_COLUMN_I64}, {"square", 6, MIR_COLUMN_U64}, {"text", 4, MIR_COLUMN_STRING}};
@@ -43,7 +46,7 @@ static inline mir_status put_row(mir_tlog *tlog, mir_row *row, int64_t n)
     static char text[TEXT];
     const int size = snprintf(text, sizeof text, "row %lld", (long long)n);
     row->column_count = 3;
-    row->time_ns = n;
+    row->time_ns = n * row_step_ns;
     row->present[0] = 7;
     row->cells[0].i64 = n;
     row->cells[1].u64 = (uint64_t)n * (uint64_t)n;
@@ -93,13 +96,13 @@ static inline mir_status see_rows(void *context, const mir_tlog_batch *batch)
 {
     present_rows *rows = context;
     for (uint32_t r = 0; r < batch->row_count; r++) {
-        const int64_t n = batch->times_ns[r];
+        const int64_t n = batch->times_ns[r] / row_step_ns;
         const mir_cell *cells = batch->cells + (size_t)r * batch->column_count;
         const uint8_t *present = batch->present + (size_t)r * batch->column_count;
         char text[TEXT];
         const int size = snprintf(text, sizeof text, "row %lld", (long long)n);
-        bool right =
-            n >= 0 && n < rows->limit && rows->seen[n] == 0 && batch->devices[r] == n % DEVICES;
+        bool right = batch->times_ns[r] % row_step_ns == 0 && n >= 0 && n < rows->limit &&
+                     rows->seen[n] == 0 && batch->devices[r] == n % DEVICES;
         for (int k = 0; k < 5 && right; k++) {
             const bool want = k < 3 || (n % 7 == 0 && (n % 14 == 0) == (k == 3));
             const bool have = rows->column[k] >= 0 && present[rows->column[k]] != 0;

@@ -3,6 +3,8 @@
 
 import os
 import random
+import shutil
+import subprocess
 import time
 
 import pytest
@@ -10,7 +12,7 @@ from bus import DEADLINE_S, Bus
 from load import Stream, check_rows, readings_kind, row_of, rows_between, status_of, telemetry
 from test_telemetry import SECOND_NS, launch_device
 
-from servers import SANITIZER
+from servers import BINARY, SANITIZER
 from wire import PATIENCE, Wire, let_pass, wait_until
 
 pytestmark = pytest.mark.alone("it keeps no data")
@@ -50,32 +52,42 @@ class Bounded(Stream):
 
 
 def passing(server, kind, device):
-    """Rows that are past their age soon, and then are cut out of the segments that they are in."""
+    """Rows past their age, of four hours: most are cut out of the segments that they come into, and what they came to stays."""
     now_ns = time.time_ns()
     with Wire(server.address).connect() as wire:
-        wire.send(b"".join(telemetry(device, kind.Other(ts=now_ns - n * SECOND_NS // 100, value=n)) for n in range(OTHERS)))
+        wire.send(b"".join(telemetry(device, kind.Other(ts=now_ns - n * 144 * SECOND_NS, value=n)) for n in range(OTHERS)))
         wire.settle()
+
+
+def verify(directory):
+    """All that `mir storage verify` can see of a data directory, or of a backup, is whole."""
+    done = subprocess.run([BINARY, "storage", "verify", "--data", directory], capture_output=True, text=True,
+                          timeout=4 * DEADLINE_S)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 class Seen:
     """What the background did, as the server told shortly before each kill."""
 
     def __init__(self):
-        self.seals = self.merges = self.removed = self.half_made = 0
+        self.seals = self.merges = self.removed = self.rolled_up = self.half_made = 0
 
     def before(self, bus, server):
         log = status_of(server)["telemetry"]
         assert log["rows_refused"] == 0, log
         self.seals += log["seals"]
         self.merges += log["merges"]
-        self.removed += bus.ask("tlm.retention").rules[0].rows_removed
+        told = bus.ask("tlm.retention")
+        self.removed += told.rules[0].rows_removed
+        self.rolled_up += any(rollup.rows for rollup in told.rollups)
 
     def after(self, server):
         """Files that a sealing, a merge or a removal left half made."""
         self.half_made += bool(list((server.folder / "data" / "telemetry").glob("*.tmp")))
 
     def __str__(self):
-        return (f"{self.seals} logs sealed, {self.merges} merges, {self.removed} rows removed, "
+        return (f"{self.seals} logs sealed, {self.merges} merges, {self.removed} rows removed "
+                f"({self.rolled_up} times with rollups), "
                 f"{self.half_made} kills in the middle of one")
 
 
@@ -89,7 +101,7 @@ def await_work(server, dice):
 
 
 @pytest.mark.timeout(max(300, ROUNDS * 10) * PATIENCE)
-def test_kill_in_the_middle_of_maintenance(launch, loop, name):
+def test_kill_in_the_middle_of_maintenance(launch, loop, name, tmp_path):
     seed = int(os.environ.get("MIR_TEST_SEED", random.SystemRandom().randrange(1 << 32)))
     print(f"MIR_TEST_SEED={seed}")
     dice = random.Random(seed)
@@ -114,12 +126,21 @@ def test_kill_in_the_middle_of_maintenance(launch, loop, name):
         if how != "at once":
             let_pass(dice.uniform(0, 1))
             seen.before(bus, server)
+        backup, saving = tmp_path / f"backup-{n}", None
+        if n % 4 == 1:
+            saving = subprocess.Popen([BINARY, "storage", "backup", "--data", server.folder / "data", backup],
+                                      stdout=subprocess.DEVNULL)
         if how == "at work":
             await_work(server, dice)
         bus.close()
         server.kill()
         assert not SANITIZER.search(server.log()), server.tail(200)
         seen.after(server)
+        if saving is not None:
+            # It needs no server; what a merge took away under its hands it takes from the next picture.
+            assert saving.wait(DEADLINE_S) == 0
+            verify(backup)
+            shutil.rmtree(backup)
         for stream in streams:
             stream.join(DEADLINE_S)
             assert not stream.is_alive() and stream.wrong is None, stream.wrong
@@ -140,6 +161,7 @@ def test_kill_in_the_middle_of_maintenance(launch, loop, name):
         rows = rows_between(bus, kind, device, 0, first[device], ROUND_ROWS)
         assert rows == [row_of(device, number) for number in sorted(there[device])]
     bus.close()
+    verify(server.folder / "data")
     print(f"{ROUNDS} kills, {covered} rows covered by a PONG; {seen}")
     assert covered > 0
-    assert seen.seals > 0 and seen.merges > 0 and seen.removed > 0 and seen.half_made > 0, str(seen)
+    assert seen.seals > 0 and seen.merges > 0 and seen.removed > 0 and seen.rolled_up > 0 and seen.half_made > 0, str(seen)
