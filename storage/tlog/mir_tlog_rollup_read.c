@@ -346,6 +346,18 @@ static int64_t next_time(const mir_tlog_scan *scan, int64_t at_ns)
     return next_ns;
 }
 
+static void reading_end(reading *r)
+{
+    (void)atomic_fetch_sub_explicit(r->scan->bytes, r->bytes, memory_order_relaxed);
+    mir_tlog_rollup_free(&r->table);
+    mir_arena_free(&r->texts);
+    free(r->items);
+    free(r->cells);
+    free(r->columns);
+    free(r->wanted.list);
+    free(r->open.list);
+}
+
 mir_status mir_tlog_rollup_totals(mir_tlog_scan *scan, mir_view device, int64_t first_ns,
                                   int64_t last_ns, mir_tlog_totals *totals, int64_t *until_ns)
 {
@@ -375,21 +387,27 @@ mir_status mir_tlog_rollup_totals(mir_tlog_scan *scan, mir_view device, int64_t 
     if (r.until_ns != INT64_MIN && (totals->functions & MIR_TLOG_PERCENTILE) != 0) {
         mir_tlog_rollup_left_out(scan, r.until_ns + 1);
     }
-    (void)atomic_fetch_sub_explicit(scan->bytes, r.bytes, memory_order_relaxed);
-    mir_tlog_rollup_free(&r.table);
-    mir_arena_free(&r.texts);
-    free(r.items);
-    free(r.cells);
-    free(r.columns);
-    free(r.wanted.list);
-    free(r.open.list);
+    reading_end(&r);
     return status;
 }
 
-mir_status mir_tlog_rollup_missed(mir_tlog_scan *scan, mir_view device, int64_t first_ns,
-                                  int64_t last_ns)
+/* Rows of hours of the device, from the newest on. */
+typedef struct hours {
+    int64_t first_ns;
+    int64_t end_ns;
+    const mir_tlog_segment_shape *shape;
+} hours;
+
+static int hours_compare(const void *a, const void *b)
 {
-    if (!mir_tlog_rollup_touches(scan, first_ns, last_ns)) return MIR_OK;
+    const hours *left = a;
+    const hours *right = b;
+    return left->end_ns > right->end_ns ? -1 : left->end_ns < right->end_ns;
+}
+
+static mir_status hours_find(mir_tlog_scan *scan, mir_view device, int64_t first_ns,
+                             int64_t last_ns, hours **found, size_t *count)
+{
     char name[MIR_TLOG_ROLLUP_NAME_BYTES_MAX];
     const mir_view stored = mir_tlog_rollup_measurement(scan->spec->measurement, HOUR, name);
     const int64_t hour_ns = mir_tlog_rollup_step_ns[HOUR];
@@ -400,19 +418,83 @@ mir_status mir_tlog_rollup_missed(mir_tlog_scan *scan, mir_view device, int64_t 
         mir_tlog_index_cursor *cursor = &scan->cursors[i];
         cursor->segment = segment;
         status = mir_tlog_index_find(cursor, &scan->codec, stored, device);
+        if (status == MIR_OK) {
+            hours *more = realloc(*found, (*count + cursor->chunk_count) * sizeof *more);
+            if (more == NULL) return MIR_E_NO_MEMORY;
+            *found = more;
+        }
         for (uint32_t c = 0; status == MIR_OK && c < cursor->chunk_count; c++) {
             const mir_tlog_chunk *chunk = &cursor->chunks[c];
             if (chunk->time_min > last_ns || chunk->time_max > INT64_MAX - hour_ns ||
                 chunk->time_max + hour_ns <= first_ns) {
                 continue;
             }
-            const int64_t until_ns = chunk->time_max + hour_ns;
-            mir_tlog_rollup_left_out(scan, until_ns < last_ns ? until_ns : last_ns);
+            (*found)[(*count)++] =
+                (hours){chunk->time_min, chunk->time_max + hour_ns, &segment->shapes[chunk->shape]};
         }
         /* What is damaged is counted where it is read. */
         if (status == MIR_E_NOT_FOUND || status == MIR_E_CORRUPT || status == MIR_E_IO) {
             status = MIR_OK;
         }
     }
+    return status;
+}
+
+/* Every column of these hours has a value that is newer. */
+static bool all_known(const mir_tlog_scan *scan, const hours *of, const mir_tlog_totals *totals)
+{
+    for (uint32_t i = 0; i < of->shape->column_count; i++) {
+        mir_column rows;
+        mir_column column;
+        if (!mir_tlog_rollup_column_of(&of->shape->columns[i], &rows) ||
+            !wanted_column(scan, &rows, &column)) {
+            continue;
+        }
+        bool known = false;
+        for (uint32_t k = 0; k < totals->set.count && !known; k++) {
+            known = mir_tlog_column_compare(&totals->set.columns[k], &column) == 0 &&
+                    totals->window_count > 0 && totals->columns[k].totals[0].count > 0 &&
+                    totals->columns[k].totals[0].last_ns >= of->end_ns;
+        }
+        if (!known) return false;
+    }
+    return true;
+}
+
+mir_status mir_tlog_rollup_last(mir_tlog_scan *scan, mir_view device, int64_t first_ns,
+                                int64_t last_ns, mir_tlog_totals *totals)
+{
+    if (!mir_tlog_rollup_touches(scan, first_ns, last_ns)) return MIR_OK;
+    reading r = {.scan = scan,
+                 .totals = totals,
+                 .first_ns = first_ns,
+                 .last_ns = last_ns,
+                 .until_ns = INT64_MIN};
+    hours *found = NULL;
+    size_t count = 0;
+    mir_status status =
+        mir_tlog_scan_failed(scan, hours_find(scan, device, first_ns, last_ns, &found, &count));
+    if (count > 1) qsort(found, count, sizeof *found, hours_compare);
+    for (size_t i = 0; i < count && status == MIR_OK; i++) {
+        if (all_known(scan, &found[i], totals)) continue;
+        const int64_t end_ns = found[i].end_ns <= last_ns ? found[i].end_ns : last_ns + 1;
+        status = slice_read(&r, device, found[i].first_ns, end_ns);
+    }
+    free(found);
+    reading_end(&r);
+    return status;
+}
+
+mir_status mir_tlog_rollup_missed(mir_tlog_scan *scan, mir_view device, int64_t first_ns,
+                                  int64_t last_ns)
+{
+    if (!mir_tlog_rollup_touches(scan, first_ns, last_ns)) return MIR_OK;
+    hours *found = NULL;
+    size_t count = 0;
+    const mir_status status = hours_find(scan, device, first_ns, last_ns, &found, &count);
+    for (size_t i = 0; i < count; i++) {
+        mir_tlog_rollup_left_out(scan, found[i].end_ns < last_ns ? found[i].end_ns : last_ns);
+    }
+    free(found);
     return mir_tlog_scan_failed(scan, status);
 }

@@ -21,6 +21,10 @@ void mir_tlog_rollup_scan_init(mir_tlog_scan *scan);
 MIR_MUST_CHECK mir_status mir_tlog_rollup_totals(mir_tlog_scan *scan, mir_view device,
                                                  int64_t first_ns, int64_t last_ns,
                                                  mir_tlog_totals *totals, int64_t *until_ns);
+/* Adds the last value of columns that have none yet, or an older one. */
+MIR_MUST_CHECK mir_status mir_tlog_rollup_last(mir_tlog_scan *scan, mir_view device,
+                                               int64_t first_ns, int64_t last_ns,
+                                               mir_tlog_totals *totals);
 /* Rows as they are cannot be told: notes it if there are any. */
 MIR_MUST_CHECK mir_status mir_tlog_rollup_missed(mir_tlog_scan *scan, mir_view device,
                                                  int64_t first_ns, int64_t last_ns);

@@ -633,7 +633,7 @@ mir_status mir_tlog_scan_totals(mir_tlog_scan *scan, mir_view device, int64_t fi
         status = totals_cluster(scan, low, high, totals);
     }
     if (status == MIR_OK && last_only) {
-        status = mir_tlog_rollup_totals(scan, device, first_ns, last_ns, totals, &rolled_ns);
+        status = mir_tlog_rollup_last(scan, device, first_ns, last_ns, totals);
         if (status != MIR_OK) return status;
     }
     if (status == MIR_OK) mir_tlog_totals_finish(totals);
