@@ -348,6 +348,8 @@ mir_status mir_hub_create(const mir_config *config, mir_shard *const *shards, un
         status = mir_sink_open(config, &tlog_options, &fresh->sink, error);
         if (status == MIR_OK) status = mir_tlog_open(&tlog_options, &fresh->tlog, error);
     }
+    if (status == MIR_OK && fresh->sink != NULL)
+        mir_sink_attach(fresh->sink, fresh->tlog, fresh->state);
     if (status == MIR_OK) {
         mir_tlog_stats stats;
         mir_tlog_stats_read(fresh->tlog, &stats, NULL);
@@ -478,8 +480,8 @@ mir_status mir_hub_start(mir_hub *hub, mir_error *error)
 {
     mir_status status = mir_state_online_each(hub->state, resume_one, hub, error);
     if (status == MIR_OK) status = mir_cmd_queue_start(hub, error);
-    if (status == MIR_OK)
-        status = mir_sink_start(hub->sink, hub->tlog, hub->state, sink_dropped, hub, error);
+    if (status == MIR_OK && hub->sink != NULL)
+        status = mir_sink_start(hub->sink, sink_dropped, hub, error);
     return status;
 }
 

@@ -143,8 +143,7 @@ static mir_status tags_write(mir_sink *sink, mir_view id, mir_bytes *out)
 {
     mir_arena arena = {0};
     MirStore__V1__DeviceRecord *record = NULL;
-    mir_status status = MIR_E_NOT_FOUND;
-    if (sink->state != NULL) status = mir_state_get(sink->state, id, &arena, &record, NULL);
+    const mir_status status = mir_state_get(sink->state, id, &arena, &record, NULL);
     if (mir_line_tag(mir_view_cstr("__id"), id, out, NULL) != MIR_OK) sink->left_out++;
     if (status == MIR_OK) {
         tag_put(sink, "__name", record->name, out);
@@ -163,7 +162,7 @@ static mir_status tags_write(mir_sink *sink, mir_view id, mir_bytes *out)
 static mir_status tags_of(mir_sink *sink, mir_view id, mir_view *text)
 {
     const uint64_t hash = mir_hash_view(id);
-    const uint64_t changes = sink->state == NULL ? 0 : mir_state_changes_of_id(sink->state, id);
+    const uint64_t changes = mir_state_changes_of_id(sink->state, id);
     mir_map_node *node = mir_map_first(&sink->devices, hash);
     for (; node != NULL; node = mir_map_next(node)) {
         tags *known = MIR_CONTAINER(node, tags, node);
@@ -303,7 +302,7 @@ static void spool_look(mir_sink *sink)
     sink->rows_settled += rows;
     (void)pthread_mutex_unlock(&sink->mutex);
     mir_log_error("telemetry sink: %s: %" PRIu64 " of the oldest rows will not be sent", why, rows);
-    if (sink->dropped != NULL) sink->dropped(sink->dropped_context, rows);
+    sink->dropped(sink->dropped_context, rows);
 }
 
 static bool wait_for(void *context, int64_t ns)
@@ -472,13 +471,16 @@ static void *sink_main(void *context)
     return NULL;
 }
 
-mir_status mir_sink_start(mir_sink *sink, mir_tlog *tlog, mir_state *state,
-                          mir_sink_dropped_fn dropped, void *context, mir_error *error)
+void mir_sink_attach(mir_sink *sink, mir_tlog *tlog, mir_state *state)
 {
-    if (sink == NULL) return MIR_OK;
     mir_tlog_spool_attach(sink->spool, tlog);
     sink->tlog = tlog;
     sink->state = state;
+}
+
+mir_status mir_sink_start(mir_sink *sink, mir_sink_dropped_fn dropped, void *context,
+                          mir_error *error)
+{
     sink->dropped = dropped;
     sink->dropped_context = context;
     const int rc = pthread_create(&sink->thread, NULL, sink_main, sink);
@@ -517,7 +519,7 @@ void mir_sink_destroy(mir_sink *sink)
 
 void mir_sink_stats_read(mir_sink *sink, mir_sink_stats *stats)
 {
-    const uint64_t committed = sink->tlog == NULL ? 0 : rows_committed(sink);
+    const uint64_t committed = rows_committed(sink);
     const int64_t now_ns = mir_clock_wall_ns();
     mir_tlog_spool_stats spool;
     mir_tlog_spool_stats_read(sink->spool, &spool);

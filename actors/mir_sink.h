@@ -36,11 +36,11 @@ enum { MIR_SINK_DEVICES_MAX = 65536, MIR_SINK_ERROR_BYTES_MAX = 320 };
  * the log. */
 MIR_MUST_CHECK mir_status mir_sink_open(const mir_config *config, mir_tlog_options *options,
                                         mir_sink **sink, mir_error *error);
+/* What it reads from: before any other call but destroy. Both may be used until it is stopped. */
+void mir_sink_attach(mir_sink *sink, mir_tlog *tlog, mir_state *state);
 /* Rows were given up: called by the sink's thread. */
 typedef void (*mir_sink_dropped_fn)(void *context, uint64_t rows);
-/* All of these may be null. */
-MIR_MUST_CHECK mir_status mir_sink_start(mir_sink *sink, mir_tlog *tlog, mir_state *state,
-                                         mir_sink_dropped_fn dropped, void *context,
+MIR_MUST_CHECK mir_status mir_sink_start(mir_sink *sink, mir_sink_dropped_fn dropped, void *context,
                                          mir_error *error);
 void mir_sink_stop(mir_sink *sink);
 void mir_sink_destroy(mir_sink *sink);

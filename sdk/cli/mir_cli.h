@@ -244,6 +244,7 @@ int mir_cli_telemetry_query(mir_cli *, const mir_cli_command *, const mir_cli_ar
 int mir_cli_telemetry_plot(mir_cli *, const mir_cli_command *, const mir_cli_args *);
 int mir_cli_telemetry_export(mir_cli *, const mir_cli_command *, const mir_cli_args *);
 int mir_cli_telemetry_import(mir_cli *, const mir_cli_command *, const mir_cli_args *);
+int mir_cli_telemetry_sink(mir_cli *, const mir_cli_command *, const mir_cli_args *);
 int mir_cli_telemetry_retention(mir_cli *, const mir_cli_command *, const mir_cli_args *);
 int mir_cli_telemetry_watch(mir_cli *, const mir_cli_command *, const mir_cli_args *);
 int mir_cli_storage(mir_cli *, const mir_cli_command *, const mir_cli_args *);

@@ -683,6 +683,24 @@ static const mir_cli_example completion_examples[] = {
 
 extern const mir_cli_command mir_cli_device_children[];
 
+static const mir_cli_command sink_children[] = {
+    {"status",
+     NULL,
+     NULL,
+     NULL,
+     "Show what was forwarded, what waits and what went wrong",
+     "Where telemetry is forwarded to is `telemetry.sink` in the configuration of the\n"
+     "server. Counts are since it started. The exit code is 1 while the other side does\n"
+     "not accept anything.",
+     0,
+     0,
+     {&format_group, NULL},
+     NULL,
+     NULL,
+     mir_cli_telemetry_sink},
+    {0},
+};
+
 static const mir_cli_command telemetry_children[] = {
     {"list",
      "ls",
@@ -782,6 +800,18 @@ static const mir_cli_command telemetry_children[] = {
      NULL,
      NULL,
      mir_cli_telemetry_retention},
+    {"sink",
+     NULL,
+     NULL,
+     NULL,
+     "Telemetry that is forwarded to another system",
+     NULL,
+     0,
+     0,
+     {NULL},
+     NULL,
+     sink_children,
+     NULL},
     {0},
 };
 

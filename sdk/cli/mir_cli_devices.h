@@ -46,6 +46,8 @@ int mir_cli_devices_report(const mir_cli_devices *devices, const char *verb, con
 /* A twin as JSON, or as YAML without the bytes of the schema. */
 int mir_cli_devices_print_twin(const json_t *twin, const char *format);
 /* JSON and YAML of anything to standard output. */
+/* What the server tells of itself, an object that is the caller's; an exit code. */
+int mir_cli_status_ask(mir_cli_session *session, json_t **status);
 int mir_cli_devices_print_value(const json_t *value, const char *format);
 
 /* The names that begin so, for completion; silent when no server answers at once. */

@@ -342,7 +342,7 @@ static void print_status(const json_t *status, const json_t *before, double seco
         }
 }
 
-static int ask(mir_cli_session *session, json_t **status)
+int mir_cli_status_ask(mir_cli_session *session, json_t **status)
 {
     mir_bytes reply = {0};
     int code =
@@ -366,7 +366,7 @@ int mir_cli_status(mir_cli *cli, const mir_cli_command *command, const mir_cli_a
     json_t *before = NULL;
     const char *format = mir_cli_value(args, MIR_OPT_OUTPUT);
     int code = mir_cli_connect_open(cli, args, &session);
-    if (code == MIR_EXIT_OK) code = ask(&session, &status);
+    if (code == MIR_EXIT_OK) code = mir_cli_status_ask(&session, &status);
     if (code == MIR_EXIT_OK && format != NULL && strcmp(format, "table") != 0) {
         code = mir_cli_devices_print_value(status, format);
     } else if (code == MIR_EXIT_OK) {
@@ -376,7 +376,7 @@ int mir_cli_status(mir_cli *cli, const mir_cli_command *command, const mir_cli_a
         (void)nanosleep(&gap, NULL);
         before = status;
         status = NULL;
-        code = ask(&session, &status);
+        code = mir_cli_status_ask(&session, &status);
         double seconds = (double)(mir_clock_mono_ns() - start_ns) / 1e9;
         if (code == MIR_EXIT_OK) print_status(status, before, seconds, session.where);
     }

@@ -4,6 +4,7 @@
 import contextlib
 import http.server
 import json
+import os
 import re
 import shutil
 import socket
@@ -299,6 +300,31 @@ def test_it_begins_when_it_is_switched_on_and_leaves_nothing_when_off(launch, lo
     server.settings = {"telemetry.sink.linger": "20ms"}
     server.start()
     assert list(pins.iterdir()) == []
+
+
+def test_the_command_shows_how_far_it_is(launch, connect, env, peer, name):
+    command = [os.environ["MIR_BIN"], "telemetry", "sink", "status", "--target"]
+    quiet = launch({})
+    done = subprocess.run([*command, quiet.url], capture_output=True, text=True, timeout=ANSWER_S)
+    assert done.returncode == 1 and "telemetry.sink.url is not set" in done.stderr
+    server = launch(to(peer))
+    bus = connect(server)
+    launch_device(bus, name, env)
+    send(bus, env, name, 0, 10)
+    await_caught_up(server)
+    done = subprocess.run([*command, server.url], capture_output=True, text=True, timeout=ANSWER_S)
+    assert done.returncode == 0, done.stderr
+    assert f"to        http://127.0.0.1:{peer.port}/write\n" in done.stdout and "?db" not in done.stdout
+    assert "sent      10 rows in " in done.stdout and "waiting   0 rows; " in done.stdout
+    peer.rule = lambda lines: (500, "\x1b[31mno")
+    send(bus, env, name, 10, 5)
+    wait_until(lambda: sink_of(server)["failing"] and sink_of(server)["lag_rows"] == 5, ANSWER_S, "five wait")
+    done = subprocess.run([*command, server.url], capture_output=True, text=True, timeout=ANSWER_S)
+    assert done.returncode == 1
+    assert "which does not accept anything" in done.stdout and "waiting   5 rows, the oldest for " in done.stdout
+    assert "HTTP 500: [31mno (last at 20" in done.stdout
+    done = subprocess.run([*command, server.url, "-o", "json"], capture_output=True, text=True, timeout=ANSWER_S)
+    assert json.loads(done.stdout)["lag_rows"] == 5
 
 
 def free_port():
