@@ -545,7 +545,13 @@ static mir_status directory_load(mir_tlog *tlog, mir_error *error)
         if (number_in(manifest.sealed, manifest.sealed_count, found.logs[i])) {
             char path[MIR_TLOG_PATH_BYTES_MAX];
             mir_tlog_path(tlog, path, found.logs[i], "log");
-            (void)tlog->files->unlink(tlog->files->context, path);
+            result = tlog->files->unlink(tlog->files->context, path);
+            /* Forgotten, it would be replayed by the next start: its rows may be removed by now. */
+            if (result < 0 && result != -ENOENT &&
+                !number_push(&tlog->sealed, &tlog->sealed_count, found.logs[i])) {
+                status = mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
+                goto out;
+            }
             continue;
         }
         loads.list[loads.count++].generation = found.logs[i];

@@ -364,6 +364,27 @@ static void an_unreadable_segment_is_there_again_when_it_can_be_read(void **stat
     }
 }
 
+static void a_sealed_log_that_cannot_be_unlinked_is_never_replayed(void **state)
+{
+    (void)state;
+    sim_disk *disk = disk_with(TURNS, false);
+    disk->fail_calls = SIM_UNLINK;
+    disk->fail_errno = EIO;
+    for (int start = 0; start < 5; start++) {
+        disk->fail_at = start < 4 ? 1 : 0;
+        disk->fail_count = UINT64_MAX;
+        mir_tlog *tlog = open_copy(disk);
+        assert_true(wait_settled(tlog));
+        mir_tlog_stats stats;
+        mir_tlog_stats_read(tlog, &stats, NULL);
+        assert_int_equal(stats.replayed_rows, start == 0 ? ROWS : 0);
+        assert_int_equal(stats.segment_rows, ROWS);
+        mir_tlog_close(tlog);
+        assert_int_equal(file_with(disk, "log", 0) != NULL, start < 4);
+    }
+    sim_disk_free(disk);
+}
+
 /* ---- Versions ---- */
 
 static void refused(sim_disk *disk, const char *words)
@@ -428,6 +449,7 @@ int main(void)
         cmocka_unit_test(a_crash_after_setting_aside_changes_nothing),
         cmocka_unit_test(what_cannot_be_set_aside_is_not_forgotten),
         cmocka_unit_test(an_unreadable_segment_is_there_again_when_it_can_be_read),
+        cmocka_unit_test(a_sealed_log_that_cannot_be_unlinked_is_never_replayed),
         cmocka_unit_test(files_of_other_versions_are_refused_and_untouched),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
