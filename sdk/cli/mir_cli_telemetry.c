@@ -665,12 +665,13 @@ void mir_cli_telemetry_each_name(const char *measurement, mir_cli_connect_name_f
     MirApi__V1__ListTelemetryRequest request = MIR_API__V1__LIST_TELEMETRY_REQUEST__INIT;
     MirApi__V1__TelemetryResponse *answer = NULL;
     const char *refusal = NULL;
+    mir_error error = {0};
     json_t *told = json_object(); /* devices of several schemas have names in common */
     size_t groups = 0;
-    if (mir_cli_connect_quietly(NULL, COMPLETION_TIMEOUT_NS, &session, NULL) == MIR_OK &&
+    if (mir_cli_connect_quietly(NULL, COMPLETION_TIMEOUT_NS, &session, &error) == MIR_OK &&
         mir_cli_connect_try(&session, "tlm.v1alpha.list", &request.base,
                             &mir_api__v1__list_telemetry_response__descriptor, NULL, &answer,
-                            &refusal, NULL) == MIR_OK)
+                            &refusal, &error) == MIR_OK)
         groups = answer->n_devices_telemetry;
     for (size_t g = 0; g < groups; g++) {
         const MirApi__V1__DevicesTelemetry *group = answer->devices_telemetry[g];
