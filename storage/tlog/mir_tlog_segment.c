@@ -1126,15 +1126,55 @@ void mir_tlog_segment_release(mir_tlog_segment *segment)
     /* Pairs with itself: the last one sees what all others did before they let go. */
     if (atomic_fetch_sub_explicit(&segment->references, 1, memory_order_acq_rel) != 1) return;
     (void)segment->files->close(segment->files->context, segment->handle);
+    for (uint32_t i = 0; i < MIR_TLOG_KEPT_BLOCKS; i++) {
+        free(atomic_load_explicit(&segment->kept[i], memory_order_relaxed));
+    }
     mir_arena_free(&segment->arena);
     free(segment);
 }
 
 /* ---- Index ---- */
 
+/* The block at hand is done with. */
+static void block_put_back(mir_tlog_index_cursor *cursor)
+{
+    mir_tlog_raw_block *block = cursor->raw;
+    cursor->raw = NULL;
+    if (block != NULL && cursor->keeps && block->size <= MIR_TLOG_KEPT_BLOCK_BYTES_MAX) {
+        block =
+            atomic_exchange_explicit(&cursor->segment->kept[block->number % MIR_TLOG_KEPT_BLOCKS],
+                                     block, memory_order_acq_rel);
+    }
+    free(block);
+}
+
+static void block_begin(mir_tlog_index_cursor *cursor)
+{
+    cursor->in = mir_tlog_reader_of(cursor->raw->bytes, cursor->raw->size);
+    cursor->has_before = cursor->has_entry = false;
+}
+
+/* Whether the block was kept; then it is the one at hand. */
+static bool block_take(mir_tlog_index_cursor *cursor, uint32_t number)
+{
+    block_put_back(cursor);
+    mir_tlog_raw_block *block = atomic_exchange_explicit(
+        &cursor->segment->kept[number % MIR_TLOG_KEPT_BLOCKS], NULL, memory_order_acq_rel);
+    cursor->raw = block;
+    if (block == NULL) return false;
+    if (block->number != number) {
+        block_put_back(cursor);
+        return false;
+    }
+    cursor->block = number;
+    cursor->next_block = number + 1;
+    block_begin(cursor);
+    return true;
+}
+
 void mir_tlog_index_fini(mir_tlog_index_cursor *cursor)
 {
-    free(cursor->raw);
+    block_put_back(cursor);
     free(cursor->chunks);
     *cursor = (mir_tlog_index_cursor){.segment = cursor->segment};
 }
@@ -1143,11 +1183,10 @@ static mir_status block_load(mir_tlog_index_cursor *cursor, mir_tlog_codec *code
 {
     mir_tlog_segment *segment = cursor->segment;
     const mir_tlog_index_block *block = &segment->blocks[number];
-    free(cursor->raw);
-    cursor->raw = NULL;
+    block_put_back(cursor);
+    cursor->block = number;
     cursor->in = (mir_tlog_reader){0};
     cursor->has_before = cursor->has_entry = false;
-    cursor->block = number;
     cursor->next_block = number + 1;
     uint8_t *packed = malloc(block->size);
     if (packed == NULL) return MIR_E_NO_MEMORY;
@@ -1164,16 +1203,17 @@ static mir_status block_load(mir_tlog_index_cursor *cursor, mir_tlog_codec *code
         mir_tlog_get_u64(packed + 8) != mir_hash_fixed(packed + INDEX_BLOCK_HEADER_BYTES, stored)) {
         goto out;
     }
-    cursor->raw = malloc((size_t)raw_size + 1);
+    cursor->raw = malloc(sizeof *cursor->raw + raw_size + 1);
     if (cursor->raw == NULL) {
         status = MIR_E_NO_MEMORY;
         goto out;
     }
-    cursor->raw_size = raw_size;
-    status = mir_tlog_decompress(codec, cursor->raw, raw_size,
+    cursor->raw->number = number;
+    cursor->raw->size = raw_size;
+    status = mir_tlog_decompress(codec, cursor->raw->bytes, raw_size,
                                  mir_view_of(packed + INDEX_BLOCK_HEADER_BYTES, stored));
     if (status == MIR_OK) {
-        cursor->in = mir_tlog_reader_of(cursor->raw, raw_size);
+        block_begin(cursor);
     } else {
         free(cursor->raw);
         cursor->raw = NULL;
@@ -1275,7 +1315,8 @@ mir_status mir_tlog_index_find(mir_tlog_index_cursor *cursor, mir_tlog_codec *co
         }
     }
     if (low == 0) return MIR_E_NOT_FOUND;
-    if (cursor->raw != NULL && cursor->block == low - 1) {
+    cursor->keeps = true;
+    if (cursor->raw != NULL && cursor->raw->number == low - 1) {
         /* Devices are mostly asked for in ascending order: go on behind the last one. Those that are
          * not here lie between two that are. */
         const int order = cursor->has_entry
@@ -1288,10 +1329,9 @@ mir_status mir_tlog_index_find(mir_tlog_index_cursor *cursor, mir_tlog_codec *co
                     0) {
                 return MIR_E_NOT_FOUND;
             }
-            cursor->in = mir_tlog_reader_of(cursor->raw, cursor->raw_size);
-            cursor->has_before = cursor->has_entry = false;
+            block_begin(cursor);
         }
-    } else {
+    } else if (!block_take(cursor, low - 1)) {
         const mir_status status = block_load(cursor, codec, low - 1);
         if (status != MIR_OK) return status;
     }

@@ -29,6 +29,8 @@ enum {
     MIR_TLOG_CHUNK_BYTES_MAX = 64 << 20,
     MIR_TLOG_CHUNK_TEXT_BYTES = 1 << 20, /* a chunk ends before its strings pass this */
     MIR_TLOG_INDEX_BLOCK_BYTES = 16 * 1024,
+    MIR_TLOG_KEPT_BLOCKS = 4,                  /* of a segment's index */
+    MIR_TLOG_KEPT_BLOCK_BYTES_MAX = 32 * 1024, /* of one that is kept */
     MIR_TLOG_FOOTER_BYTES_MAX = 256 << 20,
 };
 
@@ -97,6 +99,8 @@ typedef struct mir_tlog_segment {
     const mir_tlog_segment_shape *shapes;
     uint32_t block_count;
     const mir_tlog_index_block *blocks;
+    /* Blocks that were read lately, for those who search. Who takes one out has it alone. */
+    _Atomic(struct mir_tlog_raw_block *) kept[MIR_TLOG_KEPT_BLOCKS];
     mir_arena arena;
     /* The background's: */
     int64_t retain_ns;   /* nothing for retention before */
@@ -142,12 +146,20 @@ MIR_MUST_CHECK mir_status mir_tlog_segment_open(const mir_tlog_files *files, con
 void mir_tlog_segment_retain(mir_tlog_segment *segment);
 void mir_tlog_segment_release(mir_tlog_segment *segment);
 
-/* Walks or searches the index of one segment. Zeroed but for `segment`, it stands at the start. */
+/* A block of an index, unpacked. */
+typedef struct mir_tlog_raw_block {
+    uint32_t number;
+    uint32_t size;
+    uint8_t bytes[];
+} mir_tlog_raw_block;
+
+/* Walks or searches the index of one segment. Zeroed but for `segment`, it stands at the start. What
+ * is walked is read from the disk; what is searched may be from memory. */
 typedef struct mir_tlog_index_cursor {
     mir_tlog_segment *segment;
-    uint8_t *raw; /* the block that is read, or null */
-    uint32_t raw_size;
-    uint32_t block; /* its number */
+    mir_tlog_raw_block *raw; /* the block that is read, or null */
+    bool keeps;              /* it has searched */
+    uint32_t block;          /* the number of the one that was read, or could not be */
     uint32_t next_block;
     mir_tlog_reader in;
     /* The key of the entry before the current one in the block. */
