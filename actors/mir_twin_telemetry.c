@@ -12,13 +12,15 @@
 #include "mir_plan.h"
 #include "mir_twin_internal.h"
 
-enum { SERIES_PER_TWIN_MAX = 256 };
+enum { SERIES_PER_TWIN_MAX = 256, HEADER_KEPT_BYTES_MAX = 128 };
 
 typedef struct mir_twin_series {
     struct mir_twin_series *next;
     mir_plan *plan;
     mir_tlog_series *log;
     uint32_t name_size;
+    uint32_t header_size;
+    uint8_t *header; /* the block that came with one of its messages; null: none yet */
     char name[];
 } series;
 
@@ -115,6 +117,7 @@ void mir_twin_telemetry_forget(mir_twin *twin)
         series *next = twin->telemetry.series->next;
         mir_tlog_series_close(actors->log, twin->telemetry.series->log);
         mir_plan_unref(twin->telemetry.series->plan);
+        free(twin->telemetry.series->header);
         free(twin->telemetry.series);
         twin->telemetry.series = next;
     }
@@ -153,8 +156,19 @@ static void refuse_future(mir_twin *twin, mir_view name, int64_t time_ns, int64_
     refuse(twin, "future time", text);
 }
 
+/* Without it names are looked up in each header. */
+static void keep_header(series *s, mir_view header)
+{
+    if (header.size == 0 || header.size > HEADER_KEPT_BYTES_MAX) return;
+    s->header = malloc(header.size);
+    if (s->header == NULL) return;
+    memcpy(s->header, header.data, header.size);
+    s->header_size = (uint32_t)header.size;
+}
+
 /* MIR_E_NOT_FOUND when the schema does not know the message; everything else is settled here. */
-static mir_status ingest(mir_twin *twin, mir_view name, mir_view payload, int64_t received_wall_ns)
+static mir_status ingest(mir_twin *twin, mir_view name, mir_view header, mir_view payload,
+                         int64_t received_wall_ns)
 {
     mir_actors *actors = mir_actors_of(twin->shard);
     series *s = twin->telemetry.series;
@@ -180,6 +194,7 @@ static mir_status ingest(mir_twin *twin, mir_view name, mir_view payload, int64_
             twin->telemetry.series = s;
         }
     }
+    if (__builtin_expect(s->header == NULL, 0)) keep_header(s, header);
     mir_row *row = &actors->row;
     mir_status status = mir_plan_decode(s->plan, payload, received_wall_ns, row);
     const int64_t future_ns = twin->shard->config->telemetry.future_limit_ns;
@@ -287,6 +302,16 @@ bool mir_twin_telemetry_floods(mir_twin *twin)
     return false;
 }
 
+/* Most messages have the header of an earlier one, byte by byte. */
+static mir_view name_of(const mir_twin *twin, mir_view header)
+{
+    const series *s = twin->telemetry.series;
+    if (s != NULL && header.size != 0 && s->header_size == header.size &&
+        memcmp(s->header, header.data, header.size) == 0)
+        return mir_view_of(s->name, s->name_size);
+    return mir_nats_header(header, MIR_VIEW_LITERAL("mir-msg"));
+}
+
 bool mir_twin_telemetry_take(mir_twin *twin, const mir_message *message)
 {
     int64_t wall_ns = twin->shard->loop->wall_ns;
@@ -294,14 +319,14 @@ bool mir_twin_telemetry_take(mir_twin *twin, const mir_message *message)
         refuse(twin, "flood", "more messages a second than limits.device_rate allows");
         return true;
     }
-    mir_view name = mir_nats_header(message->header, MIR_VIEW_LITERAL("mir-msg"));
+    mir_view name = name_of(twin, message->header);
     if (__builtin_expect(name.size == 0 || name.size > MIR_TLOG_MEASUREMENT_BYTES_MAX, 0)) {
         refuse(twin, "unknown message", "telemetry without the header mir-msg that names its type");
         return true;
     }
     /* What is held beside a known schema is of types that it lacks: it holds nothing else up. */
     if (__builtin_expect(twin->state == MIR_TWIN_READY && twin->schema.schema != NULL, 1)) {
-        if (ingest(twin, name, message->payload, wall_ns) == MIR_OK) return true;
+        if (ingest(twin, name, message->header, message->payload, wall_ns) == MIR_OK) return true;
         /* The device may have learnt a message since: ask it once in a while. */
         if (!twin->pulling && mir_twin_now(twin) < twin->pull_after_ns) {
             char text[160];
@@ -369,7 +394,7 @@ void mir_twin_telemetry_settle(mir_twin *twin)
         held *next = message->next;
         mir_view name = {message->bytes, message->name_size};
         mir_view payload = {message->bytes + message->name_size, message->payload_size};
-        if (ingest(twin, name, payload, message->received_wall_ns) != MIR_OK) {
+        if (ingest(twin, name, (mir_view){0}, payload, message->received_wall_ns) != MIR_OK) {
             char text[160];
             (void)snprintf(text, sizeof text, "%.*s is not in the device's schema",
                            name.size > 100 ? 100 : (int)name.size, (const char *)name.data);

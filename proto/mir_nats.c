@@ -1,11 +1,38 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "mir_nats.h"
 
+#include <endian.h>
+#include <string.h>
+
 enum { ARGS_MAX = 6, SIZE_DIGITS_MAX = 9 };
 
 static inline bool is_blank(uint8_t c)
 {
     return c == ' ' || c == '\t';
+}
+
+/* The high bit of each byte of `word` that is `byte`; above the lowest such byte there may be others
+ * by mistake. Source: S. E. Anderson, Bit Twiddling Hacks, "Determine if a word has a byte equal to
+ * n". */
+static inline uint64_t bytes_equal(uint64_t word, uint8_t byte)
+{
+    word ^= UINT64_C(0x0101010101010101) * byte;
+    return (word - UINT64_C(0x0101010101010101)) & ~word & UINT64_C(0x8080808080808080);
+}
+
+/* The first of two bytes, or `end`. */
+static inline const uint8_t *find_either(const uint8_t *at, const uint8_t *end, uint8_t a,
+                                         uint8_t b)
+{
+    for (; end - at >= 8; at += 8) {
+        uint64_t word;
+        memcpy(&word, at, sizeof word);
+        word = le64toh(word);
+        const uint64_t found = bytes_equal(word, a) | bytes_equal(word, b);
+        if (found != 0) return at + (unsigned)__builtin_ctzll(found) / 8;
+    }
+    while (at < end && *at != a && *at != b) at++;
+    return at;
 }
 
 /* Splits at blanks; counts arguments past the array too, so that too many are noticed. */
@@ -16,7 +43,7 @@ static unsigned split(const uint8_t *at, const uint8_t *end, mir_view *args)
         while (at < end && is_blank(*at)) at++;
         if (at == end) return count;
         const uint8_t *start = at;
-        while (at < end && !is_blank(*at)) at++;
+        at = find_either(at, end, ' ', '\t');
         if (count == ARGS_MAX) return ARGS_MAX + 1;
         args[count++] = (mir_view){start, (size_t)(at - start)};
     }
@@ -168,8 +195,12 @@ static mir_nats_outcome finish_line(const uint8_t *data, size_t size, size_t key
     size_t left = size - keyword_bytes;
     /* The limit counts arguments: blanks, CR and LF around them come on top. */
     size_t window = has_line && left > control_line_max + 3 ? control_line_max + 3 : left;
-    const uint8_t *lf = left == 0 ? NULL : memchr(args, '\n', window);
-    if (lf == NULL) {
+    const uint8_t *stop = args + window;
+    /* One pass: a line nearly always ends at its first CR, with the LF behind it. */
+    const uint8_t *mark = find_either(args, stop, '\n', '\r');
+    const uint8_t *lf = mark;
+    if (mark < stop && *mark == '\r') lf = memchr(mark, '\n', (size_t)(stop - mark));
+    if (lf == NULL || lf == stop) {
         if (has_line && left > control_line_max + 2) return MIR_NATS_LINE_TOO_LONG;
         return MIR_NATS_NEED_MORE;
     }
@@ -179,7 +210,7 @@ static mir_nats_outcome finish_line(const uint8_t *data, size_t size, size_t key
     if (first < end && is_blank(*first)) first++;
     if (has_line && (size_t)(end - first) > control_line_max) return MIR_NATS_LINE_TOO_LONG;
     /* It would be echoed to others, whose line it would end. */
-    if (has_line && memchr(args, '\r', (size_t)(end - args)) != NULL) return MIR_NATS_MALFORMED;
+    if (has_line && mark < end) return MIR_NATS_MALFORMED;
     op->line_bytes = (size_t)(lf - data) + 1;
     return take_arguments(op, args, end);
 }

@@ -456,9 +456,48 @@ static void numbers_are_written_in_their_shortest_form(void **state)
     }
 }
 
+/* Wherever ends and blanks fall in the words of eight bytes that are looked at at once. */
+static void lines_of_any_length_are_read(void **state)
+{
+    (void)state;
+    char subject[80] = "";
+    for (size_t size = 1; size < sizeof subject; size++) {
+        subject[size - 1] = (char)('a' + size % 26);
+        subject[size] = '\0';
+        for (int form = 0; form < 6; form++) {
+            static const struct {
+                const char *before, *after;
+            } forms[] = {{"HPUB ", " 12 34\r\n"},    {"HPUB ", "\t12\t34\n"},
+                         {"HPUB  ", "  12 34 \r\n"}, {"HPUB ", "\r 12 34\r\n"},
+                         {"HPUB ", " 12 34\r\r\n"},  {"HPUB ", " 12 34\r"}};
+            char line[128];
+            const int bytes = snprintf(line, sizeof line, "%s%s%s", forms[form].before, subject,
+                                       forms[form].after);
+            /* Nothing behind it: what is read past the end is seen by a sanitizer. */
+            uint8_t *exact = malloc((size_t)bytes);
+            assert_non_null(exact);
+            memcpy(exact, line, (size_t)bytes);
+            mir_nats_op op;
+            const mir_nats_outcome outcome = mir_nats_parse(exact, (size_t)bytes, 4096, &op);
+            if (form < 3) {
+                assert_int_equal(outcome, MIR_NATS_DONE);
+                assert_int_equal(op.line_bytes, bytes);
+                assert_int_equal(op.subject.size, size);
+                assert_memory_equal(op.subject.data, subject, size);
+                assert_int_equal(op.header_size, 12);
+                assert_int_equal(op.total_size, 34);
+            } else {
+                assert_int_equal(outcome, form < 5 ? MIR_NATS_MALFORMED : MIR_NATS_NEED_MORE);
+            }
+            free(exact);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(lines_of_any_length_are_read),
         cmocka_unit_test(lines_of_a_client_are_read_at_every_split),
         cmocka_unit_test(lines_of_a_server_are_read_at_every_split),
         cmocka_unit_test(unknown_operations_are_refused),
