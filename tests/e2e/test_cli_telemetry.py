@@ -2,10 +2,16 @@
 """Telemetry asked for at the command line, of a server: functions, groups, pages, points, charts."""
 
 import csv
+import fcntl
 import io
 import json
 import os
+import pty
+import select
+import signal
+import struct
 import subprocess
+import termios
 import time
 
 import pytest
@@ -333,3 +339,40 @@ def test_rows_that_are_too_many_are_drawn_as_windows(shared, connect, name, weat
     assert max(len(line) for line in result.stdout.splitlines()) > 900
     [series] = points_of(server, weather, name, "-f", "pressure", "--width", "1000")
     assert len(series["points"]) == 720 and series["points"][0][1] == 2
+
+
+def test_a_chart_can_follow_what_comes_in(server, bus, device, weather):  # noqa: F811
+    report(bus, device, *[weather.Sample(ts=time.time_ns() - n * SECOND_NS, pressure=7) for n in range(9)])
+    near, far = pty.openpty()
+    fcntl.ioctl(far, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "MIR_TARGET": f"127.0.0.1:{server.port}",
+                   "TERM": "xterm", "ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "")}
+    asked = ["plot", device, "-m", weather.name("Sample"), "-f", "pressure", "--since", "2m", "--follow"]
+    process = subprocess.Popen([BINARY, "telemetry", *asked], stdin=far, stdout=far, stderr=far, env=environment)
+    os.close(far)
+    shown = b""
+
+    def shows(text, least=1):
+        nonlocal shown
+        while shown.count(text) < least:
+            ready, _, _ = select.select([near], [], [], 20 * PATIENCE)
+            assert ready, f"silent after {shown!r}"
+            shown += os.read(near, 65536)
+
+    shows(b"last 7 hPa", 2)
+    report(bus, device, weather.Sample(ts=time.time_ns(), pressure=42))
+    shows(b"last 42 hPa")
+    fcntl.ioctl(near, termios.TIOCSWINSZ, struct.pack("HHHH", 12, 50, 0, 0))
+    shows(b"last 42 hPa", 3)
+    process.send_signal(signal.SIGINT)
+    shows(b"\x1b[?1049l")
+    try:
+        while data := os.read(near, 65536):
+            shown += data
+    except OSError:
+        pass
+    os.close(near)
+    assert process.wait(20 * PATIENCE) == 0
+    last = shown.decode().split("\x1b[?1049l")[1].replace("\r\n", "\n").splitlines()
+    assert "\x1b[?1049h\x1b[?25l" in shown.decode() and "\x1b[?25h\x1b[?1049l" in shown.decode()
+    assert len(last) == 11 and last[-1].endswith("pressure  last 42 hPa")
