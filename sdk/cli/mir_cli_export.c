@@ -3,6 +3,7 @@
 #include "mir_cli_devices.h"
 
 #include "mir_api/v1/tlm.pb-c.h"
+#include "mir_cli_blocks.h"
 #include "mir_cli_progress.h"
 #include "mir_cli_rows.h"
 #include "mir_cli_telemetry.h"
@@ -77,18 +78,6 @@ static int by_name_and_type(const void *left, const void *right)
     return (int)a->type - (int)b->type;
 }
 
-static mir_column_type type_of(MirApi__V1__DataType type)
-{
-    switch (type) {
-    case MIR_API__V1__DATA_TYPE__DATA_TYPE_INT64: return MIR_COLUMN_I64;
-    case MIR_API__V1__DATA_TYPE__DATA_TYPE_UINT64: return MIR_COLUMN_U64;
-    case MIR_API__V1__DATA_TYPE__DATA_TYPE_DOUBLE: return MIR_COLUMN_F64;
-    case MIR_API__V1__DATA_TYPE__DATA_TYPE_BOOL: return MIR_COLUMN_BOOL;
-    case MIR_API__V1__DATA_TYPE__DATA_TYPE_STRING: return MIR_COLUMN_STRING;
-    default: return 0;
-    }
-}
-
 MIR_MUST_CHECK static bool make_room(exporter *at, size_t count)
 {
     if (count <= at->cells_capacity) return true;
@@ -99,32 +88,6 @@ MIR_MUST_CHECK static bool make_room(exporter *at, size_t count)
     if (cells == NULL || places == NULL) return false;
     at->cells_capacity = count;
     return true;
-}
-
-/* How many values the column has, whatever its type. */
-static size_t values_of(const MirApi__V1__TelemetryBlock__Column *from, mir_column_type type)
-{
-    switch (type) {
-    case MIR_COLUMN_I64: return from->n_ints;
-    case MIR_COLUMN_U64: return from->n_uints;
-    case MIR_COLUMN_F64: return from->n_doubles;
-    case MIR_COLUMN_BOOL: return from->n_bools;
-    case MIR_COLUMN_STRING: return from->n_texts;
-    }
-    return 0;
-}
-
-static mir_cell value_at(const MirApi__V1__TelemetryBlock__Column *from, mir_column_type type,
-                         size_t i)
-{
-    switch (type) {
-    case MIR_COLUMN_I64: return (mir_cell){.i64 = from->ints[i]};
-    case MIR_COLUMN_U64: return (mir_cell){.u64 = from->uints[i]};
-    case MIR_COLUMN_F64: return (mir_cell){.f64 = from->doubles[i]};
-    case MIR_COLUMN_BOOL: return (mir_cell){.boolean = from->bools[i] != 0};
-    case MIR_COLUMN_STRING: return (mir_cell){.string = mir_view_cstr(from->texts[i])};
-    }
-    return (mir_cell){0};
 }
 
 /* Prepares the cells of a block, and says where those of its columns are. */
@@ -143,7 +106,8 @@ MIR_MUST_CHECK static bool place_columns(exporter *at, const MirApi__V1__Telemet
         at->cells[i] = (mir_cli_row_cell){.name = at->columns[i].name, .type = at->columns[i].type};
     for (size_t i = 0; i < block->n_columns; i++) {
         const MirApi__V1__TelemetryBlock__Column *from = block->columns[i];
-        column key = {mir_view_cstr(from->name != NULL ? from->name : ""), type_of(from->datatype)};
+        column key = {mir_view_cstr(from->name != NULL ? from->name : ""),
+                      mir_cli_blocks_type(from->datatype)};
         at->places[i] = i;
         if (key.type == 0) {
             (void)mir_error_set(&error, MIR_E_UNSUPPORTED,
@@ -170,35 +134,33 @@ MIR_MUST_CHECK static bool place_columns(exporter *at, const MirApi__V1__Telemet
     return true;
 }
 
+/* A row of a block, whose values are in the cells. */
+typedef struct block_row {
+    exporter *at;
+    const char *device_id;
+    size_t count;
+} block_row;
+
+static mir_status write_row(void *context, int64_t time_ns, mir_error *error)
+{
+    const block_row *of = context;
+    exporter *at = of->at;
+    const mir_cli_row row = {time_ns, mir_view_cstr(of->device_id != NULL ? of->device_id : ""),
+                             mir_view_cstr(at->request.measurement), at->cells, of->count};
+    mir_status status = mir_cli_rows_write(at->format, &row, &at->out, error);
+    if (status == MIR_OK && at->out.size >= WRITE_BYTES) status = write_out(at, error);
+    return status;
+}
+
 MIR_MUST_CHECK static bool write_block(exporter *at, const MirApi__V1__TelemetryBlock *block)
 {
     mir_error error = {0};
-    size_t count = 0;
-    int64_t time_ns = 0;
-    if (!place_columns(at, block, &count)) return false;
+    block_row row = {.at = at, .device_id = block->device_id};
+    if (!place_columns(at, block, &row.count)) return false;
     size_t *next = mir_arena_alloc(&at->parts, (block->n_columns + 1) * sizeof *next);
     mir_status status = next != NULL ? MIR_OK : mir_error_set(&error, MIR_E_NO_MEMORY, "no memory");
-    for (size_t r = 0; status == MIR_OK && r < block->n_times; r++) {
-        time_ns = (int64_t)((uint64_t)time_ns + (uint64_t)block->times[r]);
-        for (size_t i = 0; i < block->n_columns; i++) {
-            const MirApi__V1__TelemetryBlock__Column *from = block->columns[i];
-            mir_cli_row_cell *cell = &at->cells[at->places[i]];
-            cell->present = !from->has_present ||
-                            (r / 8 < from->present.len && from->present.data[r / 8] >> r % 8 & 1);
-            if (!cell->present) continue;
-            if (next[i] >= values_of(from, cell->type)) {
-                status = mir_error_set(&error, MIR_E_CORRUPT,
-                                       "the server's answer has fewer values than rows");
-                break;
-            }
-            cell->value = value_at(from, cell->type, next[i]++);
-        }
-        const mir_cli_row row = {time_ns,
-                                 mir_view_cstr(block->device_id != NULL ? block->device_id : ""),
-                                 mir_view_cstr(at->request.measurement), at->cells, count};
-        if (status == MIR_OK) status = mir_cli_rows_write(at->format, &row, &at->out, &error);
-        if (status == MIR_OK && at->out.size >= WRITE_BYTES) status = write_out(at, &error);
-    }
+    if (status == MIR_OK)
+        status = mir_cli_blocks_rows(block, at->cells, at->places, next, write_row, &row, &error);
     at->rows_here += block->n_times;
     return status == MIR_OK || fail(at, &error);
 }
@@ -292,7 +254,7 @@ static int find_columns(exporter *at)
     for (size_t i = 2; at->columns != NULL && i < answer->n_headers && i < answer->n_datatypes;
          i++) {
         char *name = mir_arena_strdup(&at->arena, mir_view_cstr(answer->headers[i]));
-        mir_column_type type = type_of(answer->datatypes[i]);
+        mir_column_type type = mir_cli_blocks_type(answer->datatypes[i]);
         if (name == NULL) return mir_cli_fail("no memory");
         if (type != 0) at->columns[at->columns_count++] = (column){mir_view_cstr(name), type};
     }

@@ -33,7 +33,7 @@ static void write_and_read(mir_tlog_codec *codec, mir_column_type type, uint32_t
 {
     mir_bytes out = {0};
     mir_arena arena = {.bytes_max = 64 << 20};
-    mir_tlog_column_encode(codec, &out, type, first.values, first.texts, count);
+    mir_tlog_column_encode(codec, &out, (uint32_t)type, type, first.values, first.texts, count);
     MIR_ASSERT(mir_bytes_ok(&out));
     mir_tlog_reader in = mir_tlog_reader_of(out.data, out.size);
     const mir_status status =
