@@ -411,6 +411,13 @@ static bool ends_decode(const stored_parts *p, mir_column_type type, uint32_t ro
     return has_last || cell->count == 1;
 }
 
+/* As many values come to no more than as many of the largest. */
+static bool sum_fits(const mir_tlog_total *cell)
+{
+    const __int128 most = (__int128)cell->count << 64;
+    return cell->sum <= most && cell->sum >= -most;
+}
+
 static void cell_decode(const stored_parts *p, mir_column_type type, uint32_t step, int64_t time_ns,
                         uint32_t row, mir_tlog_total *to)
 {
@@ -424,7 +431,8 @@ static void cell_decode(const stored_parts *p, mir_column_type type, uint32_t st
     }
     const uint64_t step_ns = (uint64_t)mir_tlog_rollup_step_ns[step];
     uint64_t last = bits;
-    if (bits >= step_ns) return;
+    /* A row for each nanosecond at most: then sums have room, too. */
+    if (bits >= step_ns || cell.count > step_ns) return;
     (void)part_get(times, PART_LAST_NS, MIR_COLUMN_I64, row, &last);
     if (last >= step_ns || last < bits || time_ns > INT64_MAX - (int64_t)step_ns) return;
     cell.first_ns = time_ns + (int64_t)bits;
@@ -449,6 +457,7 @@ static void cell_decode(const stored_parts *p, mir_column_type type, uint32_t st
         if (part_get(p, PART_SUM_HIGH, MIR_COLUMN_I64, row, &high)) {
             cell.sum = (__int128)(((unsigned __int128)high << 64) | bits);
         }
+        if (type != MIR_COLUMN_F64 && !sum_fits(&cell)) return;
     } else if (cell.count == 1) {
         sum_add(&cell, type, cell.first);
     } else {
@@ -514,7 +523,7 @@ static void cell_add(mir_tlog_total *to, mir_column_type type, const mir_tlog_to
                                    ? increase_of(type, to->last, from->first)
                                    : 0;
         to->increase += from->increase + between;
-        to->sum += from->sum;
+        to->sum = (__int128)((unsigned __int128)to->sum + (unsigned __int128)from->sum);
         to->sum_f64 += from->sum_f64;
         if (from->ordered) range_add(to, type, from->low, from->high);
     }

@@ -521,7 +521,7 @@ static mir_status total_add(const mir_tlog_totals *totals, mir_tlog_total *to,
         if (type == MIR_COLUMN_STRING) to->high = from->high;
     }
     if (from->ordered) range_take(to, type, from->low, from->high);
-    to->sum += from->sum;
+    to->sum = (__int128)((unsigned __int128)to->sum + (unsigned __int128)from->sum);
     to->sum_f64 += from->sum_f64;
     to->count += from->count;
     to->rate += from->rate;
