@@ -54,6 +54,7 @@ struct mir_sink {
     int64_t looked_ns;
     int64_t said_failed_ns;
     int64_t said_refused_ns;
+    int64_t said_unwritten_ns;
     uint64_t refused_unsaid;
     bool told; /* that it fails */
 
@@ -61,8 +62,8 @@ struct mir_sink {
     pthread_cond_t wake;
     mir_sink_stats stats;
     uint64_t rows_before;  /* that waited when it began */
+    int64_t began_ns;      /* if none did: since when none waits; wall time */
     uint64_t rows_settled; /* of these and of those committed since */
-    bool caught_up;
 };
 
 /* ---- Opening ---- */
@@ -85,6 +86,14 @@ mir_status mir_sink_open(const mir_config *config, mir_tlog_options *options, mi
     (void)snprintf(path, sizeof path, "%s/sink", config->data);
     if (config->telemetry.sink.url == NULL || config->telemetry.sink.url[0] == '\0')
         return mir_tlog_spool_remove(path, NULL, error);
+    const char *url = config->telemetry.sink.url;
+    if (strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0)
+        return mir_error_set(error, MIR_E_INVALID,
+                             "telemetry.sink.url: expected a URL such as "
+                             "http://127.0.0.1:8428/write");
+    if (config->telemetry.sink.token != NULL && config->telemetry.sink.user != NULL)
+        return mir_error_set(error, MIR_E_INVALID,
+                             "telemetry.sink: either a token or a user, not both");
     mir_sink *made = calloc(1, sizeof *made);
     if (made == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
     made->config = config;
@@ -94,7 +103,7 @@ mir_status mir_sink_open(const mir_config *config, mir_tlog_options *options, mi
     (void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     (void)pthread_cond_init(&made->wake, &monotonic);
     (void)pthread_condattr_destroy(&monotonic);
-    const mir_sink_http_options http = {.url = config->telemetry.sink.url,
+    const mir_sink_http_options http = {.url = url,
                                         .user = config->telemetry.sink.user,
                                         .password = config->telemetry.sink.password,
                                         .token = config->telemetry.sink.token,
@@ -111,7 +120,7 @@ mir_status mir_sink_open(const mir_config *config, mir_tlog_options *options, mi
         return status;
     }
     if (getrandom(&made->random, sizeof made->random, 0) < 0) made->random = (uintptr_t)made;
-    url_show(config->telemetry.sink.url, made->stats.url, sizeof made->stats.url);
+    url_show(url, made->stats.url, sizeof made->stats.url);
     made->stats.spool_bytes_max = (uint64_t)config->telemetry.sink.spool_bytes_max;
     mir_tlog_spool_options(made->spool, options);
     *sink = made;
@@ -232,8 +241,8 @@ static mir_status row_take(void *context, const mir_tlog_log_row *row)
     mir_bytes *out = &lines->text;
     const size_t start = out->size;
     mir_view text;
-    const mir_status status = tags_of(sink, series->device, &text);
-    if (status != MIR_OK) return status;
+    /* Not the spool's fault, which would give up a log after some. */
+    if (tags_of(sink, series->device, &text) != MIR_OK) return MIR_E_AGAIN;
     if (mir_line_measurement(shape->measurement, out, NULL) != MIR_OK) {
         sink->left_out += row->cell_count;
         return MIR_OK;
@@ -396,11 +405,15 @@ static void refused(void *context, uint64_t lines, mir_view line, const mir_sink
     const int64_t now_ns = mir_clock_mono_ns();
     if (sink->said_refused_ns != 0 && now_ns - sink->said_refused_ns < SAY_NS) return;
     sink->said_refused_ns = now_ns;
-    if (line.size > 0 && line.data[line.size - 1] == '\n') line.size--;
+    char shown[160];
+    size_t used = 0;
+    for (; used < line.size && used + 1 < sizeof shown && line.data[used] != '\n'; used++)
+        shown[used] =
+            line.data[used] < ' ' || line.data[used] >= 0x7f ? '?' : (char)line.data[used];
+    shown[used] = '\0';
     mir_log_warn("telemetry sink: %s refused %" PRIu64 " rows, which are passed over: %s; of or "
-                 "beside: %.*s",
-                 sink->stats.url, sink->refused_unsaid, text,
-                 line.size > 160 ? 160 : (int)line.size, (const char *)line.data);
+                 "beside: %s",
+                 sink->stats.url, sink->refused_unsaid, text, shown);
     sink->refused_unsaid = 0;
 }
 
@@ -416,14 +429,17 @@ static void batch_settle(mir_sink *sink, uint64_t rows_read, bool over, uint64_t
 {
     mir_error error;
     if (mir_tlog_spool_accept(sink->spool, &error) != MIR_OK) {
+        const int64_t now_ns = mir_clock_mono_ns();
         error_note(sink, false, error.text);
-        mir_log_error("telemetry sink: after a crash rows will be sent again: %s", error.text);
+        if (sink->said_unwritten_ns == 0 || now_ns - sink->said_unwritten_ns >= SAY_NS) {
+            sink->said_unwritten_ns = now_ns;
+            mir_log_error("telemetry sink: after a crash rows will be sent again: %s", error.text);
+        }
     }
     (void)pthread_mutex_lock(&sink->mutex);
     sink->stats.values_left_out = sink->left_out;
     if (over) {
         sink->rows_settled = sink->rows_before + committed;
-        sink->caught_up = true;
     } else {
         sink->rows_settled += rows_read;
     }
@@ -442,9 +458,11 @@ static void *sink_main(void *context)
                                 .failed = failed,
                                 .accepted = accepted,
                                 .refused = refused};
+    const int64_t began_ns = mir_clock_wall_ns();
     const uint64_t before = mir_tlog_spool_count(sink->spool);
     (void)pthread_mutex_lock(&sink->mutex);
     sink->rows_before = before;
+    if (before == 0) sink->began_ns = began_ns;
     (void)pthread_mutex_unlock(&sink->mutex);
     uint64_t committed = rows_committed(sink);
     mir_tlog_spool_stats spool;
@@ -526,9 +544,11 @@ void mir_sink_stats_read(mir_sink *sink, mir_sink_stats *stats)
     (void)pthread_mutex_lock(&sink->mutex);
     *stats = sink->stats;
     const uint64_t all = sink->rows_before + committed;
+    if (spool.through_ns < sink->began_ns) spool.through_ns = sink->began_ns;
     stats->lag_rows = all > sink->rows_settled ? all - sink->rows_settled : 0;
     (void)pthread_mutex_unlock(&sink->mutex);
     stats->rows_damaged = spool.rows_lost;
+    stats->logs_lost = spool.logs_lost;
     stats->spool_bytes = spool.bytes;
     if (stats->lag_rows > 0 && spool.through_ns > 0 && now_ns > spool.through_ns)
         stats->lag_ns = now_ns - spool.through_ns;

@@ -53,6 +53,7 @@ typedef struct mir_sink_stats {
     uint64_t rows_refused;    /* by the other side, for good */
     uint64_t rows_dropped;    /* the spool was full */
     uint64_t rows_damaged;    /* could not be read from the spool */
+    uint64_t logs_lost;       /* could not be kept for it, or not be read at all */
     uint64_t values_left_out; /* line protocol has no form for them */
     uint64_t retries;
     uint64_t lag_rows; /* stored and not accepted yet, about */

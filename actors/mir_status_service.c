@@ -311,6 +311,7 @@ static void put_sink(mir_bytes *json, const mir_sink_stats *sink)
     put_count(json, "rows_refused", sink->rows_refused);
     put_count(json, "rows_dropped", sink->rows_dropped);
     put_count(json, "rows_damaged", sink->rows_damaged);
+    put_count(json, "logs_lost", sink->logs_lost);
     put_count(json, "values_left_out", sink->values_left_out);
     put_count(json, "retries", sink->retries);
     put_count(json, "lag_rows", sink->lag_rows);
@@ -339,6 +340,9 @@ static void put_sink_problems(mir_bytes *json, const mir_sink_stats *sink, int64
         put_problem(json, "", "sink dropped", sink->rows_dropped, wall_ns,
                     "telemetry that waited for the sink was given up: see "
                     "telemetry.sink.spool_bytes_max");
+    if (sink->rows_damaged != 0 || sink->logs_lost != 0)
+        put_problem(json, "", "sink damaged", sink->rows_damaged + sink->logs_lost, wall_ns,
+                    "telemetry that waited for the sink cannot be read: the log says why");
     if (sink->rows_refused != 0) {
         (void)snprintf(text, sizeof text, "%s refused rows for good: %s", sink->url, sink->error);
         put_problem(json, "", "sink refused", sink->rows_refused, wall_ns, text);

@@ -529,6 +529,9 @@ static mir_status directory_load(mir_tlog *tlog, mir_error *error)
     for (uint32_t i = 0; i < manifest.segment_count; i++) {
         if (manifest.segments[i] > found.number_max) found.number_max = manifest.segments[i];
     }
+    if (tlog->options.number_min > found.number_max) {
+        found.number_max = tlog->options.number_min - 1;
+    }
     atomic_init(&tlog->next_number, found.number_max + 1);
     status = segments_load(tlog, &found, &manifest, adopt, error);
     if (status != MIR_OK) goto out;

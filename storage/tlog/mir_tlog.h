@@ -106,6 +106,7 @@ typedef struct mir_tlog_options {
     uint64_t disk_reserve_bytes;        /* 0: off; rows are refused while less than this is free */
     uint32_t series_max;                /* [1,000,000] open series per writer */
     const struct mir_tlog_files *files; /* [POSIX] must outlive the log */
+    uint64_t number_min;                /* of new files; 0: whatever the directory says */
     /* A log file was made that rows will go to: called before the first one does, by who opens the
      * log or by one of its threads. May be null. */
     void (*log_made)(void *context, uint64_t generation, const char *path);

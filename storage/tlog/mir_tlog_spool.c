@@ -270,6 +270,10 @@ static void log_made(void *context, uint64_t generation, const char *path)
 
 void mir_tlog_spool_options(mir_tlog_spool *spool, mir_tlog_options *options)
 {
+    /* What waits keeps its number, although the log may know nothing of it any more. */
+    if (spool->pin_count > 0) {
+        options->number_min = spool->pins[spool->pin_count - 1].generation + 1;
+    }
     options->log_made = log_made;
     options->log_made_context = spool;
 }

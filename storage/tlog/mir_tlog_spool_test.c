@@ -284,6 +284,24 @@ static void flip(const char *path, long at)
     assert_int_equal(fclose(file), 0);
 }
 
+static void what_waits_outlives_the_log(void **state)
+{
+    world *w = *state;
+    open_all(w, true);
+    write_rows(w, 0, 300);
+    (void)read_some(w, 100);
+    accept_all(w);
+    close_all(w);
+    char command[200];
+    (void)snprintf(command, sizeof command, "rm -r '%s'", w->logs);
+    assert_int_equal(system(command), 0);
+    open_all(w, true);
+    write_rows(w, 0, 50);
+    read_to_the_end(w);
+    all_were_given(w);
+    assert_int_equal(w->given, 350);
+}
+
 static void damage_costs_what_it_hit(void **state)
 {
     world *w = *state;
@@ -396,6 +414,7 @@ int main(void)
                                         world_setup, world_teardown),
         cmocka_unit_test_setup_teardown(only_what_comes_from_then_on_is_in_it, world_setup,
                                         world_teardown),
+        cmocka_unit_test_setup_teardown(what_waits_outlives_the_log, world_setup, world_teardown),
         cmocka_unit_test_setup_teardown(damage_costs_what_it_hit, world_setup, world_teardown),
         cmocka_unit_test_setup_teardown(a_damaged_position_gives_all_again, world_setup,
                                         world_teardown),

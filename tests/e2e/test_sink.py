@@ -15,7 +15,7 @@ import urllib.request
 
 import pytest
 from bus import DEADLINE_S, Bus
-from load import status_of
+from load import Stream, readings_kind, status_of
 from test_telemetry import SECOND_NS, START_NS, Kind, launch_device, report
 
 from wire import wait_until
@@ -35,6 +35,7 @@ message Env {
 }
 """
 ANSWER_S = 6 * DEADLINE_S
+SCALE = int(os.environ.get("MIR_TEST_SCALE", "1"))
 LINE = re.compile(r"^(?P<measurement>[^, ]+),(?P<tags>(?:\\.|[^ \\])+) (?P<fields>.*) (?P<time>-?\d+)$")
 
 
@@ -256,6 +257,53 @@ def test_who_is_killed_goes_on_where_it_was(launch, loop, env, peer, name):
     assert list(dict.fromkeys(times)) == expected(sent)
     assert len(times) <= sent + 4 * 20
     await_caught_up(server)
+
+
+def test_what_a_pong_covered_is_forwarded_however_often_the_server_is_killed(launch, loop, peer, name):
+    kind = readings_kind(name)
+    server = launch(to(peer, **{"telemetry.log_bytes_max": "8MiB", "telemetry.sink.batch_lines": 500}))
+    devices = [f"{name}-{n}" for n in range(3)]
+    bus = Bus(loop, server)
+    for device in devices:
+        launch_device(bus, device, kind)
+    bus.close()
+    covered = dict.fromkeys(devices, 0)
+    for n in range(5):
+        streams = [Stream(server, kind, device, batch=50, first=covered[device]) for device in devices]
+        for stream in streams:
+            stream.start()
+        before = sum(covered.values())
+        wait_until(lambda: sum(stream.covered for stream in streams) - before >= 3000 // SCALE + 300, ANSWER_S, "load")
+        if n == 1:
+            peer.down()
+        server.kill()
+        for stream in streams:
+            stream.stopping.set()
+            stream.join(DEADLINE_S)
+            covered[stream.device] = stream.covered
+        if n == 2:
+            peer.up()
+        server.start()
+    for device in devices:
+        wait_until(lambda: len(set(peer.times(device))) >= covered[device], ANSWER_S, f"rows of {device}")  # noqa: B023
+        times = list(dict.fromkeys(peer.times(device)))
+        assert set(times) >= {START_NS + number for number in range(covered[device])}
+    status = await_caught_up(server)
+    assert status["rows_refused"] == status["rows_dropped"] == status["rows_damaged"] == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [({"telemetry.sink.url": "127.0.0.1:8086"}, "telemetry.sink.url: expected a URL such as"),
+     ({"telemetry.sink.url": "http://x/", "telemetry.sink.user": "a", "telemetry.sink.token": "b"}, "either a token or a user"),
+     ({"telemetry.sink.url": "http://x/", "telemetry.sink.batch_lines": "0"}, "telemetry.sink.batch_lines")],
+)  # fmt: skip
+def test_what_cannot_be_meant_is_said_at_the_start(tmp_path, settings, text):
+    command = [os.environ["MIR_BIN"], "serve", "--data", str(tmp_path / "data"), "--listen", "127.0.0.1:0"]
+    for key, value in settings.items():
+        command += ["--set", f"{key}={value}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_S)
+    assert done.returncode != 0 and text in done.stderr
 
 
 def test_the_oldest_is_given_up_when_too_much_waits(launch, connect, env, peer, name):
