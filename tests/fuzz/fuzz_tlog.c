@@ -6,48 +6,11 @@
 #include <stdint.h>
 #include <stdlib.h>
 
+#include "fuzz_file.h"
 #include "mir_assert.h"
 #include "mir_hash.h"
 #include "mir_tlog_internal.h"
 #include "mir_tlog_position.h"
-
-typedef struct one_file {
-    const uint8_t *data;
-    size_t size;
-} one_file;
-
-static int file_open(void *context, const char *path, int *handle)
-{
-    (void)context;
-    (void)path;
-    *handle = 1;
-    return 0;
-}
-
-static int file_close(void *context, int handle)
-{
-    (void)context;
-    (void)handle;
-    return 0;
-}
-
-static int64_t file_pread(void *context, int handle, void *data, size_t size, uint64_t offset)
-{
-    const one_file *file = context;
-    (void)handle;
-    if (offset >= file->size) return 0;
-    if (size > file->size - offset) size = file->size - (size_t)offset;
-    memcpy(data, file->data + offset, size);
-    return (int64_t)size;
-}
-
-static int file_size(void *context, int handle, uint64_t *size)
-{
-    const one_file *file = context;
-    (void)handle;
-    *size = file->size;
-    return 0;
-}
 
 enum { FRAME_MAGIC = 0x4d52464d, CHUNK_MAGIC = 0x4b48434d };
 
@@ -154,11 +117,7 @@ static void read_segment(uint8_t *data, size_t size)
 {
     repair_segment(data, size);
     one_file file = {data, size};
-    const mir_tlog_files files = {.context = &file,
-                                  .open = file_open,
-                                  .close = file_close,
-                                  .pread = file_pread,
-                                  .size = file_size};
+    const mir_tlog_files files = file_table(&file);
     mir_tlog_codec codec;
     mir_tlog_gather gather;
     if (mir_tlog_codec_init(&codec) != MIR_OK) return;
