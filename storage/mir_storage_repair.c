@@ -432,18 +432,20 @@ static mir_status manifest_repair(repairing *r, mir_error *error)
 static mir_status telemetry_change(repairing *r, mir_error *error)
 {
     bool in_doubt;
-    mir_status status = MIR_OK;
-    if (r->manifest_changed)
+    mir_status status = mir_storage_advance(&r->progress, 0, error);
+    if (status == MIR_OK && r->manifest_changed)
         status = mir_tlog_manifest_write(&mir_tlog_files_posix, r->telemetry, &r->manifest,
                                          &in_doubt, error);
     if (status == MIR_OK) status = mir_storage_sync(r->telemetry, error);
     for (uint32_t i = 0; i < r->replaced_count && status == MIR_OK; i++) {
         char path[MIR_STORAGE_PATH_BYTES_MAX];
-        status = mir_storage_path(path, r->data, r->replaced[i], error);
+        status = mir_storage_advance(&r->progress, 0, error);
+        if (status == MIR_OK) status = mir_storage_path(path, r->data, r->replaced[i], error);
         if (status == MIR_OK && unlink(path) != 0)
             status = mir_error_os(error, errno, "cannot remove %s", path);
     }
     if (status == MIR_OK) status = mir_storage_sync(r->telemetry, error);
+    if (status == MIR_OK) status = mir_storage_advance(&r->progress, 0, error);
     if (status != MIR_OK || !r->logs_changed) return status;
     /* Logs with a damaged region are read once more, and for the last time. */
     const mir_tlog_options options = {.directory = r->telemetry, .writer_count = 1};
@@ -590,13 +592,13 @@ static mir_status state_repair(repairing *r, mir_error *error)
     if (status == MIR_OK) status = mir_storage_path(raw, r->data, "state.raw.tmp", error);
     if (status == MIR_OK) status = mir_storage_path(made, r->data, "state.tmp", error);
     if (status != MIR_OK) return status;
+    state_clean(raw); /* of a repair that was killed */
+    state_clean(made);
     status = state_ask(state, mir_storage_state_check, &why);
     if (status == MIR_OK) return MIR_OK;
     if (status != MIR_E_CORRUPT && status != MIR_E_NOT_FOUND)
         return mir_error_set(error, status, "%s", why.text);
     const mir_error first = why;
-    state_clean(raw);
-    state_clean(made);
     if (status == MIR_E_CORRUPT && (mkdir(made, 0700) != 0 || mkdir(raw, 0700) != 0))
         status = mir_error_os(error, errno, "cannot make %s", made);
     /* As it is, then with the one head, then with the other. */

@@ -3,7 +3,9 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <sys/file.h>
+#include <sys/wait.h>
 
 #include "mir_log.h"
 
@@ -326,6 +328,64 @@ static void test_nothing_is_touched_that_is_in_use(void **state)
     data_free(f);
 }
 
+static bool die(void *context, uint64_t done, uint64_t total)
+{
+    uint32_t *left = context;
+    (void)done, (void)total;
+    if (*left == 0) (void)raise(SIGKILL);
+    --*left;
+    return true;
+}
+
+/* At each place where it says how far it is: in the copy of the state, while a segment is written, before
+ * and after the manifest is replaced. Whoever comes then finds what nobody had touched. */
+static void test_a_killed_repair_is_done_again(void **state)
+{
+    (void)state;
+    data_folder *f = data_new(SEALED, LOGGED);
+    char path[160], where[64];
+    const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    bool killed = true;
+    uint32_t kills = 0;
+    for (uint32_t n = 0; killed; n++) {
+        copy_all(f->data, f->other);
+        (void)snprintf(path, sizeof path, "%s/state/data.mdb", f->other);
+        data_flip(path, page + 16);
+        file_of(f, ".log", path);
+        data_flip(path, 160);
+        file_of(f, ".seg", path);
+        data_flip(path, 90);
+        data_flip(path, 30);
+        const pid_t child = fork();
+        assert_true(child >= 0);
+        if (child == 0) {
+            uint32_t left = n;
+            const mir_storage_watch watch = {&left, die, NULL, NULL};
+            mir_storage_repaired done;
+            mir_error error;
+            _exit(mir_storage_repair(f->other, false, &watch, &done, &error) == MIR_OK ? 0 : 1);
+        }
+        int how;
+        assert_int_equal(waitpid(child, &how, 0), child);
+        killed = WIFSIGNALED(how);
+        if (!killed) assert_int_equal(WEXITSTATUS(how), 0);
+        kills += killed;
+        (void)snprintf(where, sizeof where, "killed at %u", n);
+        (void)repair(f->other, false);
+        const data_damage left = data_verify(f->other, NULL);
+        if (left.elsewhere != 0) fail_msg("%s: left: %s", where, left.text);
+        assert_int_equal(repair(f->other, false).steps, 0);
+        (void)snprintf(path, sizeof path, "%s/" MIR_STORAGE_DAMAGED, f->other);
+        assert_int_equal(access(path, F_OK), 0);
+        /* One chunk, and the frames of one place in the log. */
+        const uint64_t rows = rows_there(f->other);
+        if (rows < SEALED + LOGGED - 40 || rows >= SEALED + LOGGED)
+            fail_msg("%s: %" PRIu64 " rows", where, rows);
+    }
+    assert_true(kills > 8);
+    data_free(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -335,6 +395,7 @@ int main(void)
         cmocka_unit_test(test_what_a_start_set_aside_comes_back),
         cmocka_unit_test(test_cut_files),
         cmocka_unit_test(test_state),
+        cmocka_unit_test(test_a_killed_repair_is_done_again),
         cmocka_unit_test(test_nothing_is_touched_that_is_in_use),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
