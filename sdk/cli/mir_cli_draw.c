@@ -188,7 +188,8 @@ static int find_devices(drawer *at)
 static const char *owner_name(const drawer *at, const mir_cli_chart_series *series)
 {
     const char *name = json_string_value(json_object_get(at->names, series->owner));
-    return name != NULL ? name : series->owner;
+    /* Such as the devices without the label by which is grouped. */
+    return name != NULL ? name : series->owner[0] != '\0' ? series->owner : "(none)";
 }
 
 static int refuse_column(const drawer *at, const MirApi__V1__QueryTelemetry *from, size_t column)
@@ -461,10 +462,7 @@ MIR_MUST_CHECK static mir_status draw(const drawer *at, const MirApi__V1__QueryT
         if (lines < PANEL_LINES_MIN && at->height == 0 && !at->follows) lines = PANEL_LINES_MIN;
         size_t taken = 1 + put_legend(at, from, &panels[i], &look, &legend);
         look.lines = lines > taken + MIR_PLOT_LINES_MIN ? lines - taken : MIR_PLOT_LINES_MIN;
-        if (at->window_ns > 0)
-            frame.gap_ns = at->window_ns + at->window_ns / 2;
-        else
-            status = mir_cli_plot_gap(panels[i].series, panels[i].count, &frame.gap_ns);
+        status = mir_cli_plot_gap(panels[i].series, panels[i].count, at->window_ns, &frame.gap_ns);
         /* A hole that is narrower than two characters is none that can be seen. */
         int64_t seen_ns = (at->to_ns - at->from_ns) / (int64_t)look.columns * 2;
         if (at->window_ns == 0 && frame.gap_ns < seen_ns) frame.gap_ns = seen_ns;

@@ -573,7 +573,8 @@ static int compare_times(const void *left, const void *right)
     return (a > b) - (a < b);
 }
 
-mir_status mir_cli_plot_gap(const mir_cli_plot_series *series, size_t count, int64_t *gap_ns)
+mir_status mir_cli_plot_gap(const mir_cli_plot_series *series, size_t count, int64_t window_ns,
+                            int64_t *gap_ns)
 {
     enum { GAP_TIMES = 3 };
     int64_t widest = 0;
@@ -591,6 +592,10 @@ mir_status mir_cli_plot_gap(const mir_cli_plot_series *series, size_t count, int
         int64_t usual = steps[(series[s].count - 1) * 9 / 10];
         free(steps);
         if (usual > widest) widest = usual;
+    }
+    if (window_ns > 0 && widest <= window_ns) {
+        if (__builtin_add_overflow(window_ns, window_ns / 2, gap_ns)) *gap_ns = INT64_MAX;
+        return MIR_OK;
     }
     if (widest == 0 || __builtin_mul_overflow(widest, GAP_TIMES, gap_ns)) *gap_ns = INT64_MAX;
     return MIR_OK;

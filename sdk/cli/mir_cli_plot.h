@@ -93,9 +93,11 @@ void mir_cli_plot_number(double value, double step, double largest, char *text, 
 void mir_cli_plot_spark(const mir_cli_plot_point *points, size_t count, int64_t from_ns,
                         int64_t to_ns, size_t columns, bool ascii, mir_bytes *out);
 
-/* How far apart two points may be and still belong together: three times as far as nine of ten are. */
+/* How far apart two points may be and still belong together: three times as far as nine of ten are.
+ * Of windows, unless they are shorter than rows are apart, each that is missing counts; `window_ns`
+ * is 0 for rows as they are. */
 MIR_MUST_CHECK mir_status mir_cli_plot_gap(const mir_cli_plot_series *series, size_t count,
-                                           int64_t *gap_ns);
+                                           int64_t window_ns, int64_t *gap_ns);
 
 /* Whether LC_ALL, LC_CTYPE or LANG, the first that is set, says another charset than UTF-8, or the
  * terminal has few characters. */

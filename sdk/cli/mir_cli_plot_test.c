@@ -233,8 +233,16 @@ static void gaps_stay_gaps(void **state)
         points[i] = (mir_cli_plot_point){START_NS + (int64_t)i * 10 * MIR_NS_PER_S, 5};
     mir_cli_plot_series whole = {points, 60, 0};
     int64_t gap_ns = 0;
-    assert_int_equal(mir_cli_plot_gap(&whole, 1, &gap_ns), MIR_OK);
+    assert_int_equal(mir_cli_plot_gap(&whole, 1, 0, &gap_ns), MIR_OK);
     assert_int_equal(gap_ns, 30 * MIR_NS_PER_S);
+    /* Windows of the same length, longer ones, and some that are shorter than rows are apart. */
+    assert_int_equal(mir_cli_plot_gap(&whole, 1, 10 * MIR_NS_PER_S, &gap_ns), MIR_OK);
+    assert_int_equal(gap_ns, 15 * MIR_NS_PER_S);
+    assert_int_equal(mir_cli_plot_gap(&whole, 1, 4 * MIR_NS_PER_S, &gap_ns), MIR_OK);
+    assert_int_equal(gap_ns, 30 * MIR_NS_PER_S);
+    assert_int_equal(mir_cli_plot_gap(&whole, 1, INT64_MAX, &gap_ns), MIR_OK);
+    assert_int_equal(gap_ns, INT64_MAX);
+    assert_int_equal(mir_cli_plot_gap(&whole, 1, 0, &gap_ns), MIR_OK);
     char *text = drawn(&whole, 1, gap_ns, look);
     size_t full = count_of(text, '*');
     assert_true(full >= 39);
@@ -245,7 +253,7 @@ static void gaps_stay_gaps(void **state)
     memcpy(holes + 20, points + 35, 25 * sizeof *holes);
     for (size_t i = 25; i < 40; i++) holes[i].value = i % 2 == 0 ? NAN : INFINITY;
     mir_cli_plot_series series = {holes, 45, 0};
-    assert_int_equal(mir_cli_plot_gap(&series, 1, &gap_ns), MIR_OK);
+    assert_int_equal(mir_cli_plot_gap(&series, 1, 0, &gap_ns), MIR_OK);
     text = drawn(&series, 1, gap_ns, look);
     assert_in_range(count_of(text, '*'), full / 2 - 2, full / 2 + 2);
     free(text);
@@ -263,7 +271,7 @@ static void one_point_and_none_are_drawn(void **state)
     mir_cli_plot_point point = {START_NS + 300 * MIR_NS_PER_S, 42};
     mir_cli_plot_series series = {&point, 1, 3};
     int64_t gap_ns = 0;
-    assert_int_equal(mir_cli_plot_gap(&series, 1, &gap_ns), MIR_OK);
+    assert_int_equal(mir_cli_plot_gap(&series, 1, 0, &gap_ns), MIR_OK);
     char *text = drawn(&series, 1, gap_ns, look);
     assert_int_equal(count_of(text, '#') + count_of(text, 'o'), 1);
     free(text);

@@ -189,6 +189,8 @@ def test_series_of_a_chart_are_told_apart(server, bus, name, weather):  # noqa: 
         [mark, f"{name}-{n}/default"] for n, mark in enumerate("*+x")]
     for mark in "*+x":
         assert marks(result.stdout, mark) > 10
+    unlabelled = plot(server, weather, "--id", f"{name}-*", "-f", "pressure", "--agg", "max", "--group-by", "label:hall")
+    assert unlabelled.stdout.startswith("(none)  ")
     together = points_of(server, weather, "--id", f"{name}-*", "-f", "pressure", "--agg", "max", "--every", "1h", "--group-by", "all")
     assert [[value for _, value in each["points"]] for each in together] == [[24, 24]]
 
@@ -202,6 +204,13 @@ def test_a_gap_in_the_data_is_a_gap_in_the_chart(server, bus, device, weather): 
     assert hole and "*" in left and "*" in right
     windows = plot(server, weather, device, "-f", "pressure", "--every", "1m", "--ascii").stdout
     assert " " * 20 in next(line for line in windows.splitlines() if line.count("*") > 10).split("*", 1)[1]
+
+
+def test_windows_that_are_shorter_than_rows_are_apart_are_one_line(server, bus, device, weather):  # noqa: F811
+    report(bus, device, *pressures(weather, [5] * 70, every_s=100))
+    for windows in (["--every", "30s"], ["--every", "100s"], ["--agg", "max"]):
+        chart = plot(server, weather, device, "-f", "pressure", *windows, "--ascii").stdout
+        assert max(line.count("*") for line in chart.splitlines()) > 65
 
 
 def test_the_points_of_a_chart_are_as_many_as_it_can_show(server, bus, device, weather):  # noqa: F811
