@@ -12,7 +12,8 @@
 enum {
     KEPT = UINT32_MAX,                /* instead of a rule: it cannot be known now */
     ROLLUPS = MIR_TLOG_RULES_MAX + 1, /* a counter beside those of the rules */
-    LOW_DISK_PARTS = 4, /* while the disk is low, a copy may take such a part of the reserve */
+    ROLLUP_PARTS = 6,   /* rollups are smaller than the rows by that much at least, as a rule */
+    LOW_DISK_PARTS = 2, /* while the disk is low, a copy may take such a part of the reserve */
 };
 
 static const int64_t DAY_NS = INT64_C(86400) * MIR_NS_PER_S;
@@ -272,10 +273,17 @@ static void segment_damaged(retain *r, mir_tlog_segment *segment)
     }
 }
 
-static bool room_for(const retain *r, const look *found)
+/* What a segment leaves that has to be written before it can go. */
+static uint64_t bytes_written(const look *found)
+{
+    return found->bytes - found->bytes_gone +
+           (found->rolled ? found->bytes_gone / ROLLUP_PARTS : 0);
+}
+
+static bool room_for(const retain *r, uint64_t bytes)
 {
     return !atomic_load_explicit(&r->tlog->disk_low, memory_order_relaxed) ||
-           found->bytes - found->bytes_gone <= r->tlog->options.disk_reserve_bytes / LOW_DISK_PARTS;
+           bytes <= r->tlog->options.disk_reserve_bytes / LOW_DISK_PARTS;
 }
 
 /* When there may be something to do that is worth it. */
@@ -308,7 +316,7 @@ static bool same_hours(const mir_tlog_segment *a, const mir_tlog_segment *b)
 
 /* The segments that have rows which go within the same hours, and those within theirs. */
 static mir_status group_find(retain *r, mir_tlog_segment *segment, mir_tlog_segment **group,
-                             uint32_t *count)
+                             uint32_t *count, uint64_t *bytes)
 {
     const mir_tlog_version *version = r->version;
     *count = 0;
@@ -331,21 +339,28 @@ static mir_status group_find(retain *r, mir_tlog_segment *segment, mir_tlog_segm
             if (!found.cut) continue;
             if (*count == MIR_TLOG_EXPIRE_MAX) return MIR_E_TOO_LARGE;
             group[(*count)++] = other;
+            *bytes += bytes_written(&found);
         }
     }
     return MIR_OK;
 }
 
-static mir_status group_expire(retain *r, mir_tlog_segment *segment, bool rolled, mir_error *error)
+static mir_status group_expire(retain *r, mir_tlog_segment *segment, const look *found,
+                               mir_error *error)
 {
     mir_tlog_segment *group[MIR_TLOG_EXPIRE_MAX] = {segment};
     uint32_t count = 1;
-    mir_status status = rolled ? group_find(r, segment, group, &count) : MIR_OK;
+    uint64_t written = bytes_written(found);
+    mir_status status = found->rolled ? group_find(r, segment, group, &count, &written) : MIR_OK;
     if (status == MIR_E_TOO_LARGE) {
         return mir_error_set(error, status, "more than %d segments have rows of the same hours",
                              MIR_TLOG_EXPIRE_MAX);
     }
     if (status != MIR_OK) return status;
+    if (!room_for(r, written)) {
+        return mir_error_set(error, MIR_E_NO_SPACE,
+                             "the disk has no room for what stays of it: free disk space");
+    }
     memset(r->rows, 0, sizeof r->rows);
     mir_tlog_expiry expiry = {.tlog = r->tlog,
                               .codec = r->codec,
@@ -392,8 +407,8 @@ static void segment_retain(retain *r, mir_tlog_segment *segment)
             const uint64_t bytes = segment->size;
             status = segment_drop(r, segment, &error);
             if (status == MIR_OK) removed_note(r, bytes, 0);
-        } else if (all_gone || (found.cut && (found.overdue || much) && room_for(r, &found))) {
-            status = group_expire(r, segment, found.rolled, &error);
+        } else if (all_gone || (found.cut && (found.overdue || much))) {
+            status = group_expire(r, segment, &found, &error);
         }
     } else if (status == MIR_E_CORRUPT) {
         segment_damage_found(r, segment);

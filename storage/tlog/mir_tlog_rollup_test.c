@@ -509,6 +509,39 @@ static void a_power_cut_at_any_change_loses_and_doubles_nothing(void **state)
     assert_true(changes > 10 && rolled > 0);
 }
 
+/* Rows wait for room for what they came to. */
+static void a_low_disk_loses_no_rollups(void **state)
+{
+    (void)state;
+    fixture x;
+    begin(&x, 12);
+    for (int64_t n = 0; n < 3000; n++) put(&x, (uint32_t)n % DEVICES, START_NS + n * MINUTE_NS / 2);
+    freeze(&x);
+    settle(&x);
+    side *s = &x.sides[1];
+    mir_tlog_close(s->tlog);
+    s->options.disk_reserve_bytes = 2000;
+    atomic_store(&s->disk->free_bytes, 1000);
+    now_ns = START_NS + 3 * DAY_NS;
+    side_open(s);
+    settle(&x);
+    mir_tlog_retention told;
+    mir_tlog_retention_read(s->tlog, &told);
+    assert_int_equal(told.rows, 2880); /* there was room for the rest of the second day */
+    mir_error trouble;
+    mir_tlog_stats stats;
+    mir_tlog_stats_read(s->tlog, &stats, &trouble);
+    assert_non_null(strstr(trouble.text, "free disk space"));
+    atomic_store(&s->disk->free_bytes, 1 << 20);
+    mir_tlog_disk_watch(s->tlog);
+    settle(&x);
+    mir_tlog_retention_read(s->tlog, &told);
+    assert_int_equal(told.rows, 0);
+    const mir_tlog_query_spec spec = spec_of(all_but_rate, HOUR_NS, START_NS, now_ns);
+    assert_true(compare(&x, &spec));
+    end(&x);
+}
+
 typedef struct watcher {
     const side *watched;
     _Atomic uint64_t least; /* rows that are committed */
@@ -674,6 +707,7 @@ int main(void)
         cmocka_unit_test(each_step_is_kept_for_its_time),
         cmocka_unit_test(a_rule_may_leave_nothing),
         cmocka_unit_test(a_power_cut_at_any_change_loses_and_doubles_nothing),
+        cmocka_unit_test(a_low_disk_loses_no_rollups),
         cmocka_unit_test(each_row_is_counted_once_at_any_moment),
         cmocka_unit_test(what_went_is_named),
         cmocka_unit_test(many_months_are_few_segments),
