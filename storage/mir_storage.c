@@ -17,6 +17,7 @@
 #include "mir_hash.h"
 #include "mir_state_db.h"
 #include "mir_state_internal.h"
+#include "mir_tlog_rollup.h"
 
 /* What all parts need: the list of files, and the child that reads LMDB. */
 
@@ -184,6 +185,18 @@ mir_status mir_storage_files_list(const char *telemetry, mir_storage_files *file
               sizeof *found.manifest.segments, number_compare);
     *files = found;
     return MIR_OK;
+}
+
+mir_view mir_storage_measurement_shown(mir_view stored,
+                                       char text[MIR_STORAGE_MEASUREMENT_BYTES_MAX])
+{
+    static const char *const steps[MIR_TLOG_ROLLUPS] = {"1m", "10m", "1h"};
+    mir_view rows = stored;
+    const int step = mir_tlog_rollup_step_of(stored, &rows);
+    if (step == MIR_TLOG_ROLLUP_NONE) return stored;
+    (void)snprintf(text, MIR_STORAGE_MEASUREMENT_BYTES_MAX, "%.*s (%s)", MIR_VIEW_ARGS(rows),
+                   steps[step]);
+    return mir_view_cstr(text);
 }
 
 /* ---- Bytes ---- */

@@ -8,7 +8,11 @@
 #include "mir_storage.h"
 #include "mir_tlog_internal.h"
 
-enum { MIR_STORAGE_PATH_BYTES_MAX = MIR_TLOG_PATH_BYTES_MAX, MIR_STORAGE_NAME_BYTES_MAX = 64 };
+enum {
+    MIR_STORAGE_PATH_BYTES_MAX = MIR_TLOG_PATH_BYTES_MAX,
+    MIR_STORAGE_NAME_BYTES_MAX = 64,
+    MIR_STORAGE_MEASUREMENT_BYTES_MAX = MIR_TLOG_MEASUREMENT_BYTES_MAX + 16,
+};
 
 /* The files of a telemetry directory that count, at one moment. */
 typedef struct mir_storage_files {
@@ -30,6 +34,10 @@ MIR_MUST_CHECK mir_status mir_storage_files_list(const char *telemetry, mir_stor
                                                  mir_error *error);
 void mir_storage_files_fini(mir_storage_files *files);
 bool mir_storage_number_in(const uint64_t *numbers, uint32_t count, uint64_t number);
+
+/* What rows came to is named by theirs: "m.v1.T (10m)"; `text` is used for that alone. */
+mir_view mir_storage_measurement_shown(mir_view stored,
+                                       char text[MIR_STORAGE_MEASUREMENT_BYTES_MAX]);
 
 /* `<directory>/<name>`, MIR_STORAGE_PATH_BYTES_MAX bytes. */
 MIR_MUST_CHECK mir_status mir_storage_path(char *path, const char *directory, const char *name,

@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include "mir_hash.h"
-#include "mir_tlog_rollup.h"
 
 /* Footers and indexes tell everything but the values of sparse columns; no chunk is read. */
 
@@ -84,23 +83,13 @@ static void widen(mir_storage_measurement *to, const mir_storage_measurement *fr
     to->series += from->series;
 }
 
-/* What rows came to is named by theirs. */
-static mir_view name_shown(mir_view stored, char *text, size_t size)
-{
-    static const char *const steps[MIR_TLOG_ROLLUPS] = {"1m", "10m", "1h"};
-    mir_view rows = stored;
-    const int step = mir_tlog_rollup_step_of(stored, &rows);
-    if (step == MIR_TLOG_ROLLUP_NONE) return stored;
-    (void)snprintf(text, size, "%.*s (%s)", MIR_VIEW_ARGS(rows), steps[step]);
-    return mir_view_cstr(text);
-}
-
 static mir_status series_count(counting *c, const mir_tlog_index_cursor *at)
 {
     const mir_tlog_segment *segment = at->segment;
     const mir_view name = segment->measurements[at->measurement];
-    char text[MIR_TLOG_ROLLUP_NAME_BYTES_MAX + 16];
-    mir_storage_measurement *to = measurement_of(c->stats, name_shown(name, text, sizeof text));
+    char text[MIR_STORAGE_MEASUREMENT_BYTES_MAX];
+    mir_storage_measurement *to =
+        measurement_of(c->stats, mir_storage_measurement_shown(name, text));
     bool fresh = false;
     if (to == NULL || !seen_add(&c->series,
                                 XXH3_64bits_withSeed(at->device.data, at->device.size,

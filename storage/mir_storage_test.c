@@ -6,6 +6,7 @@
 
 #include "mir_hash.h"
 #include "mir_log.h"
+#include "mir_tlog_rollup.h"
 
 static int setup(void **state)
 {
@@ -185,6 +186,16 @@ static void test_missing_files_are_found(void **state)
     data_free(f);
 }
 
+static void test_names_can_be_read(void **state)
+{
+    (void)state;
+    char stored[MIR_TLOG_ROLLUP_NAME_BYTES_MAX], text[MIR_STORAGE_MEASUREMENT_BYTES_MAX];
+    const mir_view rows = MIR_VIEW_LITERAL("m.v1.T");
+    const mir_view rollup = mir_tlog_rollup_measurement(rows, 1, stored);
+    assert_true(mir_view_eq(mir_storage_measurement_shown(rows, text), rows));
+    assert_true(mir_view_eq_cstr(mir_storage_measurement_shown(rollup, text), "m.v1.T (10m)"));
+}
+
 /* ---- Backing up ---- */
 
 static uint64_t rows_of(const char *data)
@@ -355,6 +366,7 @@ int main(void)
         cmocka_unit_test(test_a_list_leads_nowhere_else),
         cmocka_unit_test(test_every_byte_that_is_changed_is_found),
         cmocka_unit_test(test_missing_files_are_found),
+        cmocka_unit_test(test_names_can_be_read),
         cmocka_unit_test(test_a_backup_is_restored),
         cmocka_unit_test(test_what_is_cancelled_leaves_nothing),
         cmocka_unit_test(test_half_a_backup_is_none),

@@ -40,8 +40,10 @@ static bool still_named(const checking *c, uint64_t number)
 
 static void walk_tell(mir_storage_walk *w, mir_storage_damage damage)
 {
+    char shown[MIR_STORAGE_MEASUREMENT_BYTES_MAX];
     w->damage++;
     damage.file = w->file;
+    damage.measurement = mir_storage_measurement_shown(damage.measurement, shown);
     if (w->tell != NULL) w->tell(w->context, &damage);
 }
 
@@ -66,7 +68,9 @@ static void tell_index(mir_storage_walk *w, const mir_tlog_segment *segment, uin
     char text[200] = "the series from here to the end of the segment cannot be found";
     if (block + 1 < segment->block_count) {
         const mir_tlog_index_block *to = &segment->blocks[block + 1];
-        const mir_view name = segment->measurements[to->measurement];
+        char shown[MIR_STORAGE_MEASUREMENT_BYTES_MAX];
+        const mir_view name =
+            mir_storage_measurement_shown(segment->measurements[to->measurement], shown);
         (void)snprintf(
             text, sizeof text, "the series from here to before %.*s of %.*s cannot be found",
             (int)(name.size < 60 ? name.size : 60), (const char *)name.data,

@@ -192,14 +192,15 @@ static void repaired_tell(const char *data, const mir_storage_repaired *done, bo
         (void)printf(": nothing is damaged\n");
         return;
     }
-    (void)printf(": %s%" PRIu64 " damaged files; of their rows %" PRIu64 " %s",
-                 dry ? "" : "repaired ", done->steps - done->beyond, done->rows_kept,
+    const uint64_t files = done->steps - done->beyond;
+    (void)printf(": %" PRIu64 " damaged file%s %s; %" PRIu64 " of their rows %s", files,
+                 files == 1 ? "" : "s", dry ? "would be repaired" : "repaired", done->rows_kept,
                  dry ? "would be kept" : "are kept");
     if (done->lost == 0)
         (void)printf(", none is lost\n");
     else
-        (void)printf(", %" PRIu64 " are known to be lost; %" PRIu64 " losses are named above\n",
-                     done->rows_lost, done->lost);
+        (void)printf(", and %" PRIu64 " known to be lost, as told above\n", done->rows_lost);
+    if (done->beyond > 0) (void)printf("not all of it can be repaired\n");
 }
 
 static int repair(const char *data, const mir_cli_args *args, bool json, showing *s)
