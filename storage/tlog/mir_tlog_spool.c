@@ -598,8 +598,9 @@ uint64_t mir_tlog_spool_trim(mir_tlog_spool *spool, uint64_t bytes_max)
     uint64_t bytes = 0;
     if (made_take(spool) != MIR_OK) return 0;
     for (uint32_t i = 0; i < spool->pin_count; i++) {
-        spool->pins[i].bytes = pin_bytes(spool, &spool->pins[i]);
-        bytes += spool->pins[i].bytes;
+        pin *p = &spool->pins[i];
+        if (p->grows) p->bytes = pin_bytes(spool, p); /* of the others it is known */
+        bytes += p->bytes;
     }
     for (uint32_t i = 0; i < spool->pin_count && bytes > bytes_max;) {
         pin *p = &spool->pins[i];

