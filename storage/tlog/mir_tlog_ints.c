@@ -19,7 +19,7 @@ enum {
     /* Fewer values do not pay for the words that a grid takes. */
     GRID_ROWS_MIN = 16,
     GRID_SAMPLES = 63,
-    GRID_GAP_MIN = 8, /* periods */
+    GRID_GAP_MIN = 8,   /* periods */
     UNEVEN_ROWS = 2048, /* for each of them one group with gaps is worth it */
 };
 
@@ -572,7 +572,8 @@ static bool groups_open(mir_tlog_reader *in, const uint8_t *readable_end, uint32
 }
 
 /* All `count` of the group together, from the first one on. Apart, since it is seldom needed. */
-static __attribute__((noinline)) uint64_t group_sum(const mir_tlog_ints_group *group, uint32_t count)
+static __attribute__((noinline)) uint64_t group_sum(const mir_tlog_ints_group *group,
+                                                    uint32_t count)
 {
     uint64_t sum = count * group->low;
     for (uint32_t i = 0; group->packed != NULL && i < count; i++) {
