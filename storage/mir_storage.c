@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -276,7 +277,12 @@ mir_status mir_storage_child_begin(const char *path, mir_storage_state_fn work,
         for (size_t i = 0; i < sizeof deadly / sizeof deadly[0]; i++)
             (void)signal(deadly[i], SIG_DFL);
         (void)setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
-        (void)close(data[0]), (void)close(words[0]);
+        /* Nothing of who began it, least of all a lock that would outlive that. */
+        const unsigned low = (unsigned)(data[1] < words[1] ? data[1] : words[1]);
+        const unsigned high = (unsigned)(data[1] < words[1] ? words[1] : data[1]);
+        if (low > 3) (void)close_range(3, low - 1, 0);
+        if (high > low + 1) (void)close_range(low + 1, high - 1, 0);
+        (void)close_range(high + 1, UINT_MAX, 0);
         /* What LMDB says of a page that it cannot understand is said in other words. */
         const int nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC);
         if (nowhere >= 0) (void)dup2(nowhere, STDERR_FILENO);

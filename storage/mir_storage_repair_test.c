@@ -7,6 +7,7 @@
 #include <sys/file.h>
 #include <sys/wait.h>
 
+#include "mir_clock.h"
 #include "mir_log.h"
 
 /* Each repair is made on a copy of one directory: first dry, which changes nothing, then in earnest,
@@ -102,8 +103,13 @@ static lost_rows repair(const char *data, bool dry)
     const mir_storage_watch watch = {&count, NULL, lost_count, step_count};
     mir_storage_repaired repaired;
     mir_error error = {{0}};
-    if (mir_storage_repair(data, dry, &watch, &repaired, &error) != MIR_OK)
-        fail_msg("repair: %s", error.text);
+    /* A process that a killed one had begun may be about to let go of what it had open. */
+    const int64_t deadline_ns = mir_clock_mono_ns() + 20 * MIR_NS_PER_S;
+    mir_status status;
+    while ((status = mir_storage_repair(data, dry, &watch, &repaired, &error)) == MIR_E_EXISTS &&
+           mir_clock_mono_ns() < deadline_ns)
+        sim_pause_us(1000);
+    if (status != MIR_OK) fail_msg("repair: %s", error.text);
     assert_int_equal(repaired.lost, count.told);
     assert_int_equal(repaired.steps, count.steps);
     assert_int_equal(repaired.rows_lost, count.rows);
@@ -152,7 +158,7 @@ static void test_every_byte_of_a_segment(void **state)
     char path[160], where[64];
     struct stat about;
     uint32_t nothing_lost = 0, rows_lost = 0, all_lost = 0;
-    for (uint64_t at = 0;; at += at < 64 ? 5 : 17) {
+    for (uint64_t at = 0;; at += at < 64 ? 7 : 29) {
         copy_all(f->data, f->other);
         file_of(f, ".seg", path);
         assert_int_equal(stat(path, &about), 0);
@@ -167,7 +173,7 @@ static void test_every_byte_of_a_segment(void **state)
         /* Header and trailer say nothing that cannot be had otherwise. */
         if (at < 64 || at >= size - 64) assert_int_equal(lost.told, 0);
     }
-    assert_true(nothing_lost > 12 && rows_lost > 5 && all_lost > 5);
+    assert_true(nothing_lost > 8 && rows_lost > 3 && all_lost > 3);
     data_free(f);
 }
 
@@ -177,7 +183,7 @@ static void test_every_byte_of_a_log(void **state)
     data_folder *f = data_new(SEALED, LOGGED);
     char path[160], where[64];
     uint32_t lossless = 0, lossy = 0;
-    for (uint64_t at = 0; at < 900; at += at < 128 ? 9 : 29) {
+    for (uint64_t at = 0; at < 700; at += at < 128 ? 13 : 41) {
         copy_all(f->data, f->other);
         file_of(f, ".log", path);
         data_flip(path, at);
@@ -187,7 +193,7 @@ static void test_every_byte_of_a_log(void **state)
         lossy += lost.told > 0;
         if (at < MIR_TLOG_LOG_HEADER_BYTES) assert_int_equal(lost.told, 0);
     }
-    assert_true(lossless > 10 && lossy > 10);
+    assert_true(lossless > 8 && lossy > 8);
     /* Both copies of its header, each in another place. */
     copy_all(f->data, f->other);
     file_of(f, ".log", path);
