@@ -455,26 +455,24 @@ def test_watch_shows_lines_that_fit_the_terminal(hub, home):
     hub.event("DeviceDesiredProps", "a-device-with-a-long-name", "and-a-namespace", message="x" * 200)
     near, far = pty.openpty()
     fcntl.ioctl(far, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    process = subprocess.Popen([BINARY, "-t", hub.url, "event", "watch", "--after", "0"], stdin=far, stdout=far, stderr=far, env={**home, "TERM": "dumb"},
-                               start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+    # A terminal forgets what nobody has read of it when its session ends: that is the shell's.
+    session = 'trap : INT; "$@"; echo "status $?"; read end'
+    process = subprocess.Popen(["sh", "-c", session, "sh", BINARY, "-t", hub.url, "event", "watch", "--after", "0"], stdin=far, stdout=far, stderr=far,
+                               env={**home, "TERM": "dumb"}, start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
     os.close(far)
     shown = b""
     while b"\n" not in shown:
         shown += os.read(near, 4096)
     os.write(near, b"\x03")
-    while True:
-        try:
-            data = os.read(near, 4096)
-        except OSError:
-            break
-        if not data:
-            break
-        shown += data
+    while not re.search(rb"status \d+\r\n", shown):
+        shown += os.read(near, 4096)
+    os.write(near, b"\n")
+    process.wait(20 * PATIENCE)
     os.close(near)
     lines = shown.decode().replace("\r\n", "\n").splitlines()
-    assert process.wait(20 * PATIENCE) == 0
+    assert lines[-1] == "status 0"
     assert len(lines[0]) == 80 and "DeviceDesiredProps  a-device" in lines[0] and lines[0].endswith("…")
-    assert "Stopped behind event 1" in lines[-1]
+    assert "Stopped behind event 1" in lines[-2]
 
 
 def test_a_server_that_does_not_number_its_events_is_not_watched(mir, hub):
