@@ -108,6 +108,8 @@ static bool frame_find(mir_view bytes, size_t written, size_t start, uint64_t ge
 {
     for (; start < written && bytes.size - start >= MIR_TLOG_FRAME_HEADER_BYTES;
          start += MIR_TLOG_FRAME_ALIGN) {
+        /* Mostly there is nothing at all: a look, and on. */
+        if (mir_tlog_get_u32(bytes.data + start) != FRAME_MAGIC) continue;
         if (mir_tlog_log_frame_at(bytes, start, generation, frame) == MIR_TLOG_FRAME_WHOLE) {
             return true;
         }
