@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <sched.h>
@@ -36,6 +37,9 @@ enum {
     STOP_GRACE_MS = 1500,
     REQUEST_WORKERS = 2,
     PORT_RETRY_MS = 2000,
+    /* Of each of the allocator's arenas, of which it has a few for each processor. */
+    KEPT_BYTES = 4 << 20,
+    MAPPED_BYTES_MIN = 1 << 20,
 };
 
 typedef enum stop_phase {
@@ -548,6 +552,16 @@ static void raise_file_limit(int64_t connections)
                      (unsigned long long)limit.rlim_cur, (long long)connections);
 }
 
+/* An answer of some hundred kilobytes would else give its memory back to the system, and the next one
+ * get it again page by page: more than what it takes to write it. What is larger still goes back. */
+static void keep_freed_memory(void)
+{
+#ifdef __GLIBC__
+    (void)mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES_MIN);
+    (void)mallopt(M_TRIM_THRESHOLD, KEPT_BYTES);
+#endif
+}
+
 static void wait_for_signals(mir_server *server, const sigset_t *signals)
 {
     for (;;) {
@@ -596,6 +610,7 @@ int mir_server_main(const mir_config *config)
     server->listener = server->admin_fd = server->lock_fd = -1;
     server->shard_count = (unsigned)config->shards;
     raise_file_limit(config->limits.max_connections);
+    keep_freed_memory();
 
     int64_t began_ns = mir_clock_mono_ns();
     int exit_code = 1;
