@@ -87,6 +87,7 @@ int mir_cli_exit_code(mir_status status)
     switch (status) {
     case MIR_OK: return MIR_EXIT_OK;
     case MIR_E_UNREACHABLE: return MIR_EXIT_UNREACHABLE;
+    case MIR_E_CANCELLED: return MIR_EXIT_STOPPED;
     default: return MIR_EXIT_FAILED;
     }
 }

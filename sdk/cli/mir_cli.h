@@ -99,6 +99,7 @@ typedef enum mir_cli_option_id {
     MIR_OPT_OUTPUT_FILE,
     MIR_OPT_DEVICE,
     MIR_OPT_PRECISION,
+    MIR_OPT_FROM_LINE,
     MIR_OPT_AGG,
     MIR_OPT_GROUP_BY,
     MIR_OPT_LAST,

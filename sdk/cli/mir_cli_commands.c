@@ -400,6 +400,8 @@ static const mir_cli_option import_options[] = {
      "rows are of this message, whatever they say"},
     {MIR_OPT_PRECISION, "precision", 0, false, "UNIT", "ns|us|ms|s",
      "of times that are whole numbers: ns, us, ms or s (ns)"},
+    {MIR_OPT_FROM_LINE, "from-line", 0, false, "LINE", NULL,
+     "begin with the rows of this line, as an import that was stopped says"},
     {MIR_OPT_DRY_RUN, "dry-run", 0, false, NULL, NULL, "only check, and send nothing"},
     END_OPTIONS,
 };
@@ -592,6 +594,7 @@ static const mir_cli_example export_examples[] = {
 static const mir_cli_example import_examples[] = {
     {"mir telemetry import all.csv", "What was exported, also to another server."},
     {"mir telemetry import --dry-run all.csv", "What would be refused, and why."},
+    {"mir telemetry import --from-line 250001 all.csv", "The rest, after one that was stopped."},
     {"mir telemetry import --format line --precision s --device pump-7 -m pump.v1.Flow -",
      "Points of another database, of one device, from standard input."},
     END_EXAMPLES,
@@ -780,7 +783,8 @@ static const mir_cli_command telemetry_children[] = {
      "Influx line protocol with the tag __id; FILE - is standard input. Devices have\n"
      "to be registered, and rows have to fit their schemas. A row of the same device,\n"
      "message and time replaces the one that is stored. What is refused is told with\n"
-     "its line, and the exit code is 1.",
+     "its line, and the exit code is 1. Whoever stops it with Ctrl-C is told from which\n"
+     "line it can go on.",
      1,
      1,
      {&import_group, NULL},

@@ -301,7 +301,7 @@ int mir_cli_connect_ask_parts(mir_cli_session *session, const char *function,
         mir_cli_connect_try(session, function, request, response, parts, ok, &refusal, &error);
     if (refusal != NULL)
         (void)mir_cli_connect_refused(refusal);
-    else if (status != MIR_OK)
+    else if (status != MIR_OK && status != MIR_E_CANCELLED) /* who stopped it knows */
         (void)mir_cli_fail("%s", error.text);
     return mir_cli_exit_code(status);
 }

@@ -4,6 +4,7 @@
 
 #include "mir_api/v1/tlm.pb-c.h"
 #include "mir_cli_blocks.h"
+#include "mir_cli_interrupt.h"
 #include "mir_cli_progress.h"
 #include "mir_cli_rows.h"
 #include "mir_cli_telemetry.h"
@@ -59,6 +60,7 @@ MIR_MUST_CHECK static mir_status write_out(exporter *at, mir_error *error)
     size_t done = 0;
     if (!mir_bytes_ok(&at->out)) return mir_error_set(error, MIR_E_NO_MEMORY, "no memory");
     while (done < at->out.size) {
+        if (mir_cli_interrupted()) return mir_error_set(error, MIR_E_CANCELLED, "stopped");
         ssize_t size = write(at->fd, at->out.data + done, at->out.size - done);
         if (size < 0 && errno == EINTR) continue;
         if (size < 0) return mir_error_os(error, errno, "cannot write");
@@ -180,6 +182,7 @@ static void take_part(void *context, const char *subject, mir_view headers, mir_
     }
     for (size_t i = 0; ok && i < part->n_blocks; i++) ok = write_block(at, part->blocks[i]);
     mir_arena_reset(&at->parts);
+    if (mir_cli_interrupted()) at->failed = true;
     mir_cli_progress_set(&at->progress, at->rows + at->rows_here, at->progress.total);
     mir_cli_progress_tick(&at->progress);
 }
@@ -207,7 +210,8 @@ static int stream(exporter *at)
                                          &answer);
         free(cursor);
         cursor = NULL;
-        if (at->failed) code = mir_cli_fail("%s", at->error.text);
+        if (at->failed)
+            code = mir_cli_interrupted() ? MIR_EXIT_STOPPED : mir_cli_fail("%s", at->error.text);
         if (code != MIR_EXIT_OK) break;
         if (answer->stream_rows != at->rows_here) {
             code = mir_cli_fail("of %" PRIu64 " rows %" PRIu64 " arrived", answer->stream_rows,
@@ -304,7 +308,10 @@ static int export_message(exporter *at, char *measurement, bool *first)
     }
     /* The cells are at->cells still. NOLINTNEXTLINE(clang-analyzer-unix.Malloc) */
     if (code == MIR_EXIT_OK) code = stream(at);
-    if (code == MIR_EXIT_OK && write_out(at, &error) != MIR_OK)
+    mir_status status = code == MIR_EXIT_OK ? write_out(at, &error) : MIR_OK;
+    if (status == MIR_E_CANCELLED)
+        code = MIR_EXIT_STOPPED;
+    else if (status != MIR_OK)
         code = mir_cli_fail("%s", error.text);
     if (at->rows > before) *first = false;
     return code;
@@ -480,6 +487,9 @@ int mir_cli_telemetry_export(mir_cli *cli, const mir_cli_command *command, const
     if (status == MIR_OK) status = read_times(args, &at, &error);
     int code = status == MIR_OK ? mir_cli_connect_open(cli, args, &at.session)
                                 : mir_cli_usage(cli, "%s", error.text);
+    if (code == MIR_EXIT_OK && mir_cli_interrupt_begin(&error) != MIR_OK)
+        code = mir_cli_fail("%s", error.text);
+    if (code == MIR_EXIT_OK) mir_client_stop_on(at.session.client, mir_cli_interrupt_fd());
     if (code == MIR_EXIT_OK) code = join_targets(&at, &targets);
     if (code == MIR_EXIT_OK && path != NULL && open_file(path, &beside, &at.fd, &error) != MIR_OK) {
         code = mir_cli_fail("%s", error.text);
@@ -490,6 +500,10 @@ int mir_cli_telemetry_export(mir_cli *cli, const mir_cli_command *command, const
             code == MIR_EXIT_OK)
             code = mir_cli_fail("%s", error.text);
     }
+    if (code == MIR_EXIT_STOPPED)
+        mir_cli_note("Stopped: %s%s.",
+                     path != NULL ? "there is no new " : "not all rows are written",
+                     path != NULL ? path : "");
     if (code == MIR_EXIT_OK && at.damaged > 0)
         code = mir_cli_fail("some rows are missing: the server has %" PRIu64
                             " damaged chunk%s of rows; `mir status` says more",

@@ -5,6 +5,7 @@
 #include "mir_cli_devices.h"
 
 #include "mir_cli_encode.h"
+#include "mir_cli_interrupt.h"
 #include "mir_cli_progress.h"
 #include "mir_cli_records.h"
 #include "mir_cli_schema.h"
@@ -18,8 +19,12 @@
 #include <stdlib.h>
 
 enum {
-    BATCH_MESSAGES = 512, /* that a PONG is awaited for; less than a device is held for */
-    BATCH_BYTES = 512 * 1024,
+    /* On the way at one time; less than a server holds of one device that it is only just looking
+     * up. A single row may be larger. */
+    WINDOW_BYTES = 2 * 1024 * 1024,
+    BATCH_BYTES = WINDOW_BYTES / 8, /* that one answer is for */
+    BATCHES_MAX = 16,
+    MESSAGE_BYTES = 256, /* what a message costs besides its payload */
     CAUSES_MAX = 64,
     LINES_TOLD_MAX = 10, /* refused rows that are told by themselves */
     ENCODERS_MAX = 512,
@@ -60,6 +65,14 @@ typedef struct cause {
     uint64_t count;
 } cause;
 
+/* Rows that one answer is for. */
+typedef struct batch {
+    uint64_t mark;
+    uint64_t messages;
+    size_t bytes;
+    uint64_t line; /* of its first row */
+} batch;
+
 typedef struct importer {
     mir_cli_session session; /* its arena is emptied again and again */
     mir_arena arena;         /* of devices */
@@ -67,13 +80,18 @@ typedef struct importer {
     const char *device_id;   /* null: the rows say */
     const char *measurement; /* null: the rows say */
     bool dry_run;
+    uint64_t from_line; /* rows before it are passed over */
     mir_map devices;
     mir_map encoders;
     mir_schema *schemas[SCHEMAS_MAX];
     size_t schemas_count;
     mir_bytes payload;
-    size_t batch_messages, batch_bytes;
-    uint64_t rows, sent, refused, told;
+    batch open;              /* published, without a mark yet */
+    batch sent[BATCHES_MAX]; /* a ring, oldest first */
+    size_t sent_first, sent_count, sent_bytes;
+    bool lost;          /* the connection */
+    uint64_t rest_line; /* what was not dealt with begins there; 0: there is nothing */
+    uint64_t rows, sent_rows, refused, told;
     cause causes[CAUSES_MAX];
     size_t causes_count;
     mir_cli_progress progress;
@@ -288,18 +306,62 @@ static int find_encoder(importer *at, const mir_schema *schema, mir_view measure
     return MIR_EXIT_OK;
 }
 
-static int flush(importer *at)
+static int tell_loss(importer *at, mir_status status, const mir_error *error)
+{
+    mir_cli_progress_hide(&at->progress);
+    if (!at->lost) (void)mir_cli_fail("%s: %s", at->session.where, error->text);
+    at->lost = true;
+    return mir_cli_exit_code(status);
+}
+
+static int mark_batch(importer *at)
 {
     mir_error error = {0};
-    size_t messages = at->batch_messages;
-    if (messages == 0) return MIR_EXIT_OK;
-    at->batch_messages = at->batch_bytes = 0;
-    mir_status status = mir_client_flush(at->session.client, &error);
-    if (status == MIR_OK) return MIR_EXIT_OK;
-    at->sent -= messages; /* some of them may be there all the same */
-    mir_cli_progress_hide(&at->progress);
-    (void)mir_cli_fail("%s: %s", at->session.where, error.text);
-    return mir_cli_exit_code(status);
+    if (at->open.messages == 0) return MIR_EXIT_OK;
+    mir_status status = mir_client_mark(at->session.client, &at->open.mark, &error);
+    if (status != MIR_OK) return tell_loss(at, status, &error);
+    at->sent[(at->sent_first + at->sent_count++) % BATCHES_MAX] = at->open;
+    at->sent_bytes += at->open.bytes;
+    at->open = (batch){0};
+    return MIR_EXIT_OK;
+}
+
+static int await_batch(importer *at)
+{
+    mir_error error = {0};
+    const batch *oldest = &at->sent[at->sent_first];
+    mir_status status = mir_client_await_mark(at->session.client, oldest->mark, &error);
+    if (status != MIR_OK) return tell_loss(at, status, &error);
+    at->sent_bytes -= oldest->bytes;
+    at->sent_first = (at->sent_first + 1) % BATCHES_MAX;
+    at->sent_count--;
+    return MIR_EXIT_OK;
+}
+
+/* Until so many bytes more may be on their way. */
+static int make_room(importer *at, size_t bytes)
+{
+    int code = MIR_EXIT_OK;
+    if (at->open.bytes + bytes > BATCH_BYTES) code = mark_batch(at);
+    while (code == MIR_EXIT_OK && at->sent_count > 0 &&
+           (at->sent_count == BATCHES_MAX || at->sent_bytes + bytes > WINDOW_BYTES))
+        code = await_batch(at);
+    return code;
+}
+
+/* Whatever is on its way; what the server did not answer for counts as sent no more. */
+static int settle(importer *at, int code)
+{
+    int settled = code == MIR_EXIT_OK ? mark_batch(at) : MIR_EXIT_OK;
+    while (settled == MIR_EXIT_OK && at->sent_count > 0) settled = await_batch(at);
+    if (at->sent_count == 0 && at->open.messages == 0) return settled;
+    at->rest_line = at->sent_count > 0 ? at->sent[at->sent_first].line : at->open.line;
+    at->sent_rows -= at->open.messages;
+    for (; at->sent_count > 0; at->sent_count--) {
+        at->sent_rows -= at->sent[at->sent_first].messages;
+        at->sent_first = (at->sent_first + 1) % BATCHES_MAX;
+    }
+    return settled;
 }
 
 static int publish(importer *at, device *from, mir_view measurement, const mir_cli_record *record)
@@ -316,6 +378,9 @@ static int publish(importer *at, device *from, mir_view measurement, const mir_c
                    "the name of the measurement is too long");
         return MIR_EXIT_OK;
     }
+    size_t bytes = at->payload.size + (size_t)size + MESSAGE_BYTES;
+    int code = make_room(at, bytes);
+    if (code != MIR_EXIT_OK) return code;
     mir_status status =
         mir_client_publish(at->session.client, subject, mir_view_of(headers, (size_t)size),
                            mir_bytes_as_view(&at->payload), &error);
@@ -323,16 +388,12 @@ static int publish(importer *at, device *from, mir_view measurement, const mir_c
         refuse_row(at, record->line, "a row that is too large", error.text);
         return MIR_EXIT_OK;
     }
-    if (status != MIR_OK) {
-        (void)mir_cli_fail("%s: %s", at->session.where, error.text);
-        return mir_cli_exit_code(status);
-    }
+    if (status != MIR_OK) return tell_loss(at, status, &error);
+    if (at->open.messages++ == 0) at->open.line = record->line;
+    at->open.bytes += bytes;
+    at->sent_rows++;
     from->published++;
-    at->sent++;
-    at->batch_messages++;
-    at->batch_bytes += at->payload.size;
-    return at->batch_messages >= BATCH_MESSAGES || at->batch_bytes >= BATCH_BYTES ? flush(at)
-                                                                                  : MIR_EXIT_OK;
+    return MIR_EXIT_OK;
 }
 
 static int take_record(importer *at, const mir_cli_record *record)
@@ -380,7 +441,7 @@ static int take_record(importer *at, const mir_cli_record *record)
         return MIR_EXIT_OK;
     }
     if (!at->dry_run) return publish(at, from, measurement, record);
-    at->sent++;
+    at->sent_rows++;
     return MIR_EXIT_OK;
 }
 
@@ -390,22 +451,28 @@ static int take_all(importer *at)
     mir_error error = {0};
     int code = MIR_EXIT_OK;
     for (uint64_t n = 0; code == MIR_EXIT_OK; n++) {
-        mir_status status = mir_cli_records_next(at->records, &record, &error);
-        if (status == MIR_E_EMPTY) break;
+        at->rest_line = mir_cli_records_line(at->records);
+        mir_status status = mir_cli_interrupted()
+                                ? MIR_E_CANCELLED
+                                : mir_cli_records_next(at->records, &record, &error);
+        if (status == MIR_E_EMPTY) at->rest_line = 0;
+        if (status == MIR_E_EMPTY || status == MIR_E_CANCELLED) break;
         if (status != MIR_OK) {
             mir_cli_progress_hide(&at->progress);
             code = mir_cli_fail("%s", error.text);
             break;
         }
-        code = take_record(at, &record);
+        if (record.line >= at->from_line) code = take_record(at, &record);
         if (n % 64 != 0) continue;
         uint64_t done = 0, total = 0;
         mir_cli_records_progress(at->records, &done, &total);
         mir_cli_progress_set(&at->progress, done >> 10, total >> 10);
         mir_cli_progress_tick(&at->progress);
     }
-    int flushed = flush(at);
-    return code != MIR_EXIT_OK ? code : flushed;
+    int settled = settle(at, code);
+    if (code == MIR_EXIT_OK) code = settled;
+    bool stopped = mir_cli_interrupted() && at->rest_line > 0;
+    return code == MIR_EXIT_OK && stopped ? MIR_EXIT_STOPPED : code;
 }
 
 static uint64_t count_before(const device *from, const char *kind)
@@ -428,7 +495,7 @@ static void count_problems(importer *at, device *from, const MirApi__V1__DeviceS
         if (!concerns || count == 0) continue;
         if (count > left) count = left;
         left -= count;
-        at->sent -= count;
+        at->sent_rows -= count;
         count_cause(at,
                     keep_text(at, "%s (by the server: %s)", kind,
                               each->message != NULL ? each->message : ""),
@@ -480,13 +547,17 @@ static int check(importer *at)
 static void conclude(const importer *at)
 {
     mir_cli_note("%" PRIu64 " row%s: %" PRIu64 " %s, %" PRIu64 " refused.", at->rows,
-                 at->rows == 1 ? "" : "s", at->sent, at->dry_run ? "would be imported" : "imported",
-                 at->refused);
-    if (at->sent + at->refused < at->rows)
+                 at->rows == 1 ? "" : "s", at->sent_rows,
+                 at->dry_run ? "would be imported" : "imported", at->refused);
+    if (at->sent_rows + at->refused < at->rows)
         mir_cli_note("  %" PRIu64 " may be there or not: the server did not answer for them",
-                     at->rows - at->sent - at->refused);
+                     at->rows - at->sent_rows - at->refused);
     for (size_t i = 0; i < at->causes_count; i++)
         mir_cli_note("  %" PRIu64 " %s", at->causes[i].count, at->causes[i].text);
+    if (at->rest_line > 1)
+        mir_cli_note("Everything before line %" PRIu64 " is done: --from-line %" PRIu64
+                     " goes on there.",
+                     at->rest_line, at->rest_line);
 }
 
 int mir_cli_telemetry_import(mir_cli *cli, const mir_cli_command *command, const mir_cli_args *args)
@@ -498,6 +569,7 @@ int mir_cli_telemetry_import(mir_cli *cli, const mir_cli_command *command, const
                    .measurement = mir_cli_value(args, MIR_OPT_MEASUREMENT),
                    .dry_run = mir_cli_flag(args, MIR_OPT_DRY_RUN)};
     const char *format = mir_cli_value(args, MIR_OPT_FORMAT);
+    const char *from_line = mir_cli_value(args, MIR_OPT_FROM_LINE);
     const char *precision = mir_cli_value(args, MIR_OPT_PRECISION);
     mir_error error = {0};
     int64_t tick_ns = precision == NULL || strcmp(precision, "ns") == 0 ? 1
@@ -508,16 +580,20 @@ int mir_cli_telemetry_import(mir_cli *cli, const mir_cli_command *command, const
                                   : strcmp(format, "csv") == 0 ? MIR_RECORDS_CSV
                                                                : MIR_RECORDS_LINE;
     int code = MIR_EXIT_OK;
-    if (mir_cli_records_open(args->words[0], form, tick_ns, &at.records, &error) != MIR_OK)
+    if (from_line != NULL && !mir_cli_number(from_line, false, &at.from_line))
+        return mir_cli_usage(cli, "--from-line is the number of a line, from 1");
+    if (mir_cli_records_open(args->words[0], form, tick_ns, &at.records, &error) != MIR_OK ||
+        mir_cli_interrupt_begin(&error) != MIR_OK)
         code = mir_cli_fail("%s", error.text);
+    if (code == MIR_EXIT_OK) mir_cli_records_stop_on(at.records, mir_cli_interrupt_fd());
     if (code == MIR_EXIT_OK) code = mir_cli_connect_open(cli, args, &at.session);
     if (code == MIR_EXIT_OK) {
         at.progress = mir_cli_progress_begin();
         at.progress.unit = " KiB";
         code = take_all(&at);
-        int checked = at.dry_run || code == MIR_EXIT_UNREACHABLE ? MIR_EXIT_OK : check(&at);
-        if (code == MIR_EXIT_OK) code = checked;
         mir_cli_progress_hide(&at.progress);
+        int checked = at.dry_run || at.lost ? MIR_EXIT_OK : check(&at);
+        if (code == MIR_EXIT_OK) code = checked;
         conclude(&at);
         if (code == MIR_EXIT_OK && at.refused > 0) code = MIR_EXIT_FAILED;
     }

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +19,7 @@
 enum { CHUNK_BYTES = 64 * 1024, TIME_BYTES_MAX = 64, NO_PLACE = -1 };
 
 struct mir_cli_records {
-    int fd;
+    int fd, stop_fd;
     const char *path;
     mir_cli_records_format format;
     int64_t tick_ns;
@@ -51,6 +52,7 @@ mir_status mir_cli_records_open(const char *path, mir_cli_records_format format,
         return mir_error_set(error, MIR_E_NO_MEMORY, "no memory");
     }
     *made = (mir_cli_records){.fd = fd,
+                              .stop_fd = -1,
                               .path = standard ? "standard input" : path,
                               .format = format,
                               .tick_ns = tick_ns,
@@ -71,6 +73,16 @@ void mir_cli_records_close(mir_cli_records *records)
     free(records->columns);
     free(records->values);
     free(records);
+}
+
+uint64_t mir_cli_records_line(const mir_cli_records *records)
+{
+    return records->line;
+}
+
+void mir_cli_records_stop_on(mir_cli_records *records, int fd)
+{
+    records->stop_fd = fd;
 }
 
 void mir_cli_records_progress(const mir_cli_records *records, uint64_t *done, uint64_t *total)
@@ -96,6 +108,13 @@ MIR_MUST_CHECK static mir_status read_more(mir_cli_records *from, mir_error *err
     uint8_t *to = mir_bytes_reserve(&from->in, room);
     if (to == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "no memory");
     for (;;) {
+        struct pollfd wait[] = {{.fd = from->fd, .events = POLLIN},
+                                {.fd = from->stop_fd, .events = POLLIN}};
+        if (poll(wait, 2, -1) < 0 && errno != EINTR)
+            return mir_error_os(error, errno, "cannot wait for %s", from->path);
+        if ((wait[1].revents & POLLIN) != 0)
+            return mir_error_set(error, MIR_E_CANCELLED, "stopped");
+        if (wait[0].revents == 0) continue;
         ssize_t size = read(from->fd, to, room);
         if (size < 0 && errno == EINTR) continue;
         if (size < 0) return mir_error_os(error, errno, "cannot read %s", from->path);

@@ -8,7 +8,7 @@
  * Units      Nanoseconds since 1970 UTC.
  * Bounds     MIR_RECORD_BYTES_MAX of one record, MIR_RECORD_COLUMNS_MAX of its columns.
  * Errors     open, next: what concerns the whole file: MIR_E_NOT_FOUND, MIR_E_IO, MIR_E_TOO_LARGE,
- *            MIR_E_INVALID with a text for the user. next: MIR_E_EMPTY at the end. A record that
+ *            MIR_E_INVALID with a text for the user. next: MIR_E_EMPTY at the end, MIR_E_CANCELLED. A record that
  *            cannot be read alone is no error: its `cause` says why, and reading goes on.
  * Source     As mir_cli_rows. CSV may have several sections, each with its header, an empty line
  *            between them. Line protocol: lines that begin with # are comments; `\n` inside of a
@@ -52,6 +52,10 @@ MIR_MUST_CHECK mir_status mir_cli_records_next(mir_cli_records *records, mir_cli
                                                mir_error *error);
 /* Bytes read so far, and in all (0 when that is not known). */
 void mir_cli_records_progress(const mir_cli_records *records, uint64_t *done, uint64_t *total);
+/* The line that is looked at next. */
+uint64_t mir_cli_records_line(const mir_cli_records *records);
+/* next ends with MIR_E_CANCELLED, instead of waiting for more of the file, once `fd` is readable. */
+void mir_cli_records_stop_on(mir_cli_records *records, int fd);
 void mir_cli_records_close(mir_cli_records *records);
 
 #endif

@@ -40,6 +40,7 @@ struct mir_client {
     mir_bytes in; /* bytes read; those before `taken` are done with */
     size_t taken;
     mir_bytes out; /* published and not sent yet */
+    uint64_t pings, pongs;
     int stop_fd;
     mir_client_message_fn heard; /* null: nothing is subscribed */
     void *heard_context;
@@ -251,6 +252,7 @@ MIR_MUST_CHECK static mir_status next_message(mir_client *client, wait_for what,
             continue;
         }
         if (line_is(line, "PONG")) {
+            if (client->pongs < client->pings) client->pongs++;
             if (what == FOR_PONG) return MIR_OK;
             continue;
         }
@@ -517,6 +519,7 @@ MIR_MUST_CHECK static mir_status log_in(mir_client *client, const mir_client_opt
     mir_bytes_free(&out);
     if (status != MIR_OK) return status;
     message unused;
+    client->pings++;
     status = next_message(client, FOR_PONG, &unused, deadline_ns, error);
     if (status == MIR_E_CLOSED) mir_error_wrap(error, "the login failed");
     return status;
@@ -664,18 +667,32 @@ mir_status mir_client_publish(mir_client *client, const char *subject, mir_view 
                : send_published(client, error);
 }
 
-mir_status mir_client_flush(mir_client *client, mir_error *error)
+mir_status mir_client_mark(mir_client *client, uint64_t *mark, mir_error *error)
 {
-    message unused;
     mir_bytes_text(&client->out, "PING\r\n");
     mir_status status = send_published(client, error);
-    if (status == MIR_OK)
-        status = next_message(client, FOR_PONG, &unused, mir_clock_mono_ns() + client->timeout_ns,
-                              error);
+    if (status == MIR_OK) *mark = ++client->pings;
+    return status;
+}
+
+mir_status mir_client_await_mark(mir_client *client, uint64_t mark, mir_error *error)
+{
+    message unused;
+    mir_status status = MIR_OK;
+    int64_t deadline_ns = mir_clock_mono_ns() + client->timeout_ns;
+    while (status == MIR_OK && client->pongs < mark)
+        status = next_message(client, FOR_PONG, &unused, deadline_ns, error);
     if (status == MIR_E_TIMEOUT)
         return mir_error_set(error, status, "the server did not answer within %lld s",
                              (long long)(client->timeout_ns / MIR_NS_PER_S));
     return status;
+}
+
+mir_status mir_client_flush(mir_client *client, mir_error *error)
+{
+    uint64_t mark = 0;
+    mir_status status = mir_client_mark(client, &mark, error);
+    return status == MIR_OK ? mir_client_await_mark(client, mark, error) : status;
 }
 
 mir_status mir_client_subscribe(mir_client *client, const char *pattern,
@@ -691,7 +708,10 @@ mir_status mir_client_subscribe(mir_client *client, const char *pattern,
                             ? write_all(client, mir_bytes_as_view(&out), deadline_ns, error)
                             : mir_error_set(error, MIR_E_NO_MEMORY, "no memory");
     mir_bytes_free(&out);
-    return status == MIR_OK ? next_message(client, FOR_PONG, &unused, deadline_ns, error) : status;
+    if (status == MIR_OK) client->pings++;
+    while (status == MIR_OK && client->pongs < client->pings)
+        status = next_message(client, FOR_PONG, &unused, deadline_ns, error);
+    return status;
 }
 
 mir_status mir_client_listen(mir_client *client, int64_t timeout_ns, mir_error *error)

@@ -76,6 +76,12 @@ MIR_MUST_CHECK mir_status mir_client_publish(mir_client *client, const char *sub
                                              mir_view headers, mir_view payload, mir_error *error);
 /* Returns when the server has taken everything that was published. */
 MIR_MUST_CHECK mir_status mir_client_flush(mir_client *client, mir_error *error);
+/* The same in two steps, with more published between them: sends what was published, and waits until
+ * the server has taken what went before the mark. Marks ascend; requests
+ * may be asked in between. */
+MIR_MUST_CHECK mir_status mir_client_mark(mir_client *client, uint64_t *mark, mir_error *error);
+MIR_MUST_CHECK mir_status mir_client_await_mark(mir_client *client, uint64_t mark,
+                                                mir_error *error);
 
 /* From now on what is published there goes to `heard`, out of any call that waits. Once for each
  * client. Returns when the server has taken it. */

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Telemetry out of a server and into one, through the command line: export, import, watch."""
 
+import contextlib
 import json
 import math
 import os
+import re
 import signal
+import socket
 import subprocess
+import threading
 
 import pytest
 from bus import DEADLINE_S
@@ -363,3 +367,146 @@ def test_without_a_server_nothing_is_imported(launch, mir):
     server = launch()
     server.stop()
     assert "no Mir server is reachable" in mir(server, "import", "-", stdin=b"", code=3).stderr.decode()
+
+
+# --- how an import goes, and how it ends early
+
+
+class Relay:
+    """A server's door that keeps back the answers to PINGs, as a long way would."""
+
+    def __init__(self, server, hold):
+        self.hold = hold  # (pings seen, bytes of rows seen): whether the PONGs stay here for now
+        self.pings = self.bytes = 0
+        self.door = socket.create_server(("127.0.0.1", 0))
+        self.url = f"nats://127.0.0.1:{self.door.getsockname()[1]}"
+        self.back = self.front = socket.create_connection(("127.0.0.1", server.port))
+        self.kept, self.ready = 0, threading.Condition()
+        threading.Thread(target=self._up, daemon=True).start()
+
+    def _up(self):
+        self.front, _ = self.door.accept()
+        threading.Thread(target=self._down, daemon=True).start()
+        with contextlib.suppress(OSError):
+            while data := self.front.recv(65536):
+                with self.ready:
+                    self.bytes += len(data)
+                    self.pings += data.count(b"\r\nPING\r\n")
+                    self._let_go()
+                self.back.sendall(data)
+            self.back.shutdown(socket.SHUT_WR)
+
+    def _let_go(self):
+        if self.kept > 0 and not self.hold(self):
+            self.front.sendall(b"PONG\r\n" * self.kept)
+            self.kept = 0
+
+    def _down(self):
+        with contextlib.suppress(OSError):
+            while data := self.back.recv(65536):
+                with self.ready:
+                    # Lines of these answers are whole here: the server writes each at once.
+                    self.kept += data.count(b"PONG\r\n")
+                    self.front.sendall(data.replace(b"PONG\r\n", b""))
+                    self._let_go()
+            self.front.shutdown(socket.SHUT_WR)
+
+    def close(self):
+        for each in (self.door, self.back, self.front):
+            each.close()
+
+
+@pytest.fixture
+def relay():
+    opened = []
+
+    def start(server, hold):
+        opened.append(Relay(server, hold))
+        return opened[-1]
+
+    yield start
+    for each in opened:
+        each.close()
+
+
+def many_rows(name, kind, count):
+    note = "n" * 200
+    return "".join(f"{kind},__id={name} pressure={n},note=\"{note}\" {START_NS + n}\n" for n in range(count))
+
+
+def count_of(bus, name, kind):
+    table = query(bus, name, kind, functions=["count"], fields=["pressure"])
+    return rows_of(table)[0][2] if table.rows else 0
+
+
+def test_import_does_not_wait_for_each_answer(bus, server, mir, relay, name, weather):  # noqa: F811
+    launch_device(bus, name, weather)
+    kind = weather.name("Sample")
+    # Whoever waits for one answer before it goes on would never send the fourth PING of rows.
+    far = relay(server, lambda relay: relay.bytes > 100_000 and relay.pings < 6)
+    said = mir(server, "import", "-t", far.url, "-", stdin=many_rows(name, kind, 10_000).encode()).stderr.decode()
+    assert "10000 rows: 10000 imported, 0 refused." in said
+    assert count_of(bus, name, kind) == 10_000
+
+
+def test_import_that_is_not_answered_stops_and_says_where_it_goes_on(bus, server, mir, relay, name, weather):  # noqa: F811
+    launch_device(bus, name, weather)
+    kind = weather.name("Sample")
+    rows = many_rows(name, kind, 40_000).encode()
+    # The first ten batches are answered, nothing after that is.
+    far = relay(server, lambda relay: relay.pings > 10)
+    said = mir(server, "import", "-t", far.url, "--timeout", "1s", "-", stdin=rows, code=1).stderr.decode()
+    assert "the server did not answer within 1 s" in said
+    assert far.bytes < 8 << 20, "more was on its way than an import may have there"
+    done, unknown = (int(re.search(words, said)[1]) for words in (r"(\d+) imported", r"(\d+) may be there"))
+    line = int(re.search(r"--from-line (\d+)", said)[1])
+    assert 0 < done < 40_000 and 0 < unknown and line == done + 1
+    assert "may be there or not" in said
+    said = mir(server, "import", "--from-line", str(line), "-", stdin=rows).stderr.decode()
+    assert f"{40_000 - done} rows: {40_000 - done} imported, 0 refused." in said
+    assert count_of(bus, name, kind) == 40_000
+    assert "the number of a line" in mir(server, "import", "--from-line", "0", "-", stdin=rows, code=2).stderr.decode()
+
+
+def start_mir(server, *args, **how):
+    environment = {**os.environ, "MIR_TARGET": server.url, "HOME": "/nonexistent"}
+    return subprocess.Popen([BINARY, "telemetry", *args], stderr=subprocess.PIPE, env=environment, **how)
+
+
+def test_import_that_is_interrupted_says_what_it_has_done(bus, server, name, weather):  # noqa: F811
+    launch_device(bus, name, weather)
+    kind = weather.name("Sample")
+    process = start_mir(server, "import", "-", stdin=subprocess.PIPE)
+    process.stdin.write(many_rows(name, kind, 5_000).encode() + f"{kind},__id={name} colour=1 5\n".encode())
+    process.stdin.flush()
+    # Most of it is on its way by now; the rest is when it is interrupted.
+    wait_until(lambda: count_of(bus, name, kind) > 2_000, DEADLINE_S, "rows")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(DEADLINE_S) == 130
+    said = process.communicate()[1].decode()
+    line = int(re.search(r"Everything before line (\d+) is done", said)[1])
+    rows = int(re.search(r"(\d+) rows: (\d+) imported", said)[2])
+    assert rows == min(line - 1, 5_000) == count_of(bus, name, kind)
+    assert ("1 refused" in said) == (line == 5_002)
+
+
+def test_export_that_is_interrupted_leaves_nothing(bus, server, mir, name, weather, tmp_path):  # noqa: F811
+    launch_device(bus, name, weather)
+    mir(server, "import", "-", stdin=many_rows(name, weather.name("Sample"), 20_000).encode())
+    pipe, path = tmp_path / "pipe", tmp_path / "file"
+    os.mkfifo(pipe)
+    path.write_text("before")
+    # Nobody reads the pipe to its end: the program is in the middle of its rows.
+    process = start_mir(server, "export", name, "-O", str(pipe))
+    with pipe.open("rb") as reader:
+        assert reader.read(1000)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=DEADLINE_S)[1].decode()
+    assert process.returncode == 130 and "Stopped" in said
+    process = start_mir(server, "export", name, "-O", str(path))
+    beside = path.with_name("file.tmp")
+    wait_until(lambda: beside.exists() or process.poll() is not None, DEADLINE_S, "a file beside the other")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=DEADLINE_S)
+    assert not beside.exists()
+    assert process.returncode == (130 if path.read_text() == "before" else 0)
