@@ -245,6 +245,12 @@ mir_status mir_tlog_mem_column(mir_tlog_mem *mem, mir_tlog_mem_series *series, m
 
 /* ---- Rows ---- */
 
+static void uneven_set(mir_tlog_mem_series *series)
+{
+    /* Readers see it with the rows, which are published later. */
+    atomic_store_explicit(&series->uneven, true, memory_order_relaxed);
+}
+
 mir_status mir_tlog_mem_append(mir_tlog_mem *mem, mir_tlog_mem_series *series, const uint8_t *bytes,
                                uint32_t size, int64_t time_ns)
 {
@@ -275,6 +281,9 @@ mir_status mir_tlog_mem_append(mir_tlog_mem *mem, mir_tlog_mem_series *series, c
     series->end += size;
     series->rows++;
     if (time_ns < series->turn_time_min) series->turn_time_min = time_ns;
+    const bool is_whole = (bytes[0] & ((1u << MIR_TLOG_ROW_FLAG_BITS) - 1)) == 0;
+    const bool is_later = time_ns > series->turn_time_max || series->rows == 1;
+    if (!is_whole || !is_later) uneven_set(series);
     if (time_ns > series->turn_time_max) series->turn_time_max = time_ns;
     return MIR_OK;
 }
@@ -287,7 +296,8 @@ void mir_tlog_mem_publish(mir_tlog_mem_series *series)
     if (series->turn_time_max > atomic_load_explicit(&series->time_max, memory_order_relaxed)) {
         atomic_store_explicit(&series->time_max, series->turn_time_max, memory_order_relaxed);
     }
-    atomic_store_explicit(&series->rows_published, series->rows, memory_order_relaxed);
+    /* Pairs with the acquire in mir_tlog_mem_rows. */
+    atomic_store_explicit(&series->rows_published, series->rows, memory_order_release);
     series->committed_last = series->last;
     series->committed_room = series->room;
     /* Pairs with the acquire in mir_tlog_mem_cursor_init: the rows' bytes come before. */
@@ -302,6 +312,8 @@ void mir_tlog_mem_rollback(mir_tlog_mem_series *series)
     series->room = series->committed_room;
     series->turn_time_min = INT64_MAX;
     series->turn_time_max = INT64_MIN;
+    /* The last time is forgotten. */
+    if (series->rows > 0) uneven_set(series);
     /* A cursor that already holds the block that is cut off sees that it starts at or behind what
      * was published, and stops; the block stays where it is until the memtable goes. */
     atomic_store_explicit(series->last == NULL ? &series->first : &series->last->next, NULL,

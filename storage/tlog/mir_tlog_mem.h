@@ -56,13 +56,16 @@ typedef struct mir_tlog_mem_series {
     uint32_t extra_count; /* writer's */
     /* Readers': stored by publish; `published` last, with release. */
     atomic_uint published;
-    atomic_uint rows_published;
+    atomic_uint rows_published; /* with release, after the times */
     _Atomic int64_t time_min;
     _Atomic int64_t time_max;
     _Atomic(mir_tlog_block *) first;
     _Atomic(mir_tlog_extra *) extras;
     _Atomic uint64_t *seen; /* which fixed columns ever had a value; null: all of them */
     atomic_bool seen_all;
+    /* Not every row has a value in every fixed column, no others, and a later time than the one
+     * before it; stored by append, so it may be on account of a row that is not published. */
+    atomic_bool uneven;
     /* The writer's. */
     bool in_turn;
     uint8_t logged;
@@ -165,6 +168,14 @@ static inline uint32_t mir_tlog_mem_published(const mir_tlog_mem_series *series)
 {
     /* Pairs with the release in mir_tlog_mem_publish. */
     return atomic_load_explicit(&series->published, memory_order_acquire);
+}
+
+/* How many rows are published; the times are then at least as wide as theirs, and `uneven` is true
+ * if they are. May be ahead of `published`. */
+static inline uint32_t mir_tlog_mem_rows(const mir_tlog_mem_series *series)
+{
+    /* Pairs with the release in mir_tlog_mem_publish. */
+    return atomic_load_explicit(&series->rows_published, memory_order_acquire);
 }
 
 /* Stands before the first row; sees what lies before `limit`, which was published. */

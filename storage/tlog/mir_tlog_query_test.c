@@ -938,6 +938,91 @@ static void many_devices_are_read_by_many_threads(void **state)
     fixture_fini(&x);
 }
 
+/* ---- Counting ---- */
+
+static void put_row(fixture *x, int64_t time_ns, uint64_t present)
+{
+    mir_tlog_writer *writer = mir_tlog_writer_of(x->tlog, 0);
+    mir_tlog_series *series;
+    mir_row *row = &x->row;
+    row->time_ns = time_ns;
+    row->column_count = 5;
+    row->dynamic_count = 0;
+    row->present[0] = present;
+    for (uint32_t i = 0; i < 5; i++) random_cell(&x->random, columns_a[i].type, &row->cells[i]);
+    assert_int_equal(
+        mir_tlog_series_open(writer, device_ids[0], mir_view_cstr("m.v1.T"), columns_a, 5, &series),
+        MIR_OK);
+    assert_int_equal(mir_tlog_append(writer, series, row), MIR_OK);
+    oracle_add_row(&x->stored, 0, columns_a, row);
+}
+
+/* As many values as are stored, wherever they are; how many rows were looked at. */
+static uint64_t counted(fixture *x, int64_t from_ns, int64_t to_ns, uint64_t window_ns)
+{
+    const mir_tlog_query_spec spec = {.device_ids = device_ids,
+                                      .device_count = 1,
+                                      .measurement = mir_view_cstr("m.v1.T"),
+                                      .from_ns = from_ns,
+                                      .to_ns = to_ns,
+                                      .functions = MIR_TLOG_COUNT,
+                                      .window_ns = window_ns};
+    mir_tlog_query_info info;
+    oracle answer;
+    assert_int_equal(ask(x, &spec, &info, &answer), MIR_OK);
+    uint64_t values = 0;
+    uint64_t stored = 0;
+    for (size_t i = 0; i < answer.count; i++) values += answer.fields[i].bits;
+    for (size_t i = 0; i < x->stored.count; i++) {
+        const int64_t time_ns = x->stored.fields[i].time_ns;
+        if (time_ns >= from_ns && time_ns < to_ns) stored++;
+    }
+    assert_int_equal(values, stored);
+    oracle_free(&answer);
+    return info.rows_read;
+}
+
+/* Rows that came one after the other with all of their values are counted as they are; as soon as
+ * one is late, came twice or lacks a value, or the range ends among them, they are looked at. */
+static void rows_in_memory_are_counted_as_they_are(void **state)
+{
+    (void)state;
+    enum { ROWS = 50 };
+    for (int kind = 0; kind < 4; kind++) {
+        fixture x;
+        fixture_init(&x, 40 + (uint64_t)kind);
+        mir_tlog_writer *writer = mir_tlog_writer_of(x.tlog, 0);
+        for (int half = 0; half < 2; half++) {
+            for (int64_t n = 0; n < ROWS; n++) {
+                put_row(&x, start_ns + (half * ROWS + n) * 1000000000, 31);
+            }
+            assert_int_equal(mir_tlog_commit_turn(writer, NULL), MIR_OK);
+        }
+        oracle_fold(&x.stored);
+        assert_int_equal(counted(&x, INT64_MIN, INT64_MAX, 0), 0);
+        assert_true(counted(&x, start_ns + 5500000000, INT64_MAX, 0) > 0);
+        assert_true(counted(&x, INT64_MIN, start_ns + 5500000000, 0) > 0);
+        assert_true(counted(&x, INT64_MIN, INT64_MAX, 7000000000) > 0);
+        switch (kind) {
+        case 0: put_row(&x, start_ns + 99000000000, 31); break;
+        case 1: put_row(&x, start_ns + 3500000000, 31); break;
+        case 2: put_row(&x, start_ns + 100000000000, 15); break;
+        default: put_row(&x, start_ns + 100000000000, 31); break;
+        }
+        assert_int_equal(mir_tlog_commit_turn(writer, NULL), MIR_OK);
+        oracle_fold(&x.stored);
+        const uint64_t looked_at = counted(&x, INT64_MIN, INT64_MAX, 0);
+        assert_int_equal(looked_at, kind < 3 ? 2 * ROWS + 1 : 0);
+        seal(&x);
+        (void)counted(&x, INT64_MIN, INT64_MAX, 0);
+        put_row(&x, start_ns + 200000000000, 31);
+        assert_int_equal(mir_tlog_commit_turn(writer, NULL), MIR_OK);
+        oracle_fold(&x.stored);
+        (void)counted(&x, INT64_MIN, INT64_MAX, 0);
+        fixture_fini(&x);
+    }
+}
+
 /* ---- Bytes that are not as they were written, with hashes that fit ---- */
 
 enum { CHUNK_ROWS = 40, TEXT_BYTES = 48 };
@@ -1094,6 +1179,7 @@ int main(void)
         cmocka_unit_test(what_makes_no_sense_is_refused_with_words),
         cmocka_unit_test(percentiles_of_many_devices_take_the_memory_of_one),
         cmocka_unit_test(many_devices_are_read_by_many_threads),
+        cmocka_unit_test(rows_in_memory_are_counted_as_they_are),
         cmocka_unit_test(a_damaged_column_leaves_no_texts_behind),
         cmocka_unit_test(a_chunk_with_times_that_its_index_does_not_say_is_left_out),
         cmocka_unit_test(texts_with_statistics_are_refused),

@@ -6,6 +6,9 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+/* Columns of a series are compared each with each other. */
+enum { COUNTABLE_COLUMNS_MAX = 32 };
+
 mir_status mir_tlog_scan_init(mir_tlog_scan *scan)
 {
     mir_status status = mir_tlog_codec_init(&scan->codec);
@@ -104,9 +107,12 @@ static mir_status memory_note(mir_tlog_scan *scan, mir_view device)
         const mir_tlog_mem *mem = scan->version->lives[i - 1]->mem;
         for (const mir_tlog_mem_series *series = mir_tlog_mem_find(mem, device, scan->measurement);
              series != NULL && status == MIR_OK; series = mir_tlog_mem_find_before(series)) {
-            /* The times are at least as wide as the published rows'. */
+            const uint32_t limit = mir_tlog_mem_published(series);
+            const uint32_t rows = mir_tlog_mem_rows(series);
+            /* The times, read afterwards, are at least as wide as these rows'. */
             const mir_tlog_source source = {
-                .limit = mir_tlog_mem_published(series),
+                .limit = limit,
+                .rows = rows,
                 .time_min = atomic_load_explicit(&series->time_min, memory_order_relaxed),
                 .time_max = atomic_load_explicit(&series->time_max, memory_order_relaxed),
                 .generation = mem->generation,
@@ -510,15 +516,15 @@ static mir_status totals_columns(mir_tlog_scan *scan, const mir_tlog_source *sou
     return status == MIR_E_EMPTY ? MIR_OK : status;
 }
 
-/* The index alone tells how many values a full chunk has. */
+/* As many values in each of the columns as there are rows. */
 static mir_status totals_counted(mir_tlog_scan *scan, const mir_tlog_source *source,
+                                 const mir_column *columns, uint32_t column_count, uint32_t rows,
                                  mir_tlog_totals *totals)
 {
-    const mir_tlog_segment_shape *shape = &source->segment->shapes[source->chunk.shape];
-    const mir_tlog_column_statistics statistics = {.count = source->chunk.rows};
+    const mir_tlog_column_statistics statistics = {.count = rows};
     mir_status status = MIR_OK;
-    for (uint32_t i = 0; i < shape->column_count && status == MIR_OK; i++) {
-        const mir_column *column = &shape->columns[i];
+    for (uint32_t i = 0; i < column_count && status == MIR_OK; i++) {
+        const mir_column *column = &columns[i];
         if (!mir_tlog_gather_wants(&scan->gather, mir_tlog_column_name(column), column->type)) {
             continue;
         }
@@ -528,17 +534,29 @@ static mir_status totals_counted(mir_tlog_scan *scan, const mir_tlog_source *sou
     return status;
 }
 
+static bool is_whole(const mir_tlog_scan *scan, const mir_tlog_source *source)
+{
+    return source->time_min >= scan->gather.time_first &&
+           source->time_max <= scan->gather.time_last;
+}
+
+static bool is_one_window(const mir_tlog_source *source, const mir_tlog_totals *totals)
+{
+    return mir_tlog_window_of(totals, source->time_min) ==
+           mir_tlog_window_of(totals, source->time_max);
+}
+
 static mir_status totals_chunk(mir_tlog_scan *scan, const mir_tlog_source *source,
                                mir_tlog_totals *totals)
 {
-    chunk_part part = {.whole = source->time_min >= scan->gather.time_first &&
-                                source->time_max <= scan->gather.time_last,
+    chunk_part part = {.whole = is_whole(scan, source),
                        .time_min = source->time_min,
                        .time_max = source->time_max};
-    part.one_window = part.whole && mir_tlog_window_of(totals, source->time_min) ==
-                                        mir_tlog_window_of(totals, source->time_max);
+    part.one_window = part.whole && is_one_window(source, totals);
     if (part.one_window && source->chunk.full && totals->functions == MIR_TLOG_COUNT) {
-        return totals_counted(scan, source, totals);
+        const mir_tlog_segment_shape *shape = &source->segment->shapes[source->chunk.shape];
+        return totals_counted(scan, source, shape->columns, shape->column_count, source->chunk.rows,
+                              totals);
     }
     if (mir_tlog_scan_cancelled(scan)) return MIR_E_CANCELLED;
     scan->chunk.size = 0;
@@ -587,9 +605,35 @@ static bool has_renamed(const mir_tlog_scan *scan, const mir_tlog_source *source
     return false;
 }
 
+/* Whether the values of a series in memory are counted with its rows, without a look at them. */
+static bool is_countable(const mir_tlog_scan *scan, const mir_tlog_source *source,
+                         const mir_tlog_totals *totals)
+{
+    const mir_tlog_shape *shape = source->series->shape;
+    if (totals->functions != MIR_TLOG_COUNT || !is_whole(scan, source) ||
+        !is_one_window(source, totals) || shape->column_count > COUNTABLE_COLUMNS_MAX ||
+        scan->gather.rename_count != 0 ||
+        atomic_load_explicit(&source->series->uneven, memory_order_relaxed)) {
+        return false;
+    }
+    /* Two columns that are the same are one in the rows. */
+    for (uint32_t i = 1; i < shape->column_count; i++) {
+        for (uint32_t k = 0; k < i; k++) {
+            if (mir_tlog_column_compare(&shape->columns[i], &shape->columns[k]) == 0) return false;
+        }
+    }
+    return true;
+}
+
 static mir_status totals_cluster(mir_tlog_scan *scan, uint32_t first, uint32_t end,
                                  mir_tlog_totals *totals)
 {
+    const mir_tlog_source *source = &scan->sources[first];
+    if (end - first == 1 && source->segment == NULL && is_countable(scan, source, totals)) {
+        const mir_tlog_shape *shape = source->series->shape;
+        return totals_counted(scan, source, shape->columns, shape->column_count, source->rows,
+                              totals);
+    }
     if (end - first == 1 && scan->sources[first].segment != NULL &&
         !has_renamed(scan, &scan->sources[first])) {
         return totals_chunk(scan, &scan->sources[first], totals);

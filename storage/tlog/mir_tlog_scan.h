@@ -28,6 +28,7 @@ typedef struct mir_tlog_source {
     const mir_tlog_mem *mem;
     const mir_tlog_mem_series *series;
     uint32_t limit;
+    uint32_t rows; /* of the series; limit may have fewer */
 } mir_tlog_source;
 
 typedef struct mir_tlog_scan {
