@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "mir_thread.h"
 
+#include <sched.h>
 #include <stdint.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include "mir_clock.h"
 
 /* As the kernel had it first, which every kernel takes. The C library has no name for it yet, or one
  * that would clash with the kernel's. */
@@ -28,4 +31,13 @@ void mir_thread_give_way(int nice_level)
     if (syscall(SYS_sched_getattr, 0, &now, sizeof now, 0) != 0) return;
     now.runtime_ns = (uint64_t)MIR_THREAD_SLICE_US * 1000;
     (void)syscall(SYS_sched_setattr, 0, &now, 0);
+}
+
+void mir_thread_offer(void)
+{
+    static _Thread_local int64_t offered_ns;
+    const int64_t now_ns = mir_clock_mono_ns();
+    if (now_ns - offered_ns < MIR_THREAD_OFFER_US * MIR_NS_PER_US) return;
+    offered_ns = now_ns;
+    (void)sched_yield();
 }

@@ -1,17 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <pthread.h>
+#include <sched.h>
+#include <time.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "mir_clock.h"
 #include "mir_thread.h"
 
-enum { RUNTIME = 3, WORDS = 6 }; /* of the kernel's attributes, in words of 64 bits */
+enum {
+    RUNTIME = 3,
+    WORDS = 6,
+    CRUNCH_MS = 200
+}; /* of the kernel's attributes, in words of 64 bits */
 
 typedef struct seen {
     int wanted_nice, nice;
@@ -59,11 +67,60 @@ static void a_thread_has_the_slice_where_the_kernel_has_slices(void **state)
     assert_int_equal(s.attributes[RUNTIME], (uint64_t)MIR_THREAD_SLICE_US * 1000);
 }
 
+/* Both on one processor; what each of them has used of it, and how often it had to wait for it. */
+typedef struct cruncher {
+    bool offers;
+    long switches;
+} cruncher;
+
+static int64_t used_ns(void)
+{
+    struct timespec used;
+    assert_int_equal(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used), 0);
+    return used.tv_sec * MIR_NS_PER_S + used.tv_nsec;
+}
+
+static void *crunch(void *context)
+{
+    cruncher *c = context;
+    while (used_ns() < CRUNCH_MS * MIR_NS_PER_MS)
+        if (c->offers) mir_thread_offer();
+    struct rusage usage;
+    assert_int_equal(getrusage(RUSAGE_THREAD, &usage), 0);
+    c->switches = usage.ru_nvcsw + usage.ru_nivcsw;
+    return NULL;
+}
+
+static long switches_of_two(bool offers)
+{
+    cruncher two[2] = {{.offers = offers}, {.offers = offers}};
+    pthread_t threads[2];
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, crunch, &two[i]), 0);
+    for (unsigned i = 0; i < 2; i++) assert_int_equal(pthread_join(threads[i], NULL), 0);
+    return two[0].switches + two[1].switches;
+}
+
+static void who_computes_for_long_lets_others_between(void **state)
+{
+    (void)state;
+    cpu_set_t before, one;
+    assert_int_equal(sched_getaffinity(0, sizeof before, &before), 0);
+    CPU_ZERO(&one);
+    for (int cpu = 0; cpu < CPU_SETSIZE && CPU_COUNT(&one) == 0; cpu++)
+        if (CPU_ISSET(cpu, &before)) CPU_SET(cpu, &one);
+    assert_int_equal(sched_setaffinity(0, sizeof one, &one), 0);
+    const long offering = switches_of_two(true), plain = switches_of_two(false);
+    assert_int_equal(sched_setaffinity(0, sizeof before, &before), 0);
+    assert_true(offering > 3 * plain);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_thread_has_its_nice_level_and_its_policy),
         cmocka_unit_test(a_thread_has_the_slice_where_the_kernel_has_slices),
+        cmocka_unit_test(who_computes_for_long_lets_others_between),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -289,7 +289,10 @@ static mir_status seal_rows(const mir_tlog_live *live, mir_tlog_seal *s, mir_tlo
 {
     while (s->next < s->count) {
         if (stopping(live->tlog)) return MIR_E_CANCELLED;
-        if (!sealer && job_pressed(live)) return MIR_E_AGAIN;
+        if (!sealer) {
+            if (job_pressed(live)) return MIR_E_AGAIN;
+            mir_thread_offer();
+        }
         mir_status status;
         if (s->end <= s->next) {
             status = seal_gather(live, s);
@@ -713,6 +716,7 @@ static mir_status merge_series(merge *m, mir_view measurement, mir_view device, 
             rows = rows > UINT32_MAX - chunk->rows ? UINT32_MAX : rows + chunk->rows;
             end++;
         }
+        mir_thread_offer();
         status = merge_group(m, measurement, device, m->chunks + first, end - first, error);
         first = end;
     }

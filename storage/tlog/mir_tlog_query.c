@@ -149,6 +149,7 @@ static void work(query *q, mir_tlog_part_maker *worker)
         uint32_t end = first + DEVICES_AT_ONCE;
         if (end > q->order_count) end = q->order_count;
         for (uint32_t i = first; i < end && status == MIR_OK; i++) {
+            mir_thread_offer();
             status = device_take(q, worker, i);
         }
     }
@@ -362,6 +363,7 @@ static mir_status batch_out(query *q, const mir_tlog_sink *sink, const batch_roo
         return mir_error_set(q->error, MIR_E_CANCELLED, "cancelled");
     }
     q->info.rows += filled;
+    mir_thread_offer();
     return sink->rows(sink->context, &batch);
 }
 

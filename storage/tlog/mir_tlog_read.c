@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <stdlib.h>
 
+#include "mir_thread.h"
 #include "mir_tlog_scan.h"
 #include "mir_tlog_rollup_read.h"
 #include "mir_workers.h"
@@ -60,6 +61,7 @@ static mir_status piece_take(void *context)
             .texts = gather->texts,
         };
         r->info->rows += rows;
+        mir_thread_offer();
         status = r->sink(r->context, &block);
     }
     return status;

@@ -7,6 +7,7 @@
 
 #include "mir_assert.h"
 #include "mir_hash.h"
+#include "mir_thread.h"
 #include "mir_tlog.h"
 #include "mir_tlog_columns.h"
 
@@ -215,6 +216,8 @@ static uint32_t chunk_encode(mir_tlog_codec *codec, mir_bytes *out, chunk_scratc
 mir_status mir_tlog_chunk_read(mir_tlog_segment *segment, const mir_tlog_chunk *chunk,
                                mir_bytes *bytes)
 {
+    /* Whoever reads chunks, reads many. */
+    mir_thread_offer();
     uint8_t *room = mir_bytes_reserve(bytes, chunk->size);
     if (room == NULL) return MIR_E_NO_MEMORY;
     const int result =
