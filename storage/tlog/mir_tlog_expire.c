@@ -172,7 +172,7 @@ static mir_status step_put(expire *e, uint32_t step, mir_view measurement, mir_v
     bool whole = false;
     if (status == MIR_OK && e->earlier.count > 0) {
         status = mir_tlog_rollup_decode(&e->before, step, &e->stored, 0, UINT32_MAX);
-        if (status == MIR_OK) whole = mir_tlog_rollup_add(&e->made, &e->before);
+        if (status == MIR_OK) status = mir_tlog_rollup_add(&e->made, &e->before, &whole);
     }
     if (status == MIR_OK) status = mir_tlog_rollup_encode(&e->made, whole, &e->out);
     if (status != MIR_OK) return status;

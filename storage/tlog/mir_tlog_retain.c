@@ -362,9 +362,11 @@ static mir_status group_expire(retain *r, mir_tlog_segment *segment, const look 
                              "the disk has no room for what stays of it: free disk space");
     }
     memset(r->rows, 0, sizeof r->rows);
+    /* What the groups before this one came to has to be in it. */
+    mir_tlog_version *version = mir_tlog_version_acquire(r->tlog);
     mir_tlog_expiry expiry = {.tlog = r->tlog,
                               .codec = r->codec,
-                              .version = r->version,
+                              .version = version,
                               .segments = group,
                               .count = count,
                               .end_of = end_of,
@@ -376,6 +378,7 @@ static mir_status group_expire(retain *r, mir_tlog_segment *segment, const look 
                                   mir_tlog_rollup_step_ns[MIR_TLOG_ROLLUPS - 1]);
     }
     status = mir_tlog_expire(&expiry, error);
+    mir_tlog_version_release(version);
     if (status != MIR_OK) return status;
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < count; i++) {

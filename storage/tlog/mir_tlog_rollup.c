@@ -29,7 +29,7 @@ typedef enum part {
 
 static const char parts[] = "nlhsSfeFEi";
 
-enum { PARTS = sizeof parts - 1, SUFFIX_BYTES = 3 };
+enum { PARTS = sizeof parts - 1, SUFFIX_BYTES = MIR_TLOG_ROLLUP_SUFFIX_BYTES };
 
 int64_t mir_tlog_rollup_floor(int64_t time_ns, int64_t step_ns)
 {
@@ -75,6 +75,7 @@ void mir_tlog_rollup_free(mir_tlog_rollup *rollup)
     free(rollup->columns);
     free(rollup->times);
     free(rollup->cells);
+    mir_tlog_columns_free(&rollup->set);
     *rollup = (mir_tlog_rollup){0};
 }
 
@@ -86,6 +87,13 @@ static mir_status columns_room(mir_tlog_rollup *rollup, uint32_t count)
     rollup->columns = more;
     rollup->column_capacity = count;
     return MIR_OK;
+}
+
+/* From the set's number `column_count` on it is none of the table's. */
+static mir_status column_number(mir_tlog_rollup *rollup, const mir_column *column, uint32_t *number)
+{
+    return mir_tlog_columns_number(&rollup->set, mir_tlog_column_name(column), column->type,
+                                   number);
 }
 
 static mir_status rows_room(mir_tlog_rollup *rollup, uint32_t count)
@@ -193,6 +201,7 @@ mir_status mir_tlog_rollup_make(mir_tlog_rollup *rollup, uint32_t step, const mi
         before_ns = time_ns;
     }
     rollup->column_count = rollup->row_count = 0;
+    mir_tlog_columns_reset(&rollup->set);
     mir_status status = columns_room(rollup, rows->column_count);
     if (status != MIR_OK) return status;
     rollup->column_count = rows->column_count;
@@ -202,6 +211,9 @@ mir_status mir_tlog_rollup_make(mir_tlog_rollup *rollup, uint32_t step, const mi
         const mir_tlog_gather_column *from = &rows->columns[c];
         rollup->columns[c] =
             (mir_column){(const char *)from->name.data, from->name.size, from->type};
+        uint32_t number;
+        status = column_number(rollup, &rollup->columns[c], &number);
+        if (status != MIR_OK) return status;
         uint32_t at = 0;
         for (uint32_t i = 0; i < rows->row_count; i++) {
             const int64_t time_ns = mir_tlog_rollup_floor(rows->times[i], step_ns);
@@ -463,7 +475,8 @@ static void cell_decode(const stored_parts *p, mir_column_type type, uint32_t st
     } else {
         return;
     }
-    cell.increase = number_of(type, cell.last) - number_of(type, cell.first);
+    /* Of one value there is none, even if it is infinite. */
+    if (cell.count > 1) cell.increase = number_of(type, cell.last) - number_of(type, cell.first);
     if (part_get(p, PART_INCREASE, MIR_COLUMN_F64, row, &bits)) cell.increase = double_of(bits);
     *to = cell;
 }
@@ -473,12 +486,13 @@ mir_status mir_tlog_rollup_decode(mir_tlog_rollup *rollup, uint32_t step,
 {
     if (count > stored->row_count - first) count = stored->row_count - first;
     rollup->column_count = rollup->row_count = 0;
+    mir_tlog_columns_reset(&rollup->set);
     stored_parts shared = {.from = stored};
     stored_parts *found = calloc(stored->column_count + (size_t)1, sizeof *found);
     mir_status status =
         found == NULL ? MIR_E_NO_MEMORY : columns_room(rollup, stored->column_count);
     if (status == MIR_OK) {
-        for (uint32_t i = 0; i < stored->column_count; i++) {
+        for (uint32_t i = 0; i < stored->column_count && status == MIR_OK; i++) {
             mir_column column;
             uint32_t which;
             if (!part_of(stored->columns[i].name, &column, &which)) continue;
@@ -486,11 +500,9 @@ mir_status mir_tlog_rollup_decode(mir_tlog_rollup *rollup, uint32_t step,
                 shared.of[which] = &stored->columns[i];
                 continue;
             }
-            uint32_t c = 0;
-            while (c < rollup->column_count &&
-                   mir_tlog_column_compare(&rollup->columns[c], &column) != 0) {
-                c++;
-            }
+            uint32_t c;
+            status = column_number(rollup, &column, &c);
+            if (status != MIR_OK) break;
             if (c == rollup->column_count) {
                 rollup->columns[rollup->column_count++] = column;
                 found[c].from = stored;
@@ -498,7 +510,7 @@ mir_status mir_tlog_rollup_decode(mir_tlog_rollup *rollup, uint32_t step,
             }
             found[c].of[which] = &stored->columns[i];
         }
-        status = rows_room(rollup, count);
+        if (status == MIR_OK) status = rows_room(rollup, count);
     }
     for (uint32_t c = 0; c < rollup->column_count && status == MIR_OK; c++) {
         for (uint32_t row = 0; row < rollup->row_count; row++) {
@@ -540,27 +552,29 @@ static void cell_add(mir_tlog_total *to, mir_column_type type, const mir_tlog_to
     to->count += from->count;
 }
 
-bool mir_tlog_rollup_add(mir_tlog_rollup *rollup, const mir_tlog_rollup *stored)
+mir_status mir_tlog_rollup_add(mir_tlog_rollup *rollup, const mir_tlog_rollup *stored, bool *any)
 {
-    bool any = false;
+    *any = false;
+    uint32_t *to_column = malloc((stored->column_count + (size_t)1) * sizeof *to_column);
+    mir_status status = to_column == NULL ? MIR_E_NO_MEMORY : MIR_OK;
+    for (uint32_t s = 0; s < stored->column_count && status == MIR_OK; s++) {
+        status = column_number(rollup, &stored->columns[s], &to_column[s]);
+    }
     uint32_t a = 0;
-    for (uint32_t b = 0; b < stored->row_count; b++) {
+    for (uint32_t b = 0; b < stored->row_count && status == MIR_OK; b++) {
         while (a < rollup->row_count && rollup->times[a] < stored->times[b]) a++;
         if (a == rollup->row_count) break;
         if (rollup->times[a] != stored->times[b]) continue;
-        any = true;
+        *any = true;
         for (uint32_t s = 0; s < stored->column_count; s++) {
-            uint32_t c = 0;
-            while (c < rollup->column_count &&
-                   mir_tlog_column_compare(&rollup->columns[c], &stored->columns[s]) != 0) {
-                c++;
-            }
-            if (c == rollup->column_count) continue;
+            const uint32_t c = to_column[s];
+            if (c >= rollup->column_count) continue;
             const mir_tlog_total *from = &stored->cells[(size_t)b * stored->column_count + s];
             mir_tlog_total *to = &rollup->cells[(size_t)a * rollup->column_count + c];
             if (from->count == 0 || to->count == 0) continue;
             cell_add(to, rollup->columns[c].type, from);
         }
     }
-    return any;
+    free(to_column);
+    return status;
 }

@@ -21,6 +21,8 @@ enum {
     MIR_TLOG_ROLLUP_MARK = 1, /* the first byte of a measurement, and what ends a column's name */
     MIR_TLOG_ROLLUP_NONE = -1,
     MIR_TLOG_ROLLUP_NAME_BYTES_MAX = MIR_TLOG_MEASUREMENT_BYTES_MAX + 2,
+    /* Of a stored column: the mark, which part it is, and the type. */
+    MIR_TLOG_ROLLUP_SUFFIX_BYTES = 3,
 };
 
 extern const int64_t mir_tlog_rollup_step_ns[MIR_TLOG_ROLLUPS];
@@ -48,6 +50,7 @@ typedef struct mir_tlog_rollup {
     size_t cell_capacity;
     int64_t *times;
     mir_tlog_total *cells;
+    mir_tlog_columns set; /* the columns' numbers */
 } mir_tlog_rollup;
 
 void mir_tlog_rollup_free(mir_tlog_rollup *rollup);
@@ -61,8 +64,9 @@ MIR_MUST_CHECK mir_status mir_tlog_rollup_decode(mir_tlog_rollup *rollup, uint32
 /* To such rows. `whole`: with everything that a row has, so that none of an earlier one remains. */
 MIR_MUST_CHECK mir_status mir_tlog_rollup_encode(const mir_tlog_rollup *rollup, bool whole,
                                                  mir_tlog_gather *stored);
-/* Adds what was stored before to the cells of the same steps and columns; true if there was such a
+/* Adds what was stored before to the cells of the same steps and columns; *any: there was such a
  * step. */
-bool mir_tlog_rollup_add(mir_tlog_rollup *rollup, const mir_tlog_rollup *stored);
+MIR_MUST_CHECK mir_status mir_tlog_rollup_add(mir_tlog_rollup *rollup,
+                                              const mir_tlog_rollup *stored, bool *any);
 
 #endif

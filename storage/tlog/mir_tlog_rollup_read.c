@@ -20,7 +20,6 @@ static const int64_t DAY_NS = INT64_C(86400) * MIR_NS_PER_S;
 typedef struct item {
     int64_t time_ns; /* of its first value */
     size_t cell;
-    uint32_t cell_count;
 } item;
 
 typedef struct item_cell {
@@ -28,11 +27,18 @@ typedef struct item_cell {
     mir_tlog_total total;
 } item_cell;
 
-/* A step that a shorter one has to tell of. */
+/* A step that shorter ones have to tell of: all of it, or it is not told. */
 typedef struct open_step {
     int64_t time_ns;
-    bool told; /* shorter ones are there */
+    uint64_t count; /* of values */
+    uint64_t told;
 } open_step;
+
+/* What the table's column is in the answer. */
+typedef struct answered {
+    bool wanted;
+    uint32_t column;
+} answered;
 
 typedef struct open_steps {
     open_step *list;
@@ -53,10 +59,11 @@ typedef struct reading {
     item_cell *cells;
     size_t cell_count;
     size_t cell_capacity;
-    mir_column *columns;
-    uint32_t column_count;
-    uint32_t column_capacity;
+    mir_tlog_columns columns;
+    answered *answered; /* by the table's column */
+    uint32_t answered_capacity;
     mir_arena texts;
+    uint64_t text_bytes;
     open_steps wanted; /* of the longer step, that this one is to tell; unused at the longest */
     size_t wanted_at;
     open_steps open; /* of this one */
@@ -101,31 +108,13 @@ static mir_status room(reading *r, void **list, size_t *capacity, size_t count, 
     return MIR_OK;
 }
 
-static mir_status open_add(reading *r, open_steps *steps, int64_t time_ns)
+static mir_status open_add(reading *r, open_steps *steps, int64_t time_ns, uint64_t count)
 {
     void *list = steps->list;
     const mir_status status = room(r, &list, &steps->capacity, steps->count, sizeof *steps->list);
     steps->list = list;
-    if (status == MIR_OK) steps->list[steps->count++] = (open_step){.time_ns = time_ns};
-    return status;
-}
-
-static mir_status column_of(reading *r, const mir_column *column, uint32_t *number)
-{
-    for (uint32_t i = 0; i < r->column_count; i++) {
-        if (mir_tlog_column_compare(&r->columns[i], column) != 0) continue;
-        *number = i;
-        return MIR_OK;
-    }
-    if (r->column_count == r->column_capacity) {
-        const uint32_t capacity = r->column_capacity * 2 + 8;
-        mir_column *more = realloc(r->columns, capacity * sizeof *more);
-        if (more == NULL) return MIR_E_NO_MEMORY;
-        r->columns = more;
-        r->column_capacity = capacity;
-    }
-    r->columns[r->column_count] = *column;
-    *number = r->column_count++;
+    if (status != MIR_OK) return status;
+    steps->list[steps->count++] = (open_step){.time_ns = time_ns, .count = count};
     return MIR_OK;
 }
 
@@ -133,6 +122,7 @@ static mir_status text_keep(reading *r, uint64_t *address, uint64_t size)
 {
     if (size == 0) return MIR_OK;
     const mir_status status = bytes_take(r, size);
+    r->text_bytes += size;
     if (status != MIR_OK) return status;
     uint8_t *copy = mir_arena_alloc(&r->texts, size);
     if (copy == NULL) return MIR_E_NO_MEMORY;
@@ -158,52 +148,74 @@ static bool wanted_column(const mir_tlog_scan *scan, const mir_column *stored, m
     return spec->field_count == 0;
 }
 
-static mir_status item_add(reading *r, uint32_t row, int64_t first_ns)
+static mir_status columns_find(reading *r)
 {
-    void *list = r->items;
-    mir_status status = room(r, &list, &r->item_capacity, r->item_count, sizeof *r->items);
-    r->items = list;
-    if (status != MIR_OK) return status;
-    item *made = &r->items[r->item_count++];
-    *made = (item){.time_ns = first_ns, .cell = r->cell_count};
-    for (uint32_t c = 0; c < r->table.column_count && status == MIR_OK; c++) {
-        const mir_tlog_total *from = &r->table.cells[(size_t)row * r->table.column_count + c];
+    const mir_tlog_rollup *table = &r->table;
+    if (table->column_count > r->answered_capacity) {
+        answered *more = realloc(r->answered, table->column_count * sizeof *more);
+        if (more == NULL) return MIR_E_NO_MEMORY;
+        r->answered = more;
+        r->answered_capacity = table->column_count;
+    }
+    mir_status status = MIR_OK;
+    for (uint32_t c = 0; c < table->column_count && status == MIR_OK; c++) {
         mir_column column;
-        if (from->count == 0 || !wanted_column(r->scan, &r->table.columns[c], &column)) continue;
-        list = r->cells;
-        status = room(r, &list, &r->cell_capacity, r->cell_count, sizeof *r->cells);
-        r->cells = list;
-        if (status != MIR_OK) return status;
-        item_cell *cell = &r->cells[r->cell_count++];
-        cell->total = *from;
-        status = column_of(r, &column, &cell->column);
-        if (status == MIR_OK && column.type == MIR_COLUMN_STRING) {
-            status = text_keep(r, &cell->total.first, cell->total.low);
-            if (status == MIR_OK) status = text_keep(r, &cell->total.last, cell->total.high);
-        }
-        if (from->last_ns > r->until_ns) r->until_ns = from->last_ns;
-        made->cell_count++;
+        r->answered[c] = (answered){.wanted = wanted_column(r->scan, &table->columns[c], &column)};
+        if (!r->answered[c].wanted) continue;
+        status = mir_tlog_columns_number(&r->columns, mir_tlog_column_name(&column), column.type,
+                                         &r->answered[c].column);
     }
     return status;
 }
 
-/* The time from the first to the last value that is wanted of a row. */
-static bool extent(const reading *r, uint32_t row, int64_t *first_ns, int64_t *last_ns)
+static const mir_tlog_total *cells_of(const reading *r, uint32_t row)
 {
-    bool any = false;
-    for (uint32_t c = 0; c < r->table.column_count; c++) {
-        const mir_tlog_total *from = &r->table.cells[(size_t)row * r->table.column_count + c];
-        mir_column column;
-        if (from->count == 0 || !wanted_column(r->scan, &r->table.columns[c], &column)) continue;
-        if (!any || from->first_ns < *first_ns) *first_ns = from->first_ns;
-        if (!any || from->last_ns > *last_ns) *last_ns = from->last_ns;
-        any = true;
+    return &r->table.cells[(size_t)row * r->table.column_count];
+}
+
+/* Each column for itself: of two that are answered as one the earlier values come first. */
+static mir_status items_add(reading *r, uint32_t row)
+{
+    mir_status status = MIR_OK;
+    for (uint32_t c = 0; c < r->table.column_count && status == MIR_OK; c++) {
+        const mir_tlog_total *from = &cells_of(r, row)[c];
+        if (from->count == 0 || !r->answered[c].wanted) continue;
+        void *list = r->items;
+        status = room(r, &list, &r->item_capacity, r->item_count, sizeof *r->items);
+        r->items = list;
+        if (status != MIR_OK) return status;
+        list = r->cells;
+        status = room(r, &list, &r->cell_capacity, r->cell_count, sizeof *r->cells);
+        r->cells = list;
+        if (status != MIR_OK) return status;
+        r->items[r->item_count++] = (item){.time_ns = from->first_ns, .cell = r->cell_count};
+        item_cell *cell = &r->cells[r->cell_count++];
+        *cell = (item_cell){.column = r->answered[c].column, .total = *from};
+        if (r->table.columns[c].type == MIR_COLUMN_STRING) {
+            status = text_keep(r, &cell->total.first, cell->total.low);
+            if (status == MIR_OK) status = text_keep(r, &cell->total.last, cell->total.high);
+        }
+        if (from->last_ns > r->until_ns) r->until_ns = from->last_ns;
     }
-    return any;
+    return status;
+}
+
+/* The time from the first to the last value that is wanted of a row, and how many there are. */
+static uint64_t extent(const reading *r, uint32_t row, int64_t *first_ns, int64_t *last_ns)
+{
+    uint64_t count = 0;
+    for (uint32_t c = 0; c < r->table.column_count; c++) {
+        const mir_tlog_total *from = &cells_of(r, row)[c];
+        if (from->count == 0 || !r->answered[c].wanted) continue;
+        if (count == 0 || from->first_ns < *first_ns) *first_ns = from->first_ns;
+        if (count == 0 || from->last_ns > *last_ns) *last_ns = from->last_ns;
+        count += from->count;
+    }
+    return count;
 }
 
 /* Whether a step is within one that is to be told of. */
-static bool is_wanted(reading *r, int64_t time_ns)
+static bool is_wanted(reading *r, int64_t time_ns, uint64_t count)
 {
     if (r->step == HOUR) return true;
     const int64_t longer_ns = mir_tlog_rollup_step_ns[r->step + 1];
@@ -214,7 +226,7 @@ static bool is_wanted(reading *r, int64_t time_ns)
     if (r->wanted_at == r->wanted.count || r->wanted.list[r->wanted_at].time_ns > time_ns) {
         return false;
     }
-    r->wanted.list[r->wanted_at].told = true;
+    r->wanted.list[r->wanted_at].told += count;
     return true;
 }
 
@@ -223,12 +235,13 @@ static mir_status row_take(reading *r, uint32_t row)
     const int64_t time_ns = r->table.times[row];
     int64_t first_ns = 0;
     int64_t last_ns = 0;
-    if (!is_wanted(r, time_ns) || !extent(r, row, &first_ns, &last_ns)) return MIR_OK;
+    const uint64_t count = extent(r, row, &first_ns, &last_ns);
+    if (count == 0 || !is_wanted(r, time_ns, count)) return MIR_OK;
     if (first_ns > r->last_ns || last_ns < r->first_ns) return MIR_OK;
     const bool whole =
         first_ns >= r->first_ns && last_ns <= r->last_ns &&
         mir_tlog_window_of(r->totals, first_ns) == mir_tlog_window_of(r->totals, last_ns);
-    return whole ? item_add(r, row, first_ns) : open_add(r, &r->open, time_ns);
+    return whole ? items_add(r, row) : open_add(r, &r->open, time_ns, count);
 }
 
 static mir_status piece_take(void *context)
@@ -239,6 +252,7 @@ static mir_status piece_take(void *context)
     for (uint32_t at = 0; at < rows->row_count && status == MIR_OK; at += BLOCK_ROWS) {
         if (mir_tlog_scan_cancelled(r->scan)) return mir_tlog_scan_failed(r->scan, MIR_E_CANCELLED);
         status = mir_tlog_rollup_decode(&r->table, r->step, rows, at, BLOCK_ROWS);
+        if (status == MIR_OK) status = columns_find(r);
         for (uint32_t i = 0; i < r->table.row_count && status == MIR_OK; i++) {
             status = row_take(r, i);
         }
@@ -287,7 +301,7 @@ static mir_status open_read(reading *r, mir_view device)
             status = step_read(r, device, first_ns, end_ns);
         }
         for (size_t i = 0; i < r->wanted.count; i++) {
-            if (r->wanted.list[i].told) continue;
+            if (r->wanted.list[i].told == r->wanted.list[i].count) continue;
             mir_tlog_rollup_left_out(r->scan, r->wanted.list[i].time_ns + longer_ns);
         }
     }
@@ -310,13 +324,10 @@ static mir_status items_take(reading *r)
     if (r->item_count > 1) qsort(r->items, r->item_count, sizeof *r->items, item_compare);
     mir_status status = MIR_OK;
     for (size_t i = 0; i < r->item_count && status == MIR_OK; i++) {
-        const item *each = &r->items[i];
-        for (uint32_t c = 0; c < each->cell_count && status == MIR_OK; c++) {
-            const item_cell *cell = &r->cells[each->cell + c];
-            const mir_column *column = &r->columns[cell->column];
-            status = mir_tlog_totals_take_total(r->totals, mir_tlog_column_name(column),
-                                                column->type, each->time_ns, &cell->total);
-        }
+        const item_cell *cell = &r->cells[r->items[i].cell];
+        const mir_column *column = &r->columns.columns[cell->column];
+        status = mir_tlog_totals_take_total(r->totals, mir_tlog_column_name(column), column->type,
+                                            r->items[i].time_ns, &cell->total);
     }
     return status == MIR_OK ? mir_tlog_totals_keep_texts(r->totals) : status;
 }
@@ -324,12 +335,16 @@ static mir_status items_take(reading *r)
 static mir_status slice_read(reading *r, mir_view device, int64_t first_ns, int64_t end_ns)
 {
     r->step = HOUR;
-    r->item_count = r->cell_count = r->column_count = 0;
+    r->item_count = r->cell_count = 0;
+    mir_tlog_columns_reset(&r->columns);
     r->open.count = 0;
     mir_status status = step_read(r, device, first_ns, end_ns);
     if (status == MIR_OK) status = open_read(r, device);
     if (status == MIR_OK) status = mir_tlog_scan_failed(r->scan, items_take(r));
     mir_arena_free(&r->texts);
+    (void)atomic_fetch_sub_explicit(r->scan->bytes, r->text_bytes, memory_order_relaxed);
+    r->bytes -= r->text_bytes;
+    r->text_bytes = 0;
     return status;
 }
 
@@ -353,7 +368,8 @@ static void reading_end(reading *r)
     mir_arena_free(&r->texts);
     free(r->items);
     free(r->cells);
-    free(r->columns);
+    free(r->answered);
+    mir_tlog_columns_free(&r->columns);
     free(r->wanted.list);
     free(r->open.list);
 }

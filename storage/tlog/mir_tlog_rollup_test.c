@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -698,6 +699,151 @@ static void many_months_are_few_segments(void **state)
     end(&x);
 }
 
+/* The names of what they came to are longer than those of the rows. */
+static void names_may_be_as_long_as_those_of_rows(void **state)
+{
+    (void)state;
+    fixture x;
+    begin(&x, 21);
+    char name[MIR_TLOG_COLUMN_NAME_BYTES_MAX];
+    memset(name, 'n', sizeof name);
+    const mir_column longest[] = {{name, sizeof name, MIR_COLUMN_I64}};
+    x.row.present[0] = 1;
+    x.row.dynamic_count = 0;
+    for (int64_t n = 0; n < 90; n++) {
+        x.row.time_ns = START_NS + n * MINUTE_NS;
+        x.row.cells[0].i64 = n;
+        for (int i = 0; i < SIDES; i++) put_into(&x, &x.sides[i], 0, longest, 1);
+    }
+    freeze(&x);
+    now_ns = START_NS + DAY_NS;
+    settle(&x);
+    assert_int_equal(stored_rollups(&x.sides[1], 2), 2);
+    mir_tlog_close(x.sides[1].tlog);
+    side_open(&x.sides[1]);
+    const mir_tlog_query_spec spec = spec_of(all_but_rate, HOUR_NS, START_NS, now_ns);
+    assert_true(compare(&x, &spec));
+    assert_int_equal(stored_rollups(&x.sides[1], 2), 2);
+    end(&x);
+}
+
+/* Within one hour a field is renamed, and its rate goes on. */
+static void a_rate_goes_on_under_another_name(void **state)
+{
+    (void)state;
+    static const mir_column names[] = {{"z", 1, MIR_COLUMN_I64}, {"a", 1, MIR_COLUMN_I64}};
+    const mir_tlog_rename rename = {mir_view_cstr("z"), mir_view_cstr("a")};
+    fixture x;
+    begin(&x, 22);
+    x.row.present[0] = 1;
+    x.row.dynamic_count = 0;
+    for (int64_t n = 0; n < 120; n++) {
+        x.row.time_ns = START_NS + n * MINUTE_NS + 1;
+        x.row.cells[0].i64 = n * n % 997; /* begins anew a few times */
+        for (int i = 0; i < SIDES; i++) put_into(&x, &x.sides[i], 0, &names[n > 30], 1);
+    }
+    freeze(&x);
+    now_ns = START_NS + DAY_NS;
+    settle(&x);
+    static const int64_t windows[] = {0, 10, 60, 120};
+    for (size_t i = 0; i < sizeof windows / sizeof windows[0]; i++) {
+        mir_tlog_query_spec spec =
+            spec_of(all_but_rate | MIR_TLOG_RATE, windows[i] * MINUTE_NS, START_NS, now_ns);
+        spec.renames = &rename;
+        spec.rename_count = 1;
+        assert_true(compare(&x, &spec));
+    }
+    end(&x);
+}
+
+/* Minutes that were stored only since an hour had been are not all of it. */
+static void an_hour_is_not_told_by_some_of_its_minutes(void **state)
+{
+    (void)state;
+    fixture x;
+    begin(&x, 23);
+    side *s = &x.sides[1];
+    for (int round = 0; round < 2; round++) {
+        mir_tlog_close(s->tlog);
+        s->options.rollups[0].on = s->options.rollups[1].on = round == 1;
+        side_open(s);
+        for (int64_t n = 0; n < 60; n += round == 0 ? 1 : 30)
+            put(&x, 0, START_NS + n * MINUTE_NS + round);
+        freeze(&x);
+        now_ns = START_NS + DAY_NS;
+        settle(&x);
+    }
+    assert_int_equal(stored_rollups(s, 0), 2);
+    mir_tlog_query_spec spec = spec_of(all_but_rate, HOUR_NS, START_NS, now_ns);
+    assert_true(compare(&x, &spec));
+    spec.window_ns = (uint64_t)MINUTE_NS;
+    assert_false(compare(&x, &spec));
+    spec.window_ns = (uint64_t)(10 * MINUTE_NS);
+    assert_false(compare(&x, &spec));
+    end(&x);
+}
+
+static void what_is_added_to_an_infinite_value_counts(void **state)
+{
+    (void)state;
+    static const mir_column only[] = {{"f", 1, MIR_COLUMN_F64}};
+    fixture x;
+    begin(&x, 24);
+    x.row.present[0] = 1;
+    x.row.dynamic_count = 0;
+    for (int64_t n = 0; n < 3; n++) {
+        x.row.time_ns = START_NS + n;
+        x.row.cells[0].f64 = n == 0 ? (double)INFINITY : (double)n;
+        for (int i = 0; i < SIDES; i++) put_into(&x, &x.sides[i], 0, only, 1);
+        freeze(&x);
+        now_ns = START_NS + DAY_NS;
+        settle(&x);
+    }
+    const mir_tlog_query_spec spec =
+        spec_of(MIR_TLOG_RATE | MIR_TLOG_COUNT | MIR_TLOG_MIN, 0, START_NS, now_ns);
+    assert_true(compare(&x, &spec));
+    end(&x);
+}
+
+static _Atomic int asked_of_b; /* from the third time on it has moved */
+
+static mir_status namespace_moving(void *context, mir_view device, mir_bytes *name_space)
+{
+    (void)context;
+    const bool stays = mir_view_eq_cstr(device, "b") && ++asked_of_b < 3;
+    mir_bytes_text(name_space, stays ? "kept" : "short");
+    return MIR_OK;
+}
+
+/* What one segment came to is stored when the next one of the same hours is looked at. */
+static void a_device_may_move_while_its_rows_are_looked_at(void **state)
+{
+    (void)state;
+    static const mir_tlog_rule rules[] = {{.name_space = {(const uint8_t *)"kept", 4}}};
+    fixture x;
+    begin(&x, 25);
+    side *s = &x.sides[1];
+    mir_tlog_close(s->tlog);
+    s->options.rules = rules;
+    s->options.rule_count = 1;
+    s->options.namespace_of = namespace_moving;
+    s->options.idle_ms = 1000000; /* no merges */
+    side_open(s);
+    for (int64_t n = 0; n < 60; n++) put(&x, (uint32_t)n % 2, START_NS + n * MINUTE_NS);
+    freeze(&x);
+    settle(&x);
+    for (int64_t n = 0; n < 30; n++) put(&x, 1, START_NS + n * MINUTE_NS + 1);
+    freeze(&x);
+    settle(&x);
+    asked_of_b = 0;
+    now_ns = START_NS + DAY_NS;
+    settle(&x);
+    const mir_tlog_query_spec spec = spec_of(all_but_rate, HOUR_NS, START_NS, now_ns);
+    assert_true(compare(&x, &spec));
+    assert_int_equal(rows_removed(s) + s->tlog->retention.rows_removed[1], 90);
+    end(&x);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -711,6 +857,11 @@ int main(void)
         cmocka_unit_test(each_row_is_counted_once_at_any_moment),
         cmocka_unit_test(what_went_is_named),
         cmocka_unit_test(many_months_are_few_segments),
+        cmocka_unit_test(names_may_be_as_long_as_those_of_rows),
+        cmocka_unit_test(a_rate_goes_on_under_another_name),
+        cmocka_unit_test(an_hour_is_not_told_by_some_of_its_minutes),
+        cmocka_unit_test(what_is_added_to_an_infinite_value_counts),
+        cmocka_unit_test(a_device_may_move_while_its_rows_are_looked_at),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,6 +10,7 @@
 #include "mir_thread.h"
 #include "mir_tlog.h"
 #include "mir_tlog_columns.h"
+#include "mir_tlog_rollup.h"
 
 static const uint8_t segment_magic[8] = {'M', 'I', 'R', 'T', 'S', 'E', 'G', 0};
 static const uint8_t trailer_magic[8] = {'M', 'I', 'R', 'T', 'E', 'N', 'D', 0};
@@ -973,7 +974,7 @@ static mir_status footer_parse(mir_tlog_segment *segment, mir_view footer, uint6
         const uint8_t type = mir_tlog_read_u8(&in);
         const mir_view name = mir_tlog_read_text(&in);
         if (in.failed || type < MIR_COLUMN_I64 || type > MIR_COLUMN_STRING ||
-            name.size > MIR_TLOG_COLUMN_NAME_BYTES_MAX) {
+            name.size > MIR_TLOG_COLUMN_NAME_BYTES_MAX + MIR_TLOG_ROLLUP_SUFFIX_BYTES) {
             return MIR_E_CORRUPT;
         }
         const char *own = mir_arena_strdup(&segment->arena, name);
