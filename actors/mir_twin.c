@@ -23,6 +23,8 @@ enum {
     UNKNOWN_IDLE_S = 30, /* a device that nobody provisions is forgotten */
     REFRESH_S = 300,     /* heartbeats are written down at least this often */
     CUT_AGAIN_MS = 10,
+    /* A device that announces schemas without end keeps neither its rows nor the PONGs waiting. */
+    RENEWALS_MAX = 16,
 };
 
 static const mir_view no_view = {NULL, 0};
@@ -79,6 +81,26 @@ static void set_schema(mir_twin *twin, mir_known_schema schema)
     mir_twin_telemetry_forget(twin);
     mir_schema_unref(twin->schema.schema);
     twin->schema = schema;
+}
+
+static bool is_other(const mir_twin *twin, const mir_known_schema *schema)
+{
+    return schema->schema != NULL &&
+           (twin->schema.schema == NULL ||
+            memcmp(schema->hash, twin->schema.hash, sizeof schema->hash) != 0);
+}
+
+/* What is held is stored, unless it waits for a schema that is on its way, or that the device is asked
+ * for. Whenever one of these has come to an end. */
+static void settle(mir_twin *twin)
+{
+    twin->renews = twin->readings != 0 || twin->writes_other || is_other(twin, &twin->hello) ||
+                   is_other(twin, &twin->taken);
+    if (twin->renews && ++twin->renewals == RENEWALS_MAX) twin->renews = false;
+    if (!twin->renews) twin->renewals = 0;
+    mir_twin_telemetry_settle(twin);
+    if (twin->state == MIR_TWIN_READY && twin->telemetry.held != NULL && !twin->renews)
+        pull(twin, NULL);
 }
 
 static void add_waiter(mir_twin_waiters *list, mir_twin_waiter *waiter)
@@ -190,6 +212,8 @@ static void cut_off(mir_twin *twin)
 {
     if (twin->beat_waits) count_sign(twin);
     twin->beat_waits = false;
+    if (twin->taken.schema != NULL)
+        twin->pulling = false; /* It was what the device had answered. */
     mir_schema_unref(twin->hello.schema);
     mir_schema_unref(twin->taken.schema);
     twin->hello = twin->taken = (mir_known_schema){0};
@@ -274,10 +298,7 @@ static void loaded(mir_shard *shard, mir_post *post)
         waiter = next;
     }
     end_await(twin);
-    mir_twin_telemetry_settle(twin);
-    if (twin->state == MIR_TWIN_READY && twin->schema.schema == NULL &&
-        twin->telemetry.held != NULL)
-        pull(twin, NULL);
+    settle(twin);
     if (twin->state == MIR_TWIN_ABSENT && mir_actors_of(shard)->absent > MIR_TWINS_ABSENT_MAX &&
         !is_busy(twin)) {
         mir_twin_telemetry_drop(twin, "telemetry refused",
@@ -451,7 +472,7 @@ static void written(mir_shard *shard, mir_post *post)
     MIR_ASSERT(twin != NULL && twin->writing);
     /* As in write_told. */
     if (twin->waiters.first != NULL) mir_shard_flush_parcels(shard);
-    twin->writing = false;
+    twin->writing = twin->writes_other = false;
     /* What is being read may be from before this write. */
     if (twin->state == MIR_TWIN_LOADING) twin->stale = true;
     bool ok = op->request.status == MIR_OK;
@@ -503,10 +524,7 @@ static void written(mir_shard *shard, mir_post *post)
      * know now would be the older of the two for good, a device that is no more online for one. */
     if (op->changes != twin->changes) load(twin);
     write_free(op);
-    mir_twin_telemetry_settle(twin);
-    if (twin->state == MIR_TWIN_READY && twin->schema.schema == NULL &&
-        twin->telemetry.held != NULL)
-        pull(twin, NULL);
+    settle(twin);
     if (twin->beat_waits && !twin->hello_parses && twin->state != MIR_TWIN_LOADING) {
         if (twin->hello.schema != NULL || !twin->online)
             write_beat(twin);
@@ -561,6 +579,7 @@ static bool write_submit(mir_twin *twin, write_op *op)
         return false;
     }
     twin->writing = true;
+    twin->writes_other = is_other(twin, &op->schema);
     return true;
 }
 
@@ -660,7 +679,7 @@ static void schema_failed(mir_twin *twin, const char *text)
     mir_actors_problem(mir_actors_of(twin->shard), mir_twin_id(twin), "no schema", 1, "%s", text);
     tell_waiters(twin, text);
     /* The schema that it has will not grow by what was held for that. */
-    mir_twin_telemetry_settle(twin);
+    settle(twin);
 }
 
 /* Stores a schema that the device sent. */
@@ -706,6 +725,7 @@ static void read_done(mir_shard *shard, mir_post *post)
         free(op);
         return;
     }
+    twin->readings--;
     if (op->kind == READ_HELLO) {
         twin->hello_parses = false;
         if (op->status == MIR_OK) {
@@ -732,6 +752,7 @@ static void read_done(mir_shard *shard, mir_post *post)
     }
     free(op);
     end_await(twin);
+    settle(twin);
 }
 
 static void read_run(mir_job *job)
@@ -773,6 +794,8 @@ static bool read_schema(mir_twin *twin, reading_kind kind, const mir_message *me
         memcpy(op->bytes + twin->id_size, message->payload.data, message->payload.size);
     mir_hub_begin(op->hub);
     mir_workers_submit(op->hub->requests, &op->job);
+    twin->readings++;
+    twin->renews = true; /* What the device sends from now on may be of that schema. */
     return true;
 }
 

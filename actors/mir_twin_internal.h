@@ -34,11 +34,15 @@ struct mir_twin {
     bool stale;        /* changed in the store while a load was under way */
     bool beat_waits;   /* a heartbeat is to be written when that is possible */
     bool hello_parses; /* a hello is being read: its heartbeat waits for it */
+    bool renews;       /* another schema of the device may be on its way to `schema` */
     bool writing;
+    bool writes_other; /* a schema that is not this one */
+    uint8_t renewals;  /* that came to an end while others were still on their way */
     bool pulling;
-    bool visited;     /* while loading: by a connection of this device alone */
-    mir_ref speaker;  /* while loading: the last connection that spoke for it */
-    uint32_t changes; /* notices that the store has something new */
+    bool visited;      /* while loading: by a connection of this device alone */
+    mir_ref speaker;   /* while loading: the last connection that spoke for it */
+    uint32_t readings; /* of schemas that the device sent */
+    uint32_t changes;  /* notices that the store has something new */
     uint64_t number;
     _Atomic int64_t *cell;
     int64_t last_beat_wall_ns, last_beat_ns, last_active_ns, last_written_ns;

@@ -144,6 +144,14 @@ static void refuse(mir_twin *twin, const char *kind, const char *text)
     count_refused(twin, kind, 1, text);
 }
 
+static void refuse_unknown(mir_twin *twin, mir_view name)
+{
+    char text[160];
+    (void)snprintf(text, sizeof text, "%.*s is not in the device's schema",
+                   name.size > 100 ? 100 : (int)name.size, (const char *)name.data);
+    refuse(twin, "unknown message", text);
+}
+
 /* A clock that is wrong would keep its rows away from every query, and from retention. */
 static void refuse_future(mir_twin *twin, mir_view name, int64_t time_ns, int64_t now_ns)
 {
@@ -224,6 +232,11 @@ static mir_status ingest(mir_twin *twin, mir_view name, mir_view header, mir_vie
 
 /* --- what is held ----------------------------------------------------------------------------- */
 
+static uint32_t held_size(const held *message)
+{
+    return (uint32_t)(sizeof *message + message->name_size + message->payload_size);
+}
+
 /* What waited for the activation does so no more: it is stored, or waits for something that may not
  * come, which no PONG promises. */
 static void release_held(mir_twin *twin)
@@ -251,18 +264,37 @@ void mir_twin_telemetry_drop(mir_twin *twin, const char *kind, const char *why)
     twin->telemetry.held_count = twin->telemetry.held_bytes = 0;
 }
 
+static bool knows_schema(const mir_twin *twin)
+{
+    return twin->state == MIR_TWIN_READY && twin->schema.schema != NULL;
+}
+
+/* What it waits for always ends, and soon: the twin is being read, or a schema that came from the
+ * device is being read and written. */
+static bool is_passing(const mir_twin *twin)
+{
+    return twin->state == MIR_TWIN_COLD || twin->state == MIR_TWIN_LOADING ||
+           (knows_schema(twin) && twin->renews);
+}
+
+/* The device may have learnt a message since: it is asked once in a while. */
+static bool may_learn(const mir_twin *twin)
+{
+    return twin->pulling || mir_twin_now(twin) >= twin->pull_after_ns;
+}
+
 static void hold(mir_twin *twin, mir_view name, const mir_message *message)
 {
     mir_view payload = message->payload;
     int64_t received_wall_ns = twin->shard->loop->wall_ns;
     mir_actors *actors = mir_actors_of(twin->shard);
     size_t bytes = sizeof(held) + name.size + payload.size;
-    bool activation = twin->state == MIR_TWIN_COLD || twin->state == MIR_TWIN_LOADING;
-    bool room = activation ? bytes <= MIR_TWIN_ACTIVATION_BYTES - twin->telemetry.held_bytes &&
-                                 actors->held_bytes + bytes <= MIR_TWIN_ACTIVATION_SHARD_BYTES
-                           : twin->telemetry.held_count < MIR_TWIN_HELD_MESSAGES &&
-                                 bytes <= MIR_TWIN_HELD_BYTES &&
-                                 twin->telemetry.held_bytes + bytes <= MIR_TWIN_HELD_BYTES;
+    bool passes = is_passing(twin);
+    bool room = passes ? bytes <= MIR_TWIN_ACTIVATION_BYTES - twin->telemetry.held_bytes &&
+                             actors->held_bytes + bytes <= MIR_TWIN_ACTIVATION_SHARD_BYTES
+                       : twin->telemetry.held_count < MIR_TWIN_HELD_MESSAGES &&
+                             bytes <= MIR_TWIN_HELD_BYTES &&
+                             twin->telemetry.held_bytes + bytes <= MIR_TWIN_HELD_BYTES;
     held *fresh = room ? malloc(bytes) : NULL;
     if (fresh == NULL) {
         refuse(twin, "telemetry refused",
@@ -272,7 +304,7 @@ static void hold(mir_twin *twin, mir_view name, const mir_message *message)
         return;
     }
     *fresh = (held){.received_wall_ns = received_wall_ns,
-                    .source = activation && message->publisher != 0
+                    .source = passes && message->publisher != 0
                                   ? (int16_t)mir_ref_shard(message->publisher)
                                   : -1,
                     .name_size = (uint32_t)name.size,
@@ -324,15 +356,16 @@ bool mir_twin_telemetry_take(mir_twin *twin, const mir_message *message)
         refuse(twin, "unknown message", "telemetry without the header mir-msg that names its type");
         return true;
     }
-    /* What is held beside a known schema is of types that it lacks: it holds nothing else up. */
-    if (__builtin_expect(twin->state == MIR_TWIN_READY && twin->schema.schema != NULL, 1)) {
+    if (__builtin_expect(knows_schema(twin), 1)) {
+        /* It may be of a schema that came just before it, which this twin does not go by yet. */
+        if (__builtin_expect(twin->renews, 0)) {
+            hold(twin, name, message);
+            return true;
+        }
+        /* What is held beside a known schema is of types that it lacks: it holds nothing else up. */
         if (ingest(twin, name, message->header, message->payload, wall_ns) == MIR_OK) return true;
-        /* The device may have learnt a message since: ask it once in a while. */
-        if (!twin->pulling && mir_twin_now(twin) < twin->pull_after_ns) {
-            char text[160];
-            (void)snprintf(text, sizeof text, "%.*s is not in the device's schema",
-                           name.size > 100 ? 100 : (int)name.size, (const char *)name.data);
-            refuse(twin, "unknown message", text);
+        if (!may_learn(twin)) {
+            refuse_unknown(twin, name);
             return true;
         }
     }
@@ -352,7 +385,7 @@ static void trim_held(mir_twin *twin)
     held **place = &twin->telemetry.held, *last = NULL;
     uint32_t count = 0, bytes = 0;
     for (held *h = twin->telemetry.held; h != NULL; h = h->next) {
-        uint32_t size = (uint32_t)(sizeof *h + h->name_size + h->payload_size);
+        uint32_t size = held_size(h);
         if (count == MIR_TWIN_HELD_MESSAGES || size > MIR_TWIN_HELD_BYTES - bytes) break;
         count++;
         bytes += size;
@@ -378,29 +411,37 @@ static void trim_held(mir_twin *twin)
                       : "its schema is not known yet");
 }
 
-/* Stores what was held, now that the schema is known or will not be. */
 void mir_twin_telemetry_settle(mir_twin *twin)
 {
-    if (twin->state != MIR_TWIN_LOADING) release_held(twin);
-    if (twin->state != MIR_TWIN_READY || twin->schema.schema == NULL) {
-        if (twin->state != MIR_TWIN_LOADING) trim_held(twin);
+    if (twin->state == MIR_TWIN_LOADING || (knows_schema(twin) && twin->renews)) return;
+    release_held(twin);
+    if (!knows_schema(twin)) {
+        trim_held(twin);
         return;
     }
-    held *message = twin->telemetry.held;
-    twin->telemetry.held = twin->telemetry.held_last = NULL;
-    mir_actors_of(twin->shard)->held_bytes -= twin->telemetry.held_bytes;
-    twin->telemetry.held_count = twin->telemetry.held_bytes = 0;
+    held *message = twin->telemetry.held, **place = &twin->telemetry.held;
+    uint32_t count = 0, bytes = 0;
+    twin->telemetry.held_last = NULL;
     while (message != NULL) {
         held *next = message->next;
         mir_view name = {message->bytes, message->name_size};
         mir_view payload = {message->bytes + message->name_size, message->payload_size};
-        if (ingest(twin, name, (mir_view){0}, payload, message->received_wall_ns) != MIR_OK) {
-            char text[160];
-            (void)snprintf(text, sizeof text, "%.*s is not in the device's schema",
-                           name.size > 100 ? 100 : (int)name.size, (const char *)name.data);
-            refuse(twin, "unknown message", text);
+        if (ingest(twin, name, (mir_view){0}, payload, message->received_wall_ns) == MIR_OK) {
+            free(message);
+        } else if (may_learn(twin)) {
+            twin->telemetry.held_last = *place = message;
+            place = &message->next;
+            count++;
+            bytes += held_size(message);
+        } else {
+            refuse_unknown(twin, name);
+            free(message);
         }
-        free(message);
         message = next;
     }
+    *place = NULL;
+    mir_actors_of(twin->shard)->held_bytes -= twin->telemetry.held_bytes - bytes;
+    twin->telemetry.held_count = count;
+    twin->telemetry.held_bytes = bytes;
+    trim_held(twin);
 }

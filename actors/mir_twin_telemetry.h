@@ -7,14 +7,15 @@
  * Ownership  A part of the twin; it owns its series and what it holds. Plans belong to the shard.
  * Affinity   The shard's thread.
  * Bounds     What waits for provisioning or the schema is held up to MIR_TWIN_HELD_MESSAGES and
- *            MIR_TWIN_HELD_BYTES, what waits for activation up to MIR_TWIN_ACTIVATION_BYTES and
+ *            MIR_TWIN_HELD_BYTES; what waits for activation, or until another schema that the device
+ *            has just sent is read and written, up to MIR_TWIN_ACTIVATION_BYTES and
  *            MIR_TWIN_ACTIVATION_SHARD_BYTES; beyond that it is counted as refused. No more than
  *            limits.device_rate messages a second of one device.
  * Errors     Faults in a device's input are counted for that device (mir_actors_problem).
  *
  * It asks for nothing: who calls activates the twin, or asks the device for its schema, when
- * something is held for that. PONGs wait for what is held for an activation (mir_holding.h), and
- * for nothing else that is held. */
+ * something is held for that. PONGs wait for what is held for an activation or for a schema that has
+ * come (mir_holding.h), and for nothing else that is held. */
 #ifndef MIR_TWIN_TELEMETRY_H
 #define MIR_TWIN_TELEMETRY_H
 
@@ -40,12 +41,13 @@ typedef struct mir_twin_telemetry {
     int64_t due_ns; /* when the next message would come at the greatest steady rate */
 } mir_twin_telemetry;
 
-/* False when it waits for the activation, or for a schema that has its type. */
+/* False when it waits for the activation, or for a schema that has its type and is to be asked for. */
 bool mir_twin_telemetry_take(mir_twin *twin, const mir_message *message);
 /* Counts one message of the device; true when it is one too many. What else a device may send at will
  * counts, too. */
 bool mir_twin_telemetry_floods(mir_twin *twin);
-/* Stores what was held, now that the schema is known or will not be. */
+/* Stores what was held, now that the schema is known or will not be; keeps what it does not have while
+ * the device is, or can be, asked for another. */
 void mir_twin_telemetry_settle(mir_twin *twin);
 /* What was held goes; counted as refused of that kind, with the reason, or (null) silently. */
 void mir_twin_telemetry_drop(mir_twin *twin, const char *kind, const char *why);
