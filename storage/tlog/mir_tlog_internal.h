@@ -131,9 +131,10 @@ struct mir_tlog {
     char directory[MIR_TLOG_PATH_BYTES_MAX - 64];
     const mir_tlog_files *files;
     int lock_handle;
-    uint64_t file_bytes;       /* of one log */
-    atomic_bool disk_low;      /* less than the reserve is free */
-    atomic_ullong next_number; /* of files: logs and segments count together, upwards */
+    uint64_t file_bytes;              /* of one log */
+    atomic_bool disk_low;             /* less than the reserve is free */
+    atomic_ullong disk_reserve_bytes; /* of this disk */
+    atomic_ullong next_number;        /* of files: logs and segments count together, upwards */
     mir_tlog_writer *writers;
 
     pthread_mutex_t mutex;

@@ -181,6 +181,7 @@ void mir_tlog_disk_watch(mir_tlog *tlog)
     }
     /* A small disk is not all reserve. */
     if (reserve > disk_bytes / 16) reserve = disk_bytes / 16;
+    atomic_store_explicit(&tlog->disk_reserve_bytes, reserve, memory_order_relaxed);
     const bool low = atomic_load_explicit(&tlog->disk_low, memory_order_relaxed);
     /* Somewhat more, so that it does not go on and off. */
     const uint64_t more = reserve / 8 < DISK_CALM_BYTES ? reserve / 8 : DISK_CALM_BYTES;
@@ -1026,17 +1027,17 @@ static void *background_main(void *context)
             /* Logs that have come meanwhile go first. */
             sealed = jobs_work(tlog, &codec, false);
         }
-        if (ready) mir_tlog_retain(tlog, &codec, wanted > done);
+        const bool more = ready && mir_tlog_retain(tlog, &codec, wanted > done);
         ages_check(tlog);
         (void)pthread_mutex_lock(&tlog->mutex);
         jobs_collect(tlog);
-        if (sealed && tlog->jobs == NULL && wanted > tlog->settle_done) {
+        if (sealed && !more && tlog->jobs == NULL && wanted > tlog->settle_done) {
             tlog->settle_done = wanted;
             (void)pthread_cond_broadcast(&tlog->settled);
         }
         const bool again = tlog->settle_wanted > wanted;
         (void)pthread_mutex_unlock(&tlog->mutex);
-        if (!again) wait_for(&tlog->background_wake, MIR_NS_PER_S);
+        if (!again && !more) wait_for(&tlog->background_wake, MIR_NS_PER_S);
     }
     if (ready) mir_tlog_codec_fini(&codec);
     return NULL;

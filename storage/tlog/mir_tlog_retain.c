@@ -27,9 +27,11 @@ typedef struct retain {
     int64_t now_ns;
     mir_bytes name_space;
     mir_tlog_version *version;
+    int64_t cap_ns;             /* a group that would be too large ends here */
     uint64_t rows[ROLLUPS + 1]; /* of what is at work, by rule */
     bool asks;                  /* a rule depends on where a device is */
     bool unknown;               /* a namespace could not be read */
+    bool more;                  /* there is a rest of a group, in segments that are new */
 } retain;
 
 /* What the index of a segment says. */
@@ -54,6 +56,16 @@ static uint64_t rule_age(const mir_tlog_options *options, uint32_t rule)
     return rule < options->rule_count ? options->rules[rule].age_ns : options->retention_age_ns;
 }
 
+static uint64_t rollup_age_min(const mir_tlog_options *options)
+{
+    uint64_t least = 0;
+    for (uint32_t i = 0; i < MIR_TLOG_ROLLUPS; i++) {
+        const uint64_t keep_ns = options->rollups[i].on ? options->rollups[i].keep_ns : 0;
+        if (keep_ns != 0 && (least == 0 || keep_ns < least)) least = keep_ns;
+    }
+    return least;
+}
+
 uint64_t mir_tlog_retain_age_min_ns(const mir_tlog_options *options)
 {
     uint64_t least = 0;
@@ -62,11 +74,8 @@ uint64_t mir_tlog_retain_age_min_ns(const mir_tlog_options *options)
         if (age_ns != 0 && (least == 0 || age_ns < least)) least = age_ns;
     }
     /* Rollups are kept for longer than rows, or go with them. */
-    for (uint32_t i = 0; i < MIR_TLOG_ROLLUPS; i++) {
-        const uint64_t keep_ns = options->rollups[i].on ? options->rollups[i].keep_ns : 0;
-        if (keep_ns != 0 && least != 0 && keep_ns < least) least = keep_ns;
-    }
-    return least;
+    const uint64_t keep_ns = rollup_age_min(options);
+    return keep_ns != 0 && keep_ns < least ? keep_ns : least;
 }
 
 /* 0: one of them is for ever. */
@@ -177,7 +186,9 @@ static uint64_t series_end(retain *r, mir_view measurement, mir_view device, mir
 
 static void end_of(void *context, mir_view measurement, mir_view device, mir_tlog_end *end)
 {
+    const retain *r = context;
     (void)series_end(context, measurement, device, end);
+    if (end->horizon_ns > r->cap_ns) end->horizon_ns = r->cap_ns;
 }
 
 static bool stopping(const mir_tlog *tlog)
@@ -283,7 +294,8 @@ static uint64_t bytes_written(const look *found)
 static bool room_for(const retain *r, uint64_t bytes)
 {
     return !atomic_load_explicit(&r->tlog->disk_low, memory_order_relaxed) ||
-           bytes <= r->tlog->options.disk_reserve_bytes / LOW_DISK_PARTS;
+           bytes <= atomic_load_explicit(&r->tlog->disk_reserve_bytes, memory_order_relaxed) /
+                        LOW_DISK_PARTS;
 }
 
 /* When there may be something to do that is worth it. */
@@ -315,12 +327,9 @@ static bool same_hours(const mir_tlog_segment *a, const mir_tlog_segment *b)
 }
 
 /* The segments that have rows which go within the same hours, and those within theirs. */
-static mir_status group_find(retain *r, mir_tlog_segment *segment, mir_tlog_segment **group,
-                             uint32_t *count, uint64_t *bytes)
+static mir_status group_find(retain *r, mir_tlog_segment **group, uint32_t *count, uint64_t *bytes)
 {
     const mir_tlog_version *version = r->version;
-    *count = 0;
-    group[(*count)++] = segment;
     for (uint32_t at = 0; at < *count; at++) {
         for (uint32_t i = 0; i < version->segment_count; i++) {
             mir_tlog_segment *other = version->segments[i];
@@ -337,7 +346,6 @@ static mir_status group_find(retain *r, mir_tlog_segment *segment, mir_tlog_segm
             }
             if (status != MIR_OK) return status;
             if (!found.cut) continue;
-            if (*count == MIR_TLOG_EXPIRE_MAX) return MIR_E_TOO_LARGE;
             group[(*count)++] = other;
             *bytes += bytes_written(&found);
         }
@@ -345,18 +353,34 @@ static mir_status group_find(retain *r, mir_tlog_segment *segment, mir_tlog_segm
     return MIR_OK;
 }
 
-static mir_status group_expire(retain *r, mir_tlog_segment *segment, const look *found,
-                               mir_error *error)
+static int segment_begin_compare(const void *a, const void *b)
 {
-    mir_tlog_segment *group[MIR_TLOG_EXPIRE_MAX] = {segment};
-    uint32_t count = 1;
-    uint64_t written = bytes_written(found);
-    mir_status status = found->rolled ? group_find(r, segment, group, &count, &written) : MIR_OK;
-    if (status == MIR_E_TOO_LARGE) {
-        return mir_error_set(error, status, "more than %d segments have rows of the same hours",
-                             MIR_TLOG_EXPIRE_MAX);
+    const int64_t left = (*(mir_tlog_segment *const *)a)->time_min;
+    const int64_t right = (*(mir_tlog_segment *const *)b)->time_min;
+    return left < right ? -1 : left > right;
+}
+
+/* The earliest hours of what cannot be done at once: the rest follows, by and by. */
+static mir_status group_cap(retain *r, mir_tlog_segment **group, uint32_t *count, uint64_t *bytes,
+                            mir_error *error)
+{
+    qsort(group, *count, sizeof(mir_tlog_segment *), segment_begin_compare);
+    r->cap_ns = mir_tlog_rollup_floor(group[MIR_TLOG_EXPIRE_MAX]->time_min,
+                                      mir_tlog_rollup_step_ns[MIR_TLOG_ROLLUPS - 1]);
+    *count = 0;
+    *bytes = 0;
+    while (*count < MIR_TLOG_EXPIRE_MAX && group[*count]->time_min < r->cap_ns) {
+        *bytes += group[(*count)++]->size;
     }
-    if (status != MIR_OK) return status;
+    if (*count > 0) return MIR_OK;
+    return mir_error_set(error, MIR_E_TOO_LARGE,
+                         "more than %d segments have their first rows in the same hour",
+                         MIR_TLOG_EXPIRE_MAX);
+}
+
+static mir_status group_remove(retain *r, mir_tlog_segment **group, uint32_t count,
+                               uint64_t written, mir_error *error)
+{
     if (!room_for(r, written)) {
         return mir_error_set(error, MIR_E_NO_SPACE,
                              "the disk has no room for what stays of it: free disk space");
@@ -377,7 +401,7 @@ static mir_status group_expire(retain *r, mir_tlog_segment *segment, const look 
             mir_tlog_rollup_floor(horizon_of(r->now_ns, r->tlog->options.rollups[i].keep_ns),
                                   mir_tlog_rollup_step_ns[MIR_TLOG_ROLLUPS - 1]);
     }
-    status = mir_tlog_expire(&expiry, error);
+    const mir_status status = mir_tlog_expire(&expiry, error);
     mir_tlog_version_release(version);
     if (status != MIR_OK) return status;
     uint64_t bytes = 0;
@@ -388,6 +412,25 @@ static mir_status group_expire(retain *r, mir_tlog_segment *segment, const look 
     removed_note(r, bytes > expiry.bytes_after ? bytes - expiry.bytes_after : 0,
                  expiry.rollups_made);
     return MIR_OK;
+}
+
+static mir_status group_expire(retain *r, mir_tlog_segment *segment, const look *found,
+                               mir_error *error)
+{
+    mir_tlog_segment **group = malloc(((size_t)r->version->segment_count + 1) * sizeof *group);
+    if (group == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
+    uint32_t count = 1;
+    uint64_t written = bytes_written(found);
+    group[0] = segment;
+    r->cap_ns = INT64_MAX;
+    mir_status status = found->rolled ? group_find(r, group, &count, &written) : MIR_OK;
+    if (status == MIR_OK && count > MIR_TLOG_EXPIRE_MAX) {
+        status = group_cap(r, group, &count, &written, error);
+    }
+    if (status == MIR_OK) status = group_remove(r, group, count, written, error);
+    if (status == MIR_OK && r->cap_ns != INT64_MAX) r->more = true;
+    free(group);
+    return status;
 }
 
 static void segment_retain(retain *r, mir_tlog_segment *segment)
@@ -430,9 +473,17 @@ static void segment_retain(retain *r, mir_tlog_segment *segment)
     }
 }
 
+/* One that is to wait for longer than any waits was looked at when the clock was ahead. */
+static bool is_time_for(const retain *r, const mir_tlog_segment *segment)
+{
+    return r->now_ns >= segment->retain_ns || segment->retain_ns > time_after(r->now_ns, DAY_NS);
+}
+
 static void by_age(retain *r, bool all)
 {
-    const uint64_t age_ns = mir_tlog_retain_age_min_ns(&r->tlog->options);
+    uint64_t age_ns = mir_tlog_retain_age_min_ns(&r->tlog->options);
+    const bool rollups_alone = age_ns == 0;
+    if (rollups_alone) age_ns = rollup_age_min(&r->tlog->options);
     if (age_ns == 0) return;
     for (uint32_t i = 0; i < r->tlog->options.rule_count; i++) {
         const mir_tlog_rule *rule = &r->tlog->options.rules[i];
@@ -441,11 +492,13 @@ static void by_age(retain *r, bool all)
     const int64_t horizon = horizon_of(r->now_ns, age_ns);
     mir_tlog_version *version = mir_tlog_version_acquire(r->tlog);
     r->version = version;
-    for (uint32_t i = 0; i < version->segment_count && !stopping(r->tlog); i++) {
+    for (uint32_t i = 0; i < version->segment_count && !r->more && !stopping(r->tlog); i++) {
         mir_tlog_segment *segment = version->segments[i];
         if (segment->retain_gone || segment->time_min >= horizon ||
-            (!all && r->now_ns < segment->retain_ns))
+            (!all && !is_time_for(r, segment)) ||
+            (rollups_alone && mir_tlog_rollup_step_in(segment) == MIR_TLOG_ROLLUP_NONE)) {
             continue;
+        }
         segment_retain(r, segment);
     }
     mir_tlog_version_release(version);
@@ -455,19 +508,48 @@ static void by_age(retain *r, bool all)
     }
 }
 
+/* Rows before rollups, of these shorter steps first; of each the oldest first. */
 static int segment_age_compare(const void *a, const void *b)
 {
     const mir_tlog_segment *one = *(mir_tlog_segment *const *)a;
     const mir_tlog_segment *other = *(mir_tlog_segment *const *)b;
-    const bool one_rolled = mir_tlog_rollup_step_in(one) != MIR_TLOG_ROLLUP_NONE;
-    const bool other_rolled = mir_tlog_rollup_step_in(other) != MIR_TLOG_ROLLUP_NONE;
-    if (one_rolled != other_rolled) return one_rolled ? 1 : -1;
+    const int step = mir_tlog_rollup_step_in(one);
+    const int other_step = mir_tlog_rollup_step_in(other);
+    if (step != other_step) return step < other_step ? -1 : 1;
     const int64_t left = one->time_max;
     const int64_t right = other->time_max;
     return left < right ? -1 : left > right;
 }
 
-/* The oldest segments beyond the size; rollups when there is nothing else. */
+/* Moves what is to go to the front: rows as long as they take more than half of the size, so that
+ * rollups of years do not leave those of today no room. */
+static uint32_t beyond_size(mir_tlog_segment **segments, uint32_t count, uint64_t bytes_max)
+{
+    uint32_t rows_end = 0;
+    uint64_t rows = 0;
+    uint64_t all = 0;
+    qsort(segments, count, sizeof(mir_tlog_segment *), segment_age_compare);
+    for (uint32_t i = 0; i < count; i++) {
+        all += segments[i]->size;
+        if (mir_tlog_rollup_step_in(segments[i]) != MIR_TLOG_ROLLUP_NONE) continue;
+        rows += segments[i]->size;
+        rows_end = i + 1;
+    }
+    uint32_t gone = 0;
+    uint32_t rollup = rows_end;
+    while (all > bytes_max && gone < rows_end && (rows > bytes_max / 2 || rows_end == count)) {
+        rows -= segments[gone]->size;
+        all -= segments[gone++]->size;
+    }
+    while (all > bytes_max && rollup < count) {
+        all -= segments[rollup]->size;
+        mir_tlog_segment *left = segments[gone];
+        segments[gone++] = segments[rollup];
+        segments[rollup++] = left;
+    }
+    return gone;
+}
+
 static void by_size(retain *r)
 {
     mir_tlog *tlog = r->tlog;
@@ -476,18 +558,15 @@ static void by_size(retain *r)
     mir_tlog_version *version = mir_tlog_version_acquire(tlog);
     mir_tlog_segment **segments = malloc((version->segment_count + 1) * sizeof *segments);
     if (segments != NULL && version->segment_count > 0) {
-        uint64_t bytes = 0;
-        for (uint32_t i = 0; i < version->segment_count; i++) {
-            segments[i] = version->segments[i];
-            bytes += segments[i]->size;
-        }
-        qsort(segments, version->segment_count, sizeof *segments, segment_age_compare);
-        uint32_t count = 0;
+        memcpy(segments, version->segments, version->segment_count * sizeof *segments);
+        const uint32_t count = beyond_size(segments, version->segment_count, bytes_max);
         uint64_t rows = 0;
+        uint64_t rollups = 0;
         uint64_t gone = 0;
-        while (count < version->segment_count && bytes - gone > bytes_max) {
-            rows += segments[count]->rows;
-            gone += segments[count++]->size;
+        for (uint32_t i = 0; i < count; i++) {
+            const bool rolled = mir_tlog_rollup_step_in(segments[i]) != MIR_TLOG_ROLLUP_NONE;
+            *(rolled ? &rollups : &rows) += segments[i]->rows;
+            gone += segments[i]->size;
         }
         mir_error error;
         if (count > 0 &&
@@ -495,6 +574,7 @@ static void by_size(retain *r)
             mir_tlog_count(&tlog->segments_dropped, count);
             (void)pthread_mutex_lock(&tlog->mutex);
             tlog->retention.rows_removed_size += rows;
+            tlog->retention.rollups_removed += rollups;
             tlog->retention.bytes_removed += gone;
             tlog->retention.removed_ns = r->now_ns;
             (void)pthread_mutex_unlock(&tlog->mutex);
@@ -506,7 +586,7 @@ static void by_size(retain *r)
     mir_tlog_version_release(version);
 }
 
-void mir_tlog_retain(mir_tlog *tlog, mir_tlog_codec *codec, bool all)
+bool mir_tlog_retain(mir_tlog *tlog, mir_tlog_codec *codec, bool all)
 {
     retain r = {.tlog = tlog, .codec = codec, .now_ns = tlog->options.wall_ns()};
     by_age(&r, all);
@@ -515,6 +595,7 @@ void mir_tlog_retain(mir_tlog *tlog, mir_tlog_codec *codec, bool all)
     (void)pthread_mutex_lock(&tlog->mutex);
     tlog->retention.run_ns = r.now_ns;
     (void)pthread_mutex_unlock(&tlog->mutex);
+    return r.more;
 }
 
 void mir_tlog_retention_read(mir_tlog *tlog, mir_tlog_retention *retention)

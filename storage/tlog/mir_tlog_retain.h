@@ -8,8 +8,9 @@
  * Ownership  Belongs to the log.
  * Affinity   The background thread.
  * Units      Times are those of the rows, against options.wall_ns.
- * Bounds     In memory the rows of one chunk; on the disk one more copy of a segment, read and written
- *            with MIR_TLOG_EXPIRE_BYTES_PER_S at most and, while the disk is low, only when it is small.
+ * Bounds     In memory the rows of one chunk; on the disk one more copy of a segment, or of up to
+ *            MIR_TLOG_EXPIRE_MAX whose rows share hours, read and written with
+ *            MIR_TLOG_EXPIRE_BYTES_PER_S at most and, while the disk is low, only when it is small.
  * Errors     Told to the log and counted; the rows stay, and it is tried again. A segment with damage
  *            is not written anew: it stays until the last of its rows is past the longest age. */
 #ifndef MIR_TLOG_RETAIN_H
@@ -22,7 +23,8 @@ uint64_t mir_tlog_retain_slack_ns(uint64_t age_ns);
 /* The shortest age of any rule; 0: everything is kept for ever. */
 uint64_t mir_tlog_retain_age_min_ns(const mir_tlog_options *options);
 
-/* Looks at the segments for which it is time, or at all of them, and removes what is due. */
-void mir_tlog_retain(mir_tlog *tlog, mir_tlog_codec *codec, bool all);
+/* Looks at the segments for which it is time, or at all of them, and removes what is due. True: that
+ * was too much at once, and there is more. */
+bool mir_tlog_retain(mir_tlog *tlog, mir_tlog_codec *codec, bool all);
 
 #endif

@@ -447,6 +447,51 @@ static void a_low_disk_is_not_filled_with_copies(void **state)
     end(&x);
 }
 
+/* A small disk is not all reserve, nor is half of the reserve then. */
+static void what_a_copy_may_take_depends_on_the_disk(void **state)
+{
+    (void)state;
+    const mir_tlog_rule rules[] = {rule("plant-*", "env.*", HOUR_NS)};
+    fixture x;
+    begin(&x, rules, 1, 0);
+    fill(&x, 0, 2);
+    mir_tlog_close(x.tlog);
+    x.options.disk_reserve_bytes = 1 << 20;
+    atomic_store(&x.disk->disk_bytes, 16000);
+    atomic_store(&x.disk->free_bytes, 900);
+    now_ns = START_NS + 2 * HOUR_NS;
+    reopen(&x);
+    settle(&x);
+    assert_int_equal(first_of(&x, "env.v1.Temp", 0, 120), 0);
+    atomic_store(&x.disk->free_bytes, 5000);
+    mir_tlog_disk_watch(x.tlog);
+    settle(&x);
+    assert_int_equal(first_of(&x, "env.v1.Temp", 0, 120), 60);
+    end(&x);
+}
+
+/* What was looked at while the clock was years ahead is not forgotten until then. */
+static void a_clock_that_was_ahead_delays_nothing(void **state)
+{
+    (void)state;
+    const mir_tlog_rule rules[] = {rule("plant-*", "", HOUR_NS)};
+    fixture x;
+    begin(&x, rules, 1, 0);
+    namespace_b = "lab";
+    fill(&x, 0, 4);
+    now_ns = START_NS + 80000 * HOUR_NS;
+    settle(&x);
+    settle(&x);
+    now_ns = START_NS + 4 * HOUR_NS;
+    namespace_b = "plant-9";
+    const int64_t until = mir_clock_mono_ns() + 60 * MIR_NS_PER_S;
+    while (first_of(&x, "env.v1.Temp", 1, 240) != 180) {
+        assert_true(mir_clock_mono_ns() < until);
+        sim_pause_us(1000);
+    }
+    end(&x);
+}
+
 static void rules_that_cannot_be_are_refused(void **state)
 {
     (void)state;
@@ -479,6 +524,8 @@ int main(void)
         cmocka_unit_test(a_power_cut_at_any_change_keeps_what_is_to_be_kept),
         cmocka_unit_test(damage_keeps_its_segment_until_all_of_it_is_past_its_age),
         cmocka_unit_test(a_low_disk_is_not_filled_with_copies),
+        cmocka_unit_test(what_a_copy_may_take_depends_on_the_disk),
+        cmocka_unit_test(a_clock_that_was_ahead_delays_nothing),
         cmocka_unit_test(rules_that_cannot_be_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

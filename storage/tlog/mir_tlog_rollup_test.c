@@ -8,6 +8,7 @@
 
 #include "mir_clock.h"
 #include "mir_log.h"
+#include "mir_tlog_expire.h"
 #include "mir_tlog_oracle.h"
 #include "mir_tlog_rollup.h"
 
@@ -685,17 +686,27 @@ static void many_months_are_few_segments(void **state)
     assert_true(count <= 40);
     mir_tlog_query_spec spec = spec_of(all_but_rate, DAY_NS, START_NS, now_ns);
     assert_true(compare(&x, &spec));
-    /* By size what rows came to goes last. */
+    /* By size rows go while they take more than half of it, then minutes before hours. */
     side *s = &x.sides[1];
+    mir_tlog_retention before;
     mir_tlog_retention told;
-    mir_tlog_retention_read(s->tlog, &told);
+    mir_tlog_retention_read(s->tlog, &before);
+    mir_tlog_stats stats;
+    mir_tlog_stats_read(s->tlog, &stats, NULL);
+    const uint64_t bytes_max = before.rollup_bytes / 2;
+    assert_true(stats.segment_bytes - before.rollup_bytes < bytes_max / 2);
     mir_tlog_close(s->tlog);
-    s->options.retention_bytes_max = told.rollup_bytes;
+    s->options.retention_bytes_max = bytes_max;
     side_open(s);
     settle(&x);
     mir_tlog_retention_read(s->tlog, &told);
-    assert_int_equal(told.rows, 0);
-    assert_int_equal(stored_rollups(s, 2) / 70, 60);
+    assert_int_equal(told.rows, before.rows);
+    assert_true(told.rollup_rows[0] < before.rollup_rows[0]);
+    assert_int_equal(told.rollups_removed, before.rollup_rows[0] - told.rollup_rows[0] +
+                                               before.rollup_rows[1] - told.rollup_rows[1]);
+    assert_int_equal(told.rollup_rows[2], before.rollup_rows[2]);
+    mir_tlog_stats_read(s->tlog, &stats, NULL);
+    assert_true(stats.segment_bytes <= bytes_max);
     end(&x);
 }
 
@@ -844,6 +855,62 @@ static void a_device_may_move_while_its_rows_are_looked_at(void **state)
     end(&x);
 }
 
+/* More segments than can be written anew at once, of which one has hours of all the others. */
+static void any_number_of_segments_may_share_hours(void **state)
+{
+    (void)state;
+    enum { DAYS = MIR_TLOG_EXPIRE_MAX + 22 };
+    fixture x;
+    begin(&x, 26);
+    for (int64_t day = 0; day < DAYS; day++) {
+        for (int64_t n = 0; n < 6; n++) {
+            put(&x, (uint32_t)n % DEVICES, START_NS + day * DAY_NS + n * 2 * HOUR_NS);
+        }
+        freeze(&x);
+        settle(&x);
+    }
+    /* Some of them once more, and some new ones. */
+    for (int64_t day = 0; day < DAYS; day++) {
+        put(&x, 0, START_NS + day * DAY_NS);
+        put(&x, 0, START_NS + day * DAY_NS + 1);
+    }
+    freeze(&x);
+    settle(&x);
+    assert_true(x.sides[1].tlog->version->segment_count > MIR_TLOG_EXPIRE_MAX);
+    now_ns = START_NS + (DAYS + 5) * DAY_NS;
+    settle(&x);
+    assert_int_equal(rows_removed(&x.sides[1]), DAYS * 7 + DAYS);
+    const mir_tlog_query_spec spec = spec_of(all_but_rate, HOUR_NS, START_NS, now_ns);
+    assert_true(compare(&x, &spec));
+    end(&x);
+}
+
+/* Rows are kept for ever now: what earlier ones came to is kept for its time all the same. */
+static void rollups_end_although_rows_stay(void **state)
+{
+    (void)state;
+    fixture x;
+    begin(&x, 27);
+    for (int64_t n = 0; n < 300; n++) put(&x, (uint32_t)n % DEVICES, START_NS + n * MINUTE_NS);
+    freeze(&x);
+    now_ns = START_NS + DAY_NS;
+    settle(&x);
+    side *s = &x.sides[1];
+    assert_true(stored_rollups(s, 0) > 0);
+    mir_tlog_close(s->tlog);
+    s->options.retention_age_ns = 0;
+    side_open(s);
+    put(&x, 0, START_NS + DAY_NS);
+    freeze(&x);
+    now_ns = START_NS + 40 * DAY_NS;
+    settle(&x);
+    assert_int_equal(stored_rollups(s, 0), 0);
+    assert_true(stored_rollups(s, 1) > 0);
+    const mir_tlog_query_spec spec = spec_of(all_but_rate, HOUR_NS, START_NS, now_ns);
+    assert_true(compare(&x, &spec));
+    end(&x);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -862,6 +929,8 @@ int main(void)
         cmocka_unit_test(an_hour_is_not_told_by_some_of_its_minutes),
         cmocka_unit_test(what_is_added_to_an_infinite_value_counts),
         cmocka_unit_test(a_device_may_move_while_its_rows_are_looked_at),
+        cmocka_unit_test(any_number_of_segments_may_share_hours),
+        cmocka_unit_test(rollups_end_although_rows_stay),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -84,6 +84,7 @@ typedef struct sim_disk {
     bool short_writes;
     bool short_reads;
     atomic_ullong free_bytes;
+    atomic_ullong disk_bytes;
 } sim_disk;
 
 static inline uint64_t sim_random(uint64_t *state)
@@ -258,7 +259,7 @@ static inline int sim_free_bytes(void *context, const char *path, uint64_t *byte
     (void)path;
     sim_disk *disk = context;
     *bytes = atomic_load(&disk->free_bytes);
-    *size = UINT64_MAX;
+    *size = atomic_load(&disk->disk_bytes);
     return 0;
 }
 
@@ -379,6 +380,7 @@ static inline sim_disk *sim_disk_new(uint64_t seed)
     disk->fail_calls = SIM_CHANGES;
     disk->fail_errno = ENOSPC;
     atomic_init(&disk->free_bytes, UINT64_MAX);
+    atomic_init(&disk->disk_bytes, UINT64_MAX);
     disk->files = (mir_tlog_files){.context = disk,
                                    .make_directory = sim_make_directory,
                                    .lock = sim_lock,
