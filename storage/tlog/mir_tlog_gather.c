@@ -19,6 +19,41 @@ mir_status mir_tlog_gather_init(mir_tlog_gather *gather)
     return MIR_E_NO_MEMORY;
 }
 
+static mir_status take_bytes(mir_tlog_gather *gather, uint64_t extra)
+{
+    uint64_t before = gather->bytes;
+    if (gather->shared != NULL) {
+        before = atomic_fetch_add_explicit(gather->shared, extra, memory_order_relaxed);
+    }
+    gather->bytes += extra;
+    return gather->bytes_max != 0 && before + extra > gather->bytes_max ? MIR_E_TOO_LARGE : MIR_OK;
+}
+
+static void give_bytes(mir_tlog_gather *gather, uint64_t bytes)
+{
+    gather->bytes -= bytes;
+    if (gather->shared == NULL) return;
+    (void)atomic_fetch_sub_explicit(gather->shared, bytes, memory_order_relaxed);
+}
+
+mir_status mir_tlog_gather_count(mir_tlog_gather *gather)
+{
+    const uint64_t extra = gather->arena.bytes_used - gather->bytes_text;
+    gather->bytes_text += extra;
+    return take_bytes(gather, extra);
+}
+
+void mir_tlog_gather_give_texts(mir_tlog_gather *gather, mir_view **texts, mir_arena *arena)
+{
+    *texts = gather->texts;
+    *arena = gather->arena;
+    gather->bytes -= (uint64_t)gather->text_capacity * sizeof(mir_view) + gather->bytes_text;
+    gather->texts = NULL;
+    gather->text_capacity = gather->text_count = 0;
+    gather->arena = (mir_arena){0};
+    gather->bytes_text = 0;
+}
+
 void mir_tlog_gather_fini(mir_tlog_gather *gather)
 {
     for (uint32_t i = 0; i < gather->column_capacity; i++) {
@@ -32,6 +67,7 @@ void mir_tlog_gather_fini(mir_tlog_gather *gather)
     free(gather->cells);
     free(gather->map);
     mir_arena_free(&gather->arena);
+    give_bytes(gather, gather->bytes);
     *gather = (mir_tlog_gather){0};
 }
 
@@ -45,16 +81,8 @@ void mir_tlog_gather_reset(mir_tlog_gather *gather)
     gather->row_count = 0;
     gather->text_count = 0;
     mir_arena_free(&gather->arena);
-}
-
-static mir_status take_bytes(mir_tlog_gather *gather, uint64_t extra)
-{
-    if (gather->bytes_max != 0 &&
-        gather->bytes + gather->arena.bytes_used + extra > gather->bytes_max) {
-        return MIR_E_TOO_LARGE;
-    }
-    gather->bytes += extra;
-    return MIR_OK;
+    give_bytes(gather, gather->bytes_text);
+    gather->bytes_text = 0;
 }
 
 static mir_status column_grow(mir_tlog_gather *gather, mir_tlog_gather_column *column)
@@ -347,12 +375,14 @@ static mir_status order_rows(mir_tlog_gather *gather)
 {
     const uint32_t row_count = gather->row_count;
     const uint64_t extra = (uint64_t)row_count * (sizeof(placed) + 9);
+    placed *order = NULL;
+    uint64_t *values = NULL;
+    uint8_t *present = NULL;
     mir_status status = take_bytes(gather, extra);
-    if (status != MIR_OK) return status;
-    gather->bytes -= extra;
-    placed *order = malloc(row_count * sizeof *order);
-    uint64_t *values = malloc(row_count * sizeof *values);
-    uint8_t *present = malloc(row_count);
+    if (status != MIR_OK) goto out;
+    order = malloc(row_count * sizeof *order);
+    values = malloc(row_count * sizeof *values);
+    present = malloc(row_count);
     status = MIR_E_NO_MEMORY;
     if (order == NULL || values == NULL || present == NULL) goto out;
     for (uint32_t i = 0; i < row_count; i++) order[i] = (placed){gather->times[i], i};
@@ -372,6 +402,7 @@ out:
     free(order);
     free(values);
     free(present);
+    give_bytes(gather, extra);
     return status;
 }
 

@@ -6,10 +6,13 @@
  *            field, the later one winning.
  * Ownership  Names and texts are pointed to: they stay with the sources, or in the gather's arena.
  * Affinity   One thread at a time.
- * Bounds     bytes_max (0: none) for its arrays; UINT32_MAX rows.
+ * Bounds     bytes_max (0: none) for its arrays and texts, or for those of all that count in `shared`;
+ *            UINT32_MAX rows.
  * Errors     MIR_E_NO_MEMORY, MIR_E_TOO_LARGE (bytes_max). */
 #ifndef MIR_TLOG_GATHER_H
 #define MIR_TLOG_GATHER_H
+
+#include <stdatomic.h>
 
 #include "mir_arena.h"
 #include "mir_row.h"
@@ -34,6 +37,7 @@ typedef struct mir_tlog_gather {
     int64_t time_first;
     int64_t time_last; /* inclusive */
     uint64_t bytes_max;
+    atomic_ullong *shared; /* null: what it takes is counted alone */
 
     uint32_t row_count;
     uint32_t capacity;
@@ -46,7 +50,8 @@ typedef struct mir_tlog_gather {
     mir_view *texts;
     uint32_t text_count;
     uint32_t text_capacity;
-    uint64_t bytes;
+    uint64_t bytes;      /* of the arrays, and of the arena as far as that is counted */
+    uint64_t bytes_text; /* so far */
     uint64_t rows_read;
     mir_arena arena;
     mir_tlog_cell *cells;
@@ -60,6 +65,11 @@ MIR_MUST_CHECK mir_status mir_tlog_gather_init(mir_tlog_gather *gather);
 void mir_tlog_gather_fini(mir_tlog_gather *gather);
 /* Empty again; keeps its memory and what to take. */
 void mir_tlog_gather_reset(mir_tlog_gather *gather);
+
+/* Counts what has come into the arena since. */
+MIR_MUST_CHECK mir_status mir_tlog_gather_count(mir_tlog_gather *gather);
+/* The texts, and what they point into, are the caller's now; in `shared` they stay counted. */
+void mir_tlog_gather_give_texts(mir_tlog_gather *gather, mir_view **texts, mir_arena *arena);
 
 /* What a column is to be called. */
 mir_view mir_tlog_gather_name(const mir_tlog_gather *gather, mir_view stored);

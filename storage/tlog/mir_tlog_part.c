@@ -58,18 +58,12 @@ void mir_tlog_part_free(mir_tlog_part *part)
     mir_arena_free(&part->arena);
 }
 
-static mir_status keep(mir_tlog_part_maker *maker, uint64_t bytes)
-{
-    const uint64_t before =
-        atomic_fetch_add_explicit(maker->scan.bytes, bytes, memory_order_relaxed);
-    return before + bytes > maker->scan.bytes_max ? MIR_E_TOO_LARGE : MIR_OK;
-}
-
 static mir_status part_new(mir_tlog_part_maker *maker, mir_tlog_part *part, uint32_t rows,
                            uint32_t columns)
 {
     const uint64_t cells = (uint64_t)rows * columns;
-    const mir_status status = keep(maker, (uint64_t)rows * 8 + cells * 9 + columns * 4u);
+    const mir_status status =
+        mir_tlog_scan_take(&maker->scan, (uint64_t)rows * 8 + cells * 9 + columns * 4u);
     if (status != MIR_OK) return status;
     part->maker = maker;
     part->times = malloc((size_t)rows * 8 + 1);
@@ -88,22 +82,6 @@ static mir_status part_new(mir_tlog_part_maker *maker, mir_tlog_part *part, uint
 }
 
 /* ---- Rows as they are ---- */
-
-/* The texts go with the part, and so does what they point into. */
-static mir_status texts_move(mir_tlog_part_maker *maker, mir_tlog_part *part)
-{
-    mir_tlog_gather *gather = &maker->scan.gather;
-    const mir_status status =
-        keep(maker, gather->text_count * sizeof(mir_view) + gather->arena.bytes_used);
-    if (status != MIR_OK) return status;
-    part->texts = gather->texts;
-    part->arena = gather->arena;
-    gather->texts = NULL;
-    gather->bytes -= (uint64_t)gather->text_capacity * sizeof(mir_view);
-    gather->text_capacity = gather->text_count = 0;
-    gather->arena = (mir_arena){0};
-    return MIR_OK;
-}
 
 static mir_status part_rows(mir_tlog_part_maker *maker, mir_tlog_part *part)
 {
@@ -128,7 +106,8 @@ static mir_status part_rows(mir_tlog_part_maker *maker, mir_tlog_part *part)
         memcpy(part->present + (size_t)i * rows, column->present + first, rows);
         if (column->type == MIR_COLUMN_STRING) strings = true;
     }
-    return strings ? texts_move(maker, part) : MIR_OK;
+    if (strings) mir_tlog_gather_give_texts(gather, &part->texts, &part->arena);
+    return MIR_OK;
 }
 
 /* ---- Points ---- */
@@ -194,7 +173,10 @@ static mir_status part_points(mir_tlog_part_maker *maker, mir_tlog_part *part)
 {
     mir_tlog_gather *gather = &maker->scan.gather;
     const uint32_t points = maker->scan.spec->points < 3 ? 3 : maker->scan.spec->points;
-    uint32_t *with_value = malloc((gather->row_count + 1) * sizeof *with_value);
+    const uint64_t bytes = ((uint64_t)gather->row_count + 1) * sizeof(uint32_t);
+    const mir_status status = mir_tlog_scan_take(&maker->scan, bytes);
+    if (status != MIR_OK) return status;
+    uint32_t *with_value = malloc(bytes);
     if (with_value == NULL) return MIR_E_NO_MEMORY;
     for (uint32_t i = 0; i < gather->column_count; i++) {
         mir_tlog_gather_column *column = &gather->columns[i];
@@ -210,6 +192,7 @@ static mir_status part_points(mir_tlog_part_maker *maker, mir_tlog_part *part)
         }
     }
     free(with_value);
+    mir_tlog_scan_give(&maker->scan, bytes);
     uint32_t kept = 0;
     for (uint32_t row = 0; row < gather->row_count; row++) {
         bool any = false;
@@ -449,7 +432,10 @@ static mir_status percentile_of(const outputs *all, const output *o, uint32_t wi
         *bits = samples->values[rank];
         return MIR_OK;
     }
-    sample *sorted = malloc((count + 1) * sizeof *sorted);
+    const uint64_t bytes = ((uint64_t)count + 1) * sizeof(sample);
+    const mir_status status = mir_tlog_scan_take(&all->maker->scan, bytes);
+    if (status != MIR_OK) return status;
+    sample *sorted = malloc(bytes);
     if (sorted == NULL) return MIR_E_NO_MEMORY;
     uint32_t used = 0;
     for (uint32_t m = 0; m < o->member_count; m++) {
@@ -463,6 +449,7 @@ static mir_status percentile_of(const outputs *all, const output *o, uint32_t wi
     qsort(sorted, used, sizeof *sorted, sample_compare);
     *bits = sorted[rank].bits;
     free(sorted);
+    mir_tlog_scan_give(&all->maker->scan, bytes);
     return MIR_OK;
 }
 
@@ -578,7 +565,7 @@ static mir_status part_cells(outputs *all, mir_tlog_part *part)
     mir_status status = part_new(all->maker, part, totals->window_count, all->count);
     if (status == MIR_OK && strings > 0) {
         const uint64_t cells = (uint64_t)strings * totals->window_count;
-        status = keep(all->maker, cells * sizeof *part->texts);
+        status = mir_tlog_scan_take(&all->maker->scan, cells * sizeof *part->texts);
         part->texts = malloc(cells * sizeof *part->texts);
         if (part->texts == NULL) status = MIR_E_NO_MEMORY;
     }

@@ -864,6 +864,68 @@ static void percentiles_of_many_devices_take_the_memory_of_one(void **state)
     fixture_fini(&x);
 }
 
+/* So many rows of one device with one number. */
+static void feed_numbers(fixture *x, uint32_t rows)
+{
+    static const mir_column column[] = {{"f", 1, MIR_COLUMN_F64}};
+    mir_tlog_writer *writer = mir_tlog_writer_of(x->tlog, 0);
+    mir_tlog_series *series;
+    assert_int_equal(
+        mir_tlog_series_open(writer, device_ids[0], mir_view_cstr("m.v1.T"), column, 1, &series),
+        MIR_OK);
+    x->row.column_count = 1;
+    x->row.present[0] = 1;
+    for (uint32_t n = 0; n < rows; n++) {
+        x->row.time_ns = start_ns + n;
+        x->row.cells[0].f64 = (double)sim_random(&x->random);
+        assert_int_equal(mir_tlog_append(writer, series, &x->row), MIR_OK);
+        if (n % 256 == 255) assert_int_equal(mir_tlog_commit_turn(writer, NULL), MIR_OK);
+    }
+    assert_int_equal(mir_tlog_commit_turn(writer, NULL), MIR_OK);
+}
+
+static void assert_needs(fixture *x, mir_tlog_query_spec *spec, uint64_t least, uint64_t most)
+{
+    mir_tlog_query_info info;
+    mir_error error = {{0}};
+    oracle_sink sink = {0};
+    const mir_tlog_sink to = oracle_sink_of(&sink);
+    spec->bytes_max = least;
+    assert_int_equal(mir_tlog_query(x->tlog, spec, &to, &info, &error), MIR_E_TOO_LARGE);
+    assert_non_null(strstr(error.text, "bytes: ask for a shorter time"));
+    oracle_free(&sink.answer);
+    spec->bytes_max = most;
+    assert_int_equal(ask(x, spec, &info, NULL), MIR_OK);
+}
+
+/* Rows and what is made of them are there together; so are values and their order. */
+static void what_a_query_holds_at_once_is_within_its_bound(void **state)
+{
+    (void)state;
+    enum { ROWS = 8000, ROW_BYTES = 17, PLACE_BYTES = 4, VALUE_BYTES = 8, SORTED_BYTES = 16 };
+    fixture x;
+    fixture_init(&x, 16);
+    feed_numbers(&x, ROWS);
+    const mir_tlog_query_spec rows = {.device_ids = device_ids,
+                                      .device_count = 1,
+                                      .measurement = mir_view_cstr("m.v1.T"),
+                                      .from_ns = INT64_MIN,
+                                      .to_ns = INT64_MAX};
+    for (int sealed = 0; sealed < 2; sealed++) {
+        mir_tlog_query_spec spec = rows;
+        assert_needs(&x, &spec, 2 * ROW_BYTES * ROWS - 1, 4 * ROW_BYTES * ROWS);
+        spec.points = 16;
+        assert_needs(&x, &spec, (ROW_BYTES + PLACE_BYTES) * ROWS - 1, 4 * ROW_BYTES * ROWS);
+        spec.points = 0;
+        spec.functions = MIR_TLOG_PERCENTILE;
+        spec.percentile_count = 1;
+        spec.percentiles[0] = 50;
+        assert_needs(&x, &spec, (VALUE_BYTES + SORTED_BYTES) * ROWS - 1, 4 * ROW_BYTES * ROWS);
+        if (sealed == 0) seal(&x);
+    }
+    fixture_fini(&x);
+}
+
 /* ---- Threads ---- */
 
 /* However many threads read, the answer is that of one. */
@@ -1178,6 +1240,7 @@ int main(void)
         cmocka_unit_test(points_keep_the_ends_and_the_peaks),
         cmocka_unit_test(what_makes_no_sense_is_refused_with_words),
         cmocka_unit_test(percentiles_of_many_devices_take_the_memory_of_one),
+        cmocka_unit_test(what_a_query_holds_at_once_is_within_its_bound),
         cmocka_unit_test(many_devices_are_read_by_many_threads),
         cmocka_unit_test(rows_in_memory_are_counted_as_they_are),
         cmocka_unit_test(a_damaged_column_leaves_no_texts_behind),

@@ -24,6 +24,8 @@ mir_status mir_tlog_scan_init(mir_tlog_scan *scan)
     }
     scan->measurement = scan->spec->measurement;
     mir_tlog_rollup_scan_init(scan);
+    scan->gather.bytes_max = scan->bytes_max;
+    scan->gather.shared = scan->bytes;
     scan->gather.fields = scan->spec->fields;
     scan->gather.field_count = scan->spec->field_count;
     scan->gather.renames = scan->spec->renames;
@@ -52,6 +54,17 @@ bool mir_tlog_scan_cancelled(const mir_tlog_scan *scan)
 {
     return scan->spec->cancel != NULL &&
            atomic_load_explicit(scan->spec->cancel, memory_order_relaxed);
+}
+
+mir_status mir_tlog_scan_take(mir_tlog_scan *scan, uint64_t bytes)
+{
+    const uint64_t before = atomic_fetch_add_explicit(scan->bytes, bytes, memory_order_relaxed);
+    return before + bytes > scan->bytes_max ? MIR_E_TOO_LARGE : MIR_OK;
+}
+
+void mir_tlog_scan_give(mir_tlog_scan *scan, uint64_t bytes)
+{
+    (void)atomic_fetch_sub_explicit(scan->bytes, bytes, memory_order_relaxed);
 }
 
 mir_status mir_tlog_scan_failed(mir_tlog_scan *scan, mir_status status)
@@ -83,6 +96,9 @@ static mir_status source_add(mir_tlog_scan *scan, const mir_tlog_source *source)
 {
     if (scan->source_count == scan->source_capacity) {
         const uint32_t capacity = scan->source_capacity * 2 + 16;
+        const mir_status status = mir_tlog_scan_take(
+            scan, (uint64_t)(capacity - scan->source_capacity) * sizeof *scan->sources);
+        if (status != MIR_OK) return status;
         mir_tlog_source *more = realloc(scan->sources, capacity * sizeof *more);
         if (more == NULL) return MIR_E_NO_MEMORY;
         scan->sources = more;
@@ -225,18 +241,9 @@ static mir_status gather_source(mir_tlog_scan *scan, const mir_tlog_source *sour
             mir_tlog_chunk_decode(&scan->codec, mir_bytes_as_view(&scan->chunk),
                                   &source->segment->shapes[source->chunk.shape], &scan->gather);
     }
+    if (status == MIR_OK) status = mir_tlog_gather_count(&scan->gather);
     if (status != MIR_E_CORRUPT && status != MIR_E_IO) return status;
     damage(scan);
-    return MIR_OK;
-}
-
-/* What is left of the query's memory is the gather's. */
-static mir_status gather_begin(mir_tlog_scan *scan)
-{
-    mir_tlog_gather_reset(&scan->gather);
-    const uint64_t taken = atomic_load_explicit(scan->bytes, memory_order_relaxed);
-    if (taken >= scan->bytes_max) return MIR_E_TOO_LARGE;
-    scan->gather.bytes_max = scan->bytes_max - taken;
     return MIR_OK;
 }
 
@@ -277,8 +284,8 @@ mir_status mir_tlog_scan_rows(mir_tlog_scan *scan, mir_view device, int64_t firs
 {
     scan->gather.time_first = first_ns;
     scan->gather.time_last = last_ns;
-    mir_status status = gather_begin(scan);
-    if (status == MIR_OK) status = sources_find(scan, device);
+    mir_tlog_gather_reset(&scan->gather);
+    mir_status status = sources_find(scan, device);
     if (status != MIR_OK) return mir_tlog_scan_failed(scan, status);
     uint32_t first = 0;
     uint32_t end = scan->source_count;
@@ -300,7 +307,7 @@ mir_status mir_tlog_scan_pieces(mir_tlog_scan *scan, mir_view device, int64_t fi
     mir_status status = sources_find(scan, device);
     for (uint32_t at = 0; at < scan->source_count && status == MIR_OK;) {
         const uint32_t cluster = scan->sources[at].cluster;
-        status = gather_begin(scan);
+        mir_tlog_gather_reset(&scan->gather);
         for (; at < scan->source_count && scan->sources[at].cluster == cluster; at++) {
             if (status == MIR_OK) status = gather_source(scan, &scan->sources[at]);
         }
@@ -354,7 +361,8 @@ static mir_status totals_column(mir_tlog_scan *scan, mir_tlog_totals *totals,
 static mir_status totals_gathered(mir_tlog_scan *scan, uint32_t first, uint32_t end,
                                   mir_tlog_totals *totals)
 {
-    mir_status status = gather_begin(scan);
+    mir_tlog_gather_reset(&scan->gather);
+    mir_status status = MIR_OK;
     for (uint32_t i = first; i < end && status == MIR_OK; i++) {
         status = gather_source(scan, &scan->sources[i]);
     }

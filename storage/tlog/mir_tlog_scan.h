@@ -78,6 +78,9 @@ MIR_MUST_CHECK mir_status mir_tlog_scan_pieces(mir_tlog_scan *scan, mir_view dev
 MIR_MUST_CHECK mir_status mir_tlog_scan_totals(mir_tlog_scan *scan, mir_view device,
                                                int64_t first_ns, int64_t last_ns,
                                                mir_tlog_totals *totals);
+/* Counts memory of the query; MIR_E_TOO_LARGE beyond its bound. It is counted either way. */
+MIR_MUST_CHECK mir_status mir_tlog_scan_take(mir_tlog_scan *scan, uint64_t bytes);
+void mir_tlog_scan_give(mir_tlog_scan *scan, uint64_t bytes);
 /* The error for a status, in words; MIR_E_FULL stands for more rows than rows_max. */
 MIR_MUST_CHECK mir_status mir_tlog_scan_failed(mir_tlog_scan *scan, mir_status status);
 bool mir_tlog_scan_cancelled(const mir_tlog_scan *scan);
