@@ -636,7 +636,7 @@ static mir_status found_rows(void *context, const mir_tlog_batch *batch)
 static mir_status query_log(selection *s, mir_tlog_query_spec *spec)
 {
     finding f = {s, spec};
-    const mir_tlog_sink sink = {&f, found_columns, found_rows};
+    const mir_tlog_sink sink = {.context = &f, .columns = found_columns, .rows = found_rows};
     mir_tlog_query_info info = {0};
     const mir_status status =
         mir_tlog_query(s->work->request->tlog, spec, &sink, &info, s->work->error);

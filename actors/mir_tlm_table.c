@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "mir_tlm_table.h"
 
-#include <endian.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,14 +42,9 @@ enum {
     SHORT_BYTES = 16,
 };
 
-static size_t varint_bytes(uint64_t value)
+static size_t varint_bytes(size_t size)
 {
-    size_t bytes = 1;
-    while (value >= 0x80) {
-        value >>= 7;
-        bytes++;
-    }
-    return bytes;
+    return size < 0x80 ? 1 : mir_pbwire_varint_size(size);
 }
 
 static bool is_plain(mir_view text)
@@ -123,13 +117,6 @@ MirApi__V1__DataType mir_tlm_datatype(mir_column_type type)
     return MIR_API__V1__DATA_TYPE__DATA_TYPE_UNSPECIFIED;
 }
 
-static mir_status check_size(const mir_tlm_table *table)
-{
-    if (!mir_bytes_ok(&table->bytes)) return MIR_E_NO_MEMORY;
-    size_t size = table->bytes.size;
-    return table->bytes_max != 0 && size > table->bytes_max ? MIR_E_TOO_LARGE : MIR_OK;
-}
-
 static mir_status take_columns(void *context, const mir_column *columns, uint32_t column_count)
 {
     mir_tlm_table *table = context;
@@ -147,6 +134,10 @@ static mir_status take_columns(void *context, const mir_column *columns, uint32_
     free(table->columns);
     table->columns = copy;
     table->column_count = column_count;
+    table->has_texts = false;
+    for (uint32_t i = 0; i < column_count; i++)
+        if (columns[i].type == MIR_COLUMN_STRING) table->has_texts = true;
+    table->length_bytes = 1;
     return MIR_OK;
 }
 
@@ -205,7 +196,31 @@ static size_t time_fields(uint8_t *inner, int64_t time_ns)
     return (size_t)(end - inner);
 }
 
-static uint8_t *put_time(uint8_t *at, int64_t time_ns)
+/* Times that have nearly all of their stamp in common: of two minutes, in the years 1978 to 2242: there
+ * seconds take five bytes, and the span ends before the last time that there is. */
+typedef struct stamps {
+    uint64_t from_ns;
+    uint64_t span_ns; /* 0: of none */
+    uint64_t seconds; /* a varint with zeros in its first byte, and the tag that follows it */
+} stamps;
+
+enum { STAMPS_SECONDS = 128, SECONDS_BYTES = 5 };
+
+/* Those that a time is of. */
+static stamps stamps_of(int64_t time_ns)
+{
+    const int64_t seconds = time_ns / MIR_NS_PER_S;
+    if (seconds < INT64_C(1) << 28 || seconds >= INT64_C(1) << 33) return (stamps){0};
+    const uint64_t from = (uint64_t)seconds / STAMPS_SECONDS * STAMPS_SECONDS;
+    return (stamps){
+        .from_ns = from * MIR_NS_PER_S,
+        .span_ns = (uint64_t)STAMPS_SECONDS * MIR_NS_PER_S,
+        .seconds = mir_pbwire_spread28(from) | from >> 28 << 32 |
+                   mir_pbwire_continued(SECONDS_BYTES) | (uint64_t)TAG_NANOS << 8 * SECONDS_BYTES,
+    };
+}
+
+static uint8_t *put_any_time(uint8_t *at, int64_t time_ns)
 {
     *at++ = TAG_DATAPOINTS;
     uint8_t *cell_size = at++;
@@ -214,6 +229,26 @@ static uint8_t *put_time(uint8_t *at, int64_t time_ns)
     *at = (uint8_t)size;
     *cell_size = (uint8_t)(size + 3);
     return at + 1 + size;
+}
+
+/* TIME_BYTES_MAX; what is behind them may be written over. */
+static inline uint8_t *put_time(uint8_t *at, int64_t time_ns, stamps *common)
+{
+    if ((uint64_t)time_ns - common->from_ns >= common->span_ns) *common = stamps_of(time_ns);
+    const uint64_t into_ns = (uint64_t)time_ns - common->from_ns;
+    const uint64_t second = into_ns / MIR_NS_PER_S;
+    const uint64_t nanos = into_ns - second * MIR_NS_PER_S;
+    if (common->span_ns == 0 || nanos == 0) return put_any_time(at, time_ns);
+    enum { SECONDS_AT = 6, NANOS_AT = SECONDS_AT + SECONDS_BYTES + 1 };
+    const uint64_t first = TAG_DATAPOINTS | ((TAG_TIMESTAMP & 0x7f) | 0x80) << 16 |
+                           TAG_TIMESTAMP >> 7 << 24 | (uint64_t)TAG_SECONDS << 40;
+    const unsigned size = mir_pbwire_varint_size(nanos);
+    const uint64_t inner = SECONDS_BYTES + 2 + size;
+    mir_pbwire_store64(at, first | (inner + 3) << 8 | inner << 32);
+    mir_pbwire_store64(at + SECONDS_AT, common->seconds | second);
+    mir_pbwire_store64(at + NANOS_AT,
+                       mir_pbwire_spread28(nanos) | nanos >> 28 << 32 | mir_pbwire_continued(size));
+    return at + NANOS_AT + size;
 }
 
 static uint8_t *put_text(uint8_t *at, mir_view text)
@@ -226,37 +261,38 @@ static uint8_t *put_text(uint8_t *at, mir_view text)
     return mir_tlm_text_put(at, text, size);
 }
 
+static uint8_t *put_nothing(uint8_t *at)
+{
+    *at++ = TAG_DATAPOINTS;
+    *at++ = 0;
+    return at;
+}
+
+/* All but texts; CELL_BYTES_MAX, and what is behind them may be written over. */
+static inline uint8_t *put_number(uint8_t *at, mir_column_type type, uint64_t bits)
+{
+    uint8_t *from = at;
+    *at++ = TAG_DATAPOINTS;
+    at++;
+    if (type == MIR_COLUMN_F64) {
+        *at++ = TAG_DOUBLE;
+        mir_pbwire_store64(at, bits);
+        at += sizeof bits;
+    } else if (type == MIR_COLUMN_BOOL) {
+        *at++ = TAG_BOOL;
+        *at++ = bits != 0;
+    } else {
+        *at++ = type == MIR_COLUMN_I64 ? TAG_INT64 : TAG_UINT64;
+        at = mir_pbwire_write_varint_wide(at, bits);
+    }
+    from[1] = (uint8_t)(at - from - 2);
+    return at;
+}
+
 static uint8_t *put_cell(uint8_t *at, mir_column_type type, const mir_cell *cell)
 {
     if (type == MIR_COLUMN_STRING) return put_text(at, cell->string);
-    *at++ = TAG_DATAPOINTS;
-    uint8_t *length = at++;
-    switch (type) {
-    case MIR_COLUMN_I64:
-        *at++ = TAG_INT64;
-        at = mir_pbwire_write_varint(at, (uint64_t)cell->i64);
-        break;
-    case MIR_COLUMN_U64:
-        *at++ = TAG_UINT64;
-        at = mir_pbwire_write_varint(at, cell->u64);
-        break;
-    case MIR_COLUMN_F64: {
-        uint64_t bits;
-        memcpy(&bits, &cell->f64, sizeof bits);
-        bits = htole64(bits);
-        *at++ = TAG_DOUBLE;
-        memcpy(at, &bits, sizeof bits);
-        at += sizeof bits;
-        break;
-    }
-    case MIR_COLUMN_BOOL:
-        *at++ = TAG_BOOL;
-        *at++ = cell->boolean ? 1 : 0;
-        break;
-    case MIR_COLUMN_STRING: break;
-    }
-    *length = (uint8_t)(at - length - 1);
-    return at;
+    return put_number(at, type, type == MIR_COLUMN_BOOL ? cell->boolean : cell->u64);
 }
 
 /* The cell of a device's id, or of a group: each of them is in many rows, but written once. */
@@ -281,59 +317,97 @@ static mir_view device_cell(mir_tlm_table *table, uint32_t device)
     return *cell;
 }
 
-static size_t row_bytes_max(const mir_tlm_table *table, mir_view device, const mir_cell *cells,
-                            const uint8_t *present)
+/* For a row without its texts, and for what is written over behind it. */
+static size_t row_bytes_max(const mir_tlm_table *table, mir_view device)
 {
-    size_t size = ROW_LEAD_BYTES_MAX + TIME_BYTES_MAX + SHORT_BYTES + device.size +
-                  (size_t)table->column_count * CELL_BYTES_MAX;
-    for (uint32_t i = 0; i < table->column_count; i++)
-        if (present[i] != 0 && table->columns[i].type == MIR_COLUMN_STRING)
-            size += TEXT_CELL_BYTES_MAX + REPLACED_BYTES * cells[i].string.size;
-    return size;
+    return ROW_LEAD_BYTES_MAX + TIME_BYTES_MAX + 2 * SHORT_BYTES + device.size +
+           (size_t)table->column_count * CELL_BYTES_MAX;
+}
+
+static size_t text_bytes_max(mir_view text)
+{
+    return TEXT_CELL_BYTES_MAX + REPLACED_BYTES * text.size;
+}
+
+/* Where the next row begins, with so much room. */
+static uint8_t *row_room(mir_bytes *bytes, size_t room)
+{
+    if (bytes->capacity - bytes->size >= room) return bytes->data + bytes->size;
+    return mir_bytes_reserve(bytes, room);
+}
+
+/* What all rows begin with; it is complete with row_end. */
+static inline uint8_t *row_begin(uint8_t *body, int64_t time_ns, mir_view device, stamps *common)
+{
+    uint8_t *at = put_time(body, time_ns, common);
+    /* Of a known size it takes two instructions; device_cell has the room. */
+    size_t done = 0;
+    do {
+        memcpy(at + done, device.data + done, SHORT_BYTES);
+        done += SHORT_BYTES;
+    } while (done < device.size);
+    return at + device.size;
+}
+
+/* Rows of a table are about as long as each other: the length's place is seldom wrong. Returns where
+ * the row ends. */
+static inline uint8_t *row_end(uint8_t *start, uint8_t *end, size_t *length_bytes)
+{
+    uint8_t *body = start + 1 + *length_bytes;
+    const size_t size = (size_t)(end - body);
+    *start = TAG_ROWS;
+    if (*length_bytes == 1 && size < 0x80) {
+        start[1] = (uint8_t)size;
+        return end;
+    }
+    *length_bytes = varint_bytes(size);
+    memmove(start + 1 + *length_bytes, body, size);
+    return mir_pbwire_write_varint(start + 1, size) + size;
+}
+
+static mir_status row_added(mir_tlm_table *table, const uint8_t *end)
+{
+    table->bytes.size = (size_t)(end - table->bytes.data);
+    return table->bytes_max != 0 && table->bytes.size > table->bytes_max ? MIR_E_TOO_LARGE : MIR_OK;
+}
+
+/* Before the first row of a device that a sink is given. */
+static mir_status rows_begin(mir_tlm_table *table, uint32_t device, mir_view *cell)
+{
+    if (!table->has_rows) add_head(table, device);
+    *cell = device_cell(table, device);
+    return cell->data == NULL || !mir_bytes_ok(&table->bytes) ? MIR_E_NO_MEMORY : MIR_OK;
 }
 
 static mir_status add_row(mir_tlm_table *table, int64_t time_ns, mir_view device,
-                          const mir_cell *cells, const uint8_t *present)
+                          const mir_cell *cells, const uint8_t *present, stamps *common)
 {
-    mir_bytes *bytes = &table->bytes;
-    if (device.data == NULL) return MIR_E_NO_MEMORY;
-    uint8_t *start = mir_bytes_reserve(bytes, row_bytes_max(table, device, cells, present));
+    size_t room = row_bytes_max(table, device);
+    for (uint32_t i = 0; i < table->column_count && table->has_texts; i++)
+        if (present[i] != 0 && table->columns[i].type == MIR_COLUMN_STRING)
+            room += text_bytes_max(cells[i].string);
+    uint8_t *start = row_room(&table->bytes, room);
     if (start == NULL) return MIR_E_NO_MEMORY;
-    /* Rows of a table are about as long as each other: the length's place is seldom wrong. */
-    size_t length_bytes = table->length_bytes == 0 ? 1 : table->length_bytes;
-    uint8_t *body = start + 1 + length_bytes;
-    uint8_t *at = put_time(body, time_ns);
-    if (device.size <= SHORT_BYTES)
-        memcpy(at, device.data, SHORT_BYTES); /* of a known size it takes two instructions */
-    else
-        memcpy(at, device.data, device.size);
-    at += device.size;
+    uint8_t *at = row_begin(start + 1 + table->length_bytes, time_ns, device, common);
     for (uint32_t i = 0; i < table->column_count; i++) {
-        if (present[i] != 0) {
-            at = put_cell(at, table->columns[i].type, &cells[i]);
-        } else {
-            *at++ = TAG_DATAPOINTS;
-            *at++ = 0;
-        }
+        at = present[i] == 0 ? put_nothing(at) : put_cell(at, table->columns[i].type, &cells[i]);
     }
-    size_t size = (size_t)(at - body);
-    table->length_bytes = varint_bytes(size);
-    if (table->length_bytes != length_bytes) memmove(start + 1 + table->length_bytes, body, size);
-    *start = TAG_ROWS;
-    bytes->size += (size_t)(mir_pbwire_write_varint(start + 1, size) - start) + size;
-    return MIR_OK;
+    return row_added(table, row_end(start, at, &table->length_bytes));
 }
 
 static mir_status take_rows(void *context, const mir_tlog_batch *batch)
 {
     mir_tlm_table *table = context;
+    stamps common = {0};
     mir_status status = MIR_OK;
     for (uint32_t r = 0; r < batch->row_count && status == MIR_OK; r++) {
         size_t first = (size_t)r * batch->column_count;
-        if (!table->has_rows) add_head(table, batch->devices[r]);
-        status = add_row(table, batch->times_ns[r], device_cell(table, batch->devices[r]),
-                         batch->cells + first, batch->present + first);
-        if (status == MIR_OK) status = check_size(table);
+        mir_view device;
+        status = rows_begin(table, batch->devices[r], &device);
+        if (status == MIR_OK) {
+            status = add_row(table, batch->times_ns[r], device, batch->cells + first,
+                             batch->present + first, &common);
+        }
     }
     table->rows += batch->row_count;
     if (batch->row_count != 0) {
@@ -343,9 +417,97 @@ static mir_status take_rows(void *context, const mir_tlog_batch *batch)
     return status;
 }
 
+/* Runs are most of what is written: what is the same for all rows is in variables of its own, as the
+ * bytes that are written might be anything else for all that the compiler knows. */
+
+static mir_status add_run_of_numbers(mir_tlm_table *table, const mir_tlog_rows *rows,
+                                     mir_view device)
+{
+    const size_t room = row_bytes_max(table, device);
+    const int64_t *times_ns = rows->times_ns;
+    const uint32_t row_count = rows->row_count;
+    const uint32_t column_count = rows->column_count;
+    const mir_column_type first_type = rows->columns[0].column.type;
+    const uint64_t *first_values = rows->columns[0].values;
+    const uint8_t *first_present = rows->columns[0].present;
+    size_t length_bytes = table->length_bytes;
+    stamps common = {0};
+    mir_status status = MIR_OK;
+    for (uint32_t r = 0; r < row_count && status == MIR_OK;) {
+        uint8_t *at = row_room(&table->bytes, room);
+        if (at == NULL) return MIR_E_NO_MEMORY;
+        const uint8_t *last = table->bytes.data + table->bytes.capacity - room;
+        /* The row that passes the bound is the last one. */
+        if (table->bytes_max != 0 && table->bytes_max < (size_t)(last - table->bytes.data))
+            last = table->bytes.data + table->bytes_max;
+        for (; r < row_count && at <= last; r++) {
+            uint8_t *to = row_begin(at + 1 + length_bytes, times_ns[r], device, &common);
+            to = first_present[r] == 0 ? put_nothing(to)
+                                       : put_number(to, first_type, first_values[r]);
+            for (uint32_t i = 1; i < column_count; i++) {
+                const mir_tlog_rows_column *column = &rows->columns[i];
+                to = column->present[r] == 0
+                         ? put_nothing(to)
+                         : put_number(to, column->column.type, column->values[r]);
+            }
+            at = row_end(at, to, &length_bytes);
+        }
+        status = row_added(table, at);
+    }
+    table->length_bytes = length_bytes;
+    return status;
+}
+
+static mir_status add_run(mir_tlm_table *table, const mir_tlog_rows *rows, mir_view device)
+{
+    stamps common = {0};
+    mir_status status = MIR_OK;
+    for (uint32_t r = 0; r < rows->row_count && status == MIR_OK; r++) {
+        size_t room = row_bytes_max(table, device);
+        for (uint32_t i = 0; i < rows->column_count; i++) {
+            const mir_tlog_rows_column *column = &rows->columns[i];
+            if (column->present[r] != 0 && column->column.type == MIR_COLUMN_STRING)
+                room += text_bytes_max(rows->texts[column->values[r]]);
+        }
+        uint8_t *start = row_room(&table->bytes, room);
+        if (start == NULL) return MIR_E_NO_MEMORY;
+        uint8_t *at =
+            row_begin(start + 1 + table->length_bytes, rows->times_ns[r], device, &common);
+        for (uint32_t i = 0; i < rows->column_count; i++) {
+            const mir_tlog_rows_column *column = &rows->columns[i];
+            if (column->present[r] == 0)
+                at = put_nothing(at);
+            else if (column->column.type == MIR_COLUMN_STRING)
+                at = put_text(at, rows->texts[column->values[r]]);
+            else
+                at = put_number(at, column->column.type, column->values[r]);
+        }
+        status = row_added(table, row_end(start, at, &table->length_bytes));
+    }
+    return status;
+}
+
+static mir_status take_run(void *context, const mir_tlog_rows *rows)
+{
+    mir_tlm_table *table = context;
+    mir_view device;
+    if (rows->row_count == 0) return MIR_OK;
+    mir_status status = rows_begin(table, rows->device, &device);
+    if (status == MIR_OK) {
+        status = table->has_texts || rows->column_count == 0
+                     ? add_run(table, rows, device)
+                     : add_run_of_numbers(table, rows, device);
+    }
+    table->rows += rows->row_count;
+    table->last_ns = rows->times_ns[rows->row_count - 1];
+    table->last_device = rows->device;
+    return status;
+}
+
 mir_tlog_sink mir_tlm_table_sink(mir_tlm_table *table)
 {
-    return (mir_tlog_sink){.context = table, .columns = take_columns, .rows = take_rows};
+    return (mir_tlog_sink){
+        .context = table, .columns = take_columns, .rows = take_rows, .run = take_run};
 }
 
 void mir_tlm_cursor(char *text, int64_t time_ns, mir_view device)

@@ -51,6 +51,7 @@ typedef struct mir_tlm_table {
     mir_bytes bytes;
     mir_column *columns;
     uint32_t column_count;
+    bool has_texts;  /* of a column */
     mir_view *cells; /* of devices, by their numbers, in texts */
     uint32_t cell_count;
     mir_arena texts;

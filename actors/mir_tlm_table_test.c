@@ -234,6 +234,176 @@ static void test_more_than_a_message_may_have(void **state)
     mir_tlm_table_free(&table);
 }
 
+enum { RUN_ROWS = 700, RUN_COLUMNS = 5 };
+
+static uint64_t next_random(uint64_t *state)
+{
+    *state = *state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    return *state >> 11 ^ *state << 41;
+}
+
+/* Of each length in bytes as many. */
+static uint64_t any_bits(uint64_t *state)
+{
+    const uint64_t choice = next_random(state);
+    if (choice % 16 == 0) return UINT64_MAX;
+    if (choice % 16 == 1) return 0;
+    return next_random(state) >> (choice >> 8) % 64;
+}
+
+static int64_t any_time(uint64_t *state, uint32_t place)
+{
+    static const int64_t edges[] = {
+        INT64_MIN,
+        -1,
+        0,
+        1,
+        999999999,
+        1000000000,
+        -1000000000,
+        INT64_MAX,
+        /* Around where seconds get their fifth byte, and full seconds. */
+        INT64_C(268435455999999999),
+        INT64_C(268435456000000000),
+        INT64_C(268435456000000001),
+        INT64_C(1700000000000000000),
+        INT64_C(1700000127999999999),
+        INT64_C(1700000128000000001),
+    };
+    const uint64_t choice = next_random(state);
+    if (choice % 4 == 0) return edges[(choice >> 8) % (sizeof edges / sizeof edges[0])];
+    if (choice % 4 == 1) return (int64_t)next_random(state);
+    return INT64_C(1700000000000000000) + (int64_t)place * 1000000000 +
+           (int64_t)(any_bits(state) % 1000000000);
+}
+
+/* The same rows taken one by one and as a run make the same bytes, and those are what protobuf-c
+ * makes of them. */
+static void test_runs_are_written_as_rows_are(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"a", "b", "c", "d", "e"};
+    static const char text[] = "some text, or a part of it \xff and more";
+    static char long_id[300];
+    memset(long_id, 'i', sizeof long_id);
+    static int64_t times[RUN_ROWS];
+    static uint32_t owners[RUN_ROWS];
+    static uint64_t values[RUN_COLUMNS][RUN_ROWS];
+    static uint8_t present[RUN_COLUMNS][RUN_ROWS];
+    static mir_view texts[RUN_ROWS];
+    static mir_cell cells[RUN_ROWS * RUN_COLUMNS];
+    static uint8_t there[RUN_ROWS * RUN_COLUMNS];
+    uint64_t random = 7;
+    for (uint32_t round = 0; round < 60; round++) {
+        const mir_view id = mir_view_of(long_id, 1 + round * 5);
+        const uint32_t count = 1 + round % RUN_COLUMNS;
+        /* Every other round has numbers alone. */
+        const uint32_t types = round % 2 == 0 ? MIR_COLUMN_STRING - 1 : MIR_COLUMN_STRING;
+        mir_column head[RUN_COLUMNS];
+        for (uint32_t i = 0; i < count; i++) {
+            const mir_column_type type = (mir_column_type)(1 + (round / 2 + i) % types);
+            head[i] = (mir_column){names[i], 1, type};
+        }
+        for (uint32_t r = 0; r < RUN_ROWS; r++) {
+            times[r] = any_time(&random, r);
+            texts[r] = mir_view_of(text, next_random(&random) % sizeof text);
+            owners[r] = 0;
+            for (uint32_t i = 0; i < count; i++) {
+                mir_cell *cell = &cells[r * count + i];
+                uint64_t bits = any_bits(&random);
+                if (head[i].type == MIR_COLUMN_BOOL) bits &= 1;
+                if (head[i].type == MIR_COLUMN_STRING) bits %= r + 1;
+                there[r * count + i] = present[i][r] = next_random(&random) % 8 != 0;
+                values[i][r] = bits;
+                *cell = (mir_cell){.u64 = bits};
+                if (head[i].type == MIR_COLUMN_BOOL) *cell = (mir_cell){.boolean = bits != 0};
+                if (head[i].type == MIR_COLUMN_STRING) cell->string = texts[bits];
+            }
+        }
+        mir_tlm_table one = {.device_ids = &id};
+        mir_tlm_table other = {.device_ids = &id};
+        mir_tlog_sink by_row = mir_tlm_table_sink(&one);
+        mir_tlog_sink by_run = mir_tlm_table_sink(&other);
+        assert_int_equal(by_row.columns(by_row.context, head, count), MIR_OK);
+        assert_int_equal(by_run.columns(by_run.context, head, count), MIR_OK);
+        const mir_tlog_batch batch = {RUN_ROWS, count, times, owners, cells, there};
+        assert_int_equal(by_row.rows(by_row.context, &batch), MIR_OK);
+        for (uint32_t first = 0; first < RUN_ROWS;) {
+            const uint32_t some = first + 99 < RUN_ROWS ? 99 : RUN_ROWS - first;
+            mir_tlog_rows_column part[RUN_COLUMNS];
+            for (uint32_t i = 0; i < count; i++)
+                part[i] = (mir_tlog_rows_column){head[i], values[i] + first, present[i] + first};
+            const mir_tlog_rows run = {0, some, count, times + first, part, texts};
+            assert_int_equal(by_run.run(by_run.context, &run), MIR_OK);
+            first += some;
+        }
+        assert_int_equal(other.bytes.size, one.bytes.size);
+        assert_memory_equal(other.bytes.data + 11, one.bytes.data + 11, one.bytes.size - 11);
+        assert_int_equal(other.rows, RUN_ROWS);
+        assert_int_equal(other.last_ns, times[RUN_ROWS - 1]);
+        mir_arena arena = {0};
+        MirApi__V1__QueryTelemetry *got = read_back(&other, &arena);
+        assert_int_equal(got->n_rows, RUN_ROWS);
+        for (uint32_t r = 0; r < RUN_ROWS; r++) {
+            const row *answered = got->rows[r];
+            assert_int_equal(answered->n_datapoints, 2 + count);
+            const MirApi__V1__Timestamp *time = answered->datapoints[0]->value_timestamp;
+            assert_in_range(time->nanos, 0, 999999999);
+            assert_true((__int128)time->seconds * 1000000000 + time->nanos == times[r]);
+            for (uint32_t i = 0; i < count; i++) {
+                const point *p = answered->datapoints[2 + i];
+                uint64_t bits = 0;
+                if (present[i][r] == 0) {
+                    assert_int_equal(protobuf_c_message_get_packed_size(&p->base), 0);
+                    continue;
+                }
+                switch (head[i].type) {
+                case MIR_COLUMN_I64: bits = (uint64_t)p->value_int64; break;
+                case MIR_COLUMN_U64: bits = p->value_uint64; break;
+                case MIR_COLUMN_F64: memcpy(&bits, &p->value_double, sizeof bits); break;
+                case MIR_COLUMN_BOOL: bits = p->value_bool != 0; break;
+                case MIR_COLUMN_STRING: bits = values[i][r]; break;
+                }
+                assert_true(bits == values[i][r]);
+            }
+        }
+        mir_arena_free(&arena);
+        mir_tlm_table_free(&one);
+        mir_tlm_table_free(&other);
+    }
+}
+
+/* A run ends with the row that passes the bound, as rows do. */
+static void test_a_run_that_is_too_large(void **state)
+{
+    (void)state;
+    enum { ROWS = 500 };
+    static int64_t times[ROWS];
+    static uint64_t values[ROWS];
+    static uint8_t present[ROWS];
+    for (uint32_t r = 0; r < ROWS; r++) {
+        times[r] = INT64_C(1700000000000000001) + r;
+        values[r] = 1;
+        present[r] = 1;
+    }
+    const mir_column number = {"n", 1, MIR_COLUMN_I64};
+    const mir_tlog_rows_column column = {number, values, present};
+    const mir_tlog_rows run = {0, ROWS, 1, times, &column, NULL};
+    for (size_t bytes_max = 60; bytes_max < 9000; bytes_max += 37) {
+        mir_tlm_table table = {.device_ids = devices, .bytes_max = bytes_max};
+        mir_tlog_sink sink = mir_tlm_table_sink(&table);
+        assert_int_equal(sink.columns(sink.context, &number, 1), MIR_OK);
+        assert_int_equal(sink.run(sink.context, &run), MIR_E_TOO_LARGE);
+        assert_in_range(table.bytes.size, bytes_max + 1, bytes_max + 100);
+        mir_tlm_table_free(&table);
+    }
+    mir_tlm_table table = {.device_ids = devices, .bytes_max = 100000};
+    mir_tlog_sink sink = mir_tlm_table_sink(&table);
+    assert_int_equal(sink.columns(sink.context, &number, 1), MIR_OK);
+    assert_int_equal(sink.run(sink.context, &run), MIR_OK);
+    mir_tlm_table_free(&table);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -242,6 +412,8 @@ int main(void)
         cmocka_unit_test(test_rows_of_every_length),
         cmocka_unit_test(test_text_that_is_no_text),
         cmocka_unit_test(test_more_than_a_message_may_have),
+        cmocka_unit_test(test_runs_are_written_as_rows_are),
+        cmocka_unit_test(test_a_run_that_is_too_large),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -13,6 +13,9 @@
 #ifndef MIR_PBWIRE_H
 #define MIR_PBWIRE_H
 
+#include <endian.h>
+#include <string.h>
+
 #include "mir_bytes.h"
 
 enum {
@@ -124,6 +127,52 @@ static inline uint8_t *mir_pbwire_write_varint(uint8_t *to, uint64_t value)
     }
     *to++ = (uint8_t)value;
     return to;
+}
+
+static inline unsigned mir_pbwire_varint_size(uint64_t value)
+{
+    const unsigned highest = 63u ^ (unsigned)__builtin_clzll(value | 1);
+    return (highest * 9 + 73) / 64;
+}
+
+static inline void mir_pbwire_store64(uint8_t *to, uint64_t value)
+{
+    value = htole64(value);
+    memcpy(to, &value, sizeof value);
+}
+
+/* The low 28 bits, seven to a byte. */
+static inline uint64_t mir_pbwire_spread28(uint64_t value)
+{
+    return (value & 0x7f) | (value & 0x3f80) << 1 | (value & 0x1fc000) << 2 |
+           (value & 0xfe00000) << 3;
+}
+
+/* Of a varint of `size` bytes, at most 8: all but the last one say that another follows. */
+static inline uint64_t mir_pbwire_continued(unsigned size)
+{
+    return UINT64_C(0x80808080808080) >> (64 - 8 * size);
+}
+
+/* mir_pbwire_write_varint without a step for each byte, for many values in a row of which nobody knows
+ * how long they are. It may write over all MIR_PBWIRE_VARINT_BYTES_MAX bytes at `to`. */
+static inline uint8_t *mir_pbwire_write_varint_wide(uint8_t *to, uint64_t value)
+{
+    const unsigned size = mir_pbwire_varint_size(value);
+    const uint64_t low = mir_pbwire_spread28(value);
+    if (size <= 4) {
+        mir_pbwire_store64(to, low | mir_pbwire_continued(size));
+        return to + size;
+    }
+    const uint64_t eight = low | mir_pbwire_spread28(value >> 28) << 32;
+    if (size <= 8) {
+        mir_pbwire_store64(to, eight | mir_pbwire_continued(size));
+        return to + size;
+    }
+    mir_pbwire_store64(to, eight | UINT64_C(0x8080808080808080));
+    to[8] = (uint8_t)(value >> 56);
+    to[9] = 1;
+    return to + size;
 }
 
 void mir_pbwire_put_varint(mir_bytes *bytes, uint64_t value);

@@ -218,6 +218,22 @@ typedef struct mir_tlog_batch {
     const uint8_t *present;
 } mir_tlog_batch;
 
+/* Rows of one device as columns, in ascending order of time. */
+typedef struct mir_tlog_rows_column {
+    mir_column column;
+    const uint64_t *values; /* bits, or for strings a place in the block's texts */
+    const uint8_t *present; /* 1: row i has a value */
+} mir_tlog_rows_column;
+
+typedef struct mir_tlog_rows {
+    uint32_t device; /* index into the spec's device_ids */
+    uint32_t row_count;
+    uint32_t column_count;
+    const int64_t *times_ns;
+    const mir_tlog_rows_column *columns; /* by name, then type */
+    const mir_view *texts;
+} mir_tlog_rows;
+
 /* `columns` is called once, before the first batch, and only if there is a row; the columns are in
  * ascending byte order of their names, then by type. A sink ends the query by returning an error.
  */
@@ -225,6 +241,9 @@ typedef struct mir_tlog_sink {
     void *context;
     mir_status (*columns)(void *context, const mir_column *columns, uint32_t column_count);
     mir_status (*rows)(void *context, const mir_tlog_batch *batch);
+    /* Null, or what takes rows that follow each other and are of one device or group, with every one
+     * of the columns, as they are: it may be called in place of `rows`. */
+    mir_status (*run)(void *context, const mir_tlog_rows *rows);
 } mir_tlog_sink;
 
 typedef struct mir_tlog_query_info {
@@ -252,22 +271,6 @@ typedef struct mir_tlog_query_info {
 MIR_MUST_CHECK mir_status mir_tlog_query(mir_tlog *tlog, const mir_tlog_query_spec *spec,
                                          const mir_tlog_sink *sink, mir_tlog_query_info *info,
                                          mir_error *error);
-
-/* Rows of one device as columns, in ascending order of time. */
-typedef struct mir_tlog_rows_column {
-    mir_column column;
-    const uint64_t *values; /* bits, or for strings a place in the block's texts */
-    const uint8_t *present; /* 1: row i has a value */
-} mir_tlog_rows_column;
-
-typedef struct mir_tlog_rows {
-    uint32_t device; /* index into the spec's device_ids */
-    uint32_t row_count;
-    uint32_t column_count;
-    const int64_t *times_ns;
-    const mir_tlog_rows_column *columns; /* by name, then type */
-    const mir_view *texts;
-} mir_tlog_rows;
 
 enum { MIR_TLOG_ROWS_MAX = 8192 };
 

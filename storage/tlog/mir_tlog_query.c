@@ -450,6 +450,41 @@ static mir_status single_out(query *q, const mir_tlog_sink *sink, const batch_ro
     return status;
 }
 
+/* The same rows as they lie in the part, without a copy. */
+static mir_status run_out(query *q, const mir_tlog_sink *sink, const mir_tlog_part *part,
+                          uint64_t limit)
+{
+    const mir_tlog_part_maker *maker = part->maker;
+    const uint32_t rows = part->row_count < limit ? part->row_count : (uint32_t)limit;
+    mir_tlog_rows_column *columns = malloc((part->column_count + 1) * sizeof *columns);
+    if (columns == NULL) return no_memory(q);
+    mir_status status = MIR_OK;
+    for (uint32_t first = 0; first < rows && status == MIR_OK; first += MIR_TLOG_ROWS_MAX) {
+        const uint32_t count = rows - first < MIR_TLOG_ROWS_MAX ? rows - first : MIR_TLOG_ROWS_MAX;
+        for (uint32_t i = 0; i < part->column_count; i++) {
+            const size_t from = (size_t)i * part->stride + first;
+            columns[maker->rank[part->columns[i]]] =
+                (mir_tlog_rows_column){.column = maker->columns.columns[part->columns[i]],
+                                       .values = part->values + from,
+                                       .present = part->present + from};
+        }
+        const mir_tlog_rows run = {.device = part->number,
+                                   .row_count = count,
+                                   .column_count = part->column_count,
+                                   .times_ns = part->times + first,
+                                   .columns = columns,
+                                   .texts = part->texts};
+        if (mir_tlog_scan_cancelled(&q->workers[0].scan)) {
+            status = mir_error_set(q->error, MIR_E_CANCELLED, "cancelled");
+            break;
+        }
+        q->info.rows += count;
+        status = sink->run(sink->context, &run);
+    }
+    free(columns);
+    return status;
+}
+
 static mir_status merged_out(query *q, const mir_tlog_sink *sink, const batch_room *room,
                              uint64_t limit)
 {
@@ -459,7 +494,13 @@ static mir_status merged_out(query *q, const mir_tlog_sink *sink, const batch_ro
     for (uint32_t i = 0; i < q->part_count; i++) {
         if (q->parts[i].row_count > 0) room->heap[count++] = i;
     }
-    if (count == 1) return single_out(q, sink, room, &q->parts[room->heap[0]], limit);
+    if (count == 1) {
+        const mir_tlog_part *part = &q->parts[room->heap[0]];
+        /* Columns of a part differ, and it has one for each of the answer if it has so many. */
+        if (sink->run != NULL && !q->spec.backward && part->column_count == q->columns.count)
+            return run_out(q, sink, part, limit);
+        return single_out(q, sink, room, part, limit);
+    }
     for (uint32_t i = count / 2; i > 0; i--) heap_down(q, room->heap, count, i - 1);
     for (; count > 0 && limit > 0 && status == MIR_OK; limit--) {
         if (row_take(q, &q->parts[room->heap[0]], room, filled++)) {
@@ -485,7 +526,7 @@ static bool aligned(const query *q)
         if (q->parts[i].row_count > longest) longest = q->parts[i].row_count;
         parts += q->parts[i].row_count > 0;
     }
-    return rows * 4 > (uint64_t)longest * parts;
+    return parts > 1 && rows * 4 > (uint64_t)longest * parts;
 }
 
 static mir_status batches_out(query *q, const mir_tlog_sink *sink, const batch_room *room)
