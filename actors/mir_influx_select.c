@@ -22,6 +22,7 @@ typedef struct slot {
     mir_view field;
     double percentile;
     bool is_tag;
+    bool is_end;                 /* of a spread, which is filled by itself */
     uint32_t columns[TYPES_MAX]; /* of the query that runs */
     uint32_t column_count;
 } slot;
@@ -117,7 +118,8 @@ static mir_status add_slot(selection *s, const slot *wanted, uint32_t *place)
     for (uint32_t i = 0; i < s->slot_count; i++) {
         const slot *known = &s->slots[i];
         if (known->function == wanted->function && known->is_tag == wanted->is_tag &&
-            known->percentile == wanted->percentile && mir_view_eq(known->field, wanted->field)) {
+            known->is_end == wanted->is_end && known->percentile == wanted->percentile &&
+            mir_view_eq(known->field, wanted->field)) {
             *place = i;
             return MIR_OK;
         }
@@ -169,6 +171,7 @@ static mir_status make_leaf(selection *s, const mir_influxql_expression *term, m
     /* The largest less the smallest. */
     made->kind = MIR_INFLUXQL_SIGN;
     made->sign = '-';
+    wanted.is_end = true;
     for (int i = 0; i < 2; i++) {
         node *end = take(s, 1, sizeof *end);
         if (end == NULL) return no_memory(s);
@@ -773,8 +776,13 @@ static mir_influx_value moving_average(node *n, double number)
     else
         n->last_count++;
     n->last[n->last_at] = number;
-    if (++n->last_at >= n->window) n->last_at = 0;
     n->sum += number;
+    if (++n->last_at >= n->window) {
+        /* What large numbers have cost the sum of its digits is made good. */
+        n->last_at = 0;
+        n->sum = 0;
+        for (uint32_t i = 0; i < n->last_count; i++) n->sum += n->last[i];
+    }
     return n->last_count < n->window ? (mir_influx_value){0} : of_double(n->sum / n->window);
 }
 
@@ -790,7 +798,7 @@ static mir_influx_value row_by_row(node *n, int64_t time_ns, const mir_influx_va
     }
     if (n->function == MIR_INFLUXQL_MOVING_AVERAGE) return moving_average(n, number_of(value));
     mir_influx_value result = nothing;
-    const double elapsed_ns = (double)time_ns - (double)n->before_ns;
+    const double elapsed_ns = (double)((__int128)time_ns - n->before_ns);
     if (n->has_before) {
         result = calculate('-', value, &n->before);
         if (n->function == MIR_INFLUXQL_DERIVATIVE ||
@@ -904,7 +912,8 @@ static void fill_slot(const selection *s, rows *group, uint32_t i)
                                                              value, gap - before, r - before);
             before = r;
         } else if (fill == MIR_INFLUXQL_FILL_NUMBER) {
-            *value = of_double(s->statement->fill_number);
+            const bool low = s->slots[i].is_end && s->slots[i].function == MIR_INFLUXQL_MIN;
+            *value = of_double(low ? 0 : s->statement->fill_number);
         } else if (fill == MIR_INFLUXQL_FILL_PREVIOUS && before != SIZE_MAX) {
             *value = group->values[before * width + i];
         } else if (fill == MIR_INFLUXQL_FILL_NULL && s->slots[i].function == MIR_INFLUXQL_COUNT) {
@@ -919,13 +928,21 @@ typedef struct windows {
     size_t count;
 } windows;
 
-/* The windows that an answer has whether there are values or not. */
+static bool counts(const selection *s)
+{
+    for (uint32_t i = 0; i < s->slot_count; i++)
+        if (s->slots[i].function == MIR_INFLUXQL_COUNT) return true;
+    return false;
+}
+
+/* The windows that an answer has whether there are values or not. What comes of one row after the other
+ * has those with values alone, unless they are counted: then none is a value. */
 static mir_status make_windows(selection *s, windows *made)
 {
     const mir_influxql_statement *q = s->statement;
     *made = (windows){0};
     if (q->window_ns == 0 || q->fill == MIR_INFLUXQL_FILL_NONE ||
-        (q->row_by_row && q->fill == MIR_INFLUXQL_FILL_NULL) || s->row_count == 0)
+        (q->row_by_row && q->fill == MIR_INFLUXQL_FILL_NULL && !counts(s)) || s->row_count == 0)
         return MIR_OK;
     int64_t first_ns = s->times[0], last_ns = s->times[0];
     for (uint32_t i = 1; i < s->row_count; i++) {

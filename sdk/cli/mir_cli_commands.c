@@ -781,10 +781,10 @@ static const mir_cli_command telemetry_children[] = {
      "Send the rows of a file as if their devices did",
      "CSV as export writes it, with the columns _time, __id and _measurement, or\n"
      "Influx line protocol with the tag __id; FILE - is standard input. Devices have\n"
-     "to be registered, and rows have to fit their schemas. A row of the same device,\n"
-     "message and time replaces the one that is stored. What is refused is told with\n"
-     "its line, and the exit code is 1. Whoever stops it with Ctrl-C is told from which\n"
-     "line it can go on.",
+     "to be registered, and rows have to fit their schemas. The values of a row\n"
+     "take the place of those of the same device, message, time and field. What is\n"
+     "refused is told with its line, and the exit code is 1. Whoever stops it with\n"
+     "Ctrl-C is told from which line it can go on.",
      1,
      1,
      {&import_group, NULL},

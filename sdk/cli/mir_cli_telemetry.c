@@ -448,7 +448,9 @@ static int print_values(const MirApi__V1__QueryTelemetry *from, const char *meas
         json_t *row = json_object();
         for (size_t i = 0; i < from->n_headers; i++) {
             mir_cli_cell each = mir_cli_cell_of(point_at(from->rows[r], i));
-            (void)json_object_set_new(row, from->headers[i], mir_cli_cell_json(&each));
+            /* A field of two types has two columns of its name: the one with a value counts. */
+            if (each.kind != MIR_CELL_EMPTY || json_object_get(row, from->headers[i]) == NULL)
+                (void)json_object_set_new(row, from->headers[i], mir_cli_cell_json(&each));
         }
         (void)json_array_append_new(rows, row);
     }

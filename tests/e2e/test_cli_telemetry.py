@@ -15,7 +15,7 @@ import termios
 import time
 
 import pytest
-from test_telemetry import SECOND_NS, START_NS, launch_device, report, samples, weather  # noqa: F401
+from test_telemetry import CHANGING, SECOND_NS, START_NS, Kind, launch_device, report, samples, weather  # noqa: F401
 from test_telemetry_functions import BASE, pressures
 
 from wire import PATIENCE, wait_until
@@ -385,3 +385,15 @@ def test_a_chart_can_follow_what_comes_in(server, bus, device, weather):  # noqa
     last = shown.decode().split("\x1b[?1049l")[1].replace("\r\n", "\n").splitlines()
     assert "\x1b[?1049h\x1b[?25l" in shown.decode() and "\x1b[?25h\x1b[?1049l" in shown.decode()
     assert len(last) == 11 and last[-1].endswith("pressure  last 42 hPa")
+
+
+def test_json_has_the_values_of_a_field_that_had_two_types(server, bus, name):
+    before, after = (Kind(CHANGING.replace("VALUE", kind), f"changing_{name}") for kind in ("int32", "string"))
+    launch_device(bus, name, before)
+    report(bus, name, before.T(ts=BASE, v=5))
+    launch_device(bus, name, after)
+    wait_until(lambda: report(bus, name, after.T(ts=BASE + SECOND_NS, v="five")) or
+               "five" in run(server, "query", name, "-m", after.name("T"), *RANGE, "-o", "csv").stdout, 10 * PATIENCE, "rows")
+    answer = json.loads(run(server, "query", name, "-m", after.name("T"), *RANGE, "-o", "json").stdout)
+    assert [row["v"] for row in answer["rows"]] == [5, "five"]
+    assert [column["type"] for column in answer["columns"] if column["name"] == "v"] == ["int64", "string"]

@@ -154,6 +154,25 @@ def test_values_are_exact(dash, fleet, name):
     assert found["values"] == [[START_S + 12, -(2**63), None]]
 
 
+def test_changes_are_as_exact_as_times(dash, fleet, env, name):
+    for after, value in ((0, 0), (100, 10**6), (350, 0)):
+        report(fleet, f"{name}-b", env.Env(ts=START_NS + 60 * SECOND_NS + 57 + after, level=value))
+    (found,) = series(dash, f"SELECT derivative(level, 1ns), difference(level) FROM \"influx.v1.Env\" WHERE __id = '{name}-b'", epoch="ns")
+    assert [row[1:] for row in found["values"]] == [[10_000, 10**6], [-4000, -(10**6)]]
+
+
+def test_windows_without_a_value_are_filled_after_the_function(dash, fleet, env, name):
+    report(fleet, f"{name}-b", env.Env(ts=START_NS + 21 * SECOND_NS, temperature=4.5))
+    where = f"FROM \"influx.v1.Env\" WHERE __id = '{name}-b' AND time >= {START_S}s AND time < {START_S + 40}s GROUP BY time(10s)"
+    for fill, expected in (("7", [0, 7, 0, 7]), ("null", [0, None, 0, None]), ("previous", [0, 0, 0, 0]), ("none", [0, 0])):
+        (found,) = series(dash, f"SELECT spread(temperature), max(temperature) - min(temperature) AS by_hand {where} fill({fill})")
+        assert [row[1] for row in found["values"]] == expected, fill
+        assert [row[2] for row in found["values"]] == [0 if value == 7 else value for value in expected], fill
+    # Windows count none, so what is made of counts has them.
+    (found,) = series(dash, f"SELECT difference(count(temperature)), moving_average(count(temperature), 2), difference(max(temperature)) {where}")
+    assert [row[1:] for row in found["values"]] == [[-1, 0.5, None], [1, 0.5, 4], [-1, 0.5, None]]
+
+
 def test_times_come_in_every_unit(dash, fleet, name):
     query = f"SELECT temperature FROM \"influx.v1.Env\" WHERE __id = '{name}-b'"
     time_ns = START_NS + SECOND_NS
