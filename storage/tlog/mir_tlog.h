@@ -347,6 +347,7 @@ typedef struct mir_tlog_retention {
     /* By rule, then what no rule fitted; in segments with damage all counts as the latter. */
     uint64_t rows_removed[MIR_TLOG_RULES_MAX + 1];
     uint64_t rows_removed_size; /* because of retention_bytes_max */
+    uint64_t rows_repeated;     /* came again when they had been rolled up, and count once */
     uint64_t rollups_made;      /* rows of all steps */
     uint64_t rollups_removed;
     uint64_t bytes_removed;

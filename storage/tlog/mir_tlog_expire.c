@@ -118,13 +118,14 @@ static int generation_compare(const void *a, const void *b)
 
 /* ---- What rows come to ---- */
 
-/* Rows of the step that were stored by an earlier run, of the times in e->made. */
+/* Rows of the step that were stored by an earlier run, of the steps that e->rows are in. */
 static mir_status stored_find(expire *e, uint32_t step, mir_view measurement, mir_view device,
                               uint64_t *generation)
 {
     const mir_tlog_version *version = e->x->version;
-    const int64_t first_ns = e->made.times[0];
-    const int64_t last_ns = e->made.times[e->made.row_count - 1];
+    const int64_t step_ns = mir_tlog_rollup_step_ns[step];
+    const int64_t first_ns = mir_tlog_rollup_floor(e->rows.times[0], step_ns);
+    const int64_t last_ns = mir_tlog_rollup_floor(e->rows.times[e->rows.row_count - 1], step_ns);
     mir_status status = MIR_OK;
     e->earlier.count = 0;
     for (uint32_t i = 0; i < version->segment_count && status == MIR_OK; i++) {
@@ -159,6 +160,27 @@ static mir_status stored_find(expire *e, uint32_t step, mir_view measurement, mi
         if (from->chunk.generation >= *generation) *generation = from->chunk.generation + 1;
     }
     return status == MIR_OK ? mir_tlog_gather_finish(&e->stored) : status;
+}
+
+/* What has come again since it was rolled up, as far as that can be known. */
+static mir_status repeated_drop(expire *e, uint32_t step, mir_view measurement, mir_view device)
+{
+    char name[MIR_TLOG_ROLLUP_NAME_BYTES_MAX];
+    uint64_t generation = 0;
+    mir_status status = stored_find(e, step, mir_tlog_rollup_measurement(measurement, step, name),
+                                    device, &generation);
+    if (status != MIR_OK || e->earlier.count == 0) return status;
+    status = mir_tlog_rollup_decode(&e->before, step, &e->stored, 0, UINT32_MAX);
+    if (status == MIR_OK) status = mir_tlog_rollup_make(&e->made, step, &e->rows);
+    bool any = false;
+    if (status == MIR_OK) {
+        status = mir_tlog_rollup_drop_repeated(&e->made, step, &e->before, &e->rows, &any);
+    }
+    if (status != MIR_OK || !any) return status;
+    const uint32_t count = e->rows.row_count;
+    status = mir_tlog_gather_finish(&e->rows);
+    e->x->rows_repeated += count - e->rows.row_count;
+    return status;
 }
 
 static mir_status step_put(expire *e, uint32_t step, mir_view measurement, mir_view device,
@@ -220,8 +242,13 @@ static mir_status slice_roll(expire *e, mir_view measurement, mir_view device, i
         if (from->chunk.generation > generation) generation = from->chunk.generation;
     }
     if (status == MIR_OK) status = mir_tlog_gather_finish(&e->rows);
+    const mir_tlog_rollup_option *options = e->x->tlog->options.rollups;
     for (uint32_t step = 0; step < MIR_TLOG_ROLLUPS && status == MIR_OK; step++) {
-        if (!e->x->tlog->options.rollups[step].on || e->rows.row_count == 0) continue;
+        if (!options[step].on || e->rows.row_count == 0) continue;
+        status = repeated_drop(e, step, measurement, device);
+    }
+    for (uint32_t step = 0; step < MIR_TLOG_ROLLUPS && status == MIR_OK; step++) {
+        if (!options[step].on || e->rows.row_count == 0) continue;
         status = step_put(e, step, measurement, device, generation, error);
     }
     return status;

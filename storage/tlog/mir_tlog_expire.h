@@ -37,6 +37,7 @@ typedef struct mir_tlog_expiry {
     uint64_t *rows; /* removed, by counter */
     /* What it came to. */
     uint64_t rows_gone;
+    uint64_t rows_repeated; /* of these: rolled up before, and not counted again */
     uint64_t rollups_made;
     uint64_t bytes_after;
 } mir_tlog_expiry;

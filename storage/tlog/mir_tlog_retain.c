@@ -241,13 +241,14 @@ static mir_status segment_look(retain *r, mir_tlog_segment *segment, look *found
     return status == MIR_E_EMPTY ? MIR_OK : status;
 }
 
-static void removed_note(retain *r, uint64_t bytes, uint64_t rollups_made)
+static void removed_note(retain *r, uint64_t bytes, uint64_t rollups_made, uint64_t rows_repeated)
 {
     mir_tlog_retention *to = &r->tlog->retention;
     (void)pthread_mutex_lock(&r->tlog->mutex);
     for (uint32_t i = 0; i <= r->tlog->options.rule_count; i++) to->rows_removed[i] += r->rows[i];
     to->rollups_removed += r->rows[ROLLUPS];
     to->rollups_made += rollups_made;
+    to->rows_repeated += rows_repeated;
     to->bytes_removed += bytes;
     to->removed_ns = r->now_ns;
     (void)pthread_mutex_unlock(&r->tlog->mutex);
@@ -278,7 +279,7 @@ static void segment_damaged(retain *r, mir_tlog_segment *segment)
     mir_error error;
     const uint64_t bytes = segment->size;
     if (segment_drop(r, segment, &error) == MIR_OK) {
-        removed_note(r, bytes, 0);
+        removed_note(r, bytes, 0, 0);
     } else {
         failed(r->tlog, &error);
     }
@@ -410,7 +411,7 @@ static mir_status group_remove(retain *r, mir_tlog_segment **group, uint32_t cou
         bytes += group[i]->size;
     }
     removed_note(r, bytes > expiry.bytes_after ? bytes - expiry.bytes_after : 0,
-                 expiry.rollups_made);
+                 expiry.rollups_made, expiry.rows_repeated);
     return MIR_OK;
 }
 
@@ -452,7 +453,7 @@ static void segment_retain(retain *r, mir_tlog_segment *segment)
         if (all_gone && !found.rolled) {
             const uint64_t bytes = segment->size;
             status = segment_drop(r, segment, &error);
-            if (status == MIR_OK) removed_note(r, bytes, 0);
+            if (status == MIR_OK) removed_note(r, bytes, 0, 0);
         } else if (all_gone || (found.cut && (found.overdue || much))) {
             status = group_expire(r, segment, &found, &error);
         }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "mir_tlog_rollup.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 #include "mir_clock.h"
@@ -28,6 +29,8 @@ typedef enum part {
 } part;
 
 static const char parts[] = "nlhsSfeFEi";
+
+static const double SAME_SUM = 1e-9;
 
 enum { PARTS = sizeof parts - 1, SUFFIX_BYTES = MIR_TLOG_ROLLUP_SUFFIX_BYTES };
 
@@ -463,10 +466,13 @@ static void cell_decode(const stored_parts *p, mir_column_type type, uint32_t st
         cell.ordered = true;
     }
     if (part_get(p, PART_SUM, type == MIR_COLUMN_F64 ? type : MIR_COLUMN_I64, row, &bits)) {
-        if (type == MIR_COLUMN_F64) cell.sum_f64 = double_of(bits);
-        cell.sum = (int64_t)bits;
         uint64_t high;
-        if (part_get(p, PART_SUM_HIGH, MIR_COLUMN_I64, row, &high)) {
+        if (type == MIR_COLUMN_F64) {
+            cell.sum_f64 = double_of(bits);
+        } else {
+            cell.sum = (int64_t)bits;
+        }
+        if (type != MIR_COLUMN_F64 && part_get(p, PART_SUM_HIGH, MIR_COLUMN_I64, row, &high)) {
             cell.sum = (__int128)(((unsigned __int128)high << 64) | bits);
         }
         if (type != MIR_COLUMN_F64 && !sum_fits(&cell)) return;
@@ -552,14 +558,23 @@ static void cell_add(mir_tlog_total *to, mir_column_type type, const mir_tlog_to
     to->count += from->count;
 }
 
+/* Where the stored columns are in a table; from its count on: nowhere. Freed by the caller. */
+static mir_status columns_match(mir_tlog_rollup *rollup, const mir_tlog_rollup *stored,
+                                uint32_t **numbers)
+{
+    *numbers = malloc((stored->column_count + (size_t)1) * sizeof **numbers);
+    mir_status status = *numbers == NULL ? MIR_E_NO_MEMORY : MIR_OK;
+    for (uint32_t s = 0; s < stored->column_count && status == MIR_OK; s++) {
+        status = column_number(rollup, &stored->columns[s], &(*numbers)[s]);
+    }
+    return status;
+}
+
 mir_status mir_tlog_rollup_add(mir_tlog_rollup *rollup, const mir_tlog_rollup *stored, bool *any)
 {
     *any = false;
-    uint32_t *to_column = malloc((stored->column_count + (size_t)1) * sizeof *to_column);
-    mir_status status = to_column == NULL ? MIR_E_NO_MEMORY : MIR_OK;
-    for (uint32_t s = 0; s < stored->column_count && status == MIR_OK; s++) {
-        status = column_number(rollup, &stored->columns[s], &to_column[s]);
-    }
+    uint32_t *to_column;
+    const mir_status status = columns_match(rollup, stored, &to_column);
     uint32_t a = 0;
     for (uint32_t b = 0; b < stored->row_count && status == MIR_OK; b++) {
         while (a < rollup->row_count && rollup->times[a] < stored->times[b]) a++;
@@ -576,5 +591,77 @@ mir_status mir_tlog_rollup_add(mir_tlog_rollup *rollup, const mir_tlog_rollup *s
         }
     }
     free(to_column);
+    return status;
+}
+
+static bool same_text(uint64_t a, uint64_t a_size, uint64_t b, uint64_t b_size)
+{
+    return mir_view_eq(mir_view_of((const void *)(uintptr_t)a, a_size),
+                       mir_view_of((const void *)(uintptr_t)b, b_size));
+}
+
+/* A sum depends on the order in which it was added up. */
+static bool same_sum(double a, double b)
+{
+    if (a != a || b != b) return a != a && b != b;
+    return a == b || fabs(a - b) <= SAME_SUM * (fabs(a) + fabs(b));
+}
+
+static bool same_cell(mir_column_type type, const mir_tlog_total *a, const mir_tlog_total *b)
+{
+    if (a->count != b->count || a->first_ns != b->first_ns || a->last_ns != b->last_ns) {
+        return false;
+    }
+    if (type == MIR_COLUMN_STRING) {
+        return same_text(a->first, a->low, b->first, b->low) &&
+               same_text(a->last, a->high, b->last, b->high);
+    }
+    const bool ends = a->first == b->first && a->last == b->last;
+    const bool range =
+        a->ordered == b->ordered &&
+        (!a->ordered || (!less(type, a->low, b->low) && !less(type, b->low, a->low) &&
+                         !less(type, a->high, b->high) && !less(type, b->high, a->high)));
+    return ends && range && a->sum == b->sum && same_sum(a->sum_f64, b->sum_f64);
+}
+
+mir_status mir_tlog_rollup_drop_repeated(mir_tlog_rollup *made, uint32_t step,
+                                         const mir_tlog_rollup *stored, mir_tlog_gather *rows,
+                                         bool *any)
+{
+    const int64_t step_ns = mir_tlog_rollup_step_ns[step];
+    *any = false;
+    uint32_t *of_column;
+    const mir_status status = columns_match(made, stored, &of_column);
+    uint32_t a = 0;
+    uint32_t row = 0;
+    for (uint32_t b = 0; b < stored->row_count && status == MIR_OK; b++) {
+        while (a < made->row_count && made->times[a] < stored->times[b]) a++;
+        if (a == made->row_count) break;
+        if (made->times[a] != stored->times[b]) continue;
+        while (mir_tlog_rollup_floor(rows->times[row], step_ns) < made->times[a]) row++;
+        uint32_t end = row;
+        while (end < rows->row_count &&
+               mir_tlog_rollup_floor(rows->times[end], step_ns) == made->times[a]) {
+            end++;
+        }
+        for (uint32_t s = 0; s < stored->column_count; s++) {
+            const uint32_t c = of_column[s];
+            if (c >= made->column_count) continue;
+            const mir_tlog_total *now = &made->cells[(size_t)a * made->column_count + c];
+            const mir_tlog_total *then = &stored->cells[(size_t)b * stored->column_count + s];
+            if (now->count == 0 || then->count == 0) continue;
+            const bool all = same_cell(made->columns[c].type, now, then);
+            for (uint32_t i = row; i < end; i++) {
+                const int64_t time_ns = rows->times[i];
+                if (rows->columns[c].present[i] == 0 ||
+                    (!all && time_ns != then->first_ns && time_ns != then->last_ns)) {
+                    continue;
+                }
+                rows->columns[c].present[i] = 0;
+                *any = true;
+            }
+        }
+    }
+    free(of_column);
     return status;
 }

@@ -69,4 +69,11 @@ MIR_MUST_CHECK mir_status mir_tlog_rollup_encode(const mir_tlog_rollup *rollup, 
 MIR_MUST_CHECK mir_status mir_tlog_rollup_add(mir_tlog_rollup *rollup,
                                               const mir_tlog_rollup *stored, bool *any);
 
+/* Values of rows that were sent again are taken out of `rows`, from which `made` was made: what has
+ * the time of the first or the last one of its step, and all of a step that comes to what is stored
+ * already. *any: there were such values; then `rows` is to be finished anew. */
+MIR_MUST_CHECK mir_status mir_tlog_rollup_drop_repeated(mir_tlog_rollup *made, uint32_t step,
+                                                        const mir_tlog_rollup *stored,
+                                                        mir_tlog_gather *rows, bool *any);
+
 #endif

@@ -911,6 +911,68 @@ static void rollups_end_although_rows_stay(void **state)
     end(&x);
 }
 
+/* The rows of START_NS + from … of a device, the same at each call. */
+static void put_same(fixture *x, uint32_t device, int64_t from_ns, int64_t to_ns, int64_t step_ns)
+{
+    for (int64_t at_ns = from_ns; at_ns < to_ns; at_ns += step_ns) {
+        x->random = (uint64_t)at_ns;
+        put(x, device, START_NS + at_ns);
+    }
+}
+
+static uint64_t rows_repeated(const side *s)
+{
+    mir_tlog_retention told;
+    mir_tlog_retention_read(s->tlog, &told);
+    return told.rows_repeated;
+}
+
+/* Hours that were rolled up are sent once more, whole or in part, with rows that are new. */
+static void what_is_sent_again_counts_once(void **state)
+{
+    (void)state;
+    fixture x;
+    begin(&x, 28);
+    const int64_t times[] = {3 * MIR_NS_PER_S, 40 * MIR_NS_PER_S, 15 * MINUTE_NS};
+    for (uint32_t d = 0; d < DEVICES; d++) put_same(&x, d, 0, 5 * HOUR_NS, times[d]);
+    freeze(&x);
+    now_ns = START_NS + DAY_NS;
+    settle(&x);
+    const mir_tlog_query_spec spec = spec_of(all_but_rate, HOUR_NS, START_NS, now_ns);
+    assert_true(compare(&x, &spec));
+    assert_int_equal(rows_repeated(&x.sides[1]), 0);
+    /* Whole minutes of many rows; any rows where there are two in a minute at most. */
+    put_same(&x, 0, HOUR_NS, 2 * HOUR_NS + 7 * MINUTE_NS, times[0]);
+    put_same(&x, 1, 1000 * MIR_NS_PER_S, 2000 * MIR_NS_PER_S, times[1]);
+    put_same(&x, 2, 0, 5 * HOUR_NS, times[2]);
+    freeze(&x);
+    settle(&x);
+    compare_all(&x, now_ns, false);
+    assert_int_equal(rows_repeated(&x.sides[1]), 67 * 20 + 25 + 20);
+    /* With others among them, and in two parts. */
+    for (uint32_t d = 0; d < DEVICES; d++) {
+        put_same(&x, d, 2 * HOUR_NS, 3 * HOUR_NS, times[d]);
+        put_same(&x, d, 3 * HOUR_NS + 1, 4 * HOUR_NS, times[d]);
+    }
+    freeze(&x);
+    settle(&x);
+    for (uint32_t d = 0; d < DEVICES; d++) put_same(&x, d, 0, HOUR_NS, times[d]);
+    freeze(&x);
+    settle(&x);
+    compare_all(&x, now_ns, false);
+    /* Minutes are gone: of an hour that is sent again as it was that can be seen still. */
+    now_ns = START_NS + 70 * DAY_NS;
+    settle(&x);
+    assert_int_equal(stored_rollups(&x.sides[1], 1), 0);
+    const uint64_t before = rows_repeated(&x.sides[1]);
+    for (uint32_t d = 0; d < DEVICES; d++) put_same(&x, d, 0, 2 * HOUR_NS, times[d]);
+    freeze(&x);
+    settle(&x);
+    assert_true(compare(&x, &spec));
+    assert_int_equal(rows_repeated(&x.sides[1]) - before, 2 * (1200 + 90 + 4));
+    end(&x);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -931,6 +993,7 @@ int main(void)
         cmocka_unit_test(a_device_may_move_while_its_rows_are_looked_at),
         cmocka_unit_test(any_number_of_segments_may_share_hours),
         cmocka_unit_test(rollups_end_although_rows_stay),
+        cmocka_unit_test(what_is_sent_again_counts_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
