@@ -258,13 +258,13 @@ static uint64_t rows_certain(const mir_tlog_scan *scan, uint32_t first, uint32_t
     return whole && scan->gather.field_count == 0 ? source->chunk.rows : 0;
 }
 
-/* The sources [*first, *end) that have the first, or backward the last, so many rows. */
-static void sources_narrow(const mir_tlog_scan *scan, uint64_t limit, bool backward,
-                           uint32_t *first, uint32_t *end)
+/* How many of the first, or backward the last, sources must be taken for so many rows, if those that
+ * were taken before have none of them. */
+static uint32_t sources_narrow(const mir_tlog_scan *scan, uint32_t taken, uint64_t limit,
+                               bool backward)
 {
     uint64_t rows = 0;
     const uint32_t count = scan->source_count;
-    uint32_t taken = 0;
     while (taken < count && rows < limit) {
         const uint32_t at = backward ? count - 1 - taken : taken;
         const uint32_t cluster = scan->sources[at].cluster;
@@ -275,8 +275,7 @@ static void sources_narrow(const mir_tlog_scan *scan, uint64_t limit, bool backw
         rows += rows_certain(scan, low, high);
         taken += high - low;
     }
-    *first = backward ? count - taken : 0;
-    *end = backward ? count : taken;
+    return taken;
 }
 
 mir_status mir_tlog_scan_rows(mir_tlog_scan *scan, mir_view device, int64_t first_ns,
@@ -285,15 +284,19 @@ mir_status mir_tlog_scan_rows(mir_tlog_scan *scan, mir_view device, int64_t firs
     scan->gather.time_first = first_ns;
     scan->gather.time_last = last_ns;
     mir_tlog_gather_reset(&scan->gather);
+    if (limit == 0) limit = UINT64_MAX;
     mir_status status = sources_find(scan, device);
-    if (status != MIR_OK) return mir_tlog_scan_failed(scan, status);
-    uint32_t first = 0;
-    uint32_t end = scan->source_count;
-    if (limit != 0) sources_narrow(scan, limit, backward, &first, &end);
-    for (uint32_t i = first; i < end && status == MIR_OK; i++) {
-        status = gather_source(scan, &scan->sources[i]);
+    uint32_t taken = 0;
+    /* Damaged chunks have none of their rows: then there is more to take. */
+    while (status == MIR_OK && taken < scan->source_count && scan->gather.row_count < limit) {
+        const uint32_t before = taken;
+        taken = sources_narrow(scan, before, limit - scan->gather.row_count, backward);
+        const uint32_t first = backward ? scan->source_count - taken : before;
+        for (uint32_t i = 0; i < taken - before && status == MIR_OK; i++) {
+            status = gather_source(scan, &scan->sources[first + i]);
+        }
+        if (status == MIR_OK) status = mir_tlog_gather_finish(&scan->gather);
     }
-    if (status == MIR_OK) status = mir_tlog_gather_finish(&scan->gather);
     scan->rows_read += scan->gather.rows_read;
     scan->gather.rows_read = 0;
     return mir_tlog_scan_failed(scan, status);
