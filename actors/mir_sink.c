@@ -107,6 +107,9 @@ mir_status mir_sink_open(const mir_config *config, mir_tlog_options *options, mi
                                         .user = config->telemetry.sink.user,
                                         .password = config->telemetry.sink.password,
                                         .token = config->telemetry.sink.token,
+                                        .ca_file = config->telemetry.sink.ca_file,
+                                        .gzip = config->telemetry.sink.compression ==
+                                                MIR_CONFIG_COMPRESSION_GZIP,
                                         .timeout_ns = config->telemetry.sink.timeout_ns,
                                         .stop = &made->stop};
     mir_status status = mir_sink_http_create(&http, &made->http, error);

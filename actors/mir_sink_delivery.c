@@ -15,6 +15,7 @@ mir_sink_verdict mir_sink_judge(long http_status)
     case 405:
     case 407:
     case 408:
+    case 415: /* it takes no gzip */
     case 425:
     case 429: return MIR_SINK_AGAIN;
     default: break;

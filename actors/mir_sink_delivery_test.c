@@ -225,10 +225,11 @@ static void statuses_are_judged(void **state)
         long status;
         mir_sink_verdict verdict;
     } cases[] = {{200, MIR_SINK_ACCEPTED}, {204, MIR_SINK_ACCEPTED}, {400, MIR_SINK_REFUSED},
-                 {413, MIR_SINK_REFUSED},  {422, MIR_SINK_REFUSED},  {401, MIR_SINK_AGAIN},
-                 {403, MIR_SINK_AGAIN},    {404, MIR_SINK_AGAIN},    {429, MIR_SINK_AGAIN},
-                 {500, MIR_SINK_AGAIN},    {503, MIR_SINK_AGAIN},    {302, MIR_SINK_AGAIN},
-                 {0, MIR_SINK_AGAIN},      {100, MIR_SINK_AGAIN},    {-1, MIR_SINK_AGAIN}};
+                 {413, MIR_SINK_REFUSED},  {422, MIR_SINK_REFUSED},  {415, MIR_SINK_AGAIN},
+                 {401, MIR_SINK_AGAIN},    {403, MIR_SINK_AGAIN},    {404, MIR_SINK_AGAIN},
+                 {429, MIR_SINK_AGAIN},    {500, MIR_SINK_AGAIN},    {503, MIR_SINK_AGAIN},
+                 {302, MIR_SINK_AGAIN},    {0, MIR_SINK_AGAIN},      {100, MIR_SINK_AGAIN},
+                 {-1, MIR_SINK_AGAIN}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
         assert_int_equal(mir_sink_judge(cases[i].status), cases[i].verdict);
 }

@@ -6,12 +6,14 @@
  * Ownership  Options are copied.
  * Affinity   create: before other threads use libcurl. post: one thread at a time.
  * Units      *_ns: nanoseconds.
- * Bounds     What of an answer is kept; the whole of a post ends after timeout_ns.
- * Errors     create: MIR_E_NO_MEMORY, _INVALID. A post has an answer in any case. */
+ * Bounds     What of an answer is kept; the whole of a post ends after timeout_ns. With gzip a second
+ *            buffer, somewhat larger than the largest body.
+ * Errors     create: MIR_E_NO_MEMORY, _INVALID, also of a CA file that cannot be read. A post has an answer in any case. */
 #ifndef MIR_SINK_HTTP_H
 #define MIR_SINK_HTTP_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 
 #include "mir_sink_delivery.h"
 
@@ -22,6 +24,8 @@ typedef struct mir_sink_http_options {
     const char *user;     /* null: no login by name */
     const char *password; /* may be null */
     const char *token;    /* null: none; sent as `Authorization: Token …` */
+    const char *ca_file;  /* null: the certificates of the system */
+    bool gzip;
     int64_t timeout_ns;
     const atomic_bool *stop; /* ends a post soon */
 } mir_sink_http_options;

@@ -51,6 +51,11 @@ typedef enum mir_config_explore {
     MIR_CONFIG_EXPLORE_INFLUXQL,
 } mir_config_explore;
 
+typedef enum mir_config_compression {
+    MIR_CONFIG_COMPRESSION_NONE = 0,
+    MIR_CONFIG_COMPRESSION_GZIP,
+} mir_config_compression;
+
 typedef enum mir_config_sync {
     MIR_CONFIG_SYNC_COMMIT = 0, /* fdatasync before any reply of a group */
     MIR_CONFIG_SYNC_INTERVAL,
@@ -172,6 +177,8 @@ typedef struct mir_config {
             char *user;
             char *password;
             char *token;
+            char *ca_file; /* null: those of the system */
+            mir_config_compression compression;
             int64_t batch_lines;
             int64_t batch_bytes;
             int64_t linger_ns;

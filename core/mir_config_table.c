@@ -23,6 +23,7 @@ static const char *const levels[] = {"error", "warn", "info", "debug", "trace", 
 static const char *const backends[] = {"auto", "uring", "epoll", NULL};
 static const char *const auth_modes[] = {"none", "token", "users", NULL};
 static const char *const explorers[] = {"flux", "influxql", NULL};
+static const char *const compressions[] = {"none", "gzip", NULL};
 static const char *const sync_modes[] = {"commit", "interval", "off", NULL};
 
 /* The positions in the lists above are the values of the enums. */
@@ -30,6 +31,7 @@ _Static_assert(MIR_LOG_TRACE == 4, "levels");
 _Static_assert(MIR_CONFIG_BACKEND_EPOLL == 2, "backends");
 _Static_assert(MIR_CONFIG_AUTH_USERS == 2, "auth modes");
 _Static_assert(MIR_CONFIG_EXPLORE_INFLUXQL == 1, "explorers");
+_Static_assert(MIR_CONFIG_COMPRESSION_GZIP == 1, "compressions");
 _Static_assert(MIR_CONFIG_SYNC_OFF == 2, "sync modes");
 _Static_assert(sizeof(mir_log_level) == sizeof(int), "choices are stored as int");
 
@@ -153,6 +155,12 @@ const mir_config_key mir_config_keys[] = {
      "The password of telemetry.sink.user."},
     {"telemetry.sink.token", MIR_CONFIG_TEXT, AT(telemetry.sink.token), NULL, 0, 0, NULL, NULL,
      "Sent as `Authorization: Token …` instead of a name and a password."},
+    {"telemetry.sink.ca_file", MIR_CONFIG_PATH, AT(telemetry.sink.ca_file), NULL, 0, 0, NULL, NULL,
+     "The certificates (PEM) that vouch for an https:// URL; those of the system unless set."},
+    {"telemetry.sink.compression", MIR_CONFIG_CHOICE, AT(telemetry.sink.compression), "none", 0, 0,
+     compressions, NULL,
+     "gzip sends about a tenth of the bytes and takes more of a processor. VictoriaMetrics, InfluxDB\n"
+     "and Telegraf take it."},
     {"telemetry.sink.batch_lines", MIR_CONFIG_COUNT, AT(telemetry.sink.batch_lines), "10000", 1,
      1000000, NULL, NULL, "Rows that one request has at most."},
     {"telemetry.sink.batch_bytes", MIR_CONFIG_SIZE, AT(telemetry.sink.batch_bytes), "2MiB", 1024,

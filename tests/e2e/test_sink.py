@@ -2,12 +2,14 @@
 """Telemetry that is forwarded as Influx line protocol, whatever the other side does meanwhile."""
 
 import contextlib
+import gzip
 import http.server
 import json
 import os
 import re
 import shutil
 import socket
+import ssl
 import subprocess
 import threading
 import urllib.parse
@@ -42,7 +44,8 @@ LINE = re.compile(r"^(?P<measurement>[^, ]+),(?P<tags>(?:\\.|[^ \\])+) (?P<field
 class Peer:
     """An HTTP server that does with a batch what `rule` says: a status and a text, or None for no answer at all."""
 
-    def __init__(self):
+    def __init__(self, tls=None):
+        self.tls = tls
         self.lines, self.bodies, self.refused, self.heads, self.connections = [], [], [], [], []
         self.rule = lambda lines: (204, "")
         self.hanging = threading.Event()
@@ -60,7 +63,10 @@ class Peer:
                 peer.connections.append(self.connection)
 
             def do_POST(self):
-                body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                if self.headers["Content-Encoding"] == "gzip":
+                    body = gzip.decompress(body)
+                body = body.decode()
                 lines = body.splitlines()
                 peer.heads.append((self.path, dict(self.headers)))
                 rule = peer.rule(lines)
@@ -90,10 +96,13 @@ class Peer:
 
         class Server(http.server.ThreadingHTTPServer):
             daemon_threads = True
+            handle_error = staticmethod(lambda *_: None)  # a peer that hangs up is no news
             allow_reuse_address = True
 
         self.server = Server(("127.0.0.1", self.port or 0), Handler)
         self.port = self.server.server_address[1]
+        if self.tls is not None:
+            self.server.socket = self.tls.wrap_socket(self.server.socket, server_side=True, do_handshake_on_connect=False)
         self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self.thread.start()
 
@@ -108,7 +117,7 @@ class Peer:
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.port}/write?db=mir"
+        return f"http{'' if self.tls is None else 's'}://127.0.0.1:{self.port}/write?db=mir"
 
     def times(self, device):
         """Of the lines of a device, in the order in which they came."""
@@ -298,11 +307,72 @@ def test_what_a_pong_covered_is_forwarded_however_often_the_server_is_killed(lau
     assert status["rows_refused"] == status["rows_dropped"] == status["rows_damaged"] == 0
 
 
+def test_lines_go_out_compressed(launch, connect, env, peer, name):
+    server = launch(to(peer, **{"telemetry.sink.compression": "gzip"}))
+    bus = connect(server)
+    launch_device(bus, name, env)
+    send(bus, env, name, 0, 1000)
+    assert sorted(set(peer.await_times(name, 1000))) == expected(1000)
+    assert await_caught_up(server)["rows_sent"] >= 1000
+    assert all(head["Content-Encoding"] == "gzip" for _, head in peer.heads)
+    on_the_wire = sum(int(head["Content-Length"]) for _, head in peer.heads)
+    assert on_the_wire * 4 < sum(len(body) for body in peer.bodies)
+
+
+def test_rows_wait_for_who_takes_nothing_compressed(launch, connect, env, peer, name):
+    peer.rule = lambda lines: (415, "unsupported encoding")
+    server = launch(to(peer, **{"telemetry.sink.compression": "gzip"}))
+    bus = connect(server)
+    launch_device(bus, name, env)
+    send(bus, env, name, 0, 10)
+    wait_until(lambda: sink_of(server)["failing"], ANSWER_S, "the sink says that it fails")
+    assert "415" in sink_of(server)["last_error"] and sink_of(server)["rows_refused"] == 0
+    peer.rule = lambda lines: (204, "")
+    assert sorted(set(peer.await_times(name, 10))) == expected(10)
+
+
+def certificate(where, name):
+    """A certificate for 127.0.0.1 that vouches for itself, and its key."""
+    paths = [str(where / f"{name}.{kind}") for kind in ("pem", "key")]
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+               "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1", "-out", paths[0], "-keyout", paths[1]]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True, timeout=ANSWER_S)
+    return paths
+
+
+def test_lines_go_to_whom_a_certificate_vouches_for_and_to_nobody_else(launch, connect, env, name, tmp_path):
+    pem, key = certificate(tmp_path, "ours")
+    other, _ = certificate(tmp_path, "theirs")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(pem, key)
+    peer = Peer(tls)
+    try:
+        for vouching in ({"telemetry.sink.ca_file": other}, {}):
+            server = launch(to(peer, **vouching))
+            bus = connect(server)
+            launch_device(bus, name, env)
+            send(bus, env, name, 0, 5)
+            wait_until(lambda: sink_of(server)["failing"], ANSWER_S, "the certificate is refused")  # noqa: B023
+            status = sink_of(server)
+            assert "certificate" in status["last_error"] and status["lag_rows"] == 5 and status["rows_refused"] == 0
+            assert peer.heads == []  # nothing was said before the other side was known
+        server = launch(to(peer, **{"telemetry.sink.ca_file": pem}))
+        bus = connect(server)
+        launch_device(bus, name, env)
+        send(bus, env, name, 0, 100)
+        assert sorted(set(peer.await_times(name, 100))) == expected(100)
+    finally:
+        peer.hanging.set()
+        peer.down()
+
+
 @pytest.mark.parametrize(
     ("settings", "text"),
     [({"telemetry.sink.url": "127.0.0.1:8086"}, "telemetry.sink.url: expected a URL such as"),
      ({"telemetry.sink.url": "http://x/", "telemetry.sink.user": "a", "telemetry.sink.token": "b"}, "either a token or a user"),
-     ({"telemetry.sink.url": "http://x/", "telemetry.sink.batch_lines": "0"}, "telemetry.sink.batch_lines")],
+     ({"telemetry.sink.url": "http://x/", "telemetry.sink.batch_lines": "0"}, "telemetry.sink.batch_lines"),
+     ({"telemetry.sink.url": "https://x/", "telemetry.sink.ca_file": "/nowhere/ca.pem"}, "telemetry.sink.ca_file: cannot read /nowhere/ca.pem"),
+     ({"telemetry.sink.url": "http://x/", "telemetry.sink.compression": "zip"}, "telemetry.sink.compression")],
 )  # fmt: skip
 def test_what_cannot_be_meant_is_said_at_the_start(tmp_path, settings, text):
     command = [os.environ["MIR_BIN"], "serve", "--data", str(tmp_path / "data"), "--listen", "127.0.0.1:0"]
