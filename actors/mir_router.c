@@ -294,11 +294,19 @@ static void stamp_bump(mir_router *router, mir_view pattern)
 
 mir_router_stamp mir_router_stamp_of(const mir_router *router, mir_view subject)
 {
-    mir_view first = mir_nats_token(subject, 0);
+    const uint32_t place = token_hash(mir_nats_token(subject, 0)) % BUCKETS;
     return (mir_router_stamp){
-        .bucket = atomic_load_explicit(&router->buckets[token_hash(first) % BUCKETS],
-                                       memory_order_acquire),
-        .wild = atomic_load_explicit(&router->wild, memory_order_acquire)};
+        .bucket = atomic_load_explicit(&router->buckets[place], memory_order_acquire),
+        .wild = atomic_load_explicit(&router->wild, memory_order_acquire),
+        .place = place};
+}
+
+bool mir_router_stamp_holds(const mir_router *router, const mir_router_stamp *stamp)
+{
+    MIR_ASSERT(stamp->place < BUCKETS);
+    return atomic_load_explicit(&router->buckets[stamp->place], memory_order_acquire) ==
+               stamp->bucket &&
+           atomic_load_explicit(&router->wild, memory_order_acquire) == stamp->wild;
 }
 
 static bool is_token(mir_view token, char c)

@@ -72,6 +72,7 @@ typedef struct mir_match {
 typedef struct mir_router_stamp {
     uint32_t bucket;
     uint32_t wild;
+    uint32_t place; /* where `bucket` is counted */
 } mir_router_stamp;
 
 MIR_MUST_CHECK mir_status mir_router_create(mir_router **router);
@@ -84,6 +85,8 @@ void mir_router_match(const mir_router *router, mir_view subject, mir_match *mat
 /* The same without patterns that begin with a wildcard. */
 void mir_router_match_named(const mir_router *router, mir_view subject, mir_match *match);
 mir_router_stamp mir_router_stamp_of(const mir_router *router, mir_view subject);
+/* Whether a stamp of this router is what mir_router_stamp_of would give for its subject now. */
+bool mir_router_stamp_holds(const mir_router *router, const mir_router_stamp *stamp);
 uint64_t mir_router_count(const mir_router *router);
 
 void mir_match_reset(mir_match *match);

@@ -138,15 +138,19 @@ test_a_stamp_changes_with_subscriptions_of_its_first_token_and_of_wildcards(void
     (void)state;
     mir_view subject = MIR_VIEW_LITERAL("device.a.b");
     mir_router_stamp before = mir_router_stamp_of(router, subject);
+    assert_true(mir_router_stamp_holds(router, &before));
     assert_int_equal(mir_router_subscribe(router, record, MIR_VIEW_LITERAL("device.*.b"),
                                           (mir_view){0}, mir_ref_make(0, 1, 1)),
                      MIR_OK);
     mir_router_stamp after = mir_router_stamp_of(router, subject);
     assert_int_not_equal(before.bucket, after.bucket);
+    assert_false(mir_router_stamp_holds(router, &before));
+    assert_true(mir_router_stamp_holds(router, &after));
     assert_int_equal(mir_router_subscribe(router, record, MIR_VIEW_LITERAL(">"), (mir_view){0},
                                           mir_ref_make(0, 1, 2)),
                      MIR_OK);
     assert_int_not_equal(mir_router_stamp_of(router, subject).wild, after.wild);
+    assert_false(mir_router_stamp_holds(router, &after));
 }
 
 static uint32_t plain_of(const char *subject)

@@ -457,13 +457,11 @@ static void resolve(mir_shard *shard, mir_message *message, resolved *r)
         hash = mir_hash_view(subject) | 1;
         route = &shard->routes[(hash >> 8) & (ROUTES - 1)];
         if (route->hash == hash && route->subject_size == subject.size &&
-            memcmp(route->subject, subject.data, subject.size) == 0) {
-            mir_router_stamp now = mir_router_stamp_of(shard->router, subject);
-            if (now.bucket == route->stamp.bucket && now.wild == route->stamp.wild) {
-                shard->stats.route_hits++;
-                resolve_from_route(route, message, r);
-                return;
-            }
+            memcmp(route->subject, subject.data, subject.size) == 0 &&
+            mir_router_stamp_holds(shard->router, &route->stamp)) {
+            shard->stats.route_hits++;
+            resolve_from_route(route, message, r);
+            return;
         }
         shard->stats.route_misses++;
     }

@@ -3,6 +3,9 @@
 
 #include <endian.h>
 #include <string.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 enum { ARGS_MAX = 6, SIZE_DIGITS_MAX = 9 };
 
@@ -215,6 +218,72 @@ static mir_nats_outcome finish_line(const uint8_t *data, size_t size, size_t key
     return take_arguments(op, args, end);
 }
 
+#ifdef __SSE2__
+/* The line of nearly every publish, in one pass of sixteen bytes at a time: arguments between single
+ * blanks, then CR and LF, with bytes of the payload behind them. False: it may be anything else, and
+ * is not judged here. */
+static bool usual_publish(const uint8_t *data, size_t size, size_t keyword_bytes,
+                          size_t control_line_max, mir_nats_op *op)
+{
+    const unsigned sizes = op->kind == MIR_NATS_HPUB ? 2 : 1;
+    const uint8_t *const first = data + keyword_bytes + 1;
+    const uint8_t *const end = data + size;
+    const uint8_t *start = first;
+    mir_view args[4];
+    unsigned count = 0;
+    for (const uint8_t *at = first; end - at >= 16; at += 16) {
+        const __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)at);
+        const __m128i blank = _mm_set1_epi8(' ');
+        uint32_t low =
+            (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_min_epu8(bytes, blank), bytes));
+        for (; low != 0; low &= low - 1) {
+            const uint8_t *mark = at + (unsigned)__builtin_ctz(low);
+            if (mark == start || count == 4) return false;
+            args[count++] = (mir_view){start, (size_t)(mark - start)};
+            start = mark + 1;
+            if (*mark == ' ') continue;
+            if (*mark != '\r' || start == end || *start != '\n') return false;
+            if (count - sizes < 1 || count - sizes > 2 ||
+                (size_t)(mark - first) > control_line_max ||
+                !parse_size(args[count - 1], &op->total_size)) {
+                return false;
+            }
+            if (sizes == 2 && (!parse_size(args[count - 2], &op->header_size) ||
+                               op->header_size > op->total_size)) {
+                return false;
+            }
+            op->subject = args[0];
+            if (count - sizes == 2) op->reply = args[1];
+            op->line_bytes = (size_t)(start - data) + 1;
+            return true;
+        }
+    }
+    return false;
+}
+#else
+static bool usual_publish(const uint8_t *data, size_t size, size_t keyword_bytes,
+                          size_t control_line_max, mir_nats_op *op)
+{
+    (void)data;
+    (void)size;
+    (void)keyword_bytes;
+    (void)control_line_max;
+    (void)op;
+    return false;
+}
+#endif
+
+static mir_nats_outcome publish(const uint8_t *data, size_t size, size_t keyword_bytes,
+                                mir_nats_kind kind, size_t control_line_max, mir_nats_op *op)
+{
+    *op = (mir_nats_op){.kind = kind};
+    if (__builtin_expect(usual_publish(data, size, keyword_bytes, control_line_max, op), 1)) {
+        return MIR_NATS_DONE;
+    }
+    *op = (mir_nats_op){.kind = kind};
+    return finish_line(data, size, keyword_bytes, true, control_line_max, op);
+}
+
 static mir_nats_outcome parse(const uint8_t *data, size_t size, size_t control_line_max,
                               bool from_client, mir_nats_op *op)
 {
@@ -247,12 +316,10 @@ mir_nats_outcome mir_nats_parse(const uint8_t *data, size_t size, size_t control
     if (size > 5) {
         uint32_t word = fold4(data);
         if (word == word4("hpub") && data[4] == ' ') {
-            *op = (mir_nats_op){.kind = MIR_NATS_HPUB};
-            return finish_line(data, size, 4, true, control_line_max, op);
+            return publish(data, size, 4, MIR_NATS_HPUB, control_line_max, op);
         }
         if (word == word4("pub ") && data[3] == ' ') {
-            *op = (mir_nats_op){.kind = MIR_NATS_PUB};
-            return finish_line(data, size, 3, true, control_line_max, op);
+            return publish(data, size, 3, MIR_NATS_PUB, control_line_max, op);
         }
     }
     return parse(data, size, control_line_max, true, op);

@@ -44,8 +44,8 @@ static void check_line(bool server, const line_case *c)
         if (parse_exact(server, c->line, cut, LINE_MAX, &op) != MIR_NATS_NEED_MORE)
             fail_msg("cut at %zu of: %s", cut, c->line);
     char longer[512];
-    (void)snprintf(longer, sizeof longer, "%sPING\r\n", c->line);
-    for (size_t have = size; have <= size + 6; have++) {
+    (void)snprintf(longer, sizeof longer, "%sPING\r\n%40s", c->line, "");
+    for (size_t have = size; have <= size + 40; have++) {
         if (parse_exact(server, longer, have, LINE_MAX, &op) != MIR_NATS_DONE)
             fail_msg("not parsed: %s", c->line);
         assert_int_equal(op.kind, c->kind);
@@ -172,6 +172,40 @@ static void check_refusal(bool server, const char *line, mir_nats_outcome want)
         if (outcome != MIR_NATS_NEED_MORE && outcome != want)
             fail_msg("cut at %zu judged wrong: %s", cut, line);
     }
+}
+
+/* What lies behind a line decides how it is read, and never what it says. */
+static void a_publish_is_the_same_whatever_follows_it(void **state)
+{
+    (void)state;
+    static const char bytes[] = " \t\r\n\x01"
+                                "0123456789abc....    ";
+    char tail[64];
+    uint32_t random = 1;
+    unsigned done = 0;
+    memset(tail, ' ', sizeof tail);
+    for (unsigned round = 0; round < 100000; round++) {
+        char line[160];
+        size_t size = 0;
+        random = random * 1664525 + 1013904223;
+        const unsigned length = random >> 25;
+        size += (size_t)sprintf(line, "%s", (random & 0x10000) != 0 ? "PUB " : "HPUB ");
+        for (unsigned i = 0; i < length % 40; i++) {
+            random = random * 1664525 + 1013904223;
+            line[size++] = bytes[(random >> 16) % (sizeof bytes - 1)];
+        }
+        (void)sprintf(line + size, "%s%u %u\r\n", (random & 0x20000) != 0 ? " " : "", length,
+                      length * 2);
+        const size_t whole = (size_t)(strchr(line, '\n') - line) + 1;
+        mir_nats_op alone, followed;
+        const mir_nats_outcome outcome = parse_exact(false, line, whole, 24, &alone);
+        memcpy(line + whole, tail, sizeof tail);
+        assert_int_equal(parse_exact(false, line, whole + sizeof tail, 24, &followed), outcome);
+        if (outcome != MIR_NATS_DONE) continue;
+        done++;
+        assert_memory_equal(&alone, &followed, sizeof alone);
+    }
+    assert_true(done > 1000);
 }
 
 static void unknown_operations_are_refused(void **state)
@@ -500,6 +534,7 @@ int main(void)
         cmocka_unit_test(lines_of_any_length_are_read),
         cmocka_unit_test(lines_of_a_client_are_read_at_every_split),
         cmocka_unit_test(lines_of_a_server_are_read_at_every_split),
+        cmocka_unit_test(a_publish_is_the_same_whatever_follows_it),
         cmocka_unit_test(unknown_operations_are_refused),
         cmocka_unit_test(malformed_arguments_are_refused),
         cmocka_unit_test(a_control_line_carries_its_limit_of_arguments_and_no_more),
