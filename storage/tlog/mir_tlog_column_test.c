@@ -282,9 +282,27 @@ static void compression_that_has_not_paid_is_tried_now_and_then(void **state)
     mir_tlog_codec_fini(&codec);
 }
 
+static void varints_are_the_same_either_way(void **state)
+{
+    (void)state;
+    for (unsigned bits = 0; bits <= 64; bits++) {
+        for (int more = -2; more <= 2; more++) {
+            const uint64_t value = (bits == 64 ? 0 : UINT64_C(1) << bits) + (uint64_t)(int64_t)more;
+            uint8_t slow[MIR_TLOG_VARINT_BYTES_MAX], quick[MIR_TLOG_VARINT_BYTES_MAX];
+            const size_t size = (size_t)(mir_tlog_put_varint(slow, value) - slow);
+            assert_int_equal(mir_tlog_put_varint_spread(quick, value) - quick, size);
+            assert_memory_equal(quick, slow, size);
+            mir_tlog_reader in = mir_tlog_reader_of(quick, size);
+            assert_true(mir_tlog_read_varint(&in) == value);
+            assert_false(in.failed);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(varints_are_the_same_either_way),
         cmocka_unit_test(compression_that_has_not_paid_is_tried_now_and_then),
         cmocka_unit_test(numbers_come_back_exactly),
         cmocka_unit_test(texts_come_back_exactly),

@@ -245,12 +245,6 @@ mir_status mir_tlog_mem_column(mir_tlog_mem *mem, mir_tlog_mem_series *series, m
 
 /* ---- Rows ---- */
 
-static void uneven_set(mir_tlog_mem_series *series)
-{
-    /* Readers see it with the rows, which are published later. */
-    atomic_store_explicit(&series->uneven, true, memory_order_relaxed);
-}
-
 mir_status mir_tlog_mem_append(mir_tlog_mem *mem, mir_tlog_mem_series *series, const uint8_t *bytes,
                                uint32_t size, int64_t time_ns)
 {
@@ -277,14 +271,7 @@ mir_status mir_tlog_mem_append(mir_tlog_mem *mem, mir_tlog_mem_series *series, c
     }
     mir_tlog_block *block = series->last;
     memcpy(block->data + (block->capacity - series->room), bytes, size);
-    series->room -= size;
-    series->end += size;
-    series->rows++;
-    if (time_ns < series->turn_time_min) series->turn_time_min = time_ns;
-    const bool is_whole = (bytes[0] & ((1u << MIR_TLOG_ROW_FLAG_BITS) - 1)) == 0;
-    const bool is_later = time_ns > series->turn_time_max || series->rows == 1;
-    if (!is_whole || !is_later) uneven_set(series);
-    if (time_ns > series->turn_time_max) series->turn_time_max = time_ns;
+    mir_tlog_mem_took(series, bytes, size, time_ns);
     return MIR_OK;
 }
 
@@ -313,7 +300,7 @@ void mir_tlog_mem_rollback(mir_tlog_mem_series *series)
     series->turn_time_min = INT64_MAX;
     series->turn_time_max = INT64_MIN;
     /* The last time is forgotten. */
-    if (series->rows > 0) uneven_set(series);
+    if (series->rows > 0) mir_tlog_mem_uneven(series);
     /* A cursor that already holds the block that is cut off sees that it starts at or behind what
      * was published, and stops; the block stays where it is until the memtable goes. */
     atomic_store_explicit(series->last == NULL ? &series->first : &series->last->next, NULL,

@@ -139,6 +139,50 @@ MIR_MUST_CHECK mir_status mir_tlog_mem_column(mir_tlog_mem *mem, mir_tlog_mem_se
 /* Appends a row's bytes (size and flags, then body), not yet for readers. */
 MIR_MUST_CHECK mir_status mir_tlog_mem_append(mir_tlog_mem *mem, mir_tlog_mem_series *series,
                                               const uint8_t *bytes, uint32_t size, int64_t time_ns);
+/* The same for what fits into the last block with some bytes to spare, which are written over. */
+enum { MIR_TLOG_MEM_SLACK = 16 };
+
+static inline bool mir_tlog_mem_fits(const mir_tlog_mem_series *series, uint32_t size)
+{
+    return series->room >= size + MIR_TLOG_MEM_SLACK;
+}
+
+static inline void mir_tlog_mem_uneven(mir_tlog_mem_series *series)
+{
+    /* Readers see it with the rows, which are published later. */
+    atomic_store_explicit(&series->uneven, true, memory_order_relaxed);
+}
+
+/* The row stands in the last block. */
+static inline void mir_tlog_mem_took(mir_tlog_mem_series *series, const uint8_t *bytes,
+                                     uint32_t size, int64_t time_ns)
+{
+    series->room -= size;
+    series->end += size;
+    series->rows++;
+    if (time_ns < series->turn_time_min) series->turn_time_min = time_ns;
+    const bool is_whole = (bytes[0] & ((1u << MIR_TLOG_ROW_FLAG_BITS) - 1)) == 0;
+    const bool is_later = time_ns > series->turn_time_max || series->rows == 1;
+    if (!is_whole || !is_later) mir_tlog_mem_uneven(series);
+    if (time_ns > series->turn_time_max) series->turn_time_max = time_ns;
+}
+
+/* Reads and writes up to 15 bytes more than `size`. */
+static inline void mir_tlog_copy_loosely(uint8_t *to, const uint8_t *from, uint32_t size)
+{
+    for (uint32_t at = 0; at < size; at += MIR_TLOG_MEM_SLACK) {
+        memcpy(to + at, from + at, MIR_TLOG_MEM_SLACK);
+    }
+}
+
+static inline void mir_tlog_mem_put(mir_tlog_mem_series *series, const uint8_t *bytes,
+                                    uint32_t size, int64_t time_ns)
+{
+    mir_tlog_block *block = series->last;
+    mir_tlog_copy_loosely(block->data + (block->capacity - series->room), bytes, size);
+    mir_tlog_mem_took(series, bytes, size, time_ns);
+}
+
 void mir_tlog_mem_publish(mir_tlog_mem_series *series);
 /* Forgets what was appended since the last publish. */
 void mir_tlog_mem_rollback(mir_tlog_mem_series *series);

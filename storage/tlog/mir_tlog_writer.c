@@ -17,6 +17,7 @@ enum {
     STAGING_BYTES_MAX = 2 << 20,
     HANDLE_BUCKETS_MIN = 256,
     RETRY_NS = 1000000000,
+    PLAIN_COLUMNS_MAX = 64,
 };
 
 struct mir_tlog_series {
@@ -33,6 +34,7 @@ struct mir_tlog_series {
     uint32_t column_count;
     uint32_t fixed_bytes_max; /* of a row, without its strings and dynamic cells */
     bool has_strings;
+    uint64_t plain_mask; /* the bits of all columns; 0: too many, or some are strings */
     bool listed;         /* in the table: the last one opened of its device and measurement */
     uint64_t generation; /* for which `mem` is */
     mir_tlog_mem_series *mem;
@@ -209,6 +211,9 @@ mir_status mir_tlog_series_open(mir_tlog_writer *writer, mir_view device_id, mir
         text += columns[i].name_size + 1;
         made->shape_hash = made->shape_hash * 31 +
                            mir_hash_bytes(columns[i].name, columns[i].name_size) + columns[i].type;
+    }
+    if (!made->has_strings && column_count > 0 && column_count <= PLAIN_COLUMNS_MAX) {
+        made->plain_mask = UINT64_MAX >> (64 - column_count);
     }
     memcpy(text, device_id.data, device_id.size);
     made->device = mir_view_of(text, device_id.size);
@@ -630,8 +635,55 @@ static uint8_t *stage_names(mir_tlog_writer *writer, mir_tlog_mem_series *mem, c
     return to;
 }
 
+/* What nearly every row is: numbers alone, one in every column, of a series that the log knows, and
+ * there is room. False: it is another one, and nothing is done. */
+static bool append_plain(mir_tlog_writer *writer, mir_tlog_series *series, const mir_row *row)
+{
+    mir_tlog_mem_series *mem = series->mem;
+    const uint64_t mask = series->plain_mask;
+    const uint32_t bytes_max = series->fixed_bytes_max;
+    if (mask == 0 || row->column_count != series->column_count || row->dynamic_count != 0 ||
+        (row->present[0] & mask) != mask || writer->staged == 0 || writer->refuse_until_ns != 0 ||
+        series->generation != writer->open->mem->generation || !mir_tlog_mem_fits(mem, bytes_max) ||
+        writer->staging_capacity - writer->staged < bytes_max + MIR_TLOG_MEM_SLACK ||
+        mem->extra_count != 0 || mem->logged < 2 || mem->shape->logged < 2 ||
+        atomic_load_explicit(&writer->tlog->disk_low, memory_order_relaxed) ||
+        over_share(writer, series)) {
+        return false;
+    }
+    uint8_t *start = writer->scratch + MIR_TLOG_VARINT_BYTES_MAX;
+    uint8_t *to = mir_tlog_put_varint_spread(
+        start,
+        mir_tlog_zigzag((int64_t)((uint64_t)row->time_ns - (uint64_t)writer->open->mem->base_ns)));
+    for (uint32_t i = 0; i < series->column_count; i++) {
+        const mir_cell *cell = &row->cells[i];
+        switch (series->types[i]) {
+        case MIR_COLUMN_I64: to = mir_tlog_put_varint_spread(to, mir_tlog_zigzag(cell->i64)); break;
+        case MIR_COLUMN_U64: to = mir_tlog_put_varint_spread(to, cell->u64); break;
+        case MIR_COLUMN_F64: to = mir_tlog_put_u64(to, cell->u64); break;
+        default: *to++ = cell->boolean ? 1 : 0; break;
+        }
+    }
+    const uint64_t head = (uint64_t)(to - start) << MIR_TLOG_ROW_FLAG_BITS;
+    uint8_t *first = start - mir_tlog_varint_size(head);
+    (void)mir_tlog_put_varint(first, head);
+    const uint32_t size = (uint32_t)(to - first);
+    mir_tlog_mem_put(mem, first, size, row->time_ns);
+    mir_tlog_mem_seen(mem, NULL);
+    uint8_t *staged = writer->staging + MIR_TLOG_FRAME_HEADER_BYTES + writer->staged;
+    if (!mem->in_turn) (void)stage_names(writer, mem, &(naming){0}, staged);
+    uint8_t *place = mir_tlog_put_varint_spread(staged, (uint64_t)mem->id << 1);
+    mir_tlog_copy_loosely(place, first, size);
+    const uint32_t more = (uint32_t)(place - staged) + size;
+    hold(writer, series->holder, more);
+    writer->staged += more;
+    writer->staged_rows++;
+    return true;
+}
+
 static mir_status append(mir_tlog_writer *writer, mir_tlog_series *series, const mir_row *row)
 {
+    if (__builtin_expect(append_plain(writer, series, row), 1)) return MIR_OK;
     if (row->column_count != series->column_count) return MIR_E_INVALID;
     const uint32_t present = present_count(row);
     if (present == 0 && row->dynamic_count == 0) return MIR_E_INVALID;
