@@ -123,6 +123,9 @@ void mir_tlm_retention(mir_request *request)
         retention.has_size_max = config->telemetry.retention_size_bytes != 0;
         retention.size_max = (uint64_t)config->telemetry.retention_size_bytes;
         retention.has_rows_removed_size = retention.has_bytes_removed = 1;
+        retention.has_rows_repeated = 1;
+        retention.rows_repeated = state.rows_repeated;
+        retention.counted_since = mir_timestamp_new(arena, state.since_ns);
         retention.rows_removed_size = state.rows_removed_size;
         retention.bytes_removed = state.bytes_removed;
         retention.has_rows = retention.has_bytes = 1;

@@ -797,7 +797,7 @@ static const mir_cli_command telemetry_children[] = {
      NULL,
      "Show how long telemetry is kept, and what was removed",
      "The rules are `telemetry.retention` in the configuration of the server; the\n"
-     "first one that fits counts. What was removed is since the server started.",
+     "first one that fits counts. What was removed is counted over restarts.",
      0,
      0,
      {&format_group, NULL},

@@ -57,7 +57,11 @@ static json_t *retention_json(const MirApi__V1__TelemetryRetention *from)
     (void)json_object_set_new(out, "rollupBytes", json_integer((json_int_t)from->rollup_bytes));
     if (from->has_size_max)
         (void)json_object_set_new(out, "sizeMax", json_integer((json_int_t)from->size_max));
+    if (from->has_rows_repeated)
+        (void)json_object_set_new(out, "rowsRepeated",
+                                  json_integer((json_int_t)from->rows_repeated));
     set_time(out, "oldest", from->oldest);
+    set_time(out, "countedSince", from->counted_since);
     set_time(out, "lastRemoval", from->last_removal);
     set_time(out, "lastRun", from->last_run);
     return out;
@@ -120,9 +124,20 @@ static int print_retention(const MirApi__V1__TelemetryRetention *from)
         (void)printf("Beyond %s the oldest go; so did %" PRIu64 " row%s.\n", text,
                      from->rows_removed_size, from->rows_removed_size == 1 ? "" : "s");
     }
+    if (from->rows_repeated > 0) {
+        (void)printf("%" PRIu64 " row%s again after being rolled up, and count%s once.\n",
+                     from->rows_repeated, from->rows_repeated == 1 ? " came" : "s came",
+                     from->rows_repeated == 1 ? "s" : "");
+    }
     if (from->last_removal != NULL) {
         mir_cli_text_size((double)from->bytes_removed, text, sizeof text);
-        (void)printf("%s were removed since the server started, ", text);
+        (void)printf("%s were removed", text);
+        if (from->counted_since != NULL) {
+            mir_cli_when_clock(mir_timestamp_ns(from->counted_since), true, 0, true, text,
+                               sizeof text);
+            (void)printf(" since %s UTC", text);
+        }
+        (void)printf(", ");
         mir_cli_when_age(mir_timestamp_ns(from->last_removal), now_ns, text, sizeof text);
         (void)printf("the last of them %s.\n", text);
     }

@@ -10,6 +10,7 @@
 #include "mir_log.h"
 #include "mir_tlog_internal.h"
 #include "mir_tlog_retain.h"
+#include "mir_tlog_tally.h"
 
 enum {
     LOG_BYTES_MAX_DEFAULT = 64 << 20,
@@ -665,6 +666,7 @@ static mir_status open_into(mir_tlog *tlog, mir_error *error)
         return mir_error_os(error, -result, "lock %s", path);
     }
     mir_status status = directory_load(tlog, error);
+    if (status == MIR_OK) status = mir_tlog_tally_read(tlog, error);
     if (status != MIR_OK) return status;
     for (uint32_t i = 0; i < tlog->options.writer_count; i++) {
         status = mir_tlog_writer_init(tlog, i);

@@ -342,7 +342,7 @@ typedef struct mir_tlog_stats {
  * when all is well). */
 void mir_tlog_stats_read(mir_tlog *tlog, mir_tlog_stats *stats, mir_error *trouble);
 
-/* What retention has removed since the log was opened. */
+/* What retention has removed, in this run and in earlier ones. */
 typedef struct mir_tlog_retention {
     /* By rule, then what no rule fitted; in segments with damage all counts as the latter. */
     uint64_t rows_removed[MIR_TLOG_RULES_MAX + 1];
@@ -352,6 +352,7 @@ typedef struct mir_tlog_retention {
     uint64_t rollups_removed;
     uint64_t bytes_removed;
     int64_t removed_ns; /* 0: nothing was */
+    int64_t since_ns;   /* when counting began */
     int64_t run_ns;     /* when it last looked; 0: not yet */
     /* What there is now, in segments. */
     uint64_t rows;     /* without rollups */

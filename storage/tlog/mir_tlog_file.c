@@ -11,6 +11,8 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "mir_hash.h"
+
 static int posix_make_directory(void *context, const char *path)
 {
     (void)context;
@@ -301,4 +303,34 @@ mir_status mir_tlog_file_replace(const mir_tlog_files *files, const char *direct
         }
     }
     return result == 0 ? MIR_OK : mir_error_os(error, -result, "%s %s", step, temporary);
+}
+
+static uint64_t whole_hash(const uint8_t *bytes, size_t size)
+{
+    return XXH3_64bits_withSeed(bytes + MIR_TLOG_WHOLE_HEADER_BYTES,
+                                size - MIR_TLOG_WHOLE_HEADER_BYTES, mir_tlog_get_u64(bytes + 8));
+}
+
+mir_status mir_tlog_whole_parse(mir_view bytes, const uint8_t *magic, uint32_t version,
+                                const char *what, mir_tlog_reader *payload, mir_error *error)
+{
+    if (bytes.size < MIR_TLOG_WHOLE_HEADER_BYTES || memcmp(bytes.data, magic, 8) != 0 ||
+        mir_tlog_get_u64(bytes.data + 16) != whole_hash(bytes.data, bytes.size) ||
+        mir_tlog_get_u32(bytes.data + 12) != bytes.size - MIR_TLOG_WHOLE_HEADER_BYTES) {
+        return mir_error_set(error, MIR_E_CORRUPT, "%s is damaged", what);
+    }
+    if (mir_tlog_get_u32(bytes.data + 8) != version) {
+        return mir_tlog_version_refuse(error, what, mir_tlog_get_u32(bytes.data + 8), version);
+    }
+    *payload = mir_tlog_reader_of(bytes.data + MIR_TLOG_WHOLE_HEADER_BYTES,
+                                  bytes.size - MIR_TLOG_WHOLE_HEADER_BYTES);
+    return MIR_OK;
+}
+
+void mir_tlog_whole_end(mir_bytes *bytes, const uint8_t *magic, uint32_t version)
+{
+    memcpy(bytes->data, magic, 8);
+    (void)mir_tlog_put_u32(bytes->data + 8, version);
+    (void)mir_tlog_put_u32(bytes->data + 12, (uint32_t)(bytes->size - MIR_TLOG_WHOLE_HEADER_BYTES));
+    (void)mir_tlog_put_u64(bytes->data + 16, whole_hash(bytes->data, bytes->size));
 }

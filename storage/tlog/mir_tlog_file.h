@@ -11,6 +11,7 @@
 #define MIR_TLOG_FILE_H
 
 #include "mir_status.h"
+#include "mir_tlog_code.h"
 #include "mir_view.h"
 
 enum { MIR_TLOG_PATH_BYTES_MAX = 1024 };
@@ -65,5 +66,14 @@ MIR_MUST_CHECK mir_status mir_tlog_file_load(const mir_tlog_files *files, const 
 MIR_MUST_CHECK mir_status mir_tlog_file_replace(const mir_tlog_files *files, const char *directory,
                                                 const char *name, mir_view bytes, bool *in_doubt,
                                                 mir_error *error);
+
+/* A small file that is replaced as a whole: 8 bytes of magic, version, size, checksum, payload.
+ * MIR_E_CORRUPT, _UNSUPPORTED (another version), with a text that begins with `what`. */
+enum { MIR_TLOG_WHOLE_HEADER_BYTES = 24 };
+MIR_MUST_CHECK mir_status mir_tlog_whole_parse(mir_view bytes, const uint8_t *magic,
+                                               uint32_t version, const char *what,
+                                               mir_tlog_reader *payload, mir_error *error);
+/* Fills in the header, for which `bytes` begins with room. */
+void mir_tlog_whole_end(mir_bytes *bytes, const uint8_t *magic, uint32_t version);
 
 #endif

@@ -12,7 +12,6 @@ static const uint8_t manifest_magic[8] = {'M', 'I', 'R', 'T', 'M', 'A', 'N', 0};
 
 enum {
     MANIFEST_VERSION = 1,
-    MANIFEST_HEADER_BYTES = 24,
     MANIFEST_BYTES_MAX = 64 << 20,
 };
 
@@ -43,23 +42,11 @@ static bool numbers_read(mir_tlog_reader *in, uint64_t **numbers, uint32_t *coun
 
 mir_status mir_tlog_manifest_parse(mir_view bytes, mir_tlog_manifest *manifest, mir_error *error)
 {
-    if (bytes.size < MANIFEST_HEADER_BYTES ||
-        memcmp(bytes.data, manifest_magic, sizeof manifest_magic) != 0 ||
-        mir_tlog_get_u64(bytes.data + 16) !=
-            XXH3_64bits_withSeed(bytes.data + MANIFEST_HEADER_BYTES,
-                                 bytes.size - MANIFEST_HEADER_BYTES,
-                                 mir_tlog_get_u64(bytes.data + 8)) ||
-        mir_tlog_get_u32(bytes.data + 12) != bytes.size - MANIFEST_HEADER_BYTES) {
-        return mir_error_set(error, MIR_E_CORRUPT, "the manifest is damaged");
-    }
-    if (mir_tlog_get_u32(bytes.data + 8) != MANIFEST_VERSION) {
-        return mir_tlog_version_refuse(error, "the manifest", mir_tlog_get_u32(bytes.data + 8),
-                                       MANIFEST_VERSION);
-    }
-    mir_tlog_reader in =
-        mir_tlog_reader_of(bytes.data + MANIFEST_HEADER_BYTES, bytes.size - MANIFEST_HEADER_BYTES);
+    mir_tlog_reader in;
+    mir_status status =
+        mir_tlog_whole_parse(bytes, manifest_magic, MANIFEST_VERSION, "the manifest", &in, error);
+    if (status != MIR_OK) return status;
     mir_tlog_manifest made = {.next_number = mir_tlog_read_varint(&in)};
-    mir_status status = MIR_OK;
     if (numbers_read(&in, &made.segments, &made.segment_count, &status) &&
         numbers_read(&in, &made.sealed, &made.sealed_count, &status) &&
         (in.failed || in.at != in.end)) {
@@ -93,7 +80,7 @@ mir_status mir_tlog_manifest_write(const mir_tlog_files *files, const char *dire
                                    mir_error *error)
 {
     mir_bytes out = {0};
-    uint8_t header[MANIFEST_HEADER_BYTES] = {0};
+    const uint8_t header[MIR_TLOG_WHOLE_HEADER_BYTES] = {0};
     mir_bytes_append(&out, header, sizeof header);
     mir_tlog_bytes_varint(&out, manifest->next_number);
     mir_tlog_bytes_varint(&out, manifest->segment_count);
@@ -109,12 +96,7 @@ mir_status mir_tlog_manifest_write(const mir_tlog_files *files, const char *dire
         mir_bytes_free(&out);
         return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
     }
-    memcpy(out.data, manifest_magic, sizeof manifest_magic);
-    (void)mir_tlog_put_u32(out.data + 8, MANIFEST_VERSION);
-    (void)mir_tlog_put_u32(out.data + 12, (uint32_t)(out.size - sizeof header));
-    (void)mir_tlog_put_u64(out.data + 16,
-                           XXH3_64bits_withSeed(out.data + sizeof header, out.size - sizeof header,
-                                                mir_tlog_get_u64(out.data + 8)));
+    mir_tlog_whole_end(&out, manifest_magic, MANIFEST_VERSION);
     const mir_status status = mir_tlog_file_replace(files, directory, "MANIFEST",
                                                     mir_bytes_as_view(&out), in_doubt, error);
     mir_bytes_free(&out);

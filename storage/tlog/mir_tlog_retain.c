@@ -8,6 +8,7 @@
 #include "mir_log.h"
 #include "mir_tlog_expire.h"
 #include "mir_tlog_rollup.h"
+#include "mir_tlog_tally.h"
 
 enum {
     KEPT = UINT32_MAX,                /* instead of a rule: it cannot be known now */
@@ -32,6 +33,7 @@ typedef struct retain {
     bool asks;                  /* a rule depends on where a device is */
     bool unknown;               /* a namespace could not be read */
     bool more;                  /* there is a rest of a group, in segments that are new */
+    bool removed;               /* something was */
 } retain;
 
 /* What the index of a segment says. */
@@ -252,6 +254,7 @@ static void removed_note(retain *r, uint64_t bytes, uint64_t rollups_made, uint6
     to->bytes_removed += bytes;
     to->removed_ns = r->now_ns;
     (void)pthread_mutex_unlock(&r->tlog->mutex);
+    r->removed = true;
 }
 
 static void failed(mir_tlog *tlog, mir_error *error)
@@ -579,6 +582,7 @@ static void by_size(retain *r)
             tlog->retention.bytes_removed += gone;
             tlog->retention.removed_ns = r->now_ns;
             (void)pthread_mutex_unlock(&tlog->mutex);
+            r->removed = true;
         } else if (count > 0) {
             failed(tlog, &error);
         }
@@ -593,6 +597,7 @@ bool mir_tlog_retain(mir_tlog *tlog, mir_tlog_codec *codec, bool all)
     by_age(&r, all);
     by_size(&r);
     mir_bytes_free(&r.name_space);
+    if (r.removed) mir_tlog_tally_write(tlog);
     (void)pthread_mutex_lock(&tlog->mutex);
     tlog->retention.run_ns = r.now_ns;
     (void)pthread_mutex_unlock(&tlog->mutex);

@@ -492,6 +492,70 @@ static void a_clock_that_was_ahead_delays_nothing(void **state)
     end(&x);
 }
 
+static mir_tlog_retention told(fixture *x)
+{
+    mir_tlog_retention now;
+    mir_tlog_retention_read(x->tlog, &now);
+    return now;
+}
+
+/* By what a rule fits, wherever it stands; and a damaged count costs itself alone. */
+static void what_was_removed_is_counted_over_restarts(void **state)
+{
+    (void)state;
+    const mir_tlog_rule rules[] = {rule("plant-*", "env.*", HOUR_NS),
+                                   rule("", "audit.*", 2 * HOUR_NS)};
+    const mir_tlog_rule swapped[] = {
+        {.deleted = true, .age_ns = 9000 * UINT64_C(3600000000000)}, rules[1], rules[0]};
+    fixture x;
+    begin(&x, rules, 2, 0);
+    fill(&x, 0, 4);
+    now_ns = START_NS + 4 * HOUR_NS;
+    settle(&x);
+    const mir_tlog_retention before = told(&x);
+    assert_int_equal(before.rows_removed[0], 2 * 180);
+    assert_int_equal(before.rows_removed[1], 4 * 120);
+    assert_int_equal(before.since_ns, START_NS);
+    mir_tlog_close(x.tlog);
+    x.options.rules = swapped;
+    x.options.rule_count = 3;
+    reopen(&x);
+    mir_tlog_retention after = told(&x);
+    const uint64_t expected[] = {0, before.rows_removed[1], before.rows_removed[0], 0};
+    for (int i = 0; i < 4; i++) assert_int_equal(after.rows_removed[i], expected[i]);
+    assert_int_equal(after.bytes_removed, before.bytes_removed);
+    assert_int_equal(after.removed_ns, before.removed_ns);
+    assert_int_equal(after.since_ns, START_NS);
+    mir_tlog_close(x.tlog);
+    /* Each byte of it, and each length. */
+    int handle;
+    uint64_t size;
+    uint8_t whole[1024];
+    const mir_tlog_files *files = &x.disk->files;
+    assert_int_equal(files->open(x.disk, "/tlog/RETENTION", &handle), 0);
+    assert_int_equal(files->size(x.disk, handle, &size), 0);
+    assert_true(size < sizeof whole);
+    assert_int_equal(mir_tlog_file_read(files, handle, whole, size, 0), 0);
+    (void)files->close(x.disk, handle);
+    for (uint64_t at = 0; at < size; at += 5) {
+        uint8_t bad[sizeof whole];
+        bool in_doubt;
+        memcpy(bad, whole, size);
+        bad[at] ^= 64;
+        const bool cut = at % 2 == 0;
+        assert_int_equal(mir_tlog_file_replace(files, "/tlog", "RETENTION",
+                                               mir_view_of(cut ? whole : bad, cut ? at : size),
+                                               &in_doubt, NULL),
+                         MIR_OK);
+        reopen(&x);
+        assert_int_equal(told(&x).bytes_removed, 0);
+        assert_int_equal(told(&x).since_ns, now_ns);
+        mir_tlog_close(x.tlog);
+    }
+    reopen(&x);
+    end(&x);
+}
+
 static void rules_that_cannot_be_are_refused(void **state)
 {
     (void)state;
@@ -526,6 +590,7 @@ int main(void)
         cmocka_unit_test(a_low_disk_is_not_filled_with_copies),
         cmocka_unit_test(what_a_copy_may_take_depends_on_the_disk),
         cmocka_unit_test(a_clock_that_was_ahead_delays_nothing),
+        cmocka_unit_test(what_was_removed_is_counted_over_restarts),
         cmocka_unit_test(rules_that_cannot_be_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
