@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "mir_assert.h"
 #include "mir_nats.h"
 
 /* Few letters have buffers of their own, as large as they are; from then on those that are small share
@@ -24,20 +25,10 @@ static mir_buffer *buffer_for(mir_letters *letters, size_t size, size_t *at)
     return mir_buffer_heap(SHARED_BYTES);
 }
 
-static mir_letter *letter_new(mir_letters *letters, mir_view subject, mir_view reply,
-                              mir_view header, size_t payload_size)
+/* The last one of a list, with copies of the pieces from `at` on; the payload goes behind them. */
+static void letter_fill(mir_letters *letters, mir_letter *letter, mir_buffer *buffer, uint8_t *at,
+                        mir_view subject, mir_view reply, mir_view header, size_t payload_size)
 {
-    mir_letter *letter = malloc(sizeof *letter);
-    size_t size = subject.size + reply.size + header.size + payload_size, first;
-    mir_buffer *buffer = buffer_for(letters, size, &first);
-    if (letter == NULL || buffer == NULL) {
-        free(letter);
-        if (buffer != NULL) mir_buffer_release(buffer);
-        letters->failed = true;
-        return NULL;
-    }
-    letters->used = first + size;
-    uint8_t *at = buffer->data + first;
     mir_view pieces[3] = {subject, reply, header};
     for (int i = 0; i < 3; i++) {
         if (pieces[i].size != 0) memcpy(at, pieces[i].data, pieces[i].size);
@@ -55,6 +46,23 @@ static mir_letter *letter_new(mir_letters *letters, mir_view subject, mir_view r
         letters->last->next = letter;
     letters->last = letter;
     letters->count++;
+}
+
+static mir_letter *letter_new(mir_letters *letters, mir_view subject, mir_view reply,
+                              mir_view header, size_t payload_size)
+{
+    mir_letter *letter = malloc(sizeof *letter);
+    size_t size = subject.size + reply.size + header.size + payload_size, first;
+    mir_buffer *buffer = buffer_for(letters, size, &first);
+    if (letter == NULL || buffer == NULL) {
+        free(letter);
+        if (buffer != NULL) mir_buffer_release(buffer);
+        letters->failed = true;
+        return NULL;
+    }
+    letters->used = first + size;
+    letter_fill(letters, letter, buffer, buffer->data + first, subject, reply, header,
+                payload_size);
     return letter;
 }
 
@@ -64,6 +72,29 @@ void mir_letters_add(mir_letters *letters, mir_view subject, mir_view reply, mir
     mir_letter *letter = letter_new(letters, subject, reply, header, payload.size);
     if (letter != NULL && payload.size != 0)
         memcpy((uint8_t *)(uintptr_t)letter->message.payload.data, payload.data, payload.size);
+}
+
+size_t mir_letters_front(mir_view subject, mir_view header)
+{
+    return sizeof(mir_buffer) + subject.size + header.size;
+}
+
+void mir_letters_add_whole(mir_letters *letters, mir_view subject, mir_view header,
+                           mir_bytes *bytes, mir_view payload)
+{
+    mir_letter *letter = malloc(sizeof *letter);
+    if (letter == NULL) {
+        letters->failed = true;
+        mir_bytes_free(bytes);
+        return;
+    }
+    const size_t at = (size_t)(payload.data - bytes->data) - subject.size - header.size;
+    MIR_ASSERT(at >= sizeof(mir_buffer));
+    uint8_t *from = bytes->data + at;
+    mir_buffer *buffer = mir_buffer_adopt(bytes->data, bytes->capacity);
+    *bytes = (mir_bytes){.size_max = bytes->size_max};
+    letters->used = SHARED_BYTES; /* nothing else goes into it */
+    letter_fill(letters, letter, buffer, from, subject, (mir_view){0}, header, payload.size);
 }
 
 void mir_letters_add_packed(mir_letters *letters, mir_view subject, mir_view header,

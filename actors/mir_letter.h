@@ -13,6 +13,7 @@
 
 #include <protobuf-c/protobuf-c.h>
 
+#include "mir_bytes.h"
 #include "mir_shard.h"
 
 typedef struct mir_letter {
@@ -30,6 +31,11 @@ typedef struct mir_letters {
 /* One message made of copies of the pieces. */
 void mir_letters_add(mir_letters *letters, mir_view subject, mir_view reply, mir_view header,
                      mir_view payload);
+/* The same without a copy of the payload, which is a part of `bytes`: in front of it there is room for
+ * what mir_letters_front says. The memory is the letter's, even if that fails; `bytes` is empty then. */
+size_t mir_letters_front(mir_view subject, mir_view header);
+void mir_letters_add_whole(mir_letters *letters, mir_view subject, mir_view header,
+                           mir_bytes *bytes, mir_view payload);
 /* The same with a packed protobuf message as payload. */
 void mir_letters_add_packed(mir_letters *letters, mir_view subject, mir_view header,
                             const ProtobufCMessage *message);

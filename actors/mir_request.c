@@ -241,6 +241,25 @@ void mir_request_answer_text(mir_request *request, mir_view text)
     answer_written(request);
 }
 
+size_t mir_request_front(const mir_request *request)
+{
+    char header[MIR_CHAIN_BLOCK_BYTES_MAX];
+    const size_t header_size =
+        mir_chain_block((mir_view){0}, mir_hub_instance(request->hub), header);
+    return mir_letters_front(request->reply, mir_view_of(header, header_size));
+}
+
+void mir_request_answer_whole(mir_request *request, mir_bytes *bytes, mir_view answer)
+{
+    char header[MIR_CHAIN_BLOCK_BYTES_MAX];
+    if (request->reply.size == 0 || !answer_fits(request, answer.size)) return;
+    const size_t header_size =
+        mir_chain_block((mir_view){0}, mir_hub_instance(request->hub), header);
+    mir_letters_add_whole(&request->letters, request->reply, mir_view_of(header, header_size),
+                          bytes, answer);
+    answer_written(request);
+}
+
 bool mir_request_unpack(mir_request *request, const ProtobufCMessageDescriptor *descriptor,
                         void *message)
 {

@@ -71,6 +71,10 @@ bool mir_request_unpack(mir_request *request, const ProtobufCMessageDescriptor *
 void mir_request_answer(mir_request *request, const ProtobufCMessage *response);
 /* The same for an answer that is no protobuf message. */
 void mir_request_answer_text(mir_request *request, mir_view text);
+/* The same without a copy: the answer is a part of `bytes`, which are empty then; in front of it there
+ * are mir_request_front bytes that are nothing yet. */
+size_t mir_request_front(const mir_request *request);
+void mir_request_answer_whole(mir_request *request, mir_bytes *bytes, mir_view answer);
 void mir_request_fail(mir_request *request, const char *format, ...) MIR_PRINTF(2, 3);
 /* Why something watched has ended early. */
 const char *mir_request_end_text(const mir_request *request);

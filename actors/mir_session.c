@@ -24,7 +24,8 @@ enum {
     PARK_MS = 5,
     ACCEPT_TOLD_AGAIN_S = 60,
     RTT_VALID_S = 3600,
-    LINE_SLACK_BYTES = 64, /* op name and blanks before the arguments of a control line */
+    SHARED_BYTES_MIN = 16 * 1024, /* of payloads: shorter ones are copied sooner than kept */
+    LINE_SLACK_BYTES = 64,        /* op name and blanks before the arguments of a control line */
 };
 
 static void on_timer(mir_timer *timer, void *context);
@@ -66,6 +67,13 @@ static uint8_t *out_reserve(mir_session *session, size_t need)
         session->out_last = last = chunk;
     }
     return last->data + last->size;
+}
+
+static void out_append(mir_session *session, mir_chunk *chunk)
+{
+    session->out_last->next = chunk;
+    session->out_last = chunk;
+    session->out_bytes += chunk->size;
 }
 
 static void out_commit(mir_session *session, size_t used)
@@ -153,7 +161,7 @@ void mir_session_flush(mir_session *session)
     mir_chunk *last = NULL;
     for (mir_chunk *chunk = session->out; chunk != NULL && count < MIR_SEND_VECTORS_MAX;
          chunk = chunk->next) {
-        vectors[count++] = (struct iovec){chunk->data, chunk->size};
+        vectors[count++] = (struct iovec){(void *)(uintptr_t)chunk->bytes, chunk->size};
         last = chunk;
     }
     session->in_flight = session->out;
@@ -738,15 +746,27 @@ static uint8_t *put(uint8_t *to, mir_view view)
     return to + view.size;
 }
 
-/* Writes one MSG or HMSG; false when the session had to be dropped. */
+/* A long payload is sent from where it lies. One in a buffer that the shard receives into is copied all
+ * the same: who reads slowly would keep it from receiving. */
+static mir_chunk *share(mir_buffer *buffer, mir_view payload)
+{
+    if (buffer == NULL || buffer->pool != NULL || payload.size < SHARED_BYTES_MIN) return NULL;
+    return mir_shard_chunk_share(buffer, payload);
+}
+
+/* Writes one MSG or HMSG; false when the session had to be dropped. `buffer`, if not null, is what the
+ * payload lies in. */
 static bool write_message(mir_session *session, mir_view subject, mir_view sid, mir_view reply,
-                          mir_view header, mir_view payload)
+                          mir_view header, mir_view payload, mir_buffer *buffer)
 {
     bool with_header = header.size != 0 && session->headers;
     size_t body = payload.size + (with_header ? header.size : 0);
+    mir_chunk *shared = share(buffer, payload);
     size_t need = subject.size + sid.size + reply.size + body + 48;
+    if (shared != NULL) need -= payload.size;
     uint8_t *start = out_reserve(session, need);
     if (start == NULL) {
+        if (shared != NULL) mir_shard_chunk_give(session->shard, shared);
         session->shard->stats.slow_consumers++;
         mir_session_drop(session, "Slow Consumer (Pending Bytes)");
         return false;
@@ -770,7 +790,17 @@ static bool write_message(mir_session *session, mir_view subject, mir_view sid, 
     *to++ = '\r';
     *to++ = '\n';
     if (with_header) to = put(to, header);
-    if (payload.size != 0) to = put(to, payload);
+    if (shared != NULL) {
+        out_commit(session, (size_t)(to - start));
+        out_append(session, shared);
+        start = to = out_reserve(session, 2);
+        if (start == NULL) {
+            mir_session_drop(session, "Slow Consumer (Pending Bytes)");
+            return false;
+        }
+    } else if (payload.size != 0) {
+        to = put(to, payload);
+    }
     *to++ = '\r';
     *to++ = '\n';
     out_commit(session, (size_t)(to - start));
@@ -791,7 +821,7 @@ mir_delivery mir_session_deliver(mir_shard *shard, mir_ref ref, const mir_messag
         return MIR_NOT_DELIVERED;
     sub->delivered++;
     if (!write_message(session, message->subject, sub_sid(sub), message->reply, message->header,
-                       message->payload))
+                       message->payload, message->buffer))
         return MIR_NOT_DELIVERED;
     if (session->permissions != NULL) responses_note(session, message->reply);
     if (sub->max != 0 && sub->delivered >= sub->max) subscription_remove(session, sub);
@@ -832,7 +862,7 @@ void mir_session_no_responders(mir_session *session, const mir_message *message)
         used = snprintf(header, sizeof header, "NATS/1.0 503\r\n\r\n");
     found->delivered++;
     if (!write_message(session, message->reply, sub_sid(found), (mir_view){0},
-                       mir_view_of(header, (size_t)used), (mir_view){0}))
+                       mir_view_of(header, (size_t)used), (mir_view){0}, NULL))
         return;
     if (found->max != 0 && found->delivered >= found->max) subscription_remove(session, found);
 }

@@ -125,13 +125,29 @@ mir_chunk *mir_shard_chunk_take(mir_shard *shard, size_t need, bool large)
     if (chunk != NULL) {
         chunk->next = NULL;
         chunk->size = 0;
+        chunk->shared = NULL;
+        chunk->bytes = chunk->data;
     }
+    return chunk;
+}
+
+mir_chunk *mir_shard_chunk_share(mir_buffer *buffer, mir_view bytes)
+{
+    mir_chunk *chunk = malloc(sizeof *chunk);
+    if (chunk == NULL) return NULL;
+    mir_buffer_retain(buffer);
+    const uint32_t size = (uint32_t)bytes.size;
+    *chunk = (mir_chunk){.size = size, .capacity = size, .shared = buffer, .bytes = bytes.data};
     return chunk;
 }
 
 void mir_shard_chunk_give(mir_shard *shard, mir_chunk *chunk)
 {
-    if (chunk->capacity == CHUNK_SMALL_BYTES && shard->chunks_small_count < CHUNKS_SMALL_KEPT) {
+    if (chunk->shared != NULL) {
+        mir_buffer_release(chunk->shared);
+        free(chunk);
+    } else if (chunk->capacity == CHUNK_SMALL_BYTES &&
+               shard->chunks_small_count < CHUNKS_SMALL_KEPT) {
         chunk->next = shard->chunks_small;
         shard->chunks_small = chunk;
         shard->chunks_small_count++;

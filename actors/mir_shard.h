@@ -103,6 +103,8 @@ typedef struct mir_chunk {
     struct mir_chunk *next;
     uint32_t size;
     uint32_t capacity;
+    mir_buffer *shared; /* null: the bytes are in `data` */
+    const uint8_t *bytes;
     uint8_t data[];
 } mir_chunk;
 
@@ -187,6 +189,8 @@ void mir_shard_drain(mir_shard *shard);
 void mir_shard_flush_parcels(mir_shard *shard);
 
 mir_chunk *mir_shard_chunk_take(mir_shard *shard, size_t need, bool large);
+/* A full one whose bytes stay in a buffer, which it holds. */
+mir_chunk *mir_shard_chunk_share(mir_buffer *buffer, mir_view bytes);
 void mir_shard_chunk_give(mir_shard *shard, mir_chunk *chunk);
 uint32_t mir_shard_random(mir_shard *shard);
 

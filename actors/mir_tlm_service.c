@@ -450,6 +450,7 @@ static void query_answer(mir_request *request, const mir_tlog_query_spec *spec,
                            .id_header = groups->header,
                            .limit = spec->functions == 0 ? spec->limit : 0,
                            .bytes_max = answer_bytes_max(request),
+                           .front_bytes = mir_request_front(request),
                            .unit = unit_of,
                            .unit_context = of};
     mir_tlog_sink sink = mir_tlm_table_sink(&table);
@@ -464,7 +465,10 @@ static void query_answer(mir_request *request, const mir_tlog_query_spec *spec,
                          " damaged chunks were left out",
                          of->measurement, info.chunks_corrupt);
         }
-        mir_request_answer_text(request, response);
+        if (table.bytes.size == 0)
+            mir_request_answer_text(request, response);
+        else
+            mir_request_answer_whole(request, &table.bytes, response);
     } else if (status == MIR_E_TOO_LARGE && error.text[0] == '\0') {
         /* The table was full; the log's own bounds come with a text. */
         mir_request_fail(request,

@@ -40,6 +40,7 @@ enum {
     ROW_LEAD_BYTES_MAX = 1 + VARINT_BYTES_MAX,
     REPLACED_BYTES = 3, /* of U+FFFD */
     SHORT_BYTES = 16,
+    ROW_BYTES_LIKELY = 40,
 };
 
 static size_t varint_bytes(size_t size)
@@ -146,11 +147,17 @@ static mir_view name_of(const mir_column *column)
     return mir_view_of(column->name, column->name_size);
 }
 
+/* Where the response begins at the earliest. */
+static void add_lead(mir_tlm_table *table)
+{
+    if (mir_bytes_reserve(&table->bytes, table->front_bytes + LEAD_BYTES) == NULL) return;
+    table->bytes.size = table->front_bytes + LEAD_BYTES;
+}
+
 static void add_head(mir_tlm_table *table, uint32_t device)
 {
     mir_bytes *bytes = &table->bytes;
-    if (mir_bytes_reserve(bytes, LEAD_BYTES) == NULL) return;
-    bytes->size += LEAD_BYTES;
+    add_lead(table);
     add_text(bytes, TAG_HEADERS, MIR_VIEW_LITERAL("_time"));
     add_text(bytes, TAG_HEADERS,
              mir_view_cstr(table->id_header == NULL ? "__id" : table->id_header));
@@ -365,10 +372,16 @@ static inline uint8_t *row_end(uint8_t *start, uint8_t *end, size_t *length_byte
     return mir_pbwire_write_varint(start + 1, size) + size;
 }
 
+/* Of `bytes`. */
+static size_t size_max(const mir_tlm_table *table)
+{
+    return table->bytes_max == 0 ? SIZE_MAX : table->front_bytes + table->bytes_max;
+}
+
 static mir_status row_added(mir_tlm_table *table, const uint8_t *end)
 {
     table->bytes.size = (size_t)(end - table->bytes.data);
-    return table->bytes_max != 0 && table->bytes.size > table->bytes_max ? MIR_E_TOO_LARGE : MIR_OK;
+    return table->bytes.size > size_max(table) ? MIR_E_TOO_LARGE : MIR_OK;
 }
 
 /* Before the first row of a device that a sink is given. */
@@ -430,16 +443,20 @@ static mir_status add_run_of_numbers(mir_tlm_table *table, const mir_tlog_rows *
     const mir_column_type first_type = rows->columns[0].column.type;
     const uint64_t *first_values = rows->columns[0].values;
     const uint8_t *first_present = rows->columns[0].present;
+    const size_t bytes_max = size_max(table);
     size_t length_bytes = table->length_bytes;
     stamps common = {0};
     mir_status status = MIR_OK;
     for (uint32_t r = 0; r < row_count && status == MIR_OK;) {
-        uint8_t *at = row_room(&table->bytes, room);
+        /* Room for all of them at once, as most are. */
+        size_t likely = (size_t)(row_count - r) * ROW_BYTES_LIKELY;
+        if (likely > bytes_max - table->bytes.size) likely = bytes_max - table->bytes.size;
+        uint8_t *at = row_room(&table->bytes, room + likely);
         if (at == NULL) return MIR_E_NO_MEMORY;
-        const uint8_t *last = table->bytes.data + table->bytes.capacity - room;
         /* The row that passes the bound is the last one. */
-        if (table->bytes_max != 0 && table->bytes_max < (size_t)(last - table->bytes.data))
-            last = table->bytes.data + table->bytes_max;
+        size_t last_at = table->bytes.capacity - room;
+        if (last_at > bytes_max) last_at = bytes_max;
+        const uint8_t *last = table->bytes.data + last_at;
         for (; r < row_count && at <= last; r++) {
             uint8_t *to = row_begin(at + 1 + length_bytes, times_ns[r], device, &common);
             to = first_present[r] == 0 ? put_nothing(to)
@@ -548,14 +565,12 @@ mir_status mir_tlm_table_end(mir_tlm_table *table, const mir_tlog_query_info *in
         *response = mir_view_of(nothing, sizeof nothing);
         return MIR_OK;
     }
-    if (!table->has_rows) {
-        if (mir_bytes_reserve(&table->bytes, LEAD_BYTES) == NULL) return MIR_E_NO_MEMORY;
-        table->bytes.size += LEAD_BYTES;
-    }
+    if (!table->has_rows) add_lead(table);
     add_tail(table, info);
     if (!mir_bytes_ok(&table->bytes)) return MIR_E_NO_MEMORY;
-    size_t size = table->bytes.size - LEAD_BYTES;
-    uint8_t *start = table->bytes.data + LEAD_BYTES - 1 - varint_bytes(size);
+    const size_t lead = table->front_bytes + LEAD_BYTES;
+    const size_t size = table->bytes.size - lead;
+    uint8_t *start = table->bytes.data + lead - 1 - varint_bytes(size);
     *start = TAG_OK;
     (void)mir_pbwire_write_varint(start + 1, size);
     *response = mir_view_of(start, 1 + varint_bytes(size) + size);

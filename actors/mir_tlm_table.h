@@ -13,7 +13,8 @@
  *
  *            A field whose type changed within the time range has a column, and so a header of the
  *            same name, for each type: no value is bent or lost.
- * Ownership  The table owns its bytes until mir_tlm_table_free; device ids are the caller's.
+ * Ownership  The table owns its bytes until mir_tlm_table_free, unless they are taken out of it once it
+ *            has ended; device ids are the caller's.
  * Affinity   One thread at a time.
  * Bounds     bytes_max, of the packed response; one row more is written before it is noticed.
  * Errors     The sink answers MIR_E_TOO_LARGE or MIR_E_NO_MEMORY. Text that is not UTF-8, which
@@ -45,6 +46,7 @@ typedef struct mir_tlm_table {
     const char *id_header;      /* null: __id */
     uint64_t limit;             /* with so many rows there is a cursor; 0: never */
     size_t bytes_max;           /* 0: none */
+    size_t front_bytes;         /* that are kept free in `bytes` before the response */
     mir_tlm_unit_fn unit;       /* null: no units */
     void *unit_context;
     /* Its own: */

@@ -107,8 +107,14 @@ void mir_buffer_pool_sated(mir_buffer_pool *pool)
 mir_buffer *mir_buffer_heap(size_t capacity)
 {
     mir_buffer *buffer = malloc(sizeof *buffer + capacity);
-    if (buffer == NULL) return NULL;
-    *buffer = (mir_buffer){.references = 1, .data = (uint8_t *)(buffer + 1), .capacity = capacity};
+    return buffer == NULL ? NULL : mir_buffer_adopt(buffer, sizeof *buffer + capacity);
+}
+
+mir_buffer *mir_buffer_adopt(void *memory, size_t size)
+{
+    mir_buffer *buffer = memory;
+    *buffer = (mir_buffer){
+        .references = 1, .data = (uint8_t *)(buffer + 1), .capacity = size - sizeof *buffer};
     return buffer;
 }
 

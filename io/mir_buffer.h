@@ -53,6 +53,9 @@ void mir_buffer_pool_sated(mir_buffer_pool *pool);
 
 /* A buffer of its own with one reference. */
 mir_buffer *mir_buffer_heap(size_t capacity);
+/* The same of memory from malloc, whose first sizeof(mir_buffer) bytes become the buffer's own; the
+ * others are its bytes, as they are. */
+mir_buffer *mir_buffer_adopt(void *memory, size_t size);
 
 static inline void mir_buffer_retain(mir_buffer *buffer)
 {

@@ -38,7 +38,7 @@ static void test_wide_varints(void **state)
         check(power - 1);
         check(power | 1);
         check(~power);
-        check((uint64_t) - (int64_t)power);
+        check(0 - power);
     }
     uint64_t random = 1;
     for (int i = 0; i < 200000; i++) {

@@ -74,6 +74,34 @@ def test_11_large_header_and_payload_round_trip(server, dial):
     assert wire.msg().raw == b"HMSG a 1 %d %d\r\n" % size + head + body + b"\r\n"
 
 
+def test_11_long_payloads_between_short_ones_reach_every_reader_whole(server, dial):
+    """A long payload is sent from where it lies, to each of its readers."""
+    full = [dial.quiet(server).sub("long.*", sid).settle() for sid in (1, 22, 333)]
+    plain = dial.quiet(server, headers=False, no_responders=False).sub("long.*", 4).settle()
+    gone = dial.quiet(server).sub("long.*", 5).settle()
+    noise = random.Random(12)
+    head = cases.HEADER
+    sent, with_head, without = b"", b"", b""
+    for count, size in enumerate([16383, 16384, 3, 70000, 0, 300000, 20000, 16385, 1, 2_000_000, 5]):
+        body = noise.randbytes(size)
+        if count % 2:
+            numbers = len(head), len(head) + size
+            sent += b"HPUB long.x re.ply %d %d\r\n" % numbers + head + body + b"\r\n"
+            with_head += b"HMSG long.x SID re.ply %d %d\r\n" % numbers + head + body + b"\r\n"
+            without += b"MSG long.x 4 re.ply %d\r\n" % size + body + b"\r\n"
+        else:
+            sent += b"PUB long.y %d\r\n" % size + body + b"\r\n"
+            with_head += b"MSG long.y SID %d\r\n" % size + body + b"\r\n"
+            without += b"MSG long.y 4 %d\r\n" % size + body + b"\r\n"
+    publisher = dial.quiet(server)
+    publisher.send(sent)
+    gone.abort()
+    publisher.flush()
+    for wire, sid in zip(full, (b"1", b"22", b"333")):
+        assert raw_of(wire.flush()) == with_head.replace(b" SID ", b" " + sid + b" ")
+    assert raw_of(plain.flush()) == without
+
+
 def test_12_without_headers_a_subscriber_gets_the_payload_alone(server, dial):
     plain = dial.quiet(server, headers=False, no_responders=False).sub("a", 7).settle()
     full = dial.quiet(server).sub("a", 8).settle()
