@@ -52,6 +52,7 @@ void mir_tlog_codec_fini(mir_tlog_codec *codec)
     mir_bytes_free(&codec->raw);
     mir_bytes_free(&codec->packed);
     mir_bytes_free(&codec->places);
+    mir_bytes_free(&codec->walked);
     free(codec->work);
     *codec = (mir_tlog_codec){0};
 }
@@ -384,29 +385,60 @@ mir_status mir_tlog_column_decode(mir_tlog_codec *codec, mir_tlog_reader *in, mi
     return status == MIR_OK && from.at != from.end ? MIR_E_CORRUPT : status;
 }
 
+/* The bytes of a column of integers, out of `room` if they are packed or the last ones; they may be
+ * read up to readable_end, beyond their own. */
+static mir_status ints_find(mir_tlog_codec *codec, mir_tlog_reader *in, uint32_t count,
+                            mir_bytes *room, mir_tlog_reader *ints, const uint8_t **readable_end)
+{
+    const uint8_t head = mir_tlog_read_u8(in);
+    const bool packed = (head & ENCODING_ZSTD) != 0;
+    if (in->failed || (head & ENCODING_MASK) != ENCODING_INTS || count == 0)
+        return MIR_E_UNSUPPORTED;
+    const uint64_t raw_size = packed ? mir_tlog_read_varint(in) : 0;
+    mir_view bytes = mir_tlog_read_text(in);
+    *readable_end = in->end;
+    if (in->failed || raw_size > MIR_TLOG_COLUMN_BYTES_MAX || (packed && raw_size == 0))
+        return MIR_E_UNSUPPORTED;
+    if (packed || mir_tlog_reader_left(in) < MIR_TLOG_INTS_PADDING) {
+        const size_t size = packed ? raw_size : bytes.size;
+        room->size = 0;
+        uint8_t *to = mir_bytes_reserve(room, size + MIR_TLOG_INTS_PADDING);
+        if (to == NULL) {
+            mir_bytes_free(room);
+            return MIR_E_UNSUPPORTED;
+        }
+        if (!packed) {
+            memcpy(to, bytes.data, size);
+        } else if (mir_tlog_decompress(codec, to, size, bytes) != MIR_OK) {
+            return MIR_E_UNSUPPORTED;
+        }
+        memset(to + size, 0, MIR_TLOG_INTS_PADDING);
+        bytes = mir_view_of(to, size);
+        *readable_end = to + size + MIR_TLOG_INTS_PADDING;
+    }
+    *ints = mir_tlog_reader_of(bytes.data, bytes.size);
+    return MIR_OK;
+}
+
 mir_status mir_tlog_column_places(mir_tlog_codec *codec, mir_tlog_reader in, uint32_t count,
                                   mir_tlog_ints_places *places)
 {
-    const uint8_t head = mir_tlog_read_u8(&in);
-    const bool packed = (head & ENCODING_ZSTD) != 0;
-    if (in.failed || (head & ENCODING_MASK) != ENCODING_INTS || count == 0)
-        return MIR_E_UNSUPPORTED;
-    const uint64_t raw_size = packed ? mir_tlog_read_varint(&in) : 0;
-    mir_view bytes = mir_tlog_read_text(&in);
-    const uint8_t *readable_end = in.end;
-    if (in.failed || raw_size > MIR_TLOG_COLUMN_BYTES_MAX || (packed && raw_size == 0))
-        return MIR_E_UNSUPPORTED;
-    if (packed) {
-        codec->places.size = 0;
-        uint8_t *room = mir_bytes_reserve(&codec->places, raw_size + MIR_TLOG_INTS_PADDING);
-        if (room == NULL) mir_bytes_free(&codec->places);
-        if (room == NULL || mir_tlog_decompress(codec, room, raw_size, bytes) != MIR_OK)
-            return MIR_E_UNSUPPORTED;
-        memset(room + raw_size, 0, MIR_TLOG_INTS_PADDING);
-        bytes = mir_view_of(room, raw_size);
-        readable_end = room + raw_size + MIR_TLOG_INTS_PADDING;
-    }
-    mir_tlog_reader from = mir_tlog_reader_of(bytes.data, bytes.size);
-    const mir_status status = mir_tlog_ints_open(&from, readable_end, count, places);
+    mir_tlog_reader from;
+    const uint8_t *readable_end;
+    mir_status status = ints_find(codec, &in, count, &codec->places, &from, &readable_end);
+    if (status == MIR_OK) status = mir_tlog_ints_open(&from, readable_end, count, places);
     return status == MIR_OK && from.at != from.end ? MIR_E_UNSUPPORTED : status;
+}
+
+mir_status mir_tlog_column_walk(mir_tlog_codec *codec, mir_tlog_reader *in, uint32_t count,
+                                mir_tlog_ints_walk *walk)
+{
+    mir_tlog_reader behind = *in;
+    mir_tlog_reader from;
+    const uint8_t *readable_end;
+    mir_status status = ints_find(codec, &behind, count, &codec->walked, &from, &readable_end);
+    if (status == MIR_OK) status = mir_tlog_ints_walk_open(&from, readable_end, count, walk);
+    if (status != MIR_OK || from.at != from.end) return MIR_E_UNSUPPORTED;
+    *in = behind;
+    return MIR_OK;
 }

@@ -35,7 +35,8 @@ typedef struct mir_tlog_codec {
     struct ZSTD_DCtx_s *decompressor;
     mir_bytes raw;
     mir_bytes packed;
-    mir_bytes places; /* what places point into, if it was compressed */
+    mir_bytes places; /* what places point into, if not the column itself */
+    mir_bytes walked; /* the same of walks */
     uint64_t *work;   /* MIR_TLOG_INTS_WORK, and as many values as a chunk has rows */
     mir_tlog_trial trials[MIR_TLOG_TRIALS];
 } mir_tlog_codec;
@@ -54,9 +55,13 @@ MIR_MUST_CHECK mir_status mir_tlog_column_decode(mir_tlog_codec *codec, mir_tlog
                                                  mir_column_type type, uint64_t *values,
                                                  mir_view *texts, uint32_t count, mir_arena *arena);
 /* Where each value of a column of integers stands, if it is written so; `in` is at its begin. Valid
- * until the next call with this codec. MIR_E_UNSUPPORTED: decode it. */
+ * until the next such call with this codec. MIR_E_UNSUPPORTED: decode it. */
 MIR_MUST_CHECK mir_status mir_tlog_column_places(mir_tlog_codec *codec, mir_tlog_reader in,
                                                  uint32_t count, mir_tlog_ints_places *places);
+/* For sums of neighbours of a column of integers, which is passed over; likewise. If it is written in
+ * another way, `in` stays where it is. */
+MIR_MUST_CHECK mir_status mir_tlog_column_walk(mir_tlog_codec *codec, mir_tlog_reader *in,
+                                               uint32_t count, mir_tlog_ints_walk *walk);
 /* Passes over a column without looking into it. */
 void mir_tlog_column_skip(mir_tlog_reader *in);
 

@@ -8,7 +8,7 @@
 #include "mir_assert.h"
 
 enum {
-    GROUP_ROWS = 128,
+    GROUP_ROWS = MIR_TLOG_INTS_GROUP_ROWS,
     /* The first byte. */
     MODE_MASK = 0x03, /* 0, 1, 2: differences taken so often; 3: a grid */
     MODE_GRID = 3,
@@ -19,8 +19,10 @@ enum {
     /* Fewer values do not pay for the words that a grid takes. */
     GRID_ROWS_MIN = 16,
     GRID_SAMPLES = 63,
-    GRID_GAP_MIN = 8,   /* periods */
-    UNEVEN_ROWS = 2048, /* for each of them one group with gaps is worth it */
+    GRID_GAP_MIN = 8, /* periods */
+    UNEVEN_ROWS = MIR_TLOG_CHUNK_ROWS_MAX /
+                  (MIR_TLOG_INTS_UNEVEN_MAX -
+                   1), /* for each of them one group with gaps is worth it, and one more */
 };
 
 static uint32_t bits_of(uint64_t value)
@@ -44,6 +46,96 @@ static uint8_t *store64(uint8_t *to, uint64_t word)
 
 /* ---- Groups: least value, width, packed differences from it ---- */
 
+/* Of 3, 5 and 6 different values bits are wasted: as many digits of that base stand in a byte as fit.
+ * A width above 64 is 64 and the base. */
+enum {
+    WIDTH_BITS_MAX = 64,
+    WIDTH_BASE_3 = 64 + 3,
+    WIDTH_BASE_5 = 64 + 5,
+    WIDTH_BASE_6 = 64 + 6,
+    PER_BYTE_3 = 5,
+    PER_BYTE_56 = 3,
+    DIGITS_MAX = 5,
+};
+
+static uint32_t width_of(uint64_t span)
+{
+    switch (span) {
+    case 2: return WIDTH_BASE_3;
+    case 4: return WIDTH_BASE_5;
+    case 5: return WIDTH_BASE_6;
+    default: return bits_of(span);
+    }
+}
+
+static bool width_known(uint32_t width)
+{
+    return width <= WIDTH_BITS_MAX || width == WIDTH_BASE_3 || width == WIDTH_BASE_5 ||
+           width == WIDTH_BASE_6;
+}
+
+static inline uint32_t group_size(uint32_t rows, uint32_t width)
+{
+    if (width <= WIDTH_BITS_MAX) return (rows * width + 7) / 8;
+    return width == WIDTH_BASE_3 ? (rows + PER_BYTE_3 - 1) / PER_BYTE_3
+                                 : (rows + PER_BYTE_56 - 1) / PER_BYTE_56;
+}
+
+/* Digits of a byte from the lowest one on. Bytes that none make have some all the same. */
+#define DIGIT(byte, power, base) (uint8_t)((byte) / (power) % (base))
+#define DIGITS_3(b)                                                                                \
+    {                                                                                              \
+        DIGIT(b, 1, 3), DIGIT(b, 3, 3), DIGIT(b, 9, 3), DIGIT(b, 27, 3), DIGIT(b, 81, 3)           \
+    }
+#define DIGITS_5(b)                                                                                \
+    {                                                                                              \
+        DIGIT(b, 1, 5), DIGIT(b, 5, 5), DIGIT(b, 25, 5), 0, 0                                      \
+    }
+#define DIGITS_6(b)                                                                                \
+    {                                                                                              \
+        DIGIT(b, 1, 6), DIGIT(b, 6, 6), DIGIT(b, 36, 6), 0, 0                                      \
+    }
+#define BYTES_4(of, b) of(b), of((b) + 1), of((b) + 2), of((b) + 3)
+#define BYTES_16(of, b)                                                                            \
+    BYTES_4(of, b), BYTES_4(of, (b) + 4), BYTES_4(of, (b) + 8), BYTES_4(of, (b) + 12)
+#define BYTES_64(of, b)                                                                            \
+    BYTES_16(of, b), BYTES_16(of, (b) + 16), BYTES_16(of, (b) + 32), BYTES_16(of, (b) + 48)
+#define BYTES_256(of)                                                                              \
+    {                                                                                              \
+        BYTES_64(of, 0), BYTES_64(of, 64), BYTES_64(of, 128), BYTES_64(of, 192)                    \
+    }
+
+static const uint8_t digits_3[256][DIGITS_MAX] = BYTES_256(DIGITS_3);
+static const uint8_t digits_5[256][DIGITS_MAX] = BYTES_256(DIGITS_5);
+static const uint8_t digits_6[256][DIGITS_MAX] = BYTES_256(DIGITS_6);
+
+static inline __attribute__((always_inline)) uint8_t *digits_pack(uint8_t *to,
+                                                                  const uint64_t *values,
+                                                                  uint64_t low, uint32_t rows,
+                                                                  uint32_t base, uint32_t per_byte)
+{
+    for (uint32_t at = 0; at < rows; at += per_byte) {
+        uint32_t end = rows - at < per_byte ? rows : at + per_byte;
+        uint32_t byte = 0;
+        while (end > at) byte = byte * base + (uint32_t)(values[--end] - low);
+        *to++ = (uint8_t)byte;
+    }
+    return to;
+}
+
+static inline __attribute__((always_inline)) void digits_unpack(const uint8_t *from,
+                                                                const uint8_t (*digits)[DIGITS_MAX],
+                                                                uint64_t low, uint64_t *values,
+                                                                uint32_t rows, uint32_t per_byte)
+{
+    uint32_t at = 0;
+    for (; at + per_byte <= rows; at += per_byte) {
+        const uint8_t *of = digits[*from++];
+        for (uint32_t i = 0; i < per_byte; i++) values[at + i] = low + of[i];
+    }
+    for (uint32_t i = 0; at < rows; i++) values[at++] = low + digits[*from][i];
+}
+
 static void group_pack(mir_bytes *out, const uint64_t *values, uint32_t rows)
 {
     int64_t low = (int64_t)values[0];
@@ -53,15 +145,21 @@ static void group_pack(mir_bytes *out, const uint64_t *values, uint32_t rows)
         if (value < low) low = value;
         if (value > high) high = value;
     }
-    const uint32_t bits = bits_of((uint64_t)high - (uint64_t)low);
-    const size_t size = ((size_t)rows * bits + 7) / 8;
+    const uint32_t bits = width_of((uint64_t)high - (uint64_t)low);
+    const size_t size = group_size(rows, bits);
     uint8_t *start =
         mir_bytes_reserve(out, MIR_TLOG_VARINT_BYTES_MAX + 1 + size + MIR_TLOG_INTS_PADDING);
     if (start == NULL) return;
     uint8_t *to = mir_tlog_put_varint(start, mir_tlog_zigzag(low));
     *to++ = (uint8_t)bits;
     out->size += (size_t)(to - start) + size;
-    if (bits == 0) return;
+    switch (bits) {
+    case 0: return;
+    case WIDTH_BASE_3: (void)digits_pack(to, values, (uint64_t)low, rows, 3, PER_BYTE_3); return;
+    case WIDTH_BASE_5: (void)digits_pack(to, values, (uint64_t)low, rows, 5, PER_BYTE_56); return;
+    case WIDTH_BASE_6: (void)digits_pack(to, values, (uint64_t)low, rows, 6, PER_BYTE_56); return;
+    default: break;
+    }
     uint64_t pending = 0;
     uint32_t pending_bits = 0;
     for (uint32_t i = 0; i < rows; i++) {
@@ -91,7 +189,8 @@ static inline __attribute__((always_inline)) uint64_t value_at(const uint8_t *fr
     const uint32_t position = index * bits;
     const uint32_t shift = position % 8;
     uint64_t word = load64(from + position / 8) >> shift;
-    if (shift + bits > 64) word |= (uint64_t)from[position / 8 + 8] << (64 - shift);
+    if (__builtin_expect(shift + bits > 64, 0))
+        word |= (uint64_t)from[position / 8 + 8] << (64 - shift);
     return bits == 64 ? word : word & ((UINT64_C(1) << bits) - 1);
 }
 
@@ -144,13 +243,24 @@ static mir_status group_unpack(mir_tlog_reader *in, uint64_t *values, uint32_t r
 {
     const uint64_t low = (uint64_t)mir_tlog_read_signed(in);
     const uint32_t bits = mir_tlog_read_u8(in);
-    if (in->failed || bits > 64) return MIR_E_CORRUPT;
-    if (bits == 0) {
+    if (in->failed || !width_known(bits)) return MIR_E_CORRUPT;
+    const mir_view packed = mir_tlog_read_bytes(in, group_size(rows, bits));
+    if (in->failed) return MIR_E_CORRUPT;
+    switch (bits) {
+    case 0:
         for (uint32_t i = 0; i < rows; i++) values[i] = low;
         return MIR_OK;
+    case WIDTH_BASE_3:
+        digits_unpack(packed.data, digits_3, low, values, rows, PER_BYTE_3);
+        return MIR_OK;
+    case WIDTH_BASE_5:
+        digits_unpack(packed.data, digits_5, low, values, rows, PER_BYTE_56);
+        return MIR_OK;
+    case WIDTH_BASE_6:
+        digits_unpack(packed.data, digits_6, low, values, rows, PER_BYTE_56);
+        return MIR_OK;
+    default: break;
     }
-    const mir_view packed = mir_tlog_read_bytes(in, ((uint64_t)rows * bits + 7) / 8);
-    if (in->failed) return MIR_E_CORRUPT;
     /* Bytes behind the group are there to be read, if not to be used. */
     uint32_t at = unpack_most(packed.data, in->end, low, values, rows, bits);
     uint8_t padded[8 * 64 + MIR_TLOG_INTS_PADDING];
@@ -203,7 +313,7 @@ static uint32_t range_cost(const range *r, uint32_t rows)
 {
     if (rows == 0) return 0;
     return 1 + mir_tlog_varint_size(mir_tlog_zigzag(r->low)) +
-           (rows * bits_of((uint64_t)r->high - (uint64_t)r->low) + 7) / 8;
+           group_size(rows, width_of((uint64_t)r->high - (uint64_t)r->low));
 }
 
 /* A way to write the values, and its bytes without the first one. */
@@ -563,23 +673,28 @@ static bool groups_open(mir_tlog_reader *in, const uint8_t *readable_end, uint32
         const uint32_t rows = count - at < group ? count - at : group;
         const uint64_t low = (uint64_t)mir_tlog_read_signed(in);
         const uint32_t bits = mir_tlog_read_u8(in);
-        if (in->failed || bits > 64) return false;
-        const mir_view packed = mir_tlog_read_bytes(in, ((uint64_t)rows * bits + 7) / 8);
+        if (in->failed || !width_known(bits)) return false;
+        const mir_view packed = mir_tlog_read_bytes(in, group_size(rows, bits));
         if (in->failed || readable_end - in->at < MIR_TLOG_INTS_PADDING) return false;
         *groups++ = (mir_tlog_ints_group){bits == 0 ? NULL : packed.data, low, bits};
     }
     return true;
 }
 
-/* All `count` of the group together, from the first one on. Apart, since it is seldom needed. */
-static __attribute__((noinline)) uint64_t group_sum(const mir_tlog_ints_group *group,
-                                                    uint32_t count)
+static __attribute__((noinline)) uint64_t digit_at(const mir_tlog_ints_group *group, uint32_t index)
 {
-    uint64_t sum = count * group->low;
-    for (uint32_t i = 0; group->packed != NULL && i < count; i++) {
-        sum += value_at(group->packed, i, group->bits);
+    if (group->bits == WIDTH_BASE_3) {
+        return digits_3[group->packed[index / PER_BYTE_3]][index % PER_BYTE_3];
     }
-    return sum;
+    const uint8_t byte = group->packed[index / PER_BYTE_56];
+    return (group->bits == WIDTH_BASE_5 ? digits_5 : digits_6)[byte][index % PER_BYTE_56];
+}
+
+/* Of a group that is not all low: how far beyond it. */
+static inline uint64_t group_at(const mir_tlog_ints_group *group, uint32_t index)
+{
+    return group->bits <= WIDTH_BITS_MAX ? value_at(group->packed, index, group->bits)
+                                         : digit_at(group, index);
 }
 
 mir_status mir_tlog_ints_open(mir_tlog_reader *in, const uint8_t *readable_end, uint32_t count,
@@ -600,6 +715,7 @@ mir_status mir_tlog_ints_open(mir_tlog_reader *in, const uint8_t *readable_end, 
     places->stepped = mode == MODE_GRID && (head & MODE_STEPS) == 0;
     const bool wide = (head & MODE_WIDE) != 0;
     places->group_shift = wide ? 31 : (uint32_t)__builtin_ctz(GROUP_ROWS);
+    places->group_mask = wide ? UINT32_MAX : GROUP_ROWS - 1;
     if (places->stepped) {
         if (!groups_open(in, readable_end, count - 1, wide, places->steps))
             return MIR_E_UNSUPPORTED;
@@ -608,12 +724,21 @@ mir_status mir_tlog_ints_open(mir_tlog_reader *in, const uint8_t *readable_end, 
         uint64_t skipped = 0;
         uint32_t uneven = 0;
         for (uint32_t at = 0, g = 0; at + 1 < count && !wide; at += GROUP_ROWS, g++) {
-            uneven += places->steps[g].packed != NULL;
-            /* Many gaps are summed up sooner once and for all. */
-            if (uneven > 1 + count / UNEVEN_ROWS) return MIR_E_UNSUPPORTED;
-            places->skipped[g] = skipped;
+            const mir_tlog_ints_group *steps = &places->steps[g];
             const uint32_t rows = count - 1 - at < GROUP_ROWS ? count - 1 - at : GROUP_ROWS;
-            skipped += group_sum(&places->steps[g], rows);
+            places->skipped[g] = skipped;
+            if (steps->packed == NULL) {
+                skipped += rows * steps->low;
+                continue;
+            }
+            /* Many gaps are summed up sooner once and for all. */
+            if (uneven > count / UNEVEN_ROWS) return MIR_E_UNSUPPORTED;
+            places->uneven[g] = (uint8_t)uneven;
+            for (uint32_t i = 0; i < rows; i++) {
+                skipped += steps->low + group_at(steps, i);
+                places->led[uneven][i] = skipped;
+            }
+            uneven++;
         }
         if (wide) places->skipped[0] = 0;
     }
@@ -622,21 +747,192 @@ mir_status mir_tlog_ints_open(mir_tlog_reader *in, const uint8_t *readable_end, 
                : MIR_E_UNSUPPORTED;
 }
 
+/* Periods beyond one for each step that leads to a value. */
+static uint64_t periods_skipped(const mir_tlog_ints_places *places, uint32_t index)
+{
+    if (index == 0) return 0;
+    /* The step that leads to a value stands one place before it. */
+    const uint32_t number = (index - 1) >> places->group_shift;
+    const uint32_t step = (index - 1) & places->group_mask;
+    const mir_tlog_ints_group *group = &places->steps[number];
+    if (group->packed != NULL) return places->led[places->uneven[number]][step];
+    return places->skipped[number] + (step + 1) * group->low;
+}
+
 uint64_t mir_tlog_ints_at(const mir_tlog_ints_places *places, uint32_t index)
 {
-    const bool wide = places->group_shift == 31;
     const mir_tlog_ints_group *group = &places->groups[index >> places->group_shift];
     uint64_t periods = index;
-    if (places->stepped && index > 0) {
-        /* The step that leads to a value stands one place before it. */
-        const uint32_t number = (index - 1) >> places->group_shift;
-        const uint32_t steps = wide ? index : (index - 1) % GROUP_ROWS + 1;
-        const mir_tlog_ints_group *stepping = &places->steps[number];
-        periods += places->skipped[number];
-        periods += stepping->packed == NULL ? steps * stepping->low : group_sum(stepping, steps);
-    }
+    if (places->stepped) periods += periods_skipped(places, index);
     uint64_t value = places->start + periods * places->period + group->low;
-    if (group->packed != NULL)
-        value += value_at(group->packed, wide ? index : index % GROUP_ROWS, group->bits);
+    if (group->packed != NULL) value += group_at(group, index & places->group_mask);
     return places->base + places->unit * value;
+}
+
+/* ---- Sums of neighbours ---- */
+
+/* What the digits of a byte, d0 to dn, come to: their sum, and (n + 1) * d0 + n * d1 + … + dn, which
+ * is the sum of the values that they lead to one by one. */
+typedef struct byte_sums {
+    uint8_t all;
+    uint8_t led;
+} byte_sums;
+
+#define SUMS(b, base, n, p1, p2, p3, p4, p5, p6, p7)                                               \
+    {                                                                                              \
+        DIGIT(b, 1, base) + DIGIT(b, p1, base) + DIGIT(b, p2, base) + DIGIT(b, p3, base) +         \
+            DIGIT(b, p4, base) + DIGIT(b, p5, base) + DIGIT(b, p6, base) + DIGIT(b, p7, base),     \
+            (n)*DIGIT(b, 1, base) + ((n)-1) * DIGIT(b, p1, base) + ((n)-2) * DIGIT(b, p2, base) +  \
+                ((n)-3) * DIGIT(b, p3, base) + ((n)-4) * DIGIT(b, p4, base) +                      \
+                ((n)-5) * DIGIT(b, p5, base) + ((n)-6) * DIGIT(b, p6, base) +                      \
+                ((n)-7) * DIGIT(b, p7, base)                                                       \
+    }
+/* 256: there are not so many digits. */
+#define SUMS_2(b)  SUMS(b, 2, 8, 2, 4, 8, 16, 32, 64, 128)
+#define SUMS_3(b)  SUMS(b, 3, 5, 3, 9, 27, 81, 256, 256, 256)
+#define SUMS_4(b)  SUMS(b, 4, 4, 4, 16, 64, 256, 256, 256, 256)
+#define SUMS_5(b)  SUMS(b, 5, 3, 5, 25, 256, 256, 256, 256, 256)
+#define SUMS_6(b)  SUMS(b, 6, 3, 6, 36, 256, 256, 256, 256, 256)
+#define SUMS_16(b) SUMS(b, 16, 2, 16, 256, 256, 256, 256, 256, 256)
+
+static const byte_sums sums_2[256] = BYTES_256(SUMS_2);
+static const byte_sums sums_3[256] = BYTES_256(SUMS_3);
+static const byte_sums sums_4[256] = BYTES_256(SUMS_4);
+static const byte_sums sums_5[256] = BYTES_256(SUMS_5);
+static const byte_sums sums_6[256] = BYTES_256(SUMS_6);
+static const byte_sums sums_16[256] = BYTES_256(SUMS_16);
+
+/* How digits stand in a byte. */
+typedef struct byte_form {
+    const byte_sums *sums;
+    uint32_t per_byte;
+    const uint16_t *powers; /* of the base */
+} byte_form;
+
+static const uint16_t powers_2[] = {1, 2, 4, 8, 16, 32, 64, 128};
+static const uint16_t powers_3[] = {1, 3, 9, 27, 81};
+static const uint16_t powers_4[] = {1, 4, 16, 64};
+static const uint16_t powers_5[] = {1, 5, 25};
+static const uint16_t powers_6[] = {1, 6, 36};
+static const uint16_t powers_16[] = {1, 16};
+
+mir_status mir_tlog_ints_walk_open(mir_tlog_reader *in, const uint8_t *readable_end, uint32_t count,
+                                   mir_tlog_ints_walk *walk)
+{
+    const uint32_t head = mir_tlog_read_u8(in);
+    const uint32_t depth = head & MODE_MASK;
+    if (in->failed || (head & ~(uint32_t)MODE_KNOWN) != 0 || depth > 1 || depth >= count) {
+        return MIR_E_UNSUPPORTED;
+    }
+    const bool wide = (head & MODE_WIDE) != 0;
+    walk->base = 0;
+    walk->unit = 1;
+    if ((head & MODE_UNIT) != 0) {
+        walk->base = (uint64_t)mir_tlog_read_signed(in);
+        walk->unit = mir_tlog_read_varint(in);
+    }
+    walk->value = depth == 1 ? (uint64_t)mir_tlog_read_signed(in) : 0;
+    walk->sum = depth == 1 ? walk->value : 0;
+    walk->given = 0;
+    walk->at = 0;
+    walk->count = count;
+    walk->depth = depth;
+    walk->group = 0;
+    walk->done = 0;
+    walk->group_rows = wide ? count : GROUP_ROWS;
+    return groups_open(in, readable_end, count - depth, wide, walk->groups) && !in->failed
+               ? MIR_OK
+               : MIR_E_UNSUPPORTED;
+}
+
+/* What a walk comes to at some place. */
+typedef struct walked {
+    uint64_t value;
+    uint64_t sum;
+} walked;
+
+/* Goes on to the byte that the group's difference `end` is in; what there is just before it. */
+static inline __attribute__((always_inline)) walked
+led_bytes(mir_tlog_ints_walk *walk, const mir_tlog_ints_group *group, byte_form how, uint32_t end)
+{
+    const uint32_t per_byte = how.per_byte;
+    const uint32_t bytes = end / per_byte - walk->done / per_byte;
+    const uint8_t *from = group->packed + walk->done / per_byte;
+    const uint8_t *to = from + bytes;
+    const uint64_t low_all = per_byte * group->low;
+    uint64_t at = walk->value;
+    uint64_t led = 0;
+    uint64_t before = 0;
+    while (from < to) {
+        const byte_sums of = how.sums[*from++];
+        before += at;
+        led += of.led;
+        at += low_all + of.all;
+    }
+    walk->value = at;
+    walk->sum += per_byte * before + led + bytes * (per_byte * (per_byte + 1) / 2 * group->low);
+    walk->done += bytes * per_byte;
+    const uint32_t rest = end - walk->done;
+    if (rest == 0) return (walked){walk->value, walk->sum};
+    /* Without the digits behind it, which stand for the values before them as well. */
+    const byte_sums of = how.sums[*from % how.powers[rest]];
+    return (walked){at + rest * group->low + of.all, walk->sum + rest * at +
+                                                         rest * (rest + 1) / 2 * group->low +
+                                                         of.led - (per_byte - rest) * of.all};
+}
+
+static walked led_singly(mir_tlog_ints_walk *walk, const mir_tlog_ints_group *group, uint32_t end)
+{
+    for (; walk->done < end; walk->done++) {
+        if (walk->depth == 0) walk->value = 0;
+        walk->value += group->low;
+        if (group->packed != NULL) walk->value += group_at(group, walk->done);
+        walk->sum += walk->value;
+    }
+    return (walked){walk->value, walk->sum};
+}
+
+/* Up to `end` in the group that the walk has come to. */
+static walked led_to(mir_tlog_ints_walk *walk, uint32_t end)
+{
+    const mir_tlog_ints_group *group = &walk->groups[walk->group];
+    if (walk->depth == 0) return led_singly(walk, group, end);
+    if (group->packed == NULL) {
+        const uint64_t steps = end - walk->done;
+        walk->sum += steps * walk->value + steps * (steps + 1) / 2 * group->low;
+        walk->value += steps * group->low;
+        walk->done = end;
+        return (walked){walk->value, walk->sum};
+    }
+    switch (group->bits) {
+    case 1: return led_bytes(walk, group, (byte_form){sums_2, 8, powers_2}, end);
+    case 2: return led_bytes(walk, group, (byte_form){sums_4, 4, powers_4}, end);
+    case 4: return led_bytes(walk, group, (byte_form){sums_16, 2, powers_16}, end);
+    case WIDTH_BASE_3: return led_bytes(walk, group, (byte_form){sums_3, 5, powers_3}, end);
+    case WIDTH_BASE_5: return led_bytes(walk, group, (byte_form){sums_5, 3, powers_5}, end);
+    case WIDTH_BASE_6: return led_bytes(walk, group, (byte_form){sums_6, 3, powers_6}, end);
+    default: return led_singly(walk, group, end);
+    }
+}
+
+uint64_t mir_tlog_ints_walk_sum(mir_tlog_ints_walk *walk, uint32_t count)
+{
+    MIR_ASSERT(count <= walk->count - walk->at);
+    if (count == 0) return 0;
+    walk->at += count;
+    /* In the groups, the first value of those with differences is not among them. */
+    uint32_t end = walk->at - walk->depth - walk->group * walk->group_rows;
+    walked there = {walk->value, walk->sum};
+    while (end > walk->group_rows) {
+        there = led_to(walk, walk->group_rows);
+        walk->value = there.value;
+        walk->sum = there.sum;
+        walk->done = 0;
+        walk->group++;
+        end -= walk->group_rows;
+    }
+    if (end > 0) there = led_to(walk, end);
+    const uint64_t sum = there.sum - walk->given;
+    walk->given = there.sum;
+    return count * walk->base + walk->unit * sum;
 }

@@ -15,11 +15,13 @@ mir_status mir_tlog_scan_init(mir_tlog_scan *scan)
     if (status == MIR_OK) status = mir_tlog_gather_init(&scan->gather);
     scan->cursors = calloc(scan->version->segment_count + 1, sizeof *scan->cursors);
     scan->times = malloc(sizeof *scan->times * MIR_TLOG_CHUNK_ROWS_MAX);
+    scan->places = malloc(sizeof *scan->places);
+    scan->walk = malloc(sizeof *scan->walk);
     scan->dense = malloc(sizeof *scan->dense * MIR_TLOG_CHUNK_ROWS_MAX);
     scan->values = malloc(sizeof *scan->values * MIR_TLOG_CHUNK_ROWS_MAX);
     scan->texts = malloc(sizeof *scan->texts * MIR_TLOG_CHUNK_ROWS_MAX);
     if (status != MIR_OK || scan->cursors == NULL || scan->times == NULL || scan->dense == NULL ||
-        scan->values == NULL || scan->texts == NULL) {
+        scan->places == NULL || scan->walk == NULL || scan->values == NULL || scan->texts == NULL) {
         return mir_tlog_scan_failed(scan, MIR_E_NO_MEMORY);
     }
     scan->measurement = scan->spec->measurement;
@@ -41,6 +43,8 @@ void mir_tlog_scan_fini(mir_tlog_scan *scan)
     free(scan->cursors);
     free(scan->sources);
     free(scan->times);
+    free(scan->places);
+    free(scan->walk);
     free(scan->dense);
     free(scan->values);
     free(scan->texts);
@@ -429,8 +433,8 @@ static mir_status part_time(mir_tlog_scan *scan, const mir_tlog_chunk_reader *re
                             chunk_part *part, bool all)
 {
     if (part->timed || (part->placed && !all)) return MIR_OK;
-    if (!all && mir_tlog_chunk_time_places(reader, &scan->codec, &scan->places) == MIR_OK) {
-        const mir_tlog_times times = {.places = &scan->places};
+    if (!all && mir_tlog_chunk_time_places(reader, &scan->codec, scan->places) == MIR_OK) {
+        const mir_tlog_times times = {.places = scan->places};
         part->placed = true;
         return part_range(scan, reader->rows, &times, part);
     }
@@ -457,14 +461,20 @@ static mir_status totals_values(mir_tlog_scan *scan, mir_tlog_chunk_reader *read
     mir_status status = part_time(scan, reader, part, all);
     /* How many there are, their times tell. */
     const bool counted = totals->functions == MIR_TLOG_COUNT;
-    if (status == MIR_OK) {
-        status = counted ? mir_tlog_chunk_pass(reader)
-                         : mir_tlog_chunk_values(reader, &scan->codec, scan->values, scan->texts,
-                                                 &scan->arena);
+    bool walked = false;
+    if (status == MIR_OK && counted) {
+        status = mir_tlog_chunk_pass(reader);
+    } else if (status == MIR_OK) {
+        walked = is_small(reader) && !all && mir_tlog_totals_sums_only(totals) &&
+                 mir_tlog_chunk_walk(reader, &scan->codec, scan->walk) == MIR_OK;
+        if (!walked) {
+            status = mir_tlog_chunk_values(reader, &scan->codec, scan->values, scan->texts,
+                                           &scan->arena);
+        }
     }
     if (status != MIR_OK) return status;
     mir_tlog_run run = {
-        .times = {.list = part->timed ? scan->times : NULL, .places = &scan->places},
+        .times = {.list = part->timed ? scan->times : NULL, .places = scan->places},
         .first = part->skip,
         .count = part->end < part->skip ? 0 : part->end - part->skip,
         .values = scan->values + part->skip,
@@ -491,7 +501,11 @@ static mir_status totals_values(mir_tlog_scan *scan, mir_tlog_chunk_reader *read
         run.texts = scan->texts + first;
     }
     if (run.count == 0) return MIR_OK;
-    if (counted) run.values = NULL;
+    if (counted || walked) run.values = NULL;
+    if (walked) {
+        (void)mir_tlog_ints_walk_sum(scan->walk, part->skip);
+        run.walk = scan->walk;
+    }
     const mir_column *column = reader->column;
     return mir_tlog_totals_take(totals, mir_tlog_column_name(column), column->type, &run);
 }

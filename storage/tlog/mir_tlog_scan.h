@@ -47,9 +47,10 @@ typedef struct mir_tlog_scan {
     uint32_t source_count;
     uint32_t source_capacity;
     uint32_t cluster_count;
-    mir_arena arena;             /* texts of a chunk */
-    int64_t *times;              /* MIR_TLOG_CHUNK_ROWS_MAX of each */
-    mir_tlog_ints_places places; /* of those of the chunk at hand */
+    mir_arena arena;              /* texts of a chunk */
+    int64_t *times;               /* MIR_TLOG_CHUNK_ROWS_MAX of each */
+    mir_tlog_ints_places *places; /* of those of the chunk at hand */
+    mir_tlog_ints_walk *walk;     /* through its column at hand */
     int64_t *dense;
     uint64_t *values;
     mir_view *texts;

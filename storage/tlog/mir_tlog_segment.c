@@ -314,6 +314,12 @@ mir_status mir_tlog_chunk_values(mir_tlog_chunk_reader *reader, mir_tlog_codec *
                                   reader->statistics.count, arena);
 }
 
+mir_status mir_tlog_chunk_walk(mir_tlog_chunk_reader *reader, mir_tlog_codec *codec,
+                               mir_tlog_ints_walk *walk)
+{
+    return mir_tlog_column_walk(codec, &reader->in, reader->statistics.count, walk);
+}
+
 mir_status mir_tlog_chunk_pass(mir_tlog_chunk_reader *reader)
 {
     mir_tlog_column_skip(&reader->in);

@@ -22,7 +22,7 @@
 #include "mir_tlog_gather.h"
 
 enum {
-    MIR_TLOG_SEGMENT_VERSION = 2, /* version 1 is read as well */
+    MIR_TLOG_SEGMENT_VERSION = 3, /* versions 1 and 2 are read as well */
     MIR_TLOG_SEGMENT_HEADER_BYTES = 64,
     MIR_TLOG_SEGMENT_TRAILER_BYTES = 64,
     MIR_TLOG_CHUNK_HEADER_BYTES = 16,
@@ -201,11 +201,11 @@ typedef struct mir_tlog_chunk_reader {
 
 MIR_MUST_CHECK mir_status mir_tlog_chunk_begin(mir_tlog_chunk_reader *reader, mir_view bytes,
                                                const mir_tlog_segment_shape *shape);
-/* The times of all rows, ascending; at any moment, and only if they are needed. */
 /* Where the times stand, if they are written so: not checked as those are. MIR_E_UNSUPPORTED. */
 MIR_MUST_CHECK mir_status mir_tlog_chunk_time_places(const mir_tlog_chunk_reader *reader,
                                                      mir_tlog_codec *codec,
                                                      mir_tlog_ints_places *places);
+/* The times of all rows, ascending; at any moment, and only if they are needed. */
 MIR_MUST_CHECK mir_status mir_tlog_chunk_times(const mir_tlog_chunk_reader *reader,
                                                mir_tlog_codec *codec, int64_t *times);
 /* Makes the next column current: MIR_E_EMPTY behind the last. Then its values are taken or passed. */
@@ -214,6 +214,9 @@ MIR_MUST_CHECK mir_status mir_tlog_chunk_next(mir_tlog_chunk_reader *reader);
 MIR_MUST_CHECK mir_status mir_tlog_chunk_values(mir_tlog_chunk_reader *reader,
                                                 mir_tlog_codec *codec, uint64_t *values,
                                                 mir_view *texts, mir_arena *arena);
+/* Instead of the values, for their sums. MIR_E_UNSUPPORTED: take them. */
+MIR_MUST_CHECK mir_status mir_tlog_chunk_walk(mir_tlog_chunk_reader *reader, mir_tlog_codec *codec,
+                                              mir_tlog_ints_walk *walk);
 MIR_MUST_CHECK mir_status mir_tlog_chunk_pass(mir_tlog_chunk_reader *reader);
 
 /* Its rows within the gather's times, of the columns that it wants. Nothing is added on failure. */

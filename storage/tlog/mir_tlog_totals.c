@@ -194,6 +194,16 @@ static mir_status window_place(mir_tlog_totals *totals, int64_t window, uint32_t
     }
     const mir_status status = windows_room(totals, totals->window_count + 1);
     if (status != MIR_OK) return status;
+    *place = at;
+    if (at == totals->window_count) {
+        totals->windows[totals->window_count++] = window;
+        for (uint32_t i = 0; i < totals->set.count; i++) {
+            mir_tlog_totals_column *column = &totals->columns[i];
+            column->totals[at] = (mir_tlog_total){0};
+            if (column->samples != NULL) column->samples[at] = (mir_tlog_samples){0};
+        }
+        return MIR_OK;
+    }
     /* A sparse column may have been first, and one with values between its windows next. */
     const uint32_t behind = totals->window_count - at;
     memmove(totals->windows + at + 1, totals->windows + at, behind * sizeof *totals->windows);
@@ -208,7 +218,6 @@ static mir_status window_place(mir_tlog_totals *totals, int64_t window, uint32_t
     }
     totals->window_count++;
     if (at < totals->window_kept) totals->window_kept = at;
-    *place = at;
     return MIR_OK;
 }
 
@@ -366,11 +375,12 @@ static mir_status window_take(mir_tlog_totals *totals, mir_tlog_totals_column *c
     const uint32_t from = first.at - run->first;
     const uint32_t count = last.at - first.at + 1;
     mir_status status = MIR_OK;
-    if (totals->functions == MIR_TLOG_COUNT) {
+    if (totals->functions == MIR_TLOG_COUNT || run->walk != NULL) {
         static const mir_view no_text = {NULL, 0};
         static const uint64_t no_value = 0;
         ends_take(total, type, first.time_ns, last.time_ns, &no_value, &no_value, &no_text,
                   &no_text);
+        if (run->walk != NULL) total->sum += (int64_t)mir_tlog_ints_walk_sum(run->walk, count);
     } else if (type == MIR_COLUMN_STRING) {
         if (place < totals->window_kept) totals->window_kept = place;
         ends_take(total, type, first.time_ns, last.time_ns, NULL, NULL, &run->texts[from],
@@ -419,6 +429,12 @@ mir_status mir_tlog_totals_take(mir_tlog_totals *totals, mir_view name, mir_colu
         first = next;
     }
     return status;
+}
+
+bool mir_tlog_totals_sums_only(const mir_tlog_totals *totals)
+{
+    const uint32_t sums = MIR_TLOG_MEAN | MIR_TLOG_SUM | MIR_TLOG_COUNT;
+    return (totals->functions & ~sums) == 0;
 }
 
 bool mir_tlog_totals_suffices(const mir_tlog_totals *totals, mir_column_type type,

@@ -95,15 +95,18 @@ static inline int64_t mir_tlog_time_at(const mir_tlog_times *times, uint32_t ind
 typedef struct mir_tlog_run {
     mir_tlog_times times; /* for rates a list */
     uint32_t first;
-    uint32_t count;         /* > 0 */
-    const uint64_t *values; /* null when they are only counted, as the texts */
-    const mir_view *texts;  /* of strings */
-    bool small;             /* integers of less than 2^49 */
+    uint32_t count;           /* > 0 */
+    const uint64_t *values;   /* null when they are only counted, as the texts, or summed up */
+    mir_tlog_ints_walk *walk; /* for their sums, which fit 64 bits; stands at the first value */
+    const mir_view *texts;    /* of strings */
+    bool small;               /* integers of less than 2^49 */
 } mir_tlog_run;
 
 /* None of the times is before any that were taken. */
 MIR_MUST_CHECK mir_status mir_tlog_totals_take(mir_tlog_totals *totals, mir_view name,
                                                mir_column_type type, const mir_tlog_run *run);
+/* Whether the functions want no more of integers than their sums. */
+bool mir_tlog_totals_sums_only(const mir_tlog_totals *totals);
 /* Whether a chunk's statistics say all that the functions want of a column. */
 bool mir_tlog_totals_suffices(const mir_tlog_totals *totals, mir_column_type type,
                               const mir_tlog_column_statistics *statistics);
