@@ -79,6 +79,13 @@ void mir_tlog_version_release(mir_tlog_version *version)
     free(version);
 }
 
+uint64_t mir_tlog_version_damage(const mir_tlog *tlog, const mir_tlog_version *version)
+{
+    uint64_t damage = tlog->files_missing;
+    for (uint32_t i = 0; i < version->live_count; i++) damage += version->lives[i]->damaged;
+    return damage;
+}
+
 static int segment_compare(const void *a, const void *b)
 {
     const mir_tlog_segment_head *left = &(*(mir_tlog_segment *const *)a)->head;
@@ -488,6 +495,8 @@ static mir_status log_take(mir_tlog *tlog, log_load *load, mir_error *error)
     live->handle = -1;
     atomic_init(&live->references, 2); /* of the version, and of the job */
     atomic_init(&live->bytes, load->replay.bytes);
+    live->damaged = load->replay.corrupt_frames;
+    if (live->damaged == 0 && load->replay.rows_lost > 0) live->damaged = 1;
     memcpy(live->path, path, sizeof live->path);
     tlog->version->lives[tlog->version->live_count++] = live;
     mir_tlog_live **link = &tlog->jobs;

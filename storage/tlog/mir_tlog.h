@@ -249,7 +249,9 @@ typedef struct mir_tlog_sink {
 typedef struct mir_tlog_query_info {
     uint64_t rows; /* given to the sink */
     uint64_t rows_read;
-    uint64_t chunks_corrupt; /* left out of the answer: it is partial when this is not 0 */
+    /* Left out of the answer, which is partial when this is not 0. A region of an unsealed log, and a
+     * file that is missing, may have had rows of any answer: they count in all. */
+    uint64_t chunks_corrupt;
     /* Of rows from before this that went because of their age there is only what minutes, tens of
      * minutes or hours came to, and that did not tell exactly what was asked: it is left out. */
     bool left_out;

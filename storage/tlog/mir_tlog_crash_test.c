@@ -174,7 +174,11 @@ static void power_cut_loses_nothing_that_was_synced(void **state)
             assert_int_equal(open_with(&disk->files, "/t", 1, 1, &again), MIR_OK);
             see(again, n + 100, &rows);
             assert_int_equal(rows.wrong, 0);
-            assert_int_equal(rows.corrupt, 0);
+            /* The disk may have taken later ones of the writes that were not synced. */
+            mir_tlog_stats after_cut;
+            mir_tlog_stats_read(again, &after_cut, NULL);
+            assert_true(rows.corrupt <= after_cut.corrupt_frames);
+            assert_int_equal(after_cut.corrupt_chunks, 0);
             if (!all_below(&rows, n)) fail_msg("round %d life %d: lost synced rows", round, life);
             int64_t end = n;
             while (rows.seen[end] != 0) end++;

@@ -266,6 +266,58 @@ static void truncated_files_are_told(void **state)
     }
 }
 
+/* Whatever is asked for might have been in it; once the log is sealed, nothing tells of it any more. */
+static void a_damaged_region_of_a_log_makes_answers_partial_until_it_is_sealed(void **state)
+{
+    (void)state;
+    sim_disk *disk = disk_with(TURNS, false);
+    sim_inode *log = file_with(disk, "log", 0);
+    /* The one in the middle: others have the names that it has. */
+    uint8_t *frame = log->data;
+    for (int turn = 0; turn <= TURNS / 2; turn++) {
+        frame = memmem(frame + 4, (size_t)(log->data + log->size - frame - 4), "MFRM", 4);
+        assert_non_null(frame);
+    }
+    frame[MIR_TLOG_FRAME_HEADER_BYTES + 5] ^= 1;
+    /* After the manifest of the start, segments cannot be finished. */
+    disk->fail_calls = SIM_RENAME;
+    disk->fail_errno = EIO;
+    disk->calls = 0;
+    disk->fail_at = 2;
+    disk->fail_count = UINT64_MAX;
+    mir_tlog *tlog = open_copy(disk);
+    present_rows rows;
+    see(tlog, ROWS, &rows);
+    assert_int_equal(rows.count, ROWS - 3);
+    assert_int_equal(rows.wrong, 0);
+    assert_int_equal(rows.corrupt, 1);
+    read_agrees(tlog, &rows);
+    free(rows.seen);
+    uint32_t names = 0;
+    uint64_t blocks_corrupt;
+    assert_int_equal(mir_tlog_devices(tlog, mir_view_cstr("m.v1.T"), INT64_MIN, name_pass, &names,
+                                      &blocks_corrupt, NULL),
+                     MIR_OK);
+    assert_int_equal(names, DEVICES);
+    assert_int_equal(blocks_corrupt, 1);
+    mir_tlog_log_look look; /* as who verifies does */
+    mir_error error = {{0}};
+    assert_int_equal(mir_tlog_log_look_bytes(mir_view_of(log->data, log->size),
+                                             mir_tlog_get_u64(log->data + 16), &look, &error),
+                     MIR_OK);
+    assert_int_equal(look.found.corrupt_frames, 1);
+    (void)pthread_mutex_lock(&disk->mutex);
+    disk->fail_at = 0;
+    (void)pthread_mutex_unlock(&disk->mutex);
+    if (mir_tlog_settle(tlog, 20000, &error) != MIR_OK) fail_msg("%s", error.text);
+    see(tlog, ROWS, &rows);
+    assert_int_equal(rows.count, ROWS - 3);
+    assert_int_equal(rows.corrupt, 0);
+    free(rows.seen);
+    mir_tlog_close(tlog);
+    sim_disk_free(disk);
+}
+
 static void a_log_whose_header_is_gone_is_set_aside(void **state)
 {
     (void)state;
@@ -444,6 +496,7 @@ int main(void)
         cmocka_unit_test(merge_and_retention_leave_a_damaged_segment_alone),
         cmocka_unit_test(a_missing_segment_is_told_by_every_answer),
         cmocka_unit_test(truncated_files_are_told),
+        cmocka_unit_test(a_damaged_region_of_a_log_makes_answers_partial_until_it_is_sealed),
         cmocka_unit_test(a_log_whose_header_is_gone_is_set_aside),
         cmocka_unit_test(a_log_whose_header_was_never_finished_is_none),
         cmocka_unit_test(a_crash_after_setting_aside_changes_nothing),

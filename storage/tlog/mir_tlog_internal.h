@@ -59,6 +59,7 @@ typedef struct mir_tlog_live {
     _Atomic int64_t syncing_ns; /* what dirty_ns was for the sync that is under way */
     atomic_ullong bytes;        /* written */
     atomic_ullong room;         /* allocated */
+    uint64_t damaged;           /* regions that could not be read when it was replayed */
     uint64_t idle_bytes;        /* the background's: bytes when it last looked, and since when */
     int64_t idle_since_ns;
     bool taken;                 /* a thread seals it */
@@ -227,6 +228,9 @@ void mir_tlog_path(const mir_tlog *tlog, char *path, uint64_t number, const char
 void mir_tlog_live_release(mir_tlog_live *live);
 mir_tlog_version *mir_tlog_version_acquire(mir_tlog *tlog);
 void mir_tlog_version_release(mir_tlog_version *version);
+/* What no answer from this version has, of whatever device and time: files that are missing, regions
+ * of logs. Of these nothing is known once the log is sealed. */
+uint64_t mir_tlog_version_damage(const mir_tlog *tlog, const mir_tlog_version *version);
 /* Records what an operator should know, and logs it if it is news. Null clears it. */
 void mir_tlog_trouble(mir_tlog *tlog, const char *text);
 /* The next version: without what is in `drop` and `live_drop`, with `add` and `live_add`; if

@@ -257,11 +257,12 @@ mir_status mir_tlog_devices(mir_tlog *tlog, mir_view measurement, int64_t since_
     name_set set = {0};
     mir_arena arena = {0};
     mir_tlog_codec codec;
-    *blocks_corrupt = tlog->files_missing;
+    *blocks_corrupt = 0;
     if (mir_tlog_codec_init(&codec) != MIR_OK) {
         return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
     }
     mir_tlog_version *version = mir_tlog_version_acquire(tlog);
+    *blocks_corrupt = mir_tlog_version_damage(tlog, version);
     mir_status status = MIR_OK;
     for (uint32_t s = 0; s < version->segment_count && status == MIR_OK; s++) {
         status = segment_devices(version->segments[s], &codec, measurement, since_ns, &set, &arena,

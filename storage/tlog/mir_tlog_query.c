@@ -221,7 +221,7 @@ static mir_status work_all(query *q)
         (void)pthread_join(helpers[i].thread, NULL);
         (void)atomic_fetch_sub_explicit(&q->tlog->query_helpers, 1, memory_order_relaxed);
     }
-    q->info.chunks_corrupt = q->tlog->files_missing;
+    q->info.chunks_corrupt = mir_tlog_version_damage(q->tlog, q->version);
     for (uint32_t i = 0; i < q->worker_count; i++) {
         const mir_tlog_part_maker *worker = &q->workers[i];
         q->info.rows_read += worker->scan.rows_read;

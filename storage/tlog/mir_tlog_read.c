@@ -129,7 +129,7 @@ mir_status mir_tlog_read(mir_tlog *tlog, const mir_tlog_query_spec *spec, mir_tl
     mir_status status = mir_tlog_scan_init(&r.scan);
     if (status == MIR_OK) status = devices_read(&r, keys);
     info->rows_read = r.scan.rows_read;
-    info->chunks_corrupt = tlog->files_missing + r.scan.chunks_corrupt;
+    info->chunks_corrupt = mir_tlog_version_damage(tlog, r.scan.version) + r.scan.chunks_corrupt;
     info->left_out = r.scan.left_out;
     info->left_out_until_ns = r.scan.left_out_until_ns;
     if (status != MIR_OK && error != NULL && r.scan.error.text[0] != '\0') *error = r.scan.error;
