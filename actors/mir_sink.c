@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "mir_clock.h"
+#include "mir_device_rules.h"
 #include "mir_hash.h"
 #include "mir_line.h"
 #include "mir_log.h"
@@ -25,10 +26,13 @@
 #define SAY_NS        (60 * MIR_NS_PER_S) /* how often the same trouble is logged */
 #define READ_PAUSE_NS (1 * MIR_NS_PER_S)
 
+enum { WITHHELD_AT_ONCE = 100000 }; /* rows, before it looks up */
+
 /* What stands behind the measurement in a device's lines. */
 typedef struct tags {
     mir_map_node node;
     uint64_t changes; /* of the device, when they were made */
+    uint64_t fitting; /* a bit for each rule that fits where the device is */
     mir_view id;
     mir_view text;
 } tags;
@@ -51,6 +55,8 @@ struct mir_sink {
     uint32_t *last; /* cell of each column, of the row at hand */
     uint64_t random;
     uint64_t left_out;
+    uint64_t withheld;
+    uint32_t withheld_now; /* since the last batch */
     int64_t looked_ns;
     int64_t said_failed_ns;
     int64_t said_refused_ns;
@@ -151,7 +157,32 @@ static void tag_put(mir_sink *sink, const char *key, const char *value, mir_byte
         sink->left_out++;
 }
 
-static mir_status tags_write(mir_sink *sink, mir_view id, mir_bytes *out)
+/* Which rules fit a namespace; null: of a device that is there no more. */
+static uint64_t rules_fitting(const mir_sink *sink, const char *name_space)
+{
+    _Static_assert(MIR_CONFIG_RULES_MAX <= 64, "a bit for each rule");
+    uint64_t fitting = 0;
+    for (size_t i = 0; i < sink->config->telemetry.sink.rule_count; i++) {
+        const char *pattern = sink->config->telemetry.sink.rules[i].name_space;
+        if (pattern == NULL || (name_space != NULL && mir_pattern_match(mir_view_cstr(pattern),
+                                                                        mir_view_cstr(name_space))))
+            fitting |= UINT64_C(1) << i;
+    }
+    return fitting;
+}
+
+static bool is_wanted(const mir_sink *sink, uint64_t fitting, mir_view message)
+{
+    const mir_config_forward *rules = sink->config->telemetry.sink.rules;
+    for (size_t i = 0; i < sink->config->telemetry.sink.rule_count; i++) {
+        if ((fitting >> i & 1) == 0) continue;
+        if (rules[i].message == NULL || mir_pattern_match(mir_view_cstr(rules[i].message), message))
+            return !rules[i].withheld;
+    }
+    return sink->config->telemetry.sink.rule_count == 0;
+}
+
+static mir_status tags_write(mir_sink *sink, mir_view id, mir_bytes *out, uint64_t *fitting)
 {
     mir_arena arena = {0};
     MirStore__V1__DeviceRecord *record = NULL;
@@ -166,12 +197,13 @@ static mir_status tags_write(mir_sink *sink, mir_view id, mir_bytes *out)
             if (strncmp(key, "__", 2) != 0) tag_put(sink, key, record->labels[i]->value, out);
         }
     }
+    *fitting = rules_fitting(sink, status == MIR_OK ? record->namespace_ : NULL);
     mir_arena_free(&arena);
     /* A device that is not there any more is its id. */
     return status == MIR_E_NOT_FOUND ? MIR_OK : status;
 }
 
-static mir_status tags_of(mir_sink *sink, mir_view id, mir_view *text)
+static mir_status tags_of(mir_sink *sink, mir_view id, const tags **found)
 {
     const uint64_t hash = mir_hash_view(id);
     const uint64_t changes = mir_state_changes_of_id(sink->state, id);
@@ -180,7 +212,7 @@ static mir_status tags_of(mir_sink *sink, mir_view id, mir_view *text)
         tags *known = MIR_CONTAINER(node, tags, node);
         if (!mir_view_eq(known->id, id)) continue;
         if (known->changes == changes) {
-            *text = known->text;
+            *found = known;
             return MIR_OK;
         }
         mir_map_remove(&sink->devices, node);
@@ -188,7 +220,8 @@ static mir_status tags_of(mir_sink *sink, mir_view id, mir_view *text)
         break;
     }
     mir_bytes written = {0};
-    mir_status status = tags_write(sink, id, &written);
+    uint64_t fitting = 0;
+    mir_status status = tags_write(sink, id, &written, &fitting);
     if (status == MIR_OK && !mir_bytes_ok(&written)) status = MIR_E_NO_MEMORY;
     tags *made = NULL;
     if (status == MIR_OK) {
@@ -201,10 +234,11 @@ static mir_status tags_of(mir_sink *sink, mir_view id, mir_view *text)
         memcpy(room, id.data, id.size);
         if (written.size > 0) memcpy(room + id.size, written.data, written.size);
         made->changes = changes;
+        made->fitting = fitting;
         made->id = mir_view_of(room, id.size);
         made->text = mir_view_of(room + id.size, written.size);
         mir_map_add(&sink->devices, &made->node, hash);
-        *text = made->text;
+        *found = made;
     }
     mir_bytes_free(&written);
     return status;
@@ -237,20 +271,26 @@ static mir_status row_take(void *context, const mir_tlog_log_row *row)
     mir_sink_lines *lines = &sink->lines;
     const mir_config *config = sink->config;
     if (lines->count >= (uint64_t)config->telemetry.sink.batch_lines ||
-        lines->text.size >= (uint64_t)config->telemetry.sink.batch_bytes)
+        lines->text.size >= (uint64_t)config->telemetry.sink.batch_bytes ||
+        sink->withheld_now >= WITHHELD_AT_ONCE)
         return MIR_E_FULL;
     const mir_tlog_mem_series *series = row->series;
     const mir_tlog_shape *shape = series->shape;
     mir_bytes *out = &lines->text;
     const size_t start = out->size;
-    mir_view text;
+    const tags *about;
     /* Not the spool's fault, which would give up a log after some. */
-    if (tags_of(sink, series->device, &text) != MIR_OK) return MIR_E_AGAIN;
+    if (tags_of(sink, series->device, &about) != MIR_OK) return MIR_E_AGAIN;
+    if (!is_wanted(sink, about->fitting, shape->measurement)) {
+        sink->withheld++;
+        sink->withheld_now++;
+        return MIR_OK;
+    }
     if (mir_line_measurement(shape->measurement, out, NULL) != MIR_OK) {
         sink->left_out += row->cell_count;
         return MIR_OK;
     }
-    mir_bytes_view(out, text);
+    mir_bytes_view(out, about->text);
     for (uint32_t i = 0; i < row->cell_count; i++)
         if (row->cells[i].column < MIR_TLOG_COLUMNS_MAX) sink->last[row->cells[i].column] = i;
     bool first = true;
@@ -441,6 +481,7 @@ static void batch_settle(mir_sink *sink, uint64_t rows_read, bool over, uint64_t
     }
     (void)pthread_mutex_lock(&sink->mutex);
     sink->stats.values_left_out = sink->left_out;
+    sink->stats.rows_withheld = sink->withheld;
     if (over) {
         sink->rows_settled = sink->rows_before + committed;
     } else {
@@ -448,6 +489,7 @@ static void batch_settle(mir_sink *sink, uint64_t rows_read, bool over, uint64_t
     }
     (void)pthread_mutex_unlock(&sink->mutex);
     mir_sink_lines_clear(&sink->lines);
+    sink->withheld_now = 0;
 }
 
 static void *sink_main(void *context)

@@ -50,6 +50,7 @@ typedef struct mir_sink_stats {
     uint64_t batches;
     uint64_t rows_sent;
     uint64_t bytes_sent;
+    uint64_t rows_withheld;   /* telemetry.sink.rules do not want them sent */
     uint64_t rows_refused;    /* by the other side, for good */
     uint64_t rows_dropped;    /* the spool was full */
     uint64_t rows_damaged;    /* could not be read from the spool */

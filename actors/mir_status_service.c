@@ -308,6 +308,7 @@ static void put_sink(mir_bytes *json, const mir_sink_stats *sink)
     put_count(json, "batches", sink->batches);
     put_count(json, "rows_sent", sink->rows_sent);
     put_count(json, "bytes_sent", sink->bytes_sent);
+    put_count(json, "rows_withheld", sink->rows_withheld);
     put_count(json, "rows_refused", sink->rows_refused);
     put_count(json, "rows_dropped", sink->rows_dropped);
     put_count(json, "rows_damaged", sink->rows_damaged);

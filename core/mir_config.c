@@ -377,27 +377,27 @@ MIR_MUST_CHECK static mir_status read_retention(const struct origin *source,
 }
 
 MIR_MUST_CHECK static mir_status read_pattern(const struct origin *source,
-                                              const yaml_node_t *mapping, const char *name,
-                                              char **pattern)
+                                              const yaml_node_t *mapping, const char *where,
+                                              const char *name, char **pattern)
 {
     const yaml_node_t *node = member(source, mapping, name);
     if (node == NULL) return MIR_OK;
     const char *text = scalar_text(node);
     if (text == NULL || text[0] == '\0' || is_null(node))
-        return refuse(source, node, "telemetry.retention.rules: %s: expected a text such as %s",
-                      name, strcmp(name, "message") == 0 ? "env.v1.*" : "plant-*");
+        return refuse(source, node, "%s: %s: expected a text such as %s", where, name,
+                      strcmp(name, "message") == 0 ? "env.v1.*" : "plant-*");
     *pattern = mir_arena_strdup(&source->config->arena, mir_view_cstr(text));
     return *pattern == NULL ? no_memory(source) : MIR_OK;
 }
 
 MIR_MUST_CHECK static mir_status read_flag(const struct origin *source, const yaml_node_t *mapping,
-                                           const char *name, bool *flag)
+                                           const char *where, const char *name, bool *flag)
 {
     const yaml_node_t *node = member(source, mapping, name);
     if (node == NULL) return MIR_OK;
     const char *text = scalar_text(node);
     if (text == NULL || (strcmp(text, "true") != 0 && strcmp(text, "false") != 0))
-        return refuse(source, node, "telemetry.retention.rules: %s: expected true or false", name);
+        return refuse(source, node, "%s: %s: expected true or false", where, name);
     *flag = strcmp(text, "true") == 0;
     return MIR_OK;
 }
@@ -411,12 +411,13 @@ MIR_MUST_CHECK static mir_status read_rule(const struct origin *source, const ya
         return refuse(source, node, "%s: expected {namespace: .., message: .., age: 7d}", where);
     *rule = (mir_config_rule){0};
     mir_status status = only_members(source, node, where, names);
-    if (status == MIR_OK) status = read_pattern(source, node, "namespace", &rule->name_space);
-    if (status == MIR_OK) status = read_pattern(source, node, "message", &rule->message);
+    if (status == MIR_OK)
+        status = read_pattern(source, node, where, "namespace", &rule->name_space);
+    if (status == MIR_OK) status = read_pattern(source, node, where, "message", &rule->message);
     if (status != MIR_OK) return status;
     bool rollup = true;
-    status = read_flag(source, node, "deleted", &rule->deleted);
-    if (status == MIR_OK) status = read_flag(source, node, "rollup", &rollup);
+    status = read_flag(source, node, where, "deleted", &rule->deleted);
+    if (status == MIR_OK) status = read_flag(source, node, where, "rollup", &rollup);
     if (status != MIR_OK) return status;
     rule->no_rollup = !rollup;
     if (rule->deleted && rule->name_space != NULL)
@@ -458,6 +459,58 @@ MIR_MUST_CHECK static mir_status read_rules(const struct origin *source, const y
     return MIR_OK;
 }
 
+MIR_MUST_CHECK static mir_status read_forward(const struct origin *source, const yaml_node_t *node,
+                                              mir_config_forward *rule)
+{
+    static const char *const names[] = {"namespace", "message", "forward", NULL};
+    static const char where[] = "telemetry.sink.rules";
+    if (!is_mapping(node))
+        return refuse(source, node, "%s: expected {namespace: .., message: .., forward: true}",
+                      where);
+    *rule = (mir_config_forward){0};
+    bool forward = true;
+    mir_status status = only_members(source, node, where, names);
+    if (status == MIR_OK)
+        status = read_pattern(source, node, where, "namespace", &rule->name_space);
+    if (status == MIR_OK) status = read_pattern(source, node, where, "message", &rule->message);
+    if (status == MIR_OK) status = read_flag(source, node, where, "forward", &forward);
+    rule->withheld = !forward;
+    return status;
+}
+
+MIR_MUST_CHECK static mir_status read_forwards(const struct origin *source, const yaml_node_t *node)
+{
+    static const char where[] = "telemetry.sink.rules";
+    if (!is_list(node))
+        return refuse(source, node,
+                      "%s: expected a list of {namespace: .., message: .., forward: true}", where);
+    yaml_node_item_t *items = node->data.sequence.items.start;
+    const size_t count = (size_t)(node->data.sequence.items.top - items);
+    if (count > MIR_CONFIG_RULES_MAX)
+        return refuse(source, node, "%s: more than %d rules", where, MIR_CONFIG_RULES_MAX);
+    mir_config_forward *rules =
+        mir_arena_alloc(&source->config->arena, (count + 1) * sizeof *rules);
+    if (rules == NULL) return no_memory(source);
+    bool any = false;
+    for (size_t i = 0; i < count; i++) {
+        const yaml_node_t *item = node_at(source, items[i]);
+        if (i > 0 && rules[i - 1].name_space == NULL && rules[i - 1].message == NULL)
+            return refuse(source, item, "%s: rule %zu fits everything, so no rule behind it counts",
+                          where, i);
+        mir_status status = read_forward(source, item, &rules[i]);
+        if (status != MIR_OK) return status;
+        any |= !rules[i].withheld;
+    }
+    if (count > 0 && !any)
+        return refuse(source, node,
+                      "%s: nothing would be forwarded: what no rule fits stays here; end them with "
+                      "{forward: true} to forward all others",
+                      where);
+    source->config->telemetry.sink.rules = rules;
+    source->config->telemetry.sink.rule_count = count;
+    return MIR_OK;
+}
+
 MIR_MUST_CHECK static mir_status read_scalar(const struct origin *source, const mir_config_key *key,
                                              const yaml_node_t *node, const char *text)
 {
@@ -473,6 +526,7 @@ MIR_MUST_CHECK static mir_status read_value(const struct origin *source, const m
     if (key->kind == MIR_CONFIG_USERS) return read_users(source, node);
     if (key->kind == MIR_CONFIG_RETENTION) return read_retention(source, node);
     if (key->kind == MIR_CONFIG_RULES) return read_rules(source, node);
+    if (key->kind == MIR_CONFIG_FORWARDS) return read_forwards(source, node);
     if (key->kind == MIR_CONFIG_PERMISSIONS)
         return read_permissions(source, node, &source->config->auth.default_permissions);
     return read_scalar(source, key, node, is_null(node) ? NULL : scalar_text(node));

@@ -111,6 +111,13 @@ typedef struct mir_config_rule {
     int64_t age_ns;   /* 0: for ever */
 } mir_config_rule;
 
+/* Whether telemetry is forwarded: the first rule that fits counts. Patterns may have `*`. */
+typedef struct mir_config_forward {
+    char *name_space; /* null: any */
+    char *message;    /* null: any */
+    bool withheld;
+} mir_config_forward;
+
 typedef struct mir_config {
     mir_arena arena; /* owns every string and list below */
 
@@ -179,6 +186,8 @@ typedef struct mir_config {
             char *token;
             char *ca_file; /* null: those of the system */
             mir_config_compression compression;
+            mir_config_forward *rules; /* none: everything is forwarded */
+            size_t rule_count;
             int64_t batch_lines;
             int64_t batch_bytes;
             int64_t linger_ns;

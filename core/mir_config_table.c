@@ -161,6 +161,13 @@ const mir_config_key mir_config_keys[] = {
      compressions, NULL,
      "gzip sends about a tenth of the bytes and takes more of a processor. VictoriaMetrics, InfluxDB\n"
      "and Telegraf take it."},
+    {"telemetry.sink.rules", MIR_CONFIG_FORWARDS, AT(telemetry.sink), NULL, 0, 0, NULL, NULL,
+     "What is forwarded: the first rule that fits counts, and what none fits stays here. Without rules\n"
+     "everything goes. A rule with a namespace fits devices that are in it when their rows go out; * is\n"
+     "any run of characters. Example:\n"
+     "  rules:\n"
+     "    - {namespace: test-*, forward: false}\n"
+     "    - {message: env.v1.*}"},
     {"telemetry.sink.batch_lines", MIR_CONFIG_COUNT, AT(telemetry.sink.batch_lines), "10000", 1,
      1000000, NULL, NULL, "Rows that one request has at most."},
     {"telemetry.sink.batch_bytes", MIR_CONFIG_SIZE, AT(telemetry.sink.batch_bytes), "2MiB", 1024,
@@ -218,7 +225,8 @@ bool mir_config_is_section(const char *name)
 bool mir_config_key_is_scalar(const mir_config_key *key)
 {
     return key->kind != MIR_CONFIG_PERMISSIONS && key->kind != MIR_CONFIG_USERS &&
-           key->kind != MIR_CONFIG_RETENTION && key->kind != MIR_CONFIG_RULES;
+           key->kind != MIR_CONFIG_RETENTION && key->kind != MIR_CONFIG_RULES &&
+           key->kind != MIR_CONFIG_FORWARDS;
 }
 
 /* The shortest exact spelling: a whole number of the largest unit that divides it. */
@@ -287,6 +295,9 @@ void mir_config_key_accepted(const mir_config_key *key, char *text, size_t size)
         break;
     case MIR_CONFIG_RULES:
         (void)snprintf(text, size, "a list of {namespace: .., message: .., age: 7d}");
+        break;
+    case MIR_CONFIG_FORWARDS:
+        (void)snprintf(text, size, "a list of {namespace: .., message: .., forward: true}");
         break;
     case MIR_CONFIG_RETENTION:
         (void)snprintf(text, size,
@@ -447,6 +458,7 @@ MIR_MUST_CHECK static mir_status set_scalar(const mir_config_key *key, mir_confi
     case MIR_CONFIG_PERMISSIONS:
     case MIR_CONFIG_USERS:
     case MIR_CONFIG_RULES:
+    case MIR_CONFIG_FORWARDS:
     case MIR_CONFIG_RETENTION: break;
     }
     return mir_error_set(error, MIR_E_INVALID, "\"%.64s\" is a single value", text);

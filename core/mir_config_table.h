@@ -26,6 +26,7 @@ typedef enum mir_config_kind {
     MIR_CONFIG_USERS,
     MIR_CONFIG_RETENTION, /* mir_config_retention */
     MIR_CONFIG_RULES,     /* mir_config_rule of telemetry */
+    MIR_CONFIG_FORWARDS,  /* mir_config_forward of its sink */
 } mir_config_kind;
 
 typedef struct mir_config_key {

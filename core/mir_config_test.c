@@ -477,6 +477,40 @@ static void telemetry_is_kept_by_rules(void **state)
     }
 }
 
+static void what_is_forwarded_has_rules(void **state)
+{
+    (void)state;
+    mir_config config = loaded("telemetry:\n"
+                               "  sink:\n"
+                               "    rules:\n"
+                               "      - {namespace: test-*, forward: false}\n"
+                               "      - {message: env.v1.*}\n"
+                               "      - {namespace: plant, message: a.B, forward: true}\n");
+    assert_int_equal(config.telemetry.sink.rule_count, 3);
+    const mir_config_forward *rules = config.telemetry.sink.rules;
+    assert_string_equal(rules[0].name_space, "test-*");
+    assert_null(rules[0].message);
+    assert_true(rules[0].withheld && !rules[1].withheld && !rules[2].withheld);
+    assert_string_equal(rules[2].message, "a.B");
+    mir_config_free(&config);
+    static const struct {
+        const char *rules, *says;
+    } bad[] = {
+        {"env", "expected a list of {namespace: .., message: .., forward: true}"},
+        {"[env]", "expected {namespace: .., message: .., forward: true}"},
+        {"[{namespace: a, age: 5d}]", "unknown key \"age\""},
+        {"[{message: }]", "message: expected a text such as env.v1.*"},
+        {"[{forward: maybe}]", "telemetry.sink.rules: forward: expected true or false"},
+        {"[{message: a}, {}, {message: b}]", "rule 2 fits everything"},
+        {"[{message: a, forward: false}]", "nothing would be forwarded"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        char text[256];
+        (void)snprintf(text, sizeof text, "telemetry:\n  sink:\n    rules: %s\n", bad[i].rules);
+        refused_at(text, 3, bad[i].says);
+    }
+}
+
 static void retention_is_a_time_for_each_reason(void **state)
 {
     (void)state;
@@ -741,6 +775,7 @@ int main(void)
         cmocka_unit_test(aliases_cannot_make_a_config_of_any_size),
         cmocka_unit_test(users_are_read_with_their_permissions),
         cmocka_unit_test(broken_users_are_refused_where_they_stand),
+        cmocka_unit_test(what_is_forwarded_has_rules),
         cmocka_unit_test(retention_is_a_time_for_each_reason),
         cmocka_unit_test(telemetry_is_kept_by_rules),
         cmocka_unit_test(settings_take_flow_values_and_plain_text),

@@ -55,6 +55,11 @@ static void print_sink(const json_t *sink)
                  " values have no form\n",
                  number_of(sink, "rows_refused"), number_of(sink, "rows_dropped"),
                  number_of(sink, "rows_damaged"), number_of(sink, "values_left_out"));
+    if (number_of(sink, "rows_withheld") > 0) {
+        put_name("withheld");
+        (void)printf("%" PRIu64 " rows that telemetry.sink.rules do not forward\n",
+                     number_of(sink, "rows_withheld"));
+    }
     if (error == NULL) return;
     put_name("error");
     mir_cli_text_print_visible(stdout, error);

@@ -331,6 +331,24 @@ def test_rows_wait_for_who_takes_nothing_compressed(launch, connect, env, peer, 
     assert sorted(set(peer.await_times(name, 10))) == expected(10)
 
 
+def test_rules_choose_what_is_forwarded(launch, connect, env, peer, name):
+    rules = f"[{{namespace: test-*, forward: false}}, {{namespace: plant, message: {env.package}.*}}, {{namespace: plant-1}}]"
+    server = launch(to(peer, **{"telemetry.sink.rules": rules}))
+    bus = connect(server)
+    rows = {"test-1": 0, "plant": 20, "plant-1": 20, "plant-2": 0}
+    for namespace in rows:
+        bus.create(f"{name}-{namespace}", "boiler", namespace)
+        launch_device(bus, f"{name}-{namespace}", env)
+        send(bus, env, f"{name}-{namespace}", 0, 20)
+    assert await_caught_up(server)["rows_withheld"] == 40
+    for namespace, count in rows.items():
+        assert len(peer.times(f"{name}-{namespace}")) == count
+    # Where a device is when its rows go out is what counts.
+    bus.ask("core.update", targets={"ids": [f"{name}-plant-2"]}, meta={"namespace": "plant-1"})
+    send(bus, env, f"{name}-plant-2", 20, 20)
+    assert sorted(set(peer.await_times(f"{name}-plant-2", 20))) == expected(40)[20:]
+
+
 def certificate(where, name):
     """A certificate for 127.0.0.1 that vouches for itself, and its key."""
     paths = [str(where / f"{name}.{kind}") for kind in ("pem", "key")]
