@@ -337,7 +337,7 @@ def test_rules_choose_what_is_forwarded(launch, connect, env, peer, name):
     bus = connect(server)
     rows = {"test-1": 0, "plant": 20, "plant-1": 20, "plant-2": 0}
     for namespace in rows:
-        bus.create(f"{name}-{namespace}", "boiler", namespace)
+        bus.create(f"{name}-{namespace}", f"of-{namespace}", namespace)
         launch_device(bus, f"{name}-{namespace}", env)
         send(bus, env, f"{name}-{namespace}", 0, 20)
     assert await_caught_up(server)["rows_withheld"] == 40
