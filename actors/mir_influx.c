@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "mir_clock.h"
+#include "mir_tlm_renames.h"
 
 static const char damage[] =
     "the answer is incomplete: damaged parts of the telemetry log were left out";
@@ -262,7 +263,26 @@ static int compare_fields(const void *a, const void *b)
     return order != 0 ? order : (int)left->type - (int)right->type;
 }
 
-static mir_status show_fields(mir_influx_work *work, mir_view measurement)
+/* Fields have the names of today, unless some of the devices still have another one. */
+static mir_status fields_today(mir_influx_work *work, mir_view measurement,
+                               const mir_influx_devices *devices, field_list *fields)
+{
+    const mir_tlm_sources sources = {work->request->state, work->request->schemas,
+                                     work->request->tlog};
+    mir_tlog_query_spec spec = {.measurement = measurement};
+    const mir_status status =
+        mir_tlm_renames(&sources, devices->items, devices->count, &work->arena, &spec, work->error);
+    for (size_t i = 0; i < fields->count && status == MIR_OK; i++) {
+        mir_column *field = &fields->items[i];
+        const mir_view name = mir_tlm_renamed(&spec, mir_view_of(field->name, field->name_size));
+        field->name = (const char *)name.data;
+        field->name_size = (uint32_t)name.size;
+    }
+    return status;
+}
+
+static mir_status show_fields(mir_influx_work *work, mir_view measurement,
+                              const mir_influx_devices *devices)
 {
     static const char *const types[] = {
         [MIR_COLUMN_I64] = "integer",  [MIR_COLUMN_U64] = "unsigned",  [MIR_COLUMN_F64] = "float",
@@ -273,9 +293,11 @@ static mir_status show_fields(mir_influx_work *work, mir_view measurement)
     mir_status status = listed(work, mir_tlog_field_types(work->request->tlog, measurement,
                                                           work->statement->from_ns, add_field,
                                                           &fields, work->error));
+    if (status == MIR_OK) status = fields_today(work, measurement, devices, &fields);
     if (fields.count > 1) qsort(fields.items, fields.count, sizeof *fields.items, compare_fields);
     listing list = {.work = work, .name = measurement, .columns = columns, .column_count = 2};
     for (size_t i = 0; i < fields.count && status == MIR_OK; i++) {
+        if (i != 0 && compare_fields(&fields.items[i - 1], &fields.items[i]) == 0) continue;
         const mir_influx_value values[] = {
             mir_influx_text(mir_view_of(fields.items[i].name, fields.items[i].name_size)),
             mir_influx_text(mir_view_cstr(types[fields.items[i].type])),
@@ -406,7 +428,7 @@ static mir_status each_measurement(mir_influx_work *work, const name_list *measu
         if (status != MIR_OK) return status;
         switch (q->kind) {
         case MIR_INFLUXQL_SELECT: status = mir_influx_select(work, name, devices, &series); break;
-        case MIR_INFLUXQL_SHOW_FIELD_KEYS: status = show_fields(work, name); break;
+        case MIR_INFLUXQL_SHOW_FIELD_KEYS: status = show_fields(work, name, devices); break;
         case MIR_INFLUXQL_SHOW_TAG_KEYS: status = show_keys(work, name, &with); break;
         case MIR_INFLUXQL_SHOW_TAG_VALUES: status = show_values(work, name, &with, pattern); break;
         default: status = show_series(work, name, &with, &all); break;

@@ -64,6 +64,7 @@ typedef struct selection {
     uint32_t output_count, output_capacity;
     mir_column *fields; /* of the measurement, when `*` asks for them */
     uint32_t field_count, field_capacity;
+    mir_tlog_query_spec today; /* its renames, when all fields are asked for */
     mir_influx_keys dimensions;
     mir_view *ids;      /* of all devices */
     uint32_t *group_of; /* of each device */
@@ -319,6 +320,46 @@ static int compare_views(const void *a, const void *b)
     return mir_view_compare(*(const mir_view *)a, *(const mir_view *)b);
 }
 
+static mir_status take_column(void *context, const mir_column *column)
+{
+    selection *s = context;
+    if (s->field_count == s->field_capacity) {
+        const uint32_t capacity = s->field_capacity == 0 ? 32 : s->field_capacity * 2;
+        mir_column *grown = take(s, capacity, sizeof *grown);
+        if (grown == NULL) return no_memory(s);
+        if (s->field_count != 0) memcpy(grown, s->fields, s->field_count * sizeof *grown);
+        s->fields = grown;
+        s->field_capacity = capacity;
+    }
+    mir_column *to = &s->fields[s->field_count];
+    *to = *column;
+    to->name = mir_arena_strdup(&s->work->arena, mir_view_of(column->name, column->name_size));
+    if (to->name == NULL) return no_memory(s);
+    s->field_count++;
+    return MIR_OK;
+}
+
+/* The names of today, under which a field that had others is answered, are known, too. */
+static mir_status fields_today(selection *s)
+{
+    const mir_tlm_sources sources = {s->work->request->state, s->work->request->schemas,
+                                     s->work->request->tlog};
+    s->today = (mir_tlog_query_spec){.measurement = s->measurement};
+    mir_status status = mir_tlm_renames(&sources, s->devices->items, s->devices->count,
+                                        &s->work->arena, &s->today, s->work->error);
+    const uint32_t count = s->field_count;
+    for (uint32_t i = 0; i < count && status == MIR_OK; i++) {
+        mir_column column = s->fields[i];
+        const mir_view stored = mir_view_of(column.name, column.name_size);
+        const mir_view name = mir_tlm_renamed(&s->today, stored);
+        if (mir_view_eq(name, stored)) continue;
+        column.name = (const char *)name.data;
+        column.name_size = (uint32_t)name.size;
+        status = take_column(s, &column);
+    }
+    return status;
+}
+
 /* Fields and, without a function, tags that no series is named by, in the order of their names. */
 static mir_status add_all(selection *s, const mir_influxql_field *field)
 {
@@ -334,6 +375,7 @@ static mir_status add_all(selection *s, const mir_influxql_field *field)
     size_t count = 0;
     for (uint32_t i = 0; i < s->field_count && cast != MIR_INFLUXQL_AS_TAG; i++) {
         const mir_view name = mir_view_of(s->fields[i].name, s->fields[i].name_size);
+        if (!mir_view_eq(name, mir_tlm_renamed(&s->today, name))) continue;
         if (!call || takes(term->function, s->fields[i].type)) names[count++] = name;
     }
     for (size_t i = 0; i < keys.count; i++)
@@ -357,29 +399,11 @@ static mir_status add_all(selection *s, const mir_influxql_field *field)
     return MIR_OK;
 }
 
-static mir_status take_column(void *context, const mir_column *column)
-{
-    selection *s = context;
-    if (s->field_count == s->field_capacity) {
-        const uint32_t capacity = s->field_capacity == 0 ? 32 : s->field_capacity * 2;
-        mir_column *grown = take(s, capacity, sizeof *grown);
-        if (grown == NULL) return no_memory(s);
-        if (s->field_count != 0) memcpy(grown, s->fields, s->field_count * sizeof *grown);
-        s->fields = grown;
-        s->field_capacity = capacity;
-    }
-    mir_column *to = &s->fields[s->field_count];
-    *to = *column;
-    to->name = mir_arena_strdup(&s->work->arena, mir_view_of(column->name, column->name_size));
-    if (to->name == NULL) return no_memory(s);
-    s->field_count++;
-    return MIR_OK;
-}
-
 static mir_status make_outputs(selection *s)
 {
     mir_status status = mir_tlog_field_types(s->work->request->tlog, s->measurement,
                                              s->statement->from_ns, take_column, s, s->work->error);
+    if (status == MIR_OK) status = fields_today(s);
     for (uint32_t i = 0; i < s->statement->field_count && status == MIR_OK; i++) {
         const mir_influxql_field *field = &s->statement->fields[i];
         const mir_influxql_expression *term = field->expression;

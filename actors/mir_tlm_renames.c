@@ -223,3 +223,10 @@ mir_status mir_tlm_renames(const mir_tlm_sources *sources,
     for (uint32_t i = 0; i < s.version_count; i++) mir_schema_unref(s.versions[i].known.schema);
     return status;
 }
+
+mir_view mir_tlm_renamed(const mir_tlog_query_spec *spec, mir_view stored)
+{
+    for (uint32_t i = 0; i < spec->rename_count; i++)
+        if (mir_view_eq(spec->renames[i].stored, stored)) return spec->renames[i].answered;
+    return stored;
+}

@@ -34,4 +34,7 @@ MIR_MUST_CHECK mir_status mir_tlm_renames(const mir_tlm_sources *sources,
                                           mir_arena *arena, mir_tlog_query_spec *spec,
                                           mir_error *error);
 
+/* What a stored name is answered under. */
+mir_view mir_tlm_renamed(const mir_tlog_query_spec *spec, mir_view stored);
+
 #endif

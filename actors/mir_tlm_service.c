@@ -3,6 +3,8 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "mir_api/v1/tlm.pb-c.h"
 #include "mir_clock.h"
@@ -68,6 +70,8 @@ typedef struct listing {
     mir_request *request;
     MirApi__V1__ListTelemetryRequest *input;
     mir_map measurements;
+    MirStore__V1__DeviceRecord **devices; /* one of each schema */
+    size_t device_count;
     size_t bytes; /* of texts made for the answer: at least that much goes into it */
     size_t bytes_max;
 } listing;
@@ -97,6 +101,33 @@ static mir_status take_field(void *context, mir_view name)
     return MIR_OK;
 }
 
+static int compare_texts(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* A field that had other names is listed once, unless some of the devices still have another one. */
+static mir_status fields_today(listing *list, measurement *of, mir_error *error)
+{
+    mir_hub *hub = list->request->hub;
+    const mir_tlm_sources sources = {hub->state, hub->schemas, hub->tlog};
+    mir_tlog_query_spec spec = {.measurement = mir_view_cstr(of->name)};
+    const mir_status status = mir_tlm_renames(&sources, list->devices, list->device_count,
+                                              &list->request->arena, &spec, error);
+    if (status != MIR_OK || spec.rename_count == 0 || of->field_count == 0) return status;
+    for (size_t i = 0; i < of->field_count; i++) {
+        const mir_view name = mir_tlm_renamed(&spec, mir_view_cstr(of->fields[i]));
+        of->fields[i] = mir_arena_strdup(&list->request->arena, name);
+        if (of->fields[i] == NULL) return MIR_E_NO_MEMORY;
+    }
+    qsort(of->fields, of->field_count, sizeof *of->fields, compare_texts);
+    size_t kept = 1;
+    for (size_t i = 1; i < of->field_count; i++)
+        if (strcmp(of->fields[i], of->fields[kept - 1]) != 0) of->fields[kept++] = of->fields[i];
+    of->field_count = kept;
+    return MIR_OK;
+}
+
 /* Looked up once for each name, however many groups have it. */
 static measurement *measurement_of(listing *list, const char *name)
 {
@@ -116,6 +147,7 @@ static measurement *measurement_of(listing *list, const char *name)
     mir_status status =
         mir_tlog_fields(list->request->hub->tlog, key, mir_clock_wall_ns() - fields_age_ns,
                         take_field, context, &error);
+    if (status == MIR_OK) status = fields_today(list, fresh, &error);
     if (status != MIR_OK) {
         fresh->field_count = 0;
         fresh->error = mir_arena_strdup(
@@ -324,6 +356,16 @@ static mir_status add_groups(listing *list, const mir_schema_group_list *groups,
     return status;
 }
 
+static mir_status devices_find(listing *list, const mir_schema_group_list *groups)
+{
+    list->devices =
+        mir_arena_alloc(&list->request->arena, (groups->count + 1) * sizeof *list->devices);
+    if (list->devices == NULL) return MIR_E_NO_MEMORY;
+    for (const mir_schema_group *group = groups->first; group != NULL; group = group->next)
+        if (group->count != 0) list->devices[list->device_count++] = group->records[0];
+    return MIR_OK;
+}
+
 static void list_answer(mir_request *request)
 {
     listing *list = request->context;
@@ -335,6 +377,7 @@ static void list_answer(mir_request *request)
         mir_arena_alloc(&request->arena, (found->errors.count + found->schemas.count + 1) *
                                              sizeof *groups.devices_telemetry);
     if (groups.devices_telemetry == NULL) status = MIR_E_NO_MEMORY;
+    if (status == MIR_OK) status = devices_find(list, &found->schemas);
     if (status == MIR_OK) status = add_groups(list, &found->errors, &groups);
     if (status == MIR_OK) status = add_groups(list, &found->schemas, &groups);
     if (status == MIR_OK) {

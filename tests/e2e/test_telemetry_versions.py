@@ -2,6 +2,7 @@
 """Telemetry of devices whose schema changes: old and new rows answer one query."""
 
 import json
+import time
 
 import pytest
 from bus import DEADLINE_S, api, zstd
@@ -169,6 +170,50 @@ def test_a_renamed_field_is_one_for_dashboards(changed, name, versions):
         assert status == 200
         (series,) = json.loads(body)["results"][0]["series"]
         assert series["values"][0][1] == 190
+
+
+def test_a_renamed_field_is_listed_by_its_name_of_today(launch, connect, name, versions):
+    server = launch(ON)
+    bus = connect(server)
+    measurement = versions[0].name("Air")
+    rows = [first_rows(versions[0], 10), second_rows(versions[1], 10, 10)]
+    for row in rows[0] + rows[1]:  # Fields are listed that had data of late.
+        row.ts += time.time_ns() - 3600 * SECOND_NS - START_NS
+
+    def listed(device):
+        (telemetry,) = bus.ask("tlm.list", targets={"ids": [device]}, measurements=[measurement]).devices_telemetry
+        return list(telemetry.tlm_descriptors[0].fields)
+
+    def ask(text):
+        _, _, body = fetch(server, q=text, db="mir")
+        (series,) = json.loads(body)["results"][0]["series"]
+        return series
+
+    def keys():
+        return [key for key, _ in ask(f'SHOW FIELD KEYS FROM "{measurement}"')["values"]]
+
+    launch_device(bus, name, versions[0])
+    report(bus, name, *rows[0])
+    first = ["count", "gusts_left.speed", "note", "temperature", "wind.speed"]
+    assert listed(name) == first and keys() == first
+    renew(bus, name, versions[1])
+    today = [field for field in TODAY if field != "open"]
+    wait_until(lambda: listed(name) == today, DEADLINE_S, "before there is a row that calls them so")
+    report(bus, name, *rows[1])
+    assert listed(name) == TODAY and keys() == TODAY
+    everything = ask(f'SELECT * FROM "{measurement}" WHERE __id = \'{name}\'')
+    assert set(TODAY) == {field for field in everything["columns"] if field in TODAY + first}
+    at = everything["columns"].index("celsius")
+    assert [row[at] for row in everything["values"]] == list(range(20))
+    counts = ask(f'SELECT count(*) FROM "{measurement}" WHERE __id = \'{name}\'')
+    assert dict(zip(counts["columns"], counts["values"][0], strict=True))["count_celsius"] == 20
+    # While a device still says the earlier name, both are there.
+    other = f"{name}-other"
+    launch_device(bus, other, versions[0])
+    report(bus, other, *rows[0][:3])
+    assert listed(name) == TODAY and "temperature" in listed(other)
+    assert {"celsius", "temperature"} <= set(keys())
+    bus.close()
 
 
 def test_devices_of_both_versions_have_a_column_each(changed, name, versions):
