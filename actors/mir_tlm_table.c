@@ -36,6 +36,7 @@ enum {
     LEAD_BYTES = 1 + VARINT_BYTES_MAX, /* of the ok arm, written last */
     CELL_BYTES_MAX = 2 + 1 + VARINT_BYTES_MAX,
     TIME_BYTES_MAX = 2 + 3 + 2 * (1 + VARINT_BYTES_MAX),
+    TIME_ROOM = 32,
     TEXT_CELL_BYTES_MAX = 2 * (1 + VARINT_BYTES_MAX),
     ROW_LEAD_BYTES_MAX = 1 + VARINT_BYTES_MAX,
     REPLACED_BYTES = 3, /* of U+FFFD */
@@ -238,14 +239,32 @@ static uint8_t *put_any_time(uint8_t *at, int64_t time_ns)
     return at + 1 + size;
 }
 
-/* TIME_BYTES_MAX; what is behind them may be written over. */
-static inline uint8_t *put_time(uint8_t *at, int64_t time_ns, stamps *common)
+/* Any time at all. Windows end at full seconds, those of many devices at the same ones. */
+typedef struct last_stamp {
+    int64_t time_ns;
+    size_t size; /* 0: there is none */
+    uint8_t bytes[TIME_ROOM];
+} last_stamp;
+
+static uint8_t *put_whole_second(uint8_t *at, int64_t time_ns, last_stamp *last)
+{
+    if (last->size == 0 || last->time_ns != time_ns) {
+        last->size = (size_t)(put_any_time(last->bytes, time_ns) - last->bytes);
+        last->time_ns = time_ns;
+    }
+    memcpy(at, last->bytes, sizeof last->bytes);
+    return at + last->size;
+}
+
+/* TIME_BYTES_MAX; what is behind them may be written over, TIME_ROOM in all. */
+static inline __attribute__((always_inline)) uint8_t *put_time(uint8_t *at, int64_t time_ns,
+                                                               stamps *common, last_stamp *last)
 {
     if ((uint64_t)time_ns - common->from_ns >= common->span_ns) *common = stamps_of(time_ns);
     const uint64_t into_ns = (uint64_t)time_ns - common->from_ns;
     const uint64_t second = into_ns / MIR_NS_PER_S;
     const uint64_t nanos = into_ns - second * MIR_NS_PER_S;
-    if (common->span_ns == 0 || nanos == 0) return put_any_time(at, time_ns);
+    if (common->span_ns == 0 || nanos == 0) return put_whole_second(at, time_ns, last);
     enum { SECONDS_AT = 6, NANOS_AT = SECONDS_AT + SECONDS_BYTES + 1 };
     const uint64_t first = TAG_DATAPOINTS | ((TAG_TIMESTAMP & 0x7f) | 0x80) << 16 |
                            TAG_TIMESTAMP >> 7 << 24 | (uint64_t)TAG_SECONDS << 40;
@@ -276,7 +295,8 @@ static uint8_t *put_nothing(uint8_t *at)
 }
 
 /* All but texts; CELL_BYTES_MAX, and what is behind them may be written over. */
-static inline uint8_t *put_number(uint8_t *at, mir_column_type type, uint64_t bits)
+static inline __attribute__((always_inline)) uint8_t *put_number(uint8_t *at, mir_column_type type,
+                                                                 uint64_t bits)
 {
     uint8_t *from = at;
     *at++ = TAG_DATAPOINTS;
@@ -296,14 +316,14 @@ static inline uint8_t *put_number(uint8_t *at, mir_column_type type, uint64_t bi
     return at;
 }
 
-static uint8_t *put_cell(uint8_t *at, mir_column_type type, const mir_cell *cell)
+static inline __attribute__((always_inline)) uint8_t *put_cell(uint8_t *at, mir_column_type type,
+                                                               const mir_cell *cell)
 {
     if (type == MIR_COLUMN_STRING) return put_text(at, cell->string);
     return put_number(at, type, type == MIR_COLUMN_BOOL ? cell->boolean : cell->u64);
 }
 
-/* The cell of a device's id, or of a group: each of them is in many rows, but written once. */
-static mir_view device_cell(mir_tlm_table *table, uint32_t device)
+static mir_view make_device_cell(mir_tlm_table *table, uint32_t device)
 {
     if (device >= table->cell_count) {
         uint32_t count = table->cell_count == 0 ? 16 : table->cell_count;
@@ -322,6 +342,14 @@ static mir_view device_cell(mir_tlm_table *table, uint32_t device)
         if (room != NULL) *cell = mir_view_of(room, (size_t)(put_text(room, id) - room));
     }
     return *cell;
+}
+
+/* The cell of a device's id, or of a group: each of them is in many rows, but written once. */
+static inline mir_view device_cell(mir_tlm_table *table, uint32_t device)
+{
+    if (device < table->cell_count && table->cells[device].data != NULL)
+        return table->cells[device];
+    return make_device_cell(table, device);
 }
 
 /* For a row without its texts, and for what is written over behind it. */
@@ -344,9 +372,10 @@ static uint8_t *row_room(mir_bytes *bytes, size_t room)
 }
 
 /* What all rows begin with; it is complete with row_end. */
-static inline uint8_t *row_begin(uint8_t *body, int64_t time_ns, mir_view device, stamps *common)
+static inline __attribute__((always_inline)) uint8_t *
+row_begin(uint8_t *body, int64_t time_ns, mir_view device, stamps *common, last_stamp *last)
 {
-    uint8_t *at = put_time(body, time_ns, common);
+    uint8_t *at = put_time(body, time_ns, common, last);
     /* Of a known size it takes two instructions; device_cell has the room. */
     size_t done = 0;
     do {
@@ -393,25 +422,25 @@ static mir_status rows_begin(mir_tlm_table *table, uint32_t device, mir_view *ce
 }
 
 static mir_status add_row(mir_tlm_table *table, int64_t time_ns, mir_view device,
-                          const mir_cell *cells, const uint8_t *present, stamps *common)
+                          const mir_cell *cells, const uint8_t *present)
 {
+    stamps common = {0};
+    last_stamp last = {0};
     size_t room = row_bytes_max(table, device);
-    for (uint32_t i = 0; i < table->column_count && table->has_texts; i++)
+    for (uint32_t i = 0; i < table->column_count; i++)
         if (present[i] != 0 && table->columns[i].type == MIR_COLUMN_STRING)
             room += text_bytes_max(cells[i].string);
     uint8_t *start = row_room(&table->bytes, room);
     if (start == NULL) return MIR_E_NO_MEMORY;
-    uint8_t *at = row_begin(start + 1 + table->length_bytes, time_ns, device, common);
+    uint8_t *at = row_begin(start + 1 + table->length_bytes, time_ns, device, &common, &last);
     for (uint32_t i = 0; i < table->column_count; i++) {
         at = present[i] == 0 ? put_nothing(at) : put_cell(at, table->columns[i].type, &cells[i]);
     }
     return row_added(table, row_end(start, at, &table->length_bytes));
 }
 
-static mir_status take_rows(void *context, const mir_tlog_batch *batch)
+static mir_status add_rows(mir_tlm_table *table, const mir_tlog_batch *batch)
 {
-    mir_tlm_table *table = context;
-    stamps common = {0};
     mir_status status = MIR_OK;
     for (uint32_t r = 0; r < batch->row_count && status == MIR_OK; r++) {
         size_t first = (size_t)r * batch->column_count;
@@ -419,9 +448,55 @@ static mir_status take_rows(void *context, const mir_tlog_batch *batch)
         status = rows_begin(table, batch->devices[r], &device);
         if (status == MIR_OK) {
             status = add_row(table, batch->times_ns[r], device, batch->cells + first,
-                             batch->present + first, &common);
+                             batch->present + first);
         }
     }
+    return status;
+}
+
+/* What is the same for all rows is in variables of its own, here and with runs: the bytes that are
+ * written might be anything else for all that the compiler knows. */
+static mir_status add_rows_of_numbers(mir_tlm_table *table, const mir_tlog_batch *batch)
+{
+    const uint32_t column_count = batch->column_count;
+    const mir_column *columns = table->columns;
+    const mir_cell *cells = batch->cells;
+    const uint8_t *present = batch->present;
+    const size_t fixed_room = row_bytes_max(table, (mir_view){0});
+    const size_t bytes_max = size_max(table);
+    size_t length_bytes = table->length_bytes;
+    stamps common = {0};
+    last_stamp last = {0};
+    mir_view device = {0};
+    mir_status status =
+        batch->row_count == 0 ? MIR_OK : rows_begin(table, batch->devices[0], &device);
+    for (uint32_t r = 0; r < batch->row_count && status == MIR_OK;) {
+        uint8_t *at = row_room(&table->bytes, fixed_room + device.size);
+        if (at == NULL) return MIR_E_NO_MEMORY;
+        const uint8_t *end = table->bytes.data + table->bytes.capacity;
+        const uint8_t *last_at =
+            bytes_max > table->bytes.capacity ? end : table->bytes.data + bytes_max;
+        for (; r < batch->row_count && at <= last_at; r++) {
+            device = device_cell(table, batch->devices[r]);
+            if ((size_t)(end - at) < fixed_room + device.size || device.data == NULL) break;
+            uint8_t *to =
+                row_begin(at + 1 + length_bytes, batch->times_ns[r], device, &common, &last);
+            for (uint32_t i = 0; i < column_count; i++, cells++, present++) {
+                to = *present == 0 ? put_nothing(to) : put_cell(to, columns[i].type, cells);
+            }
+            at = row_end(at, to, &length_bytes);
+        }
+        status = device.data == NULL ? MIR_E_NO_MEMORY : row_added(table, at);
+    }
+    table->length_bytes = length_bytes;
+    return status;
+}
+
+static mir_status take_rows(void *context, const mir_tlog_batch *batch)
+{
+    mir_tlm_table *table = context;
+    const mir_status status =
+        table->has_texts ? add_rows(table, batch) : add_rows_of_numbers(table, batch);
     table->rows += batch->row_count;
     if (batch->row_count != 0) {
         table->last_ns = batch->times_ns[batch->row_count - 1];
@@ -429,9 +504,6 @@ static mir_status take_rows(void *context, const mir_tlog_batch *batch)
     }
     return status;
 }
-
-/* Runs are most of what is written: what is the same for all rows is in variables of its own, as the
- * bytes that are written might be anything else for all that the compiler knows. */
 
 static mir_status add_run_of_numbers(mir_tlm_table *table, const mir_tlog_rows *rows,
                                      mir_view device)
@@ -446,6 +518,7 @@ static mir_status add_run_of_numbers(mir_tlm_table *table, const mir_tlog_rows *
     const size_t bytes_max = size_max(table);
     size_t length_bytes = table->length_bytes;
     stamps common = {0};
+    last_stamp stamp = {0};
     mir_status status = MIR_OK;
     for (uint32_t r = 0; r < row_count && status == MIR_OK;) {
         /* Room for all of them at once, as most are. */
@@ -458,7 +531,7 @@ static mir_status add_run_of_numbers(mir_tlm_table *table, const mir_tlog_rows *
         if (last_at > bytes_max) last_at = bytes_max;
         const uint8_t *last = table->bytes.data + last_at;
         for (; r < row_count && at <= last; r++) {
-            uint8_t *to = row_begin(at + 1 + length_bytes, times_ns[r], device, &common);
+            uint8_t *to = row_begin(at + 1 + length_bytes, times_ns[r], device, &common, &stamp);
             to = first_present[r] == 0 ? put_nothing(to)
                                        : put_number(to, first_type, first_values[r]);
             for (uint32_t i = 1; i < column_count; i++) {
@@ -478,6 +551,7 @@ static mir_status add_run_of_numbers(mir_tlm_table *table, const mir_tlog_rows *
 static mir_status add_run(mir_tlm_table *table, const mir_tlog_rows *rows, mir_view device)
 {
     stamps common = {0};
+    last_stamp stamp = {0};
     mir_status status = MIR_OK;
     for (uint32_t r = 0; r < rows->row_count && status == MIR_OK; r++) {
         size_t room = row_bytes_max(table, device);
@@ -489,7 +563,7 @@ static mir_status add_run(mir_tlm_table *table, const mir_tlog_rows *rows, mir_v
         uint8_t *start = row_room(&table->bytes, room);
         if (start == NULL) return MIR_E_NO_MEMORY;
         uint8_t *at =
-            row_begin(start + 1 + table->length_bytes, rows->times_ns[r], device, &common);
+            row_begin(start + 1 + table->length_bytes, rows->times_ns[r], device, &common, &stamp);
         for (uint32_t i = 0; i < rows->column_count; i++) {
             const mir_tlog_rows_column *column = &rows->columns[i];
             if (column->present[r] == 0)

@@ -373,6 +373,56 @@ static void test_runs_are_written_as_rows_are(void **state)
     }
 }
 
+/* As windows are: at the same times, of devices whose ids differ in length. */
+static void test_rows_of_many_devices(void **state)
+{
+    (void)state;
+    enum { DEVICES = 50, TIMES = 40, ROWS = DEVICES * TIMES };
+    static char id_text[DEVICES * 9];
+    memset(id_text, 'z', sizeof id_text);
+    mir_view ids[DEVICES];
+    for (uint32_t i = 0; i < DEVICES; i++) ids[i] = mir_view_of(id_text, 1 + i * 8 + i % 3);
+    static int64_t times[ROWS];
+    static uint32_t owners[ROWS];
+    static mir_cell cells[ROWS * 2];
+    static uint8_t present[ROWS * 2];
+    uint64_t random = 3;
+    for (uint32_t r = 0; r < ROWS; r++) {
+        times[r] = any_time(&random, r / DEVICES);
+        if (r % DEVICES != 0) times[r] = times[r - 1];
+        owners[r] = r % DEVICES;
+        for (uint32_t i = 0; i < 2; i++) {
+            present[r * 2 + i] = next_random(&random) % 5 != 0;
+            cells[r * 2 + i].u64 = any_bits(&random);
+        }
+    }
+    const mir_column head[] = {{"a", 1, MIR_COLUMN_F64}, {"b", 1, MIR_COLUMN_I64}};
+    mir_tlm_table table = {.device_ids = ids, .front_bytes = 77};
+    mir_tlog_sink sink = mir_tlm_table_sink(&table);
+    assert_int_equal(sink.columns(sink.context, head, 2), MIR_OK);
+    for (uint32_t first = 0; first < ROWS; first += 500) {
+        const mir_tlog_batch batch = {
+            500, 2, times + first, owners + first, cells + first * 2, present + first * 2};
+        assert_int_equal(sink.rows(sink.context, &batch), MIR_OK);
+    }
+    mir_arena arena = {0};
+    MirApi__V1__QueryTelemetry *got = read_back(&table, &arena);
+    assert_int_equal(got->n_rows, ROWS);
+    for (uint32_t r = 0; r < ROWS; r++) {
+        point *const *p = got->rows[r]->datapoints;
+        const MirApi__V1__Timestamp *time = p[0]->value_timestamp;
+        assert_true((__int128)time->seconds * 1000000000 + time->nanos == times[r]);
+        assert_int_equal(strlen(p[1]->value_string), ids[owners[r]].size);
+        assert_int_equal(p[2]->has_value_double, present[r * 2]);
+        assert_int_equal(p[3]->has_value_int64, present[r * 2 + 1]);
+        if (present[r * 2] != 0)
+            assert_memory_equal(&p[2]->value_double, &cells[r * 2].f64, sizeof(double));
+        if (present[r * 2 + 1] != 0) assert_true(p[3]->value_int64 == cells[r * 2 + 1].i64);
+    }
+    mir_arena_free(&arena);
+    mir_tlm_table_free(&table);
+}
+
 /* A run ends with the row that passes the bound, as rows do. */
 static void test_a_run_that_is_too_large(void **state)
 {
@@ -413,6 +463,7 @@ int main(void)
         cmocka_unit_test(test_text_that_is_no_text),
         cmocka_unit_test(test_more_than_a_message_may_have),
         cmocka_unit_test(test_runs_are_written_as_rows_are),
+        cmocka_unit_test(test_rows_of_many_devices),
         cmocka_unit_test(test_a_run_that_is_too_large),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

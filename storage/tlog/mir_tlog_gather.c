@@ -409,6 +409,11 @@ out:
 static void drop_empty_rows(mir_tlog_gather *gather)
 {
     uint32_t to = 0;
+    if (gather->row_count == 0) return;
+    /* As nearly always: a column without gaps. */
+    for (uint32_t i = 0; i < gather->column_count; i++) {
+        if (memchr(gather->columns[i].present, 0, gather->row_count) == NULL) return;
+    }
     for (uint32_t row = 0; row < gather->row_count; row++) {
         bool any = false;
         for (uint32_t i = 0; i < gather->column_count && !any; i++) {
