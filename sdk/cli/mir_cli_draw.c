@@ -47,8 +47,11 @@ typedef struct drawer {
     bool slides;       /* the range is a time that ends now */
     bool as_value;     /* JSON or YAML */
     bool follows;
-    bool too_many; /* rows: windows are drawn */
-    json_t *names; /* of devices, by id */
+    bool too_many;  /* rows: windows are drawn */
+    bool chooses;   /* nobody said how long windows are */
+    size_t widened; /* steps of rollups that windows were fitted to */
+    bool rolled;    /* rows of a part of the time are there no more */
+    json_t *names;  /* of devices, by id */
     size_t width, height;
     mir_cli_plot_look look;
     mir_cli_plot_frame frame; /* of which only the values are known from the start */
@@ -119,23 +122,34 @@ static void set_range(drawer *at)
         at->to_ns = mir_clock_wall_ns();
         if (at->span_ns > 0) at->from_ns = at->to_ns - at->span_ns;
     }
+    /* Rollups tell of whole windows alone. */
+    if (at->rolled) {
+        at->from_ns -= (at->from_ns % at->window_ns + at->window_ns) % at->window_ns;
+        if (!at->slides) at->to_ns += (at->window_ns - at->to_ns % at->window_ns) % at->window_ns;
+    }
     set_time(&at->from, at->from_ns);
     set_time(&at->to, at->to_ns);
     request->start_time = &at->from;
     request->end_time = &at->to;
 }
 
-/* Windows of a round length, one for each column or so. */
-MIR_MUST_CHECK static mir_status choose_window(drawer *at, mir_error *error)
+MIR_MUST_CHECK static mir_status set_window(drawer *at, int64_t window_ns, mir_error *error)
 {
     char text[32];
-    size_t columns = at->look.columns - MARGIN_USUAL;
-    at->window_ns = mir_cli_plot_round((at->to_ns - at->from_ns) / (int64_t)columns + 1);
+    at->window_ns = window_ns;
     (void)snprintf(text, sizeof text, "%" PRId64 "ns", at->window_ns);
     at->query.request.aggregation_window = mir_arena_strdup(&at->arena, mir_view_cstr(text));
     return at->query.request.aggregation_window != NULL
                ? MIR_OK
                : mir_error_set(error, MIR_E_NO_MEMORY, "no memory");
+}
+
+/* Windows of a round length, one for each column or so. */
+MIR_MUST_CHECK static mir_status choose_window(drawer *at, mir_error *error)
+{
+    const int64_t columns = (int64_t)at->look.columns - MARGIN_USUAL;
+    at->chooses = true;
+    return set_window(at, mir_cli_plot_round((at->to_ns - at->from_ns) / columns + 1), error);
 }
 
 /* What is asked of the server: a range, and as many points or windows as can be told apart. */
@@ -477,7 +491,29 @@ MIR_MUST_CHECK static mir_status draw(const drawer *at, const MirApi__V1__QueryT
     return status == MIR_OK && !mir_bytes_ok(out) ? MIR_E_NO_MEMORY : status;
 }
 
-/* Rows that are too many to choose some of become windows, as when these are asked for. */
+/* Windows that are the next longer rollups' fit what is there of rows that are gone; MIR_E_EMPTY when
+ * no other ones would. */
+MIR_MUST_CHECK static mir_status fit_rollups(drawer *at, mir_error *error)
+{
+    static const int64_t steps_ns[] = {60 * MIR_NS_PER_S, 600 * MIR_NS_PER_S, HOUR_NS};
+    if (!at->query.raw && !at->chooses) return MIR_E_EMPTY;
+    if (at->query.raw) {
+        at->query.raw = false;
+        at->query.request.has_points = false;
+        mir_status status = choose_window(at, error);
+        if (status != MIR_OK) return status;
+    }
+    while (at->widened < sizeof steps_ns / sizeof steps_ns[0]) {
+        const int64_t step_ns = steps_ns[at->widened++];
+        const int64_t fitting_ns = (at->window_ns + step_ns - 1) / step_ns * step_ns;
+        if (fitting_ns != at->window_ns || at->widened == 1)
+            return set_window(at, fitting_ns, error);
+    }
+    return MIR_E_EMPTY;
+}
+
+/* Rows that are too many to choose some of become windows, as when these are asked for; so do those
+ * that are not there any more. */
 MIR_MUST_CHECK static mir_status ask(drawer *at, MirApi__V1__QueryTelemetry **answer,
                                      const char **refusal, mir_error *error)
 {
@@ -485,6 +521,14 @@ MIR_MUST_CHECK static mir_status ask(drawer *at, MirApi__V1__QueryTelemetry **an
         mir_status status = mir_cli_connect_try(
             &at->session, "tlm.v1alpha.query", &at->query.request.base,
             &mir_api__v1__query_telemetry_response__descriptor, NULL, answer, refusal, error);
+        if (status == MIR_OK && *refusal == NULL && (*answer)->rollups_until != NULL) {
+            status = fit_rollups(at, error);
+            if (status == MIR_E_EMPTY) return MIR_OK;
+            if (status != MIR_OK) return status;
+            at->rolled = true;
+            set_range(at);
+            continue;
+        }
         if (*refusal == NULL || !at->query.raw ||
             strstr(*refusal, "ask for a shorter time") == NULL)
             return status;
@@ -508,6 +552,24 @@ static int ask_or_tell(drawer *at, MirApi__V1__QueryTelemetry **answer)
     return mir_cli_exit_code(status);
 }
 
+static void note_windows(const drawer *at)
+{
+    char window[32];
+    const int64_t minutes = at->window_ns / (60 * MIR_NS_PER_S);
+    if (minutes == 0 || at->window_ns % (60 * MIR_NS_PER_S) != 0)
+        mir_cli_when_span(at->window_ns, window, sizeof window);
+    else if (minutes % 60 == 0)
+        (void)snprintf(window, sizeof window, "%" PRId64 "h", minutes / 60);
+    else
+        (void)snprintf(window, sizeof window, "%" PRId64 "m", minutes);
+    const char *why = at->rolled ? "Rows of a part of that time are there as rollups alone"
+                                 : "The rows are too many to choose from";
+    if (at->query.request.n_functions > 0)
+        mir_cli_note("%s: windows of %s are drawn.", why, window);
+    else
+        mir_cli_note("%s: means of %s are drawn; --agg min,max draws the extremes.", why, window);
+}
+
 static int show_once(drawer *at)
 {
     MirApi__V1__QueryTelemetry *answer = NULL;
@@ -527,13 +589,7 @@ static int show_once(drawer *at)
         else
             (void)fwrite(picture.data, 1, picture.size, stdout);
     }
-    if (at->too_many && chart.count > 0) {
-        char window[32];
-        mir_cli_when_span(at->window_ns, window, sizeof window);
-        mir_cli_note("The rows are too many to choose from: means of %s are drawn; --agg min,max "
-                     "draws the extremes.",
-                     window);
-    }
+    if ((at->too_many || at->rolled) && chart.count > 0) note_windows(at);
     if (left_out > 0)
         mir_cli_note("%zu more are not drawn: choose with -f and the name of a device, or draw "
                      "what they come to with --agg and --group-by",

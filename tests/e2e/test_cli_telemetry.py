@@ -397,3 +397,38 @@ def test_json_has_the_values_of_a_field_that_had_two_types(server, bus, name):
     answer = json.loads(run(server, "query", name, "-m", after.name("T"), *RANGE, "-o", "json").stdout)
     assert [row["v"] for row in answer["rows"]] == [5, "five"]
     assert [column["type"] for column in answer["columns"] if column["name"] == "v"] == ["int64", "string"]
+
+
+def test_rows_that_are_gone_are_drawn_from_what_they_came_to(launch, connect, name, weather):  # noqa: F811
+    server = launch({"telemetry.retention.age": "2h"})
+    bus = connect(server)
+    launch_device(bus, name, weather)
+    hour_ns = 3600 * SECOND_NS
+    now_ns = time.time_ns()
+    first_ns = (now_ns // hour_ns - 9) * hour_ns
+    times = range(first_ns, now_ns, 20 * SECOND_NS)
+    report(bus, name, *[weather.Sample(ts=at_ns, pressure=n // 180) for n, at_ns in enumerate(times)])
+    bus.close()
+    server.stop()  # A start seals what there is.
+    server.start()
+    bus = connect(server)
+    wait_until(lambda: bus.ask("tlm.retention").rules[0].rows_removed >= 6 * 180, what="rows have gone")
+    begins = first_ns // SECOND_NS
+    ask = ["plot", name, "-m", weather.name("Sample"), "-f", "pressure"]
+    # Of all the time; from within a minute on, in windows that rows would be drawn in by the second.
+    drawn = run(server, *ask, "--from", str(begins))
+    assert drawn.returncode == 0 and "are there as rollups alone: means of 10m are drawn" in drawn.stderr
+    assert "Not all is here" not in drawn.stderr
+    drawn = run(server, *ask, "--from", str(begins + 3607), "--to", str(begins + 4209), "-o", "json")
+    assert drawn.returncode == 0 and "means of 1m are drawn" in drawn.stderr and "Not all" not in drawn.stderr
+    [series] = json.loads(drawn.stdout)["series"]
+    assert [value for _, value in series["points"]] == [1] * 11
+    extremes = run(server, *ask, "--from", str(begins + 3000), "--to", str(begins + 4200), "--agg", "min,max", "-o", "json")
+    assert extremes.returncode == 0 and "windows of 1m are drawn" in extremes.stderr
+    assert {value for series in json.loads(extremes.stdout)["series"] for _, value in series["points"]} == {0, 1}
+    # Who says how long windows are has them, and hears what is left out.
+    said = run(server, *ask, "--from", str(begins), "--agg", "mean", "--every", "30s")
+    assert "Not all is here" in said.stderr
+    # What is there as rows is drawn as it is.
+    rest = run(server, *ask, "--from", str(now_ns // SECOND_NS - 1800))
+    assert rest.returncode == 0 and "rollups" not in rest.stderr
