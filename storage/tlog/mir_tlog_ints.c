@@ -773,20 +773,18 @@ uint64_t mir_tlog_ints_at(const mir_tlog_ints_places *places, uint32_t index)
 
 /* What the digits of a byte, d0 to dn, come to: their sum, and (n + 1) * d0 + n * d1 + … + dn, which
  * is the sum of the values that they lead to one by one. */
-typedef struct byte_sums {
-    uint8_t all;
-    uint8_t led;
-} byte_sums;
+typedef uint32_t byte_sums; /* all of them, and from the 16th bit on what they lead to */
 
-#define SUMS(b, base, n, p1, p2, p3, p4, p5, p6, p7)                                               \
-    {                                                                                              \
-        DIGIT(b, 1, base) + DIGIT(b, p1, base) + DIGIT(b, p2, base) + DIGIT(b, p3, base) +         \
-            DIGIT(b, p4, base) + DIGIT(b, p5, base) + DIGIT(b, p6, base) + DIGIT(b, p7, base),     \
-            (n)*DIGIT(b, 1, base) + ((n)-1) * DIGIT(b, p1, base) + ((n)-2) * DIGIT(b, p2, base) +  \
-                ((n)-3) * DIGIT(b, p3, base) + ((n)-4) * DIGIT(b, p4, base) +                      \
-                ((n)-5) * DIGIT(b, p5, base) + ((n)-6) * DIGIT(b, p6, base) +                      \
-                ((n)-7) * DIGIT(b, p7, base)                                                       \
-    }
+#define ALL(b, base, p1, p2, p3, p4, p5, p6, p7)                                                   \
+    (DIGIT(b, 1, base) + DIGIT(b, p1, base) + DIGIT(b, p2, base) + DIGIT(b, p3, base) +            \
+     DIGIT(b, p4, base) + DIGIT(b, p5, base) + DIGIT(b, p6, base) + DIGIT(b, p7, base))
+#define BEHIND(b, base, p1, p2, p3, p4, p5, p6, p7)                                                \
+    (1 * DIGIT(b, p1, base) + 2 * DIGIT(b, p2, base) + 3 * DIGIT(b, p3, base) +                    \
+     4 * DIGIT(b, p4, base) + 5 * DIGIT(b, p5, base) + 6 * DIGIT(b, p6, base) +                    \
+     7 * DIGIT(b, p7, base))
+#define SUMS(b, base, n, ...)                                                                      \
+    (uint32_t)(ALL(b, base, __VA_ARGS__) +                                                         \
+               ((n)*ALL(b, base, __VA_ARGS__) - BEHIND(b, base, __VA_ARGS__)) * 65536)
 /* 256: there are not so many digits. */
 #define SUMS_2(b)  SUMS(b, 2, 8, 2, 4, 8, 16, 32, 64, 128)
 #define SUMS_3(b)  SUMS(b, 3, 5, 3, 9, 27, 81, 256, 256, 256)
@@ -858,27 +856,31 @@ led_bytes(mir_tlog_ints_walk *walk, const mir_tlog_ints_group *group, byte_form 
     const uint32_t per_byte = how.per_byte;
     const uint32_t bytes = end / per_byte - walk->done / per_byte;
     const uint8_t *from = group->packed + walk->done / per_byte;
-    const uint8_t *to = from + bytes;
     const uint64_t low_all = per_byte * group->low;
-    uint64_t at = walk->value;
-    uint64_t led = 0;
+    const uint64_t low_led = per_byte * (per_byte + 1) / 2 * group->low;
+    uint64_t at = walk->value; /* without the low ones, which follow from their number */
+    uint64_t all = 0;
     uint64_t before = 0;
-    while (from < to) {
-        const byte_sums of = how.sums[*from++];
+#pragma GCC unroll 4
+    for (uint32_t i = 0; i < bytes; i++) {
+        const byte_sums of = how.sums[from[i]];
         before += at;
-        led += of.led;
-        at += low_all + of.all;
+        all += of;
+        at += (uint16_t)of;
     }
-    walk->value = at;
-    walk->sum += per_byte * before + led + bytes * (per_byte * (per_byte + 1) / 2 * group->low);
+    const uint64_t led = (all - (at - walk->value)) >> 16;
+    before += low_all * ((uint64_t)bytes * (bytes - UINT64_C(1)) / 2);
+    walk->value = at += bytes * low_all;
+    walk->sum += per_byte * before + led + bytes * low_led;
     walk->done += bytes * per_byte;
     const uint32_t rest = end - walk->done;
     if (rest == 0) return (walked){walk->value, walk->sum};
     /* Without the digits behind it, which stand for the values before them as well. */
-    const byte_sums of = how.sums[*from % how.powers[rest]];
-    return (walked){at + rest * group->low + of.all, walk->sum + rest * at +
-                                                         rest * (rest + 1) / 2 * group->low +
-                                                         of.led - (per_byte - rest) * of.all};
+    const byte_sums of = how.sums[from[bytes] % how.powers[rest]];
+    const uint32_t some = of & UINT16_MAX;
+    return (walked){at + rest * group->low + some, walk->sum + rest * at +
+                                                       rest * (rest + 1) / 2 * group->low +
+                                                       (of >> 16) - (per_byte - rest) * some};
 }
 
 static walked led_singly(mir_tlog_ints_walk *walk, const mir_tlog_ints_group *group, uint32_t end)

@@ -456,7 +456,10 @@ static mir_status percentile_of(const outputs *all, const output *o, uint32_t wi
 /* The sum of all but doubles as a double, or of doubles. */
 static double sum_of(mir_column_type type, const mir_tlog_total *total)
 {
-    return type == MIR_COLUMN_F64 ? total->sum_f64 : (double)total->sum;
+    if (type == MIR_COLUMN_F64) return total->sum_f64;
+    /* Of 64 bits there is an instruction for it. */
+    const int64_t small = (int64_t)total->sum;
+    return small == total->sum ? (double)small : (double)total->sum;
 }
 
 /* One member's value for functions that choose or add; *there tells whether it has any. */
@@ -540,6 +543,18 @@ static mir_status output_value(const outputs *all, const output *o, uint32_t win
     return MIR_OK;
 }
 
+/* One column's means, which are what is asked for most. */
+static void means_put(const mir_tlog_totals *totals, uint32_t member, uint64_t *values,
+                      uint8_t *present)
+{
+    const mir_column_type type = totals->set.columns[member].type;
+    const mir_tlog_total *total = totals->columns[member].totals;
+    for (uint32_t w = 0; w < totals->window_count; w++, total++) {
+        present[w] = total->count > 0;
+        if (total->count > 0) values[w] = bits_of(sum_of(type, total) / (double)total->count);
+    }
+}
+
 static int64_t row_time(const mir_tlog_query_spec *spec, const mir_tlog_totals *totals,
                         uint32_t window)
 {
@@ -576,6 +591,11 @@ static mir_status part_cells(outputs *all, mir_tlog_part *part)
     for (uint32_t i = 0; i < all->count && status == MIR_OK; i++) {
         const output *o = &all->list[i];
         part->columns[i] = all->numbers[i];
+        if (o->function == MIR_TLOG_MEAN && o->member_count == 1) {
+            const size_t first = (size_t)i * totals->window_count;
+            means_put(totals, o->members[0], part->values + first, part->present + first);
+            continue;
+        }
         for (uint32_t w = 0; w < totals->window_count && status == MIR_OK; w++) {
             const size_t cell = (size_t)i * totals->window_count + w;
             bool there;
@@ -597,6 +617,7 @@ static void part_drop_empty(mir_tlog_part *part)
 {
     const size_t rows = part->stride;
     uint32_t kept = 0;
+    if (memchr(part->present, 0, rows) == NULL) return;
     for (uint32_t row = 0; row < rows; row++) {
         bool any = false;
         for (uint32_t i = 0; i < part->column_count && !any; i++) {

@@ -377,6 +377,67 @@ static bool row_take(const query *q, mir_tlog_part *part, const batch_room *room
     return --part->left == 0;
 }
 
+/* What is left of a part with one column of numbers. */
+typedef struct number_run {
+    const int64_t *times;
+    const uint64_t *values;
+    const uint8_t *present;
+    uint32_t left;
+    uint32_t device;
+} number_run;
+
+/* As aligned_out, forwards, of parts with one column of numbers each. */
+static mir_status numbers_out(query *q, const mir_tlog_sink *sink, const batch_room *room,
+                              uint64_t limit)
+{
+    number_run *runs = malloc((q->part_count + 1) * sizeof *runs);
+    if (runs == NULL) return no_memory(q);
+    mir_status status = MIR_OK;
+    uint32_t count = 0;
+    int64_t next_ns = INT64_MAX;
+    for (uint32_t i = 0; i < q->part_count; i++) {
+        const mir_tlog_part *part = &q->parts[i];
+        if (part->row_count == 0) continue;
+        if (part->times[0] < next_ns) next_ns = part->times[0];
+        runs[count++] =
+            (number_run){part->times, part->values, part->present, part->row_count, part->number};
+    }
+    uint32_t filled = 0;
+    while (count > 0 && limit > 0 && status == MIR_OK) {
+        const int64_t now_ns = next_ns;
+        uint32_t left = 0;
+        next_ns = INT64_MAX;
+        for (uint32_t i = 0; i < count && limit > 0 && status == MIR_OK; i++) {
+            number_run run = runs[i];
+            if (*run.times == now_ns) {
+                room->times[filled] = now_ns;
+                room->devices[filled] = run.device;
+                room->cells[filled].u64 = *run.values++;
+                room->present[filled++] = *run.present++;
+                run.times++;
+                limit--;
+                if (filled == BATCH_ROWS) {
+                    status = batch_out(q, sink, room, filled);
+                    filled = 0;
+                }
+                if (--run.left == 0) continue;
+            }
+            if (*run.times < next_ns) next_ns = *run.times;
+            runs[left++] = run;
+        }
+        count = left;
+    }
+    free(runs);
+    return status == MIR_OK ? batch_out(q, sink, room, filled) : status;
+}
+
+static bool is_one_of_numbers(const query *q)
+{
+    if (q->columns.count != 1 || q->spec.backward) return false;
+    const mir_column_type type = q->columns.columns[0].type;
+    return type != MIR_COLUMN_STRING && type != MIR_COLUMN_BOOL;
+}
+
 /* Parts whose rows stand at the same times, as windows do: at each time all of them in turn. */
 static mir_status aligned_out(query *q, const mir_tlog_sink *sink, const batch_room *room,
                               uint64_t limit)
@@ -533,7 +594,9 @@ static mir_status batches_out(query *q, const mir_tlog_sink *sink, const batch_r
 {
     const uint64_t limit = q->spec.limit == 0 ? UINT64_MAX : q->spec.limit;
     for (uint32_t i = 0; i < q->part_count; i++) q->parts[i].left = q->parts[i].row_count;
-    return aligned(q) ? aligned_out(q, sink, room, limit) : merged_out(q, sink, room, limit);
+    if (!aligned(q)) return merged_out(q, sink, room, limit);
+    return is_one_of_numbers(q) ? numbers_out(q, sink, room, limit)
+                                : aligned_out(q, sink, room, limit);
 }
 
 static mir_status rows_out(query *q, const mir_tlog_sink *sink)

@@ -674,6 +674,53 @@ static void pages_give_each_row_that_is_left_once(void **state)
     }
 }
 
+/* The first windows of all devices are those that come first without a limit, forwards and backwards,
+ * of one column and of several. */
+static void limited_windows_are_the_first_ones(void **state)
+{
+    (void)state;
+    fixture x;
+    fixture_init(&x, 21);
+    feed(&x, 400, true);
+    seal(&x);
+    feed(&x, 100, false);
+    static const mir_view fields[] = {MIR_VIEW_LITERAL("u"), MIR_VIEW_LITERAL("f")};
+    static page whole;
+    static page some;
+    for (uint32_t field_count = 1; field_count <= 2; field_count++) {
+        for (int backward = 0; backward < 2; backward++) {
+            mir_tlog_query_spec spec = {.device_ids = device_ids,
+                                        .device_count = DEVICES,
+                                        .measurement = mir_view_cstr("m.v1.T"),
+                                        .fields = fields,
+                                        .field_count = field_count,
+                                        .functions = MIR_TLOG_MEAN,
+                                        .window_ns = 60000000000,
+                                        .backward = backward == 1,
+                                        .from_ns = INT64_MIN,
+                                        .to_ns = INT64_MAX};
+            whole.count = 0;
+            rows_in_order(&x, &spec, &whole);
+            assert_true(whole.count >= 30);
+            for (uint32_t i = 1; i < whole.count; i++) {
+                const int64_t step_ns = whole.times[i] - whole.times[i - 1];
+                assert_true(backward == 1 ? step_ns <= 0 : step_ns >= 0);
+                const uint32_t before = device_rank[whole.devices[i - 1]];
+                const uint32_t here = device_rank[whole.devices[i]];
+                assert_true(step_ns != 0 || (backward == 1 ? before > here : before < here));
+            }
+            for (spec.limit = 1; spec.limit <= whole.count; spec.limit++) {
+                some.count = 0;
+                rows_in_order(&x, &spec, &some);
+                assert_int_equal(some.count, spec.limit);
+                assert_memory_equal(some.times, whole.times, spec.limit * sizeof *some.times);
+                assert_memory_equal(some.devices, whole.devices, spec.limit * sizeof *some.devices);
+            }
+        }
+    }
+    fixture_fini(&x);
+}
+
 /* ---- Blocks ---- */
 
 typedef struct blocks {
@@ -1285,6 +1332,7 @@ int main(void)
         cmocka_unit_test(totals_are_those_of_the_rows),
         cmocka_unit_test(pages_give_each_row_once),
         cmocka_unit_test(pages_give_each_row_that_is_left_once),
+        cmocka_unit_test(limited_windows_are_the_first_ones),
         cmocka_unit_test(blocks_have_all_rows_of_each_device),
         cmocka_unit_test(points_keep_the_ends_and_the_peaks),
         cmocka_unit_test(what_makes_no_sense_is_refused_with_words),

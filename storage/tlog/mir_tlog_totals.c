@@ -410,8 +410,10 @@ mir_status mir_tlog_totals_take(mir_tlog_totals *totals, mir_view name, mir_colu
     mir_status status = column_of(totals, name, type, &column);
     const moment end = moment_at(run, run->first + run->count - 1);
     moment first = moment_at(run, run->first);
-    /* As a rule a window has about as many values as the one before it. */
-    uint32_t like = 0;
+    /* As a rule windows have as many values each, but for one that is just before or behind a limit:
+     * the guess stays where these differ. */
+    uint32_t guess = first.at;
+    uint32_t stride = 0;
     while (status == MIR_OK) {
         const int64_t window = mir_tlog_window_of(totals, first.time_ns);
         bool unbounded;
@@ -419,13 +421,19 @@ mir_status mir_tlog_totals_take(mir_tlog_totals *totals, mir_view name, mir_colu
         moment last = first;
         moment next = end;
         const bool is_last = unbounded || end.time_ns < limit_ns;
-        if (!is_last) find_limit(run, limit_ns, first.at + like, &last, &next);
+        guess += stride;
+        if (!is_last) find_limit(run, limit_ns, guess, &last, &next);
         uint32_t place;
         status = window_place(totals, window, &place);
         if (status != MIR_OK) break;
         status = window_take(totals, column, place, type, run, first, is_last ? end : last);
         if (is_last) break;
-        like = next.at - first.at;
+        if (stride == 0 || next.at > guess + 1 || next.at + 1 < guess) {
+            stride = next.at - first.at;
+            guess = next.at;
+        } else if (next.at < guess) {
+            guess = next.at;
+        }
         first = next;
     }
     return status;
