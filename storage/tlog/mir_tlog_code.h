@@ -171,6 +171,30 @@ static inline uint64_t mir_tlog_read_varint(mir_tlog_reader *reader)
     return 0;
 }
 
+/* One that is known to be whole, with MIR_TLOG_VARINT_BYTES_MAX bytes to read from `*at` on. */
+static inline uint64_t mir_tlog_take_varint(const uint8_t **at)
+{
+    const uint8_t *from = *at;
+    if (from[0] < 0x80) {
+        *at = from + 1;
+        return from[0];
+    }
+    if (from[1] < 0x80) {
+        *at = from + 2;
+        return (uint64_t)(from[0] & 0x7f) | (uint64_t)from[1] << 7;
+    }
+    const uint64_t word = mir_tlog_get_u64(from);
+    const uint64_t last = ~word & UINT64_C(0x8080808080808080);
+    if (last != 0) {
+        *at = from + (uint32_t)__builtin_ctzll(last) / 8 + 1;
+        return mir_tlog_varint_fold(word & (last ^ (last - 1)));
+    }
+    const bool is_longest = (from[8] & 0x80) != 0;
+    *at = from + (is_longest ? 10 : 9);
+    return mir_tlog_varint_fold(word) | (uint64_t)(from[8] & 0x7f) << 56 |
+           (is_longest ? (uint64_t)from[9] << 63 : 0);
+}
+
 static inline int64_t mir_tlog_read_signed(mir_tlog_reader *reader)
 {
     return mir_tlog_unzigzag(mir_tlog_read_varint(reader));

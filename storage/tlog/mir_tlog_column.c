@@ -24,6 +24,7 @@ enum {
     TRIALS_MIN = 4,
     TRIAL_WAITS = 15,
     SCALE_MAX = 6,
+    SAMPLE_ROWS = 256,
     DICTIONARY_MAX = 255,
     DICTIONARY_SLOTS = 1024,
 };
@@ -106,17 +107,44 @@ static bool scaled(uint64_t bits, uint32_t scale, int64_t *whole)
 static bool doubles_scale(const uint64_t *values, uint32_t count, uint64_t *whole, uint32_t *scale)
 {
     uint32_t at = 0;
-    for (uint32_t i = 0; i < count; i++) {
+    uint32_t i = 0;
+    while (i < count) {
         int64_t unused;
-        while (!scaled(values[i], at, &unused)) {
-            if (at++ == SCALE_MAX) return false;
+        if (scaled(values[i], at, (int64_t *)&whole[i])) {
+            i++;
+            continue;
         }
-    }
-    for (uint32_t i = 0; i < count; i++) {
-        if (!scaled(values[i], at, (int64_t *)&whole[i])) return false;
+        do {
+            if (at++ == SCALE_MAX) return false;
+        } while (!scaled(values[i], at, &unused));
+        i = 0; /* those before it once more */
     }
     *scale = at;
     return true;
+}
+
+static void planes_put(uint8_t *to, const uint64_t *values, uint32_t count)
+{
+    for (uint32_t b = 0; b < 8; b++) {
+        for (uint32_t i = 0; i < count; i++) *to++ = (uint8_t)(values[i] >> (8 * b));
+    }
+}
+
+/* Whether some of the values in the middle take less as integers than as planes. */
+static bool doubles_are_ints(mir_tlog_codec *codec, const uint64_t *values, uint32_t count)
+{
+    uint8_t planes[SAMPLE_ROWS * 8];
+    const uint32_t rows = count < SAMPLE_ROWS ? count : SAMPLE_ROWS;
+    const uint64_t *from = values + (count - rows) / 2;
+    planes_put(planes, from, rows);
+    codec->packed.size = 0;
+    mir_tlog_compress(codec, &codec->packed, planes, sizeof *values * rows);
+    const size_t size = codec->packed.size;
+    codec->packed.size = 0;
+    mir_tlog_ints_pack(&codec->packed, from, rows, codec->work);
+    const bool smaller = codec->packed.size <= size;
+    if (!mir_bytes_ok(&codec->packed)) mir_bytes_free(&codec->packed);
+    return smaller;
 }
 
 /* The bits as they are: as integers, which suits walks (their upper bits hardly change, and their
@@ -126,34 +154,26 @@ static void doubles_pack_bits(mir_tlog_codec *codec, mir_bytes *raw, const uint6
                               uint32_t count, uint8_t *encoding)
 {
     const size_t size = (size_t)count * 8;
-    uint8_t *to = mir_bytes_reserve(raw, size);
-    if (to == NULL) return;
     if (size < ZSTD_WORTH_BYTES) {
         *encoding = ENCODING_RAW;
+        uint8_t *to = mir_bytes_reserve(raw, size);
+        if (to == NULL) return;
         for (uint32_t i = 0; i < count; i++) to = mir_tlog_put_u64(to, values[i]);
         raw->size += size;
         return;
     }
-    *encoding = ENCODING_PLANES;
-    for (uint32_t i = 0; i < count; i++) {
-        for (uint32_t b = 0; b < 8; b++) {
-            to[(size_t)b * count + i] = (uint8_t)(values[i] >> (8 * b));
-        }
-    }
-    codec->packed.size = 0;
-    mir_tlog_compress(codec, &codec->packed, to, size);
-    const size_t planes = mir_bytes_ok(&codec->packed) ? codec->packed.size : size;
-    /* The integers take the place of the planes if they are smaller. */
-    mir_bytes ints = {0};
-    mir_tlog_ints_pack(&ints, values, count, codec->work);
-    if (mir_bytes_ok(&ints) && ints.size <= planes && ints.size <= size) {
+    if (doubles_are_ints(codec, values, count)) {
         *encoding = ENCODING_INTS;
-        memcpy(to, ints.data, ints.size);
-        raw->size += ints.size;
-    } else {
-        raw->size += size;
+        const size_t before = raw->size;
+        mir_tlog_ints_pack(raw, values, count, codec->work);
+        if (raw->size - before <= size) return;
+        raw->size = before;
     }
-    mir_bytes_free(&ints);
+    *encoding = ENCODING_PLANES;
+    uint8_t *to = mir_bytes_reserve(raw, size);
+    if (to == NULL) return;
+    planes_put(to, values, count);
+    raw->size += size;
 }
 
 static void doubles_pack(mir_tlog_codec *codec, mir_bytes *raw, const uint64_t *values,

@@ -150,6 +150,69 @@ static void numbers_come_back_exactly(void **state)
     mir_tlog_codec_fini(&codec);
 }
 
+static size_t round_trip(mir_tlog_codec *codec, mir_column_type type, const uint64_t *values,
+                         uint32_t count)
+{
+    static uint64_t back[MIR_TLOG_CHUNK_ROWS_MAX];
+    mir_bytes out = {0};
+    mir_tlog_column_encode(codec, &out, 0, type, values, NULL, count);
+    assert_true(mir_bytes_ok(&out));
+    mir_tlog_reader in = mir_tlog_reader_of(out.data, out.size);
+    assert_int_equal(mir_tlog_column_decode(codec, &in, type, back, NULL, count, NULL), MIR_OK);
+    assert_memory_equal(values, back, count * sizeof *values);
+    const size_t size = out.size;
+    mir_bytes_free(&out);
+    return size;
+}
+
+static void values_of_every_width_come_back(void **state)
+{
+    (void)state;
+    static uint64_t values[MIR_TLOG_CHUNK_ROWS_MAX];
+    mir_tlog_codec codec;
+    assert_int_equal(mir_tlog_codec_init(&codec), MIR_OK);
+    uint64_t random = 3;
+    for (uint32_t bits = 1; bits <= 64; bits++) {
+        for (uint32_t count = 1; count < 300; count += count < 20 ? 1 : 37) {
+            for (uint32_t i = 0; i < count; i++) values[i] = sim_random(&random) >> (64 - bits);
+            (void)round_trip(&codec, MIR_COLUMN_I64, values, count);
+        }
+    }
+    mir_tlog_codec_fini(&codec);
+}
+
+/* What a part of the values leads to expect, and the others are not. */
+static void what_was_not_foreseen_costs_no_more_than_itself(void **state)
+{
+    (void)state;
+    enum { COUNT = MIR_TLOG_CHUNK_ROWS_MAX };
+    static uint64_t values[COUNT];
+    mir_tlog_codec codec;
+    assert_int_equal(mir_tlog_codec_init(&codec), MIR_OK);
+    for (uint32_t i = 0; i < COUNT; i++) values[i] = 1000;
+    for (uint32_t at = 0; at < COUNT; at += 100) {
+        values[at] = UINT64_MAX / 3;
+        /* Two groups at most, with and without differences. */
+        assert_true(round_trip(&codec, MIR_COLUMN_I64, values, COUNT) < 2 * 128 * 9);
+        values[at] = 1000;
+    }
+    uint64_t random = 4;
+    for (uint32_t first = 0; first < COUNT; first += 1024) {
+        for (uint32_t i = 0; i < COUNT; i++) {
+            /* Decimals that become longer, and bits among what hardly changes. */
+            const double decimal = i < first ? (double)(i % 7) / 10 : (double)(i % 700) / 1000;
+            memcpy(&values[i], &decimal, sizeof decimal);
+        }
+        assert_true(round_trip(&codec, MIR_COLUMN_F64, values, COUNT) < COUNT * 2);
+        for (uint32_t i = 0; i < COUNT; i++) {
+            values[i] =
+                i / 1024 * 1024 == first ? UINT64_C(0x3fd5555555555555) + i : sim_random(&random);
+        }
+        assert_true(round_trip(&codec, MIR_COLUMN_F64, values, COUNT) < COUNT * 8 + 64);
+    }
+    mir_tlog_codec_fini(&codec);
+}
+
 static void texts_come_back_exactly(void **state)
 {
     (void)state;
@@ -337,6 +400,9 @@ static void varints_are_the_same_either_way(void **state)
             assert_memory_equal(quick, slow, size);
             mir_tlog_reader in = mir_tlog_reader_of(quick, size);
             assert_true(mir_tlog_read_varint(&in) == value);
+            const uint8_t *at = quick;
+            assert_true(mir_tlog_take_varint(&at) == value);
+            assert_true(at == quick + size);
             assert_false(in.failed);
         }
     }
@@ -348,6 +414,8 @@ int main(void)
         cmocka_unit_test(varints_are_the_same_either_way),
         cmocka_unit_test(compression_that_has_not_paid_is_tried_now_and_then),
         cmocka_unit_test(numbers_come_back_exactly),
+        cmocka_unit_test(values_of_every_width_come_back),
+        cmocka_unit_test(what_was_not_foreseen_costs_no_more_than_itself),
         cmocka_unit_test(texts_come_back_exactly),
         cmocka_unit_test(even_times_and_constants_take_almost_nothing),
         cmocka_unit_test(only_what_cannot_be_foreseen_takes_room),

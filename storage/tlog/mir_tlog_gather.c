@@ -408,6 +408,9 @@ out:
 
 static void drop_empty_rows(mir_tlog_gather *gather)
 {
+    for (uint32_t i = 0; i < gather->column_count; i++) {
+        if (memchr(gather->columns[i].present, 0, gather->row_count) == NULL) return;
+    }
     uint32_t to = 0;
     if (gather->row_count == 0) return;
     /* As nearly always: a column without gaps. */

@@ -20,6 +20,9 @@ enum {
     GRID_ROWS_MIN = 16,
     GRID_SAMPLES = 63,
     GRID_GAP_MIN = 8, /* periods */
+    /* From so many values on every second, every fourth group is looked at for the form. */
+    FORM_ROWS_FEW = 8 * GROUP_ROWS,
+    FORM_ROWS_MANY = 32 * GROUP_ROWS,
     UNEVEN_ROWS = MIR_TLOG_CHUNK_ROWS_MAX /
                   (MIR_TLOG_INTS_UNEVEN_MAX -
                    1), /* for each of them one group with gaps is worth it, and one more */
@@ -44,7 +47,40 @@ static uint8_t *store64(uint8_t *to, uint64_t word)
     return to + sizeof word;
 }
 
+#define WIDTHS_8(of, width)                                                                        \
+    of((width) + 0);                                                                               \
+    of((width) + 1);                                                                               \
+    of((width) + 2);                                                                               \
+    of((width) + 3);                                                                               \
+    of((width) + 4);                                                                               \
+    of((width) + 5);                                                                               \
+    of((width) + 6);                                                                               \
+    of((width) + 7)
+/* A case for each number of bits that a value may have. */
+#define WIDTHS_64(of)                                                                              \
+    WIDTHS_8(of, 1);                                                                               \
+    WIDTHS_8(of, 9);                                                                               \
+    WIDTHS_8(of, 17);                                                                              \
+    WIDTHS_8(of, 25);                                                                              \
+    WIDTHS_8(of, 33);                                                                              \
+    WIDTHS_8(of, 41);                                                                              \
+    WIDTHS_8(of, 49);                                                                              \
+    WIDTHS_8(of, 57)
+
 /* ---- Groups: least value, width, packed differences from it ---- */
+
+typedef struct range {
+    int64_t low;
+    int64_t high;
+} range;
+
+/* What the groups of a list take, and what it takes as one. */
+typedef struct measured {
+    range each[MIR_TLOG_INTS_GROUPS_MAX];
+    range all;
+    uint32_t narrow;
+    uint32_t wide;
+} measured;
 
 /* Of 3, 5 and 6 different values bits are wasted: as many digits of that base stand in a byte as fit.
  * A width above 64 is 64 and the base. */
@@ -109,18 +145,24 @@ static const uint8_t digits_3[256][DIGITS_MAX] = BYTES_256(DIGITS_3);
 static const uint8_t digits_5[256][DIGITS_MAX] = BYTES_256(DIGITS_5);
 static const uint8_t digits_6[256][DIGITS_MAX] = BYTES_256(DIGITS_6);
 
-static inline __attribute__((always_inline)) uint8_t *digits_pack(uint8_t *to,
-                                                                  const uint64_t *values,
-                                                                  uint64_t low, uint32_t rows,
-                                                                  uint32_t base, uint32_t per_byte)
+static inline __attribute__((always_inline)) void digits_pack(uint8_t *to, const uint64_t *values,
+                                                              uint64_t low, uint32_t rows,
+                                                              uint32_t base, uint32_t per_byte)
 {
-    for (uint32_t at = 0; at < rows; at += per_byte) {
-        uint32_t end = rows - at < per_byte ? rows : at + per_byte;
+    uint32_t at = 0;
+    for (; at + per_byte <= rows; at += per_byte) {
         uint32_t byte = 0;
-        while (end > at) byte = byte * base + (uint32_t)(values[--end] - low);
+#pragma GCC unroll 5
+        for (uint32_t i = per_byte; i > 0; i--) {
+            byte = byte * base + (uint32_t)(values[at + i - 1] - low);
+        }
         *to++ = (uint8_t)byte;
     }
-    return to;
+    uint32_t byte = 0;
+    for (uint32_t end = rows; end > at; end--) {
+        byte = byte * base + (uint32_t)(values[end - 1] - low);
+    }
+    if (at < rows) *to = (uint8_t)byte;
 }
 
 static inline __attribute__((always_inline)) void digits_unpack(const uint8_t *from,
@@ -136,50 +178,81 @@ static inline __attribute__((always_inline)) void digits_unpack(const uint8_t *f
     for (uint32_t i = 0; at < rows; i++) values[at++] = low + digits[*from][i];
 }
 
-static void group_pack(mir_bytes *out, const uint64_t *values, uint32_t rows)
+/* As many of the first values as make whole bytes eight at a time; how many these were. With a
+ * constant width all shifts are. */
+static inline __attribute__((always_inline)) uint32_t
+pack_eights(uint8_t *to, const uint64_t *values, uint64_t low, uint32_t rows, uint32_t bits)
 {
-    int64_t low = (int64_t)values[0];
-    int64_t high = low;
-    for (uint32_t i = 1; i < rows; i++) {
-        const int64_t value = (int64_t)values[i];
-        if (value < low) low = value;
-        if (value > high) high = value;
-    }
-    const uint32_t bits = width_of((uint64_t)high - (uint64_t)low);
-    const size_t size = group_size(rows, bits);
-    uint8_t *start =
-        mir_bytes_reserve(out, MIR_TLOG_VARINT_BYTES_MAX + 1 + size + MIR_TLOG_INTS_PADDING);
-    if (start == NULL) return;
-    uint8_t *to = mir_tlog_put_varint(start, mir_tlog_zigzag(low));
-    *to++ = (uint8_t)bits;
-    out->size += (size_t)(to - start) + size;
-    switch (bits) {
-    case 0: return;
-    case WIDTH_BASE_3: (void)digits_pack(to, values, (uint64_t)low, rows, 3, PER_BYTE_3); return;
-    case WIDTH_BASE_5: (void)digits_pack(to, values, (uint64_t)low, rows, 5, PER_BYTE_56); return;
-    case WIDTH_BASE_6: (void)digits_pack(to, values, (uint64_t)low, rows, 6, PER_BYTE_56); return;
-    default: break;
-    }
-    uint64_t pending = 0;
-    uint32_t pending_bits = 0;
-    for (uint32_t i = 0; i < rows; i++) {
-        const uint64_t value = values[i] - (uint64_t)low;
-        pending |= value << pending_bits;
-        pending_bits += bits;
-        if (pending_bits >= 64) {
+    uint32_t at = 0;
+    for (; at + 8 <= rows; at += 8) {
+        uint64_t pending = 0;
+        uint32_t pending_bits = 0;
+#pragma GCC unroll 8
+        for (uint32_t i = 0; i < 8; i++) {
+            const uint64_t value = values[at + i] - low;
+            pending |= value << pending_bits;
+            pending_bits += bits;
+            if (pending_bits < 64) continue;
             to = store64(to, pending);
             pending_bits -= 64;
             pending = pending_bits == 0 ? 0 : value >> (bits - pending_bits);
         }
+        if (pending_bits > 0) (void)store64(to, pending);
+        to += pending_bits / 8;
     }
-    (void)store64(to, pending);
+    return at;
 }
 
-static void groups_pack(mir_bytes *out, const uint64_t *values, uint32_t count, bool wide)
+#define PACKED(width)                                                                              \
+    case width: return pack_eights(to, values, low, rows, width)
+static uint32_t pack_most(uint8_t *to, const uint64_t *values, uint64_t low, uint32_t rows,
+                          uint32_t bits)
 {
-    const uint32_t group = wide ? count : GROUP_ROWS;
-    for (uint32_t at = 0; at < count; at += group) {
-        group_pack(out, values + at, count - at < group ? count - at : group);
+    switch (bits) {
+        WIDTHS_64(PACKED);
+    default: return rows;
+    }
+}
+
+static void group_pack(mir_bytes *out, const uint64_t *values, uint32_t rows, const range *r)
+{
+    const uint64_t low = (uint64_t)r->low;
+    const uint32_t bits = width_of((uint64_t)r->high - low);
+    const size_t size = group_size(rows, bits);
+    uint8_t *start =
+        mir_bytes_reserve(out, MIR_TLOG_VARINT_BYTES_MAX + 1 + size + MIR_TLOG_INTS_PADDING);
+    if (start == NULL) return;
+    uint8_t *to = mir_tlog_put_varint(start, mir_tlog_zigzag(r->low));
+    *to++ = (uint8_t)bits;
+    out->size += (size_t)(to - start) + size;
+    switch (bits) {
+    case 0: return;
+    case WIDTH_BASE_3: digits_pack(to, values, low, rows, 3, PER_BYTE_3); return;
+    case WIDTH_BASE_5: digits_pack(to, values, low, rows, 5, PER_BYTE_56); return;
+    case WIDTH_BASE_6: digits_pack(to, values, low, rows, 6, PER_BYTE_56); return;
+    default: break;
+    }
+    const uint32_t most = pack_most(to, values, low, rows, bits);
+    if (most == rows) return;
+    /* Seven at most are left: a last turn with what stands for nothing. */
+    uint64_t last[8];
+    for (uint32_t i = 0; i < 8; i++) last[i] = most + i < rows ? values[most + i] : low;
+    uint8_t packed[64 + MIR_TLOG_INTS_PADDING];
+    (void)pack_most(packed, last, low, 8, bits);
+    const size_t done = (size_t)most / 8 * bits;
+    memcpy(to + done, packed, size - done);
+}
+
+static void groups_pack(mir_bytes *out, const uint64_t *values, uint32_t count,
+                        const measured *lengths, bool wide)
+{
+    if (wide) {
+        if (count > 0) group_pack(out, values, count, &lengths->all);
+        return;
+    }
+    for (uint32_t at = 0; at < count; at += GROUP_ROWS) {
+        group_pack(out, values + at, count - at < GROUP_ROWS ? count - at : GROUP_ROWS,
+                   &lengths->each[at / GROUP_ROWS]);
     }
 }
 
@@ -210,31 +283,13 @@ static inline __attribute__((always_inline)) uint32_t unpack_eights(const uint8_
 }
 
 #define EIGHTS(width)                                                                              \
-    case width:                                                                                    \
-        return unpack_eights(from, end, low, values, rows, width)
-#define EIGHTS_8(width)                                                                            \
-    EIGHTS((width) + 0);                                                                           \
-    EIGHTS((width) + 1);                                                                           \
-    EIGHTS((width) + 2);                                                                           \
-    EIGHTS((width) + 3);                                                                           \
-    EIGHTS((width) + 4);                                                                           \
-    EIGHTS((width) + 5);                                                                           \
-    EIGHTS((width) + 6);                                                                           \
-    EIGHTS((width) + 7)
-
+    case width: return unpack_eights(from, end, low, values, rows, width)
 /* As many of the first values as can be read eight at a time; how many these were. */
 static uint32_t unpack_most(const uint8_t *from, const uint8_t *end, uint64_t low, uint64_t *values,
                             uint32_t rows, uint32_t bits)
 {
     switch (bits) {
-        EIGHTS_8(1);
-        EIGHTS_8(9);
-        EIGHTS_8(17);
-        EIGHTS_8(25);
-        EIGHTS_8(33);
-        EIGHTS_8(41);
-        EIGHTS_8(49);
-        EIGHTS_8(57);
+        WIDTHS_64(EIGHTS);
     default: return 0;
     }
 }
@@ -290,11 +345,6 @@ static mir_status groups_unpack(mir_tlog_reader *in, uint64_t *values, uint32_t 
 
 /* ---- What a form would take ---- */
 
-typedef struct range {
-    int64_t low;
-    int64_t high;
-} range;
-
 static const range range_none = {INT64_MAX, INT64_MIN};
 
 static void range_take(range *r, uint64_t value)
@@ -316,17 +366,31 @@ static uint32_t range_cost(const range *r, uint32_t rows)
            group_size(rows, width_of((uint64_t)r->high - (uint64_t)r->low));
 }
 
-/* A way to write the values, and its bytes without the first one. */
+static void measure(const uint64_t *values, uint32_t count, measured *m)
+{
+    m->all = range_none;
+    m->narrow = 0;
+    for (uint32_t at = 0; at < count; at += GROUP_ROWS) {
+        const uint32_t end = count - at < GROUP_ROWS ? count : at + GROUP_ROWS;
+        range r = range_none;
+        for (uint32_t i = at; i < end; i++) range_take(&r, values[i]);
+        m->each[at / GROUP_ROWS] = r;
+        m->narrow += range_cost(&r, end - at);
+        range_join(&m->all, &r);
+    }
+    m->wide = range_cost(&m->all, count);
+}
+
+/* A way to write the values, and about how many bytes it takes. */
 typedef struct form {
     uint32_t mode;
-    bool wide;
     uint32_t cost;
 } form;
 
 static void form_take(form *best, uint32_t mode, uint32_t extra, uint32_t narrow, uint32_t wide)
 {
     const uint32_t cost = extra + (wide <= narrow ? wide : narrow);
-    if (cost < best->cost) *best = (form){.mode = mode, .wide = wide <= narrow, .cost = cost};
+    if (cost < best->cost) *best = (form){.mode = mode, .cost = cost};
 }
 
 static uint32_t signed_size(uint64_t value)
@@ -335,12 +399,15 @@ static uint32_t signed_size(uint64_t value)
 }
 
 /* How often differences should be taken: in one pass, with groups that begin at the same value
- * whatever the depth, which is close enough. */
+ * whatever the depth, which is close enough, and of many groups some stand for all. */
 static form differences_form(const uint64_t *values, uint32_t count)
 {
-    uint32_t narrow[3] = {0};
+    const uint32_t stride =
+        GROUP_ROWS * (count >= FORM_ROWS_FEW ? count >= FORM_ROWS_MANY ? 4 : 2 : 1);
+    uint64_t narrow[3] = {0};
+    uint32_t rows = 0;
     range all[3] = {range_none, range_none, range_none};
-    for (uint32_t at = 0; at < count; at += GROUP_ROWS) {
+    for (uint32_t at = 0; at < count; at += stride) {
         const uint32_t end = count - at < GROUP_ROWS ? count : at + GROUP_ROWS;
         range r[3] = {range_none, range_none, range_none};
         uint32_t i = at;
@@ -360,6 +427,7 @@ static form differences_form(const uint64_t *values, uint32_t count)
                 first_before = first;
             }
         }
+        rows += end - at;
         for (uint32_t d = 0; d < 3; d++) {
             const uint32_t without = at >= d ? 0 : d;
             narrow[d] += range_cost(&r[d], end - at > without ? end - at - without : 0);
@@ -371,7 +439,8 @@ static form differences_form(const uint64_t *values, uint32_t count)
     for (uint32_t d = 0; d < 3 && d < count; d++) {
         if (d == 1) extra += signed_size(values[0]);
         if (d == 2) extra += signed_size(values[1] - values[0]);
-        form_take(&best, d, extra, narrow[d], range_cost(&all[d], count - d));
+        form_take(&best, d, extra, (uint32_t)(narrow[d] * count / rows),
+                  range_cost(&all[d], count - d));
     }
     return best;
 }
@@ -519,28 +588,19 @@ static void grid_split(const uint64_t *values, uint32_t count, uint64_t period, 
     }
 }
 
-static void grid_take(const uint64_t *values, uint32_t count, uint64_t period, uint64_t *steps,
-                      uint64_t *rest, form *best)
+/* Whether the grid takes fewer bytes than `best`, which it is then. */
+static bool grid_take(const uint64_t *values, uint32_t count, uint64_t period, uint64_t *steps,
+                      uint64_t *rest, measured lists[2], form *best)
 {
     grid_split(values, count, period, steps, rest);
-    range all[2] = {range_none, range_none};
-    uint32_t narrow[2] = {0};
-    for (uint32_t at = 0; at < count; at += GROUP_ROWS) {
-        const uint32_t end = count - at < GROUP_ROWS ? count : at + GROUP_ROWS;
-        range r[2] = {range_none, range_none};
-        for (uint32_t i = at; i < end; i++) {
-            range_take(&r[0], rest[i]);
-            if (i < count - 1) range_take(&r[1], steps[i]);
-        }
-        narrow[0] += range_cost(&r[0], end - at);
-        narrow[1] += range_cost(&r[1], end - at - (end == count ? 1 : 0));
-        range_join(&all[0], &r[0]);
-        range_join(&all[1], &r[1]);
-    }
-    const bool even = all[1].low == 0 && all[1].high == 0;
+    measure(steps, count - 1, &lists[0]);
+    measure(rest, count, &lists[1]);
+    const bool even = lists[0].all.low == 0 && lists[0].all.high == 0;
     const uint32_t extra = signed_size(values[0]) + mir_tlog_varint_size(period);
-    form_take(best, MODE_GRID | (even ? MODE_STEPS : 0), extra, narrow[0] + (even ? 0 : narrow[1]),
-              range_cost(&all[0], count) + (even ? 0 : range_cost(&all[1], count - 1)));
+    const uint32_t mode = MODE_GRID | (even ? MODE_STEPS : 0);
+    form_take(best, mode, extra, lists[1].narrow + (even ? 0 : lists[0].narrow),
+              lists[1].wide + (even ? 0 : lists[0].wide));
+    return best->mode == mode;
 }
 
 /* ---- All together ---- */
@@ -559,36 +619,45 @@ void mir_tlog_ints_pack(mir_bytes *out, const uint64_t *values, uint32_t count, 
         from = whole;
     }
     form best = differences_form(from, count);
+    measured lists[2];
+    const uint64_t *list = steps;
+    uint32_t depth = 0;
     uint64_t period = 0;
+    bool grid = false;
     if (best.cost > count / 4 && ascending(from, count)) {
         period = period_of(from, count);
-        if (period > 0) grid_take(from, count, period, steps, rest, &best);
+        if (period > 0) grid = grid_take(from, count, period, steps, rest, lists, &best);
     }
-    mir_bytes_u8(out,
-                 (uint8_t)(best.mode | (unit > 1 ? MODE_UNIT : 0) | (best.wide ? MODE_WIDE : 0)));
+    bool wide = false;
+    if (grid) {
+        const bool even = (best.mode & MODE_STEPS) != 0;
+        wide = lists[1].wide + (even ? 0 : lists[0].wide) <=
+               lists[1].narrow + (even ? 0 : lists[0].narrow);
+    } else {
+        depth = best.mode;
+        if (depth == 0) list = from;
+        for (uint32_t i = 1; depth == 1 && i < count; i++) steps[i - 1] = from[i] - from[i - 1];
+        for (uint32_t i = 2; depth == 2 && i < count; i++) {
+            steps[i - 2] = from[i] - 2 * from[i - 1] + from[i - 2];
+        }
+        measure(list, count - depth, &lists[0]);
+        wide = lists[0].wide <= lists[0].narrow;
+    }
+    mir_bytes_u8(out, (uint8_t)(best.mode | (unit > 1 ? MODE_UNIT : 0) | (wide ? MODE_WIDE : 0)));
     if (unit > 1) {
         mir_tlog_bytes_varint(out, mir_tlog_zigzag(low));
         mir_tlog_bytes_varint(out, unit);
     }
-    switch (best.mode & MODE_MASK) {
-    case 0: groups_pack(out, from, count, best.wide); return;
-    case 1:
-        mir_tlog_bytes_varint(out, mir_tlog_zigzag((int64_t)from[0]));
-        for (uint32_t i = 1; i < count; i++) steps[i - 1] = from[i] - from[i - 1];
-        groups_pack(out, steps, count - 1, best.wide);
-        return;
-    case 2:
-        mir_tlog_bytes_varint(out, mir_tlog_zigzag((int64_t)from[0]));
-        mir_tlog_bytes_varint(out, mir_tlog_zigzag((int64_t)(from[1] - from[0])));
-        for (uint32_t i = 2; i < count; i++) steps[i - 2] = from[i] - 2 * from[i - 1] + from[i - 2];
-        groups_pack(out, steps, count - 2, best.wide);
-        return;
-    default:
+    if (grid) {
         mir_tlog_bytes_varint(out, mir_tlog_zigzag((int64_t)from[0]));
         mir_tlog_bytes_varint(out, period);
-        if ((best.mode & MODE_STEPS) == 0) groups_pack(out, steps, count - 1, best.wide);
-        groups_pack(out, rest, count, best.wide);
+        if ((best.mode & MODE_STEPS) == 0) groups_pack(out, steps, count - 1, &lists[0], wide);
+        groups_pack(out, rest, count, &lists[1], wide);
+        return;
     }
+    if (depth >= 1) mir_tlog_bytes_varint(out, mir_tlog_zigzag((int64_t)from[0]));
+    if (depth == 2) mir_tlog_bytes_varint(out, mir_tlog_zigzag((int64_t)(from[1] - from[0])));
+    groups_pack(out, list, count - depth, &lists[0], wide);
 }
 
 static mir_status grid_unpack(mir_tlog_reader *in, uint32_t head, uint64_t *values, uint32_t count,

@@ -445,6 +445,51 @@ static mir_tlog_reader block_left(mir_tlog_mem_cursor *cursor)
                               end - cursor->position);
 }
 
+/* The rows that lie so far from the end of what may be read that no number of them can pass it. */
+static uint32_t take_far(const mir_tlog_shape *shape, uint64_t base, mir_tlog_reader *in,
+                         int64_t time_first, int64_t time_last, int64_t *times,
+                         uint64_t *const *values, uint32_t rows_max, uint32_t *passed)
+{
+    const ptrdiff_t row_bytes_max =
+        (ptrdiff_t)MIR_TLOG_VARINT_BYTES_MAX * (2 + (ptrdiff_t)shape->column_count);
+    const uint8_t *at = in->at;
+    uint32_t rows = 0;
+    uint32_t seen = 0;
+    while (rows < rows_max && in->end - at >= row_bytes_max) {
+        const uint8_t *row = at;
+        const uint64_t head = mir_tlog_take_varint(&at);
+        if ((head & ((1u << MIR_TLOG_ROW_FLAG_BITS) - 1)) != 0) {
+            at = row;
+            break;
+        }
+        const uint8_t *end = at + (head >> MIR_TLOG_ROW_FLAG_BITS);
+        const int64_t time_ns =
+            (int64_t)(base + (uint64_t)mir_tlog_unzigzag(mir_tlog_take_varint(&at)));
+        for (uint32_t i = 0; i < shape->column_count; i++) {
+            uint64_t value;
+            switch (shape->types[i]) {
+            case MIR_COLUMN_I64:
+                value = (uint64_t)mir_tlog_unzigzag(mir_tlog_take_varint(&at));
+                break;
+            case MIR_COLUMN_U64: value = mir_tlog_take_varint(&at); break;
+            case MIR_COLUMN_F64:
+                value = mir_tlog_get_u64(at);
+                at += 8;
+                break;
+            default: value = *at++ & 1; break;
+            }
+            values[i][rows] = value;
+        }
+        MIR_ASSERT(at == end);
+        seen++;
+        if (time_ns < time_first || time_ns > time_last) continue;
+        times[rows++] = time_ns;
+    }
+    in->at = at;
+    *passed += seen;
+    return rows;
+}
+
 uint32_t mir_tlog_mem_take(mir_tlog_mem_cursor *cursor, int64_t time_first, int64_t time_last,
                            int64_t *times, uint64_t *const *values, uint32_t rows_max,
                            uint32_t *passed)
@@ -455,7 +500,8 @@ uint32_t mir_tlog_mem_take(mir_tlog_mem_cursor *cursor, int64_t time_first, int6
     const mir_tlog_shape *shape = cursor->series->shape;
     const uint64_t base = (uint64_t)cursor->mem->base_ns;
     const uint8_t *start = in.at;
-    uint32_t rows = 0;
+    uint32_t rows =
+        take_far(shape, base, &in, time_first, time_last, times, values, rows_max, passed);
     while (in.at < in.end && rows < rows_max) {
         const uint8_t *row = in.at;
         const uint64_t head = mir_tlog_read_varint(&in);

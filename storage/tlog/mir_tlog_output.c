@@ -47,7 +47,8 @@ mir_status mir_tlog_outputs_put(mir_tlog_outputs *all, mir_tlog_codec *codec, mi
     while (first < last && status == MIR_OK) {
         int64_t day = mir_tlog_day_of(gather->times[first]);
         mir_tlog_output *output = output_of(all, day);
-        uint32_t end = first + 1;
+        /* Times ascend: when the last one is of the same day, all are. */
+        uint32_t end = mir_tlog_day_of(gather->times[last - 1]) == day ? last : first + 1;
         for (; end < last; end++) {
             const int64_t other = mir_tlog_day_of(gather->times[end]);
             if (other == day) continue;

@@ -71,17 +71,23 @@ static void put_statistics(mir_bytes *out, mir_column_type type, const uint64_t 
     /* Offset by the sign bit, unsigned order is that of the type. */
     const uint64_t flip = type == MIR_COLUMN_I64 ? UINT64_C(1) << 63 : 0;
     uint64_t low = UINT64_MAX, high = 0;
-    unsigned __int128 sum = 0;
     for (uint32_t i = 0; i < count; i++) {
         const uint64_t value = values[i] ^ flip;
         if (value < low) low = value;
         if (value > high) high = value;
-        sum += value;
+    }
+    unsigned __int128 sum = 0; /* of what each is above the least one */
+    if (high - low <= UINT64_MAX / MIR_TLOG_CHUNK_ROWS_MAX) {
+        uint64_t short_sum = 0;
+        for (uint32_t i = 0; i < count; i++) short_sum += (values[i] ^ flip) - low;
+        sum = short_sum;
+    } else {
+        for (uint32_t i = 0; i < count; i++) sum += (values[i] ^ flip) - low;
     }
     mir_tlog_bytes_varint(out,
                           type == MIR_COLUMN_I64 ? mir_tlog_zigzag((int64_t)(low ^ flip)) : low);
     mir_tlog_bytes_varint(out, high - low);
-    bytes_varint128(out, sum - (unsigned __int128)low * count);
+    bytes_varint128(out, sum);
     mir_tlog_bytes_varint(out, (values[0] ^ flip) - low);
     mir_tlog_bytes_varint(out, (values[count - 1] ^ flip) - low);
 }
@@ -177,8 +183,13 @@ static uint32_t chunk_encode(mir_tlog_codec *codec, mir_bytes *out, chunk_scratc
                            (const uint64_t *)(gather->times + first), NULL, rows);
     for (uint32_t i = 0; i < kept; i++) {
         const mir_tlog_gather_column *column = scratch->columns[i];
+        const uint64_t *values = scratch->values;
         uint32_t count = 0;
-        for (uint32_t row = first; row < first + rows; row++) {
+        if (column->type != MIR_COLUMN_STRING && memchr(column->present + first, 0, rows) == NULL) {
+            values = column->values + first;
+            count = rows;
+        }
+        for (uint32_t row = first; row < first + rows && count < rows; row++) {
             if (column->present[row] == 0) continue;
             if (column->type == MIR_COLUMN_STRING) {
                 scratch->texts[count++] = gather->texts[column->values[row]];
@@ -200,10 +211,9 @@ static uint32_t chunk_encode(mir_tlog_codec *codec, mir_bytes *out, chunk_scratc
             }
             out->size += (rows + 7) / 8;
         }
-        if (statistics) put_statistics(out, column->type, scratch->values, count);
+        if (statistics) put_statistics(out, column->type, values, count);
         const uint32_t kind = KIND_TIMES + 1 + (uint32_t)mir_hash_view(column->name) % KINDS;
-        mir_tlog_column_encode(codec, out, kind, column->type, scratch->values, scratch->texts,
-                               count);
+        mir_tlog_column_encode(codec, out, kind, column->type, values, scratch->texts, count);
     }
     if (!mir_bytes_ok(out)) return kept;
     uint8_t *head = out->data + start;
