@@ -218,10 +218,15 @@ mir_status mir_field_names_begin(const mir_state_db *db, mir_error *error)
         }
         if (txn != NULL) mdb_txn_abort(txn);
     }
-    /* A full store opens all the same: without earlier names, until there is room. */
+    /* A full store opens all the same: without earlier names, until there is room. But LMDB refuses
+     * everything after some of its pages could not be written. */
     if (status == MIR_E_FULL || status == MIR_E_NO_SPACE) {
-        mir_log_warn("state store: no room to note the earlier names of fields");
-        return MIR_OK;
+        if (mdb_txn_begin(db->env, NULL, MDB_RDONLY, &txn) == 0) {
+            mdb_txn_abort(txn);
+            mir_log_warn("state store: no room to note the earlier names of fields");
+            return MIR_OK;
+        }
+        status = MIR_E_CLOSED;
     }
     if (status != MIR_OK) mir_state_db_explain(db, status, error);
     return status;

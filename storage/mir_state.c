@@ -254,9 +254,18 @@ static void sync_if_due(mir_state *state, bool now)
     if (state->dirty_since_ns == 0) return;
     int64_t age_ns = mir_clock_mono_ns() - state->dirty_since_ns;
     if (!now && age_ns < MIR_STATE_SYNC_INTERVAL_MS * MIR_NS_PER_MS) return;
-    state->dirty_since_ns = 0;
     int rc = mdb_env_sync(state->db.env, 1);
-    if (rc != 0) mir_log_error("state store cannot be synced: %s", mdb_strerror(rc));
+    state->dirty_since_ns = rc == 0 ? 0 : mir_clock_mono_ns();
+    if (rc != 0) {
+        atomic_fetch_add_explicit(&state->commits_failed, 1, memory_order_relaxed);
+        if (!state->unsynced)
+            mir_log_error("state store cannot be synced: %s: a power cut may take changes until "
+                          "that has worked again",
+                          mdb_strerror(rc));
+    } else if (state->unsynced) {
+        mir_log_info("state store is synced again");
+    }
+    state->unsynced = rc != 0;
 }
 
 static bool is_closing(mir_state *state)

@@ -316,10 +316,17 @@ mir_status mir_state_db_open(const char *path, uint64_t map_bytes, mir_state_syn
     if (rc == 0) rc = mdb_env_set_maxdbs(opened.env, DATABASES_MAX);
     if (rc == 0) rc = mdb_env_set_maxreaders(opened.env, READERS_MAX);
     if (rc == 0) rc = mdb_env_set_mapsize(opened.env, (size_t)(map_bytes + opened.reserve_bytes));
+    char file[4096];
+    struct stat found;
+    if (rc == 0 && (size_t)snprintf(file, sizeof file, "%s/data.mdb", path) >= sizeof file)
+        rc = ENAMETOOLONG;
+    const bool is_new = rc == 0 && (stat(file, &found) != 0 ? errno == ENOENT : found.st_size == 0);
     if (rc == 0) rc = mdb_env_open(opened.env, path, flags, 0600);
     if (rc != 0) {
         status = mir_error_set(error, mir_state_db_status(rc), "cannot open state store %s: %s",
                                path, mdb_strerror(rc));
+        /* Its first pages, half-written on a full disk, would be no store for the next start. */
+        if (is_new) (void)unlink(file);
         goto failed;
     }
     int dead = 0; /* readers of a process that was killed would keep old pages for good */

@@ -48,6 +48,7 @@ struct mir_state {
      * fail with. */
     int64_t dirty_since_ns;
     mir_status failing;
+    bool unsynced;                                  /* the last sync has failed */
     unsigned fullness;                              /* of the store, as the log was told */
     uint64_t changed[MIR_STATE_CHANGE_COUNTS / 64]; /* db.changed */
 
