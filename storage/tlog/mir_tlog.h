@@ -193,7 +193,9 @@ typedef struct mir_tlog_query_spec {
     uint32_t functions;     /* of mir_tlog_function; 0: the mean if there are windows */
     double percentiles[MIR_TLOG_PERCENTILES_MAX]; /* 0 to 100, with MIR_TLOG_PERCENTILE */
     uint32_t percentile_count;
-    const uint32_t *groups; /* with functions: the group of each device; null: each for itself */
+    /* With functions: the group of each device; null: each for itself. Of first values at one time
+     * that of the smallest device id counts, of last ones that of the greatest. */
+    const uint32_t *groups;
     uint32_t group_count;
     bool backward;  /* rows in descending time, equal times in descending device id */
     uint64_t limit; /* rows in the answer, the first ones in its order; 0: all of them */

@@ -484,6 +484,7 @@ static uint64_t mixed_value(const outputs *all, const output *o, uint32_t window
 {
     double result = 0;
     int64_t at_ns = 0;
+    uint32_t at_device = 0;
     *there = false;
     for (uint32_t m = 0; m < o->member_count; m++) {
         const mir_column_type type = all->totals->set.columns[o->members[m]].type;
@@ -494,13 +495,19 @@ static uint64_t mixed_value(const outputs *all, const output *o, uint32_t window
         const double number = o->function == MIR_TLOG_SUM    ? sum_of(type, total)
                               : o->function == MIR_TLOG_RATE ? total->rate
                                                              : number_of(type, bits);
-        const int64_t time_ns = o->function == MIR_TLOG_FIRST ? total->first_ns : total->last_ns;
+        const bool first = o->function == MIR_TLOG_FIRST;
+        const int64_t time_ns = first ? total->first_ns : total->last_ns;
+        const uint32_t device = first ? total->first_device : total->last_device;
         bool better = !*there;
         switch (o->function) {
         case MIR_TLOG_MIN: better = better || number < result; break;
         case MIR_TLOG_MAX: better = better || number > result; break;
-        case MIR_TLOG_FIRST: better = better || time_ns < at_ns; break;
-        case MIR_TLOG_LAST: better = better || time_ns > at_ns; break;
+        case MIR_TLOG_FIRST:
+            better = better || time_ns < at_ns || (time_ns == at_ns && device < at_device);
+            break;
+        case MIR_TLOG_LAST:
+            better = better || time_ns > at_ns || (time_ns == at_ns && device > at_device);
+            break;
         default: break;
         }
         if (o->function == MIR_TLOG_SUM || o->function == MIR_TLOG_RATE) {
@@ -508,6 +515,7 @@ static uint64_t mixed_value(const outputs *all, const output *o, uint32_t window
         } else if (better) {
             result = number;
             at_ns = time_ns;
+            at_device = device;
         }
         *there = true;
     }
@@ -699,10 +707,11 @@ static mir_status texts_keep(mir_tlog_part_maker *maker, mir_tlog_totals *totals
     return MIR_OK;
 }
 
-mir_status mir_tlog_part_group(mir_tlog_part_maker *maker, mir_view device, int64_t first_ns,
-                               int64_t last_ns, uint32_t group)
+mir_status mir_tlog_part_group(mir_tlog_part_maker *maker, mir_view device, uint32_t place,
+                               int64_t first_ns, int64_t last_ns, uint32_t group)
 {
     mir_tlog_totals *totals = &maker->totals;
+    totals->device = place;
     mir_status status = mir_tlog_scan_totals(&maker->scan, device, first_ns, last_ns, totals);
     if (status == MIR_OK) {
         if (maker->groups[group].bytes == NULL) maker->groups[group] = totals_new(maker);

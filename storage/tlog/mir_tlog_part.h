@@ -49,9 +49,10 @@ void mir_tlog_part_maker_fini(mir_tlog_part_maker *maker);
 MIR_MUST_CHECK mir_status mir_tlog_part_device(mir_tlog_part_maker *maker, mir_view device,
                                                int64_t first_ns, int64_t last_ns,
                                                mir_tlog_part *part);
-/* Adds a device to a group of this maker. */
+/* Adds a device to a group of this maker; `place` is its own among all in the order of ids. */
 MIR_MUST_CHECK mir_status mir_tlog_part_group(mir_tlog_part_maker *maker, mir_view device,
-                                              int64_t first_ns, int64_t last_ns, uint32_t group);
+                                              uint32_t place, int64_t first_ns, int64_t last_ns,
+                                              uint32_t group);
 /* The groups of all makers together, as parts of the first one. */
 MIR_MUST_CHECK mir_status mir_tlog_part_groups(mir_tlog_part_maker *makers, uint32_t maker_count,
                                                uint32_t group_count, mir_tlog_part *parts);

@@ -116,7 +116,7 @@ static mir_status device_take(query *q, mir_tlog_part_maker *worker, uint32_t pl
     }
     if (!device_range(q, id, &first_ns, &last_ns)) return MIR_OK;
     if (q->spec.groups != NULL) {
-        return mir_tlog_part_group(worker, id, first_ns, last_ns, q->spec.groups[device]);
+        return mir_tlog_part_group(worker, id, place, first_ns, last_ns, q->spec.groups[device]);
     }
     mir_tlog_part *part = &q->parts[place];
     part->number = device;

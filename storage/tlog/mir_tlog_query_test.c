@@ -1095,6 +1095,72 @@ static void many_devices_are_read_by_many_threads(void **state)
     fixture_fini(&x);
 }
 
+/* All devices tell at the same times, and as many threads read them as may. */
+static void of_equal_times_the_first_and_the_last_device_count(void **state)
+{
+    (void)state;
+    enum { MANY = 320, TIMES = 4 };
+    static const mir_column kinds[2][2] = {{{"n", 1, MIR_COLUMN_I64}, {"s", 1, MIR_COLUMN_STRING}},
+                                           {{"n", 1, MIR_COLUMN_F64}, {"s", 1, MIR_COLUMN_STRING}}};
+    fixture x;
+    fixture_init(&x, 31);
+    char names[MANY][8];
+    mir_view ids[MANY];
+    static const uint32_t groups[MANY];
+    mir_tlog_writer *writer = mir_tlog_writer_of(x.tlog, 0);
+    for (uint32_t i = 0; i < MANY; i++) {
+        const uint32_t number = i * 77 % MANY; /* ids are in no order */
+        (void)snprintf(names[i], sizeof names[i], "d%03u", number);
+        ids[i] = mir_view_cstr(names[i]);
+        const bool odd = number % 2 == 1;
+        for (int64_t n = 0; n < TIMES; n++) {
+            mir_row *row = &x.row;
+            row->time_ns = start_ns + n;
+            row->column_count = 2;
+            row->dynamic_count = 0;
+            row->present[0] = 3;
+            row->cells[0].i64 = number;
+            if (odd) row->cells[0].f64 = number;
+            row->cells[1].string = ids[i];
+            mir_tlog_series *series;
+            assert_int_equal(mir_tlog_series_open(writer, ids[i], mir_view_cstr("m.v1.T"),
+                                                  kinds[odd], 2, &series),
+                             MIR_OK);
+            assert_int_equal(mir_tlog_append(writer, series, row), MIR_OK);
+        }
+    }
+    assert_int_equal(mir_tlog_commit_turn(writer, NULL), MIR_OK);
+    for (int turn = 0; turn < 100; turn++) {
+        mir_tlog_query_spec spec = {.device_ids = ids,
+                                    .device_count = MANY,
+                                    .measurement = mir_view_cstr("m.v1.T"),
+                                    .from_ns = INT64_MIN,
+                                    .to_ns = INT64_MAX,
+                                    .functions = MIR_TLOG_FIRST | MIR_TLOG_LAST,
+                                    .window_ns = turn % 2 == 0 ? 0 : 1,
+                                    .groups = groups,
+                                    .group_count = 1};
+        oracle found;
+        mir_tlog_query_info info;
+        x.tlog->query_helpers_max = 7;
+        assert_int_equal(ask(&x, &spec, &info, &found), MIR_OK);
+        assert_int_equal(found.count, turn % 2 == 0 ? 4 : 4 * TIMES);
+        for (size_t i = 0; i < found.count; i++) {
+            const oracle_field *field = &found.fields[i];
+            const bool first = field->name[0] == 'f';
+            const double number = first ? 0 : MANY - 1;
+            uint64_t bits;
+            memcpy(&bits, &number, sizeof bits);
+            if (field->type == MIR_COLUMN_STRING) {
+                bits = mir_hash_view(mir_view_cstr(first ? "d000" : "d319"));
+            }
+            assert_int_equal(field->bits, bits);
+        }
+        oracle_free(&found);
+    }
+    fixture_fini(&x);
+}
+
 /* ---- Counting ---- */
 
 static void put_row(fixture *x, int64_t time_ns, uint64_t present)
@@ -1343,6 +1409,7 @@ int main(void)
         cmocka_unit_test(a_damaged_column_leaves_no_texts_behind),
         cmocka_unit_test(a_chunk_with_times_that_its_index_does_not_say_is_left_out),
         cmocka_unit_test(texts_with_statistics_are_refused),
+        cmocka_unit_test(of_equal_times_the_first_and_the_last_device_count),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
 }

@@ -531,17 +531,22 @@ void mir_tlog_totals_finish(mir_tlog_totals *totals)
 
 static mir_status total_add(const mir_tlog_totals *totals, mir_tlog_total *to,
                             mir_tlog_samples *to_samples, mir_column_type type,
-                            const mir_tlog_total *from, const mir_tlog_samples *from_samples)
+                            const mir_tlog_total *from, const mir_tlog_samples *from_samples,
+                            uint32_t first_device, uint32_t last_device)
 {
     if (from->count == 0) return MIR_OK;
-    if (to->count == 0 || from->first_ns < to->first_ns) {
+    if (to->count == 0 || from->first_ns < to->first_ns ||
+        (from->first_ns == to->first_ns && first_device < to->first_device)) {
         to->first_ns = from->first_ns;
         to->first = from->first;
+        to->first_device = first_device & INT32_MAX;
         if (type == MIR_COLUMN_STRING) to->low = from->low;
     }
-    if (to->count == 0 || from->last_ns >= to->last_ns) {
+    if (to->count == 0 || from->last_ns > to->last_ns ||
+        (from->last_ns == to->last_ns && last_device >= to->last_device)) {
         to->last_ns = from->last_ns;
         to->last = from->last;
+        to->last_device = last_device & INT32_MAX;
         if (type == MIR_COLUMN_STRING) to->high = from->high;
     }
     if (from->ordered) range_take(to, type, from->low, from->high);
@@ -576,7 +581,7 @@ mir_status mir_tlog_totals_take_total(mir_tlog_totals *totals, mir_view name, mi
         column->before = from->last;
         column->before_ns = from->last_ns;
     }
-    return total_add(totals, total, NULL, type, from, NULL);
+    return total_add(totals, total, NULL, type, from, NULL, 0, 0);
 }
 
 /* Places for windows that only the other has, all at once. */
@@ -619,6 +624,7 @@ static mir_status windows_join(mir_tlog_totals *to, const mir_tlog_totals *from)
 mir_status mir_tlog_totals_add(mir_tlog_totals *to, const mir_tlog_totals *from)
 {
     mir_status status = windows_join(to, from);
+    to->grouped = true;
     for (uint32_t i = 0; i < from->set.count && status == MIR_OK; i++) {
         const mir_column *named = &from->set.columns[i];
         mir_tlog_totals_column *column;
@@ -627,10 +633,12 @@ mir_status mir_tlog_totals_add(mir_tlog_totals *to, const mir_tlog_totals *from)
         for (uint32_t b = 0; b < from->window_count && status == MIR_OK; b++) {
             while (to->windows[a] < from->windows[b]) a++;
             const mir_tlog_totals_column *source = &from->columns[i];
-            status =
-                total_add(to, &column->totals[a],
-                          column->samples == NULL ? NULL : &column->samples[a], named->type,
-                          &source->totals[b], source->samples == NULL ? NULL : &source->samples[b]);
+            const mir_tlog_total *total = &source->totals[b];
+            status = total_add(to, &column->totals[a],
+                               column->samples == NULL ? NULL : &column->samples[a], named->type,
+                               total, source->samples == NULL ? NULL : &source->samples[b],
+                               from->grouped ? total->first_device : from->device,
+                               from->grouped ? total->last_device : from->device);
         }
     }
     return status;

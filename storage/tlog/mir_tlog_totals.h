@@ -34,8 +34,11 @@ typedef struct mir_tlog_total {
     uint64_t last;
     int64_t first_ns;
     int64_t last_ns;
-    bool ordered; /* low and high are there */
-    bool rated;
+    /* Of a group: whose first and last are. */
+    uint32_t first_device : 31;
+    bool ordered : 1; /* low and high are there */
+    uint32_t last_device : 31;
+    bool rated : 1;
 } mir_tlog_total;
 
 /* Values for percentiles. */
@@ -59,9 +62,11 @@ typedef struct mir_tlog_totals {
     uint32_t functions; /* of mir_tlog_function */
     uint64_t window_ns; /* 0: none */
     int64_t window_from_ns;
+    uint32_t device; /* whose they are: its place among all in the order of ids */
     atomic_ullong *bytes;
     uint64_t bytes_max;
 
+    bool grouped; /* several devices' were added */
     mir_tlog_columns set;
     mir_tlog_totals_column *columns;
     uint32_t column_capacity;
@@ -122,8 +127,9 @@ MIR_MUST_CHECK mir_status mir_tlog_totals_take_total(mir_tlog_totals *totals, mi
 MIR_MUST_CHECK mir_status mir_tlog_totals_keep_texts(mir_tlog_totals *totals);
 /* The device is complete: rates follow from increases. */
 void mir_tlog_totals_finish(mir_tlog_totals *totals);
-/* Adds another device's, finished, to a group's. `from` stays as it is, and must stay until the
- * group is done with if it has texts. */
+/* Adds another device's, finished, or another part of the group to a group's. Of first and last values
+ * at one time those of the first and of the last device count. `from` stays as it is, and must stay
+ * until the group is done with if it has texts. */
 MIR_MUST_CHECK mir_status mir_tlog_totals_add(mir_tlog_totals *to, const mir_tlog_totals *from);
 
 #endif
