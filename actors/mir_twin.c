@@ -659,6 +659,7 @@ typedef struct reading {
     mir_hub *hub;
     reading_kind kind;
     bool compressed;
+    uint32_t number; /* twin->sent */
     mir_status status;
     mir_error error;
     mir_known_schema schema;
@@ -714,6 +715,20 @@ static void take_schema(mir_twin *twin, mir_known_schema schema)
     }
 }
 
+/* Who reads a large schema may come behind who reads what the device has sent after it. */
+static void supersede(mir_twin *twin, reading *op)
+{
+    if ((int32_t)(op->number - twin->read) > 0) {
+        twin->read = op->number;
+        return;
+    }
+    mir_schema_unref(op->schema.schema);
+    op->schema = (mir_known_schema){0};
+    op->status = op->kind == READ_HELLO ? MIR_E_EMPTY
+                                        : mir_error_set(&op->error, MIR_E_UNREACHABLE,
+                                                        "the device has sent another schema since");
+}
+
 static void read_done(mir_shard *shard, mir_post *post)
 {
     reading *op = MIR_CONTAINER(post, reading, post);
@@ -726,6 +741,7 @@ static void read_done(mir_shard *shard, mir_post *post)
         return;
     }
     twin->readings--;
+    if (op->status == MIR_OK) supersede(twin, op);
     if (op->kind == READ_HELLO) {
         twin->hello_parses = false;
         if (op->status == MIR_OK) {
@@ -785,6 +801,7 @@ static bool read_schema(mir_twin *twin, reading_kind kind, const mir_message *me
     op->shard = twin->shard;
     op->hub = mir_twin_hub(twin);
     op->kind = kind;
+    op->number = ++twin->sent;
     mir_view encoding = mir_nats_header(message->header, MIR_VIEW_LITERAL("mir-content-encoding"));
     op->compressed = mir_view_eq_cstr(encoding, "mir-zstd");
     op->id_size = twin->id_size;

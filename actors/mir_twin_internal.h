@@ -42,7 +42,9 @@ struct mir_twin {
     bool visited;      /* while loading: by a connection of this device alone */
     mir_ref speaker;   /* while loading: the last connection that spoke for it */
     uint32_t readings; /* of schemas that the device sent */
-    uint32_t changes;  /* notices that the store has something new */
+    uint32_t sent,
+        read;         /* schemas are counted as they come: the last one, the latest that was read */
+    uint32_t changes; /* notices that the store has something new */
     uint64_t number;
     _Atomic int64_t *cell;
     int64_t last_beat_wall_ns, last_beat_ns, last_active_ns, last_written_ns;

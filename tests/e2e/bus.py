@@ -182,11 +182,12 @@ class Connection:
         self.publish(f"device.{device}.core.v1alpha.hearthbeat")
         self.flush()
 
-    def hello(self, device, schema, encode=zstd):
+    def hello(self, device, schema, encode=zstd, flush=True):
         hello = api.DeviceHello(hello={"schema": schema})
         headers = {"mir-content": "mir-hello", "mir-content-encoding": "mir-zstd"}
         self.publish(f"device.{device}.core.v1alpha.hearthbeat", encode(hello.SerializeToString()), headers=headers)
-        self.flush()
+        if flush:
+            self.flush()
 
     def close(self):
         with contextlib.suppress(Exception):

@@ -118,6 +118,25 @@ def test_rows_right_behind_a_schema_are_of_that_schema(bus, name, versions):
         assert (seen.get("open"), seen.get("note")) == ((True, None) if version else (None, f"n{turn}"))
 
 
+def test_the_schema_that_was_sent_last_is_the_one_to_go_by(bus, name, versions):
+    """Also when the one before it takes long to read, and it does not."""
+    launch_device(bus, f"{name}_other", versions[1])
+    launch_device(bus, name, versions[0])
+    large = "".join(
+        f"message Large{n} {{ option (mir.device.v1.message_type) = MESSAGE_TYPE_TELEMETRY;"
+        + "".join(f" int64 field_{n}_{field} = {field};" for field in range(1, 60))
+        + " }\n"
+        for n in range(150)
+    )
+    for turn in range(3):
+        slow = Kind(FIRST + large + f"message Turn{turn} {{ }}\n", f"versions_{name}")
+        for kind in (slow, versions[1]):
+            bus.hello(name, kind.set, flush=False)
+        report(bus, name, second_rows(versions[1], turn, 1)[0])
+        table = query(bus, name, versions[1].name("Air"))
+        assert [dict(zip(table.headers, row, strict=True))["open"] for row in rows_of(table)] == [True] * (turn + 1)
+
+
 def test_rows_behind_a_schema_that_is_known_are_there_with_their_pong(bus, name, versions):
     launch_device(bus, name, versions[0])
     rows = first_rows(versions[0], 300)
