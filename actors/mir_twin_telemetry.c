@@ -18,6 +18,7 @@ typedef struct mir_twin_series {
     struct mir_twin_series *next;
     mir_plan *plan;
     mir_tlog_series *log;
+    int64_t arrived_ns; /* of the last row that has the time of its arrival */
     uint32_t name_size;
     uint32_t header_size;
     uint8_t *header; /* the block that came with one of its messages; null: none yet */
@@ -174,6 +175,17 @@ static void keep_header(series *s, mir_view header)
     s->header_size = (uint32_t)header.size;
 }
 
+/* Messages without a time of their own that are read in one turn have the same time of arrival, and
+ * rows of the same time would be one row. A clock that was set back is followed. */
+static int64_t tell_apart(series *s, int64_t received_wall_ns)
+{
+    int64_t time_ns = received_wall_ns;
+    if (time_ns <= s->arrived_ns && s->arrived_ns - time_ns < MIR_NS_PER_S)
+        time_ns = s->arrived_ns + 1;
+    s->arrived_ns = time_ns;
+    return time_ns;
+}
+
 /* MIR_E_NOT_FOUND when the schema does not know the message; everything else is settled here. */
 static mir_status ingest(mir_twin *twin, mir_view name, mir_view header, mir_view payload,
                          int64_t received_wall_ns)
@@ -211,6 +223,8 @@ static mir_status ingest(mir_twin *twin, mir_view name, mir_view header, mir_vie
         refuse_future(twin, name, row->time_ns, received_wall_ns);
         return MIR_OK;
     }
+    if (status == MIR_OK && row->time_ns == received_wall_ns)
+        row->time_ns = tell_apart(s, received_wall_ns);
     if (status == MIR_OK) status = mir_tlog_append(actors->log, s->log, row);
     if (__builtin_expect(status == MIR_OK, 1)) {
         actors->telemetry_accepted++;

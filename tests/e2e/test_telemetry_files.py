@@ -510,3 +510,11 @@ def test_export_that_is_interrupted_leaves_nothing(bus, server, mir, name, weath
     process.communicate(timeout=DEADLINE_S)
     assert not beside.exists()
     assert process.returncode == (130 if path.read_text() == "before" else 0)
+
+
+def test_messages_without_a_time_that_come_at_once_are_rows_of_their_own(bus, server, mir, name):
+    kind = Kind(NESTED, f"nested_{name}")
+    launch_device(bus, name, kind)
+    report(bus, name, *[kind.Timeless(level=n) for n in range(500)])
+    lines = mir(server, "export", name, "-m", kind.name("Timeless"), "--format", "jsonl").stdout.decode().splitlines()
+    assert [json.loads(line)["level"] for line in lines] == list(range(500))
