@@ -76,10 +76,10 @@ static void put_numbers(mir_bytes *bytes, const mir_tlog_rows_column *column, ui
     mir_pbwire_put_length(bytes, start);
 }
 
-static void put_text(mir_bytes *bytes, mir_view text)
+static void put_text(mir_bytes *bytes, uint32_t field, mir_view text)
 {
     size_t size = mir_tlm_text_bytes(text);
-    put_tag(bytes, COLUMN_TEXTS);
+    put_tag(bytes, field);
     mir_pbwire_put_varint(bytes, size);
     uint8_t *at = mir_bytes_reserve(bytes, size);
     if (at == NULL) return;
@@ -94,8 +94,7 @@ static void put_column(mir_bytes *bytes, const mir_tlog_rows *rows,
     if (memchr(present, 1, count) == NULL) return;
     put_tag(bytes, BLOCK_COLUMNS);
     size_t start = bytes->size;
-    mir_pbwire_put_bytes(bytes, COLUMN_NAME,
-                         mir_view_of(column->column.name, column->column.name_size));
+    put_text(bytes, COLUMN_NAME, mir_view_of(column->column.name, column->column.name_size));
     mir_pbwire_put_varint(bytes, mir_pbwire_make_tag(COLUMN_DATATYPE, MIR_PBWIRE_VARINT));
     mir_pbwire_put_varint(bytes, mir_tlm_datatype(column->column.type));
     if (memchr(present, 0, count) != NULL) {
@@ -112,7 +111,8 @@ static void put_column(mir_bytes *bytes, const mir_tlog_rows *rows,
         put_numbers(bytes, column, from, count);
     } else {
         for (uint32_t i = from; i < from + count; i++)
-            if (column->present[i] != 0) put_text(bytes, rows->texts[column->values[i]]);
+            if (column->present[i] != 0)
+                put_text(bytes, COLUMN_TEXTS, rows->texts[column->values[i]]);
     }
     mir_pbwire_put_length(bytes, start);
 }

@@ -309,7 +309,7 @@ static void add_measurement(mir_cli_table *table, const json_t *measurement, boo
         mir_cli_table_cell(table, MIR_TONE_STRONG, i == 0 ? name : "");
         if (field_name == NULL)
             mir_cli_table_cell(table, problem != NULL ? MIR_TONE_BAD : MIR_TONE_DIM,
-                               problem != NULL ? problem : "(no data yet)");
+                               problem != NULL ? problem : "(no data in 30 days)");
         else
             mir_cli_table_cell(table, stored ? MIR_TONE_PLAIN : MIR_TONE_DIM, field_name);
         const char *unit = json_string_value(json_object_get(field, "unit"));
@@ -324,7 +324,7 @@ static void add_measurement(mir_cli_table *table, const json_t *measurement, boo
         bool both = message_tags[0] != '\0' && field_tags[0] != '\0';
         bool absent = field_name != NULL && !stored;
         mir_cli_table_cellf(table, absent ? MIR_TONE_DIM : MIR_TONE_PLAIN, "%s%s%s%s",
-                            absent ? "(no data yet) " : "", message_tags, both ? " " : "",
+                            absent ? "(no data in 30 days) " : "", message_tags, both ? " " : "",
                             field_tags);
         mir_bytes_free(&text);
         mir_bytes_free(&own);

@@ -512,6 +512,15 @@ def test_export_that_is_interrupted_leaves_nothing(bus, server, mir, name, weath
     assert process.returncode == (130 if path.read_text() == "before" else 0)
 
 
+def test_keys_with_zero_bytes_are_shown_as_in_tables(bus, server, mir, name):
+    kind = Kind(NESTED, f"nested_{name}")
+    launch_device(bus, name, kind)
+    report(bus, name, kind.Deep(at={"seconds": START_NS // SECOND_NS}, rooms={"x\0y": 0.5}, south="a\0b"))
+    for form in ("csv", "jsonl", "line"):
+        out = mir(server, "export", name, "-m", kind.name("Deep"), "--format", form).stdout.decode()
+        assert "rooms_x\ufffdy" in out and "a\ufffdb" in out
+
+
 def test_messages_without_a_time_that_come_at_once_are_rows_of_their_own(bus, server, mir, name):
     kind = Kind(NESTED, f"nested_{name}")
     launch_device(bus, name, kind)
