@@ -230,6 +230,26 @@ static void index_ops(mir_plan_node *node, mir_plan_op *ops)
     }
 }
 
+static void quicken(mir_plan_node *node)
+{
+    for (uint32_t i = 0; i < node->op_count; i++) {
+        const mir_plan_op *op = &node->ops[i];
+        if (op->tag >= 128 || op->oneof != 0 || op->slot >= 64) continue;
+        switch (op->code) {
+        case MIR_OP_INT32:
+        case MIR_OP_INT64:
+        case MIR_OP_UINT32:
+        case MIR_OP_SINT32:
+        case MIR_OP_SINT64:
+        case MIR_OP_BOOL:
+        case MIR_OP_FIXED64:
+            node->quick[op->tag] = (mir_plan_quick){(uint8_t)(op->code + 1), (uint8_t)op->slot};
+            break;
+        default: break;
+        }
+    }
+}
+
 /* The field that gives the time, if it is of a type that can. Slots are counted from the end of the
  * columns, whose number is known in place_time. */
 static mir_status compile_time(compiler *with, const mir_schema_field *field, mir_plan_op *op,
@@ -414,6 +434,7 @@ static mir_status compile_node(compiler *with, frame_builder *frame,
     node->state_end = frame->state_count;
     index_ops(node, to.ops);
     if (time != NULL) place_time(with, node, to.ops);
+    quicken(node);
     *compiled = node;
     return MIR_OK;
 }

@@ -63,12 +63,13 @@ static inline __attribute__((always_inline)) bool read_varint(mir_pbwire *wire, 
 {
     const uint8_t *at = wire->at;
     ptrdiff_t left = wire->end - at;
-    if (left > 0 && at[0] < 0x80) {
+    if (__builtin_expect(left < 2, 0)) return read_varint_slowly(wire, value);
+    if (at[0] < 0x80) {
         *value = at[0];
         wire->at = at + 1;
         return true;
     }
-    if (left > 1 && at[1] < 0x80) {
+    if (at[1] < 0x80) {
         *value = (uint64_t)(at[0] & 0x7f) | (uint64_t)at[1] << 7;
         wire->at = at + 2;
         return true;
@@ -488,9 +489,36 @@ static __attribute__((noinline)) bool find_long_tag(const mir_plan_node *node,
     return true;
 }
 
+/* The numbers at the begin of a message, which mostly are all of it; where it stopped, in `wire`. */
+static bool decode_numbers(const instance *in, const mir_plan_node *node, mir_pbwire *wire)
+{
+    mir_pbwire at = *wire;
+    while (at.at < at.end && *at.at < 0x80) {
+        const mir_plan_quick quick = node->quick[*at.at];
+        if (quick.code == 0) break;
+        mir_cell *cell = &in->cells[quick.slot];
+        at.at++;
+        if (quick.code == MIR_OP_FIXED64 + 1) {
+            if (!read_fixed(&at, &cell->u64, sizeof cell->u64)) return false;
+        } else {
+            uint64_t value;
+            if (!read_varint(&at, &value)) return false;
+            if (quick.code == MIR_OP_INT64 + 1) {
+                cell->u64 = value;
+            } else {
+                (void)convert_varint(quick.code - 1u, value, cell);
+            }
+        }
+        in->present[0] |= UINT64_C(1) << quick.slot;
+    }
+    wire->at = at.at;
+    return true;
+}
+
 static mir_status decode_node(decoder *with, instance *in, const mir_plan_node *node,
                               mir_pbwire wire) // NOLINT(misc-no-recursion)
 {
+    if (!decode_numbers(in, node, &wire)) return MIR_E_INVALID;
     /* Encoders write fields in order, so the op after the last one is tried first. */
     const mir_plan_op *next = node->ops;
     while (wire.at < wire.end) {

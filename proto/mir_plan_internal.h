@@ -62,6 +62,12 @@ typedef struct mir_plan_op {
     const mir_plan_pair *pair;
 } mir_plan_op;
 
+/* What a byte that is a tag means where that is one number in a cell, and nothing else is to be done. */
+typedef struct mir_plan_quick {
+    uint8_t code; /* mir_plan_code and 1; 0: look for the op */
+    uint8_t slot;
+} mir_plan_quick;
+
 struct mir_plan_node {
     const mir_plan_op *ops; /* by ascending tags */
     uint32_t op_count;
@@ -71,6 +77,7 @@ struct mir_plan_node {
     uint32_t path_size;
     bool has_dynamic;          /* lists or maps, here or below */
     uint8_t by_small_tag[128]; /* 1 + index into ops */
+    mir_plan_quick quick[128];
 };
 
 struct mir_plan_frame {
