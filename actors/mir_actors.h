@@ -23,6 +23,7 @@
 #include "mir_schemas.h"
 #include "mir_sequel.h"
 #include "mir_state.h"
+#include "mir_tlm_devices.h"
 #include "mir_tlog.h"
 #include "mir_workers.h"
 
@@ -67,6 +68,7 @@ struct mir_hub {
     mir_state *state;
     mir_tlog *tlog;
     mir_schemas *schemas;
+    mir_tlm_devices *tlm_devices;
     const char *io_name;
     char instance[32];         /* in trigger chains */
     char inbox[48];            /* prefix of the subjects of our own replies, with its last dot */

@@ -363,6 +363,7 @@ mir_status mir_hub_create(const mir_config *config, mir_shard *const *shards, un
     }
     if (status == MIR_OK) {
         status = mir_schemas_create(fresh->state, &fresh->schemas);
+        if (status == MIR_OK) status = mir_tlm_devices_create(fresh->state, &fresh->tlm_devices);
         if (status == MIR_OK)
             status = mir_workers_create_mixed(QUERY_WORKERS, "query", &fresh->queries);
         if (status != MIR_OK)
@@ -523,6 +524,7 @@ void mir_hub_destroy(mir_hub *hub)
 {
     if (hub == NULL) return;
     mir_workers_destroy(hub->queries);
+    mir_tlm_devices_destroy(hub->tlm_devices);
     mir_schemas_destroy(hub->schemas);
     mir_sink_stop(hub->sink);
     if (hub->tlog != NULL) mir_tlog_close(hub->tlog);

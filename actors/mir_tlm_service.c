@@ -11,7 +11,9 @@
 #include "mir_hash.h"
 #include "mir_log.h"
 #include "mir_resolve.h"
+#include "mir_pbwire.h"
 #include "mir_tlm_ask.h"
+#include "mir_tlm_devices.h"
 #include "mir_tlm_renames.h"
 #include "mir_tlm_stream.h"
 #include "mir_tlm_table.h"
@@ -34,6 +36,13 @@ static size_t answer_bytes_max(const mir_request *request)
     return size_max > MIR_CHAIN_BLOCK_BYTES_MAX ? size_max - MIR_CHAIN_BLOCK_BYTES_MAX : 1;
 }
 
+static const char no_device[] = "no device found with current targets criteria";
+
+static void fail_listing(mir_request *request, const mir_error *error)
+{
+    mir_request_fail(request, "error listing device from db: %s", error->text);
+}
+
 /* The devices that match; answers and returns false when there are none or they cannot be read. */
 static bool find_devices(mir_request *request, const MirApi__V1__DeviceTarget *targets,
                          MirStore__V1__DeviceRecord ***records, size_t *count)
@@ -42,10 +51,10 @@ static bool find_devices(mir_request *request, const MirApi__V1__DeviceTarget *t
     mir_status status =
         mir_state_list(request->hub->state, targets, &request->arena, records, count, &error);
     if (status != MIR_OK) {
-        mir_request_fail(request, "error listing device from db: %s", error.text);
+        fail_listing(request, &error);
         return false;
     }
-    if (*count == 0) mir_request_fail(request, "no device found with current targets criteria");
+    if (*count == 0) mir_request_fail(request, "%s", no_device);
     return *count != 0;
 }
 
@@ -437,7 +446,7 @@ static int64_t time_of(const MirApi__V1__Timestamp *time, int64_t absent_ns)
 /* Which units the fields have, by the schema of one device: that of the first row. */
 typedef struct units {
     mir_request *request;
-    MirStore__V1__DeviceRecord **records;
+    MirStore__V1__DeviceRecord *const *records;
     const mir_tlog_query_spec *spec;
     const char *measurement;
     bool is_known;
@@ -583,36 +592,48 @@ static void stream_answer(mir_request *request, const mir_tlog_query_spec *spec)
     }
 }
 
-void mir_tlm_query(mir_request *request)
+/* What the targets of a query were read from; null when that is not one piece. */
+static const mir_view *key_of(mir_view payload, mir_view *key)
 {
-    MirApi__V1__QueryTelemetryRequest *input;
-    units of = {.request = request};
+    enum { TARGETS = 1 };
+    mir_pbwire wire = mir_pbwire_of(payload);
+    unsigned pieces = 0;
+    *key = (mir_view){0};
+    while (mir_pbwire_more(&wire)) {
+        uint32_t tag;
+        uint64_t value;
+        mir_view bytes;
+        if (!mir_pbwire_next(&wire, &tag, &value, &bytes)) return NULL;
+        if (tag >> 3 != TARGETS) continue;
+        *key = bytes;
+        pieces++;
+    }
+    return pieces <= 1 ? key : NULL;
+}
+
+/* Answers, but for the end of the request. */
+static void query_devices(mir_request *request, const MirApi__V1__QueryTelemetryRequest *input,
+                          const mir_tlm_device_list *devices)
+{
+    units of = {.request = request, .records = devices->records};
     mir_tlog_query_spec spec = {0};
     mir_error error = {{0}};
-    size_t count;
-    if (!mir_request_unpack(request, &mir_api__v1__query_telemetry_request__descriptor, &input) ||
-        !find_devices(request, input->targets, &of.records, &count)) {
-        mir_request_finish(request);
-        return;
-    }
     if (input->aggregation_window != NULL && input->aggregation_window[0] != '\0' &&
         mir_tlm_window_parse(mir_view_cstr(input->aggregation_window), &spec.window_ns, &error) !=
             MIR_OK) {
-        fail_finish(request, error.text);
+        mir_request_fail(request, "%s", error.text);
         return;
     }
-    mir_view *ids = mir_arena_alloc(&request->arena, count * sizeof *ids);
     mir_view *fields = mir_arena_alloc(&request->arena, (input->n_fields + 1) * sizeof *fields);
-    if (ids == NULL || fields == NULL || count > UINT32_MAX || input->n_fields > UINT32_MAX) {
-        fail_finish(request, "the server is out of memory");
+    if (fields == NULL || devices->count > UINT32_MAX || input->n_fields > UINT32_MAX) {
+        mir_request_fail(request, "the server is out of memory");
         return;
     }
-    for (size_t i = 0; i < count; i++) ids[i] = mir_view_cstr(of.records[i]->device_id);
     for (size_t i = 0; i < input->n_fields; i++) fields[i] = mir_view_cstr(input->fields[i]);
     of.measurement = input->measurement == NULL ? "" : input->measurement;
     int64_t now_ns = mir_clock_wall_ns();
-    spec.device_ids = ids;
-    spec.device_count = (uint32_t)count;
+    spec.device_ids = devices->ids;
+    spec.device_count = (uint32_t)devices->count;
     spec.measurement = mir_view_cstr(of.measurement);
     spec.fields = fields;
     spec.field_count = (uint32_t)input->n_fields;
@@ -623,14 +644,17 @@ void mir_tlm_query(mir_request *request)
     spec.rows_max = answer_bytes_max(request) / ROW_BYTES_MIN + 1;
     of.spec = &spec;
     mir_tlm_groups groups;
-    if (mir_tlm_ask(input, of.records, count, &request->arena, &spec, &groups, &error) != MIR_OK) {
-        fail_finish(request, error.text);
+    if (mir_tlm_ask(input, of.records, devices->count, &request->arena, &spec, &groups, &error) !=
+        MIR_OK) {
+        mir_request_fail(request, "%s", error.text);
         return;
     }
     const mir_tlm_sources sources = {request->hub->state, request->hub->schemas,
                                      request->hub->tlog};
-    if (mir_tlm_renames(&sources, of.records, count, &request->arena, &spec, &error) != MIR_OK) {
-        fail_finish(request, error.text[0] == '\0' ? "the store cannot be read" : error.text);
+    if (mir_tlm_renames(&sources, of.records, devices->count, &request->arena, &spec, &error) !=
+        MIR_OK) {
+        mir_request_fail(request, "%s",
+                         error.text[0] == '\0' ? "the store cannot be read" : error.text);
         return;
     }
     if (spec.limit > spec.rows_max) spec.limit = spec.rows_max;
@@ -639,5 +663,23 @@ void mir_tlm_query(mir_request *request)
     else
         query_answer(request, &spec, &groups, &of);
     mir_schema_unref(of.schema);
+}
+
+void mir_tlm_query(mir_request *request)
+{
+    MirApi__V1__QueryTelemetryRequest *input;
+    const mir_tlm_device_list *devices = NULL;
+    mir_error error = {{0}};
+    mir_view key;
+    if (mir_request_unpack(request, &mir_api__v1__query_telemetry_request__descriptor, &input)) {
+        if (mir_tlm_devices_find(request->hub->tlm_devices, key_of(request->payload, &key),
+                                 input->targets, &devices, &error) != MIR_OK)
+            fail_listing(request, &error);
+        else if (devices->count == 0)
+            mir_request_fail(request, "%s", no_device);
+        else
+            query_devices(request, input, devices);
+        mir_tlm_device_list_release(devices);
+    }
     mir_request_finish(request);
 }

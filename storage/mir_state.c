@@ -82,7 +82,7 @@ static void raise_max(_Atomic int64_t *max, int64_t value)
 /* What the transaction has changed; whoever hears from now on that it is done sees the counts. */
 static void count_changes(mir_state *state, bool committed)
 {
-    for (unsigned i = 0; i < MIR_STATE_CHANGE_COUNTS / 64; i++) {
+    for (unsigned i = 0; i < MIR_STATE_CHANGE_WORDS; i++) {
         uint64_t left = committed ? state->changed[i] : 0;
         for (; left != 0; left &= left - 1) {
             unsigned count = i * 64 + (unsigned)__builtin_ctzll(left);
@@ -522,6 +522,11 @@ uint64_t mir_state_changes_of_name(const mir_state *state, mir_view name, mir_vi
 {
     return atomic_load_explicit(&state->changes[mir_state_count_of_name(name, name_space)],
                                 memory_order_seq_cst);
+}
+
+uint64_t mir_state_changes_of_fleet(const mir_state *state)
+{
+    return atomic_load_explicit(&state->changes[MIR_STATE_COUNT_OF_FLEET], memory_order_seq_cst);
 }
 
 mir_status mir_state_list(mir_state *state, const MirApi__V1__DeviceTarget *target,

@@ -237,6 +237,9 @@ MIR_MUST_CHECK mir_status mir_state_get(mir_state *state, mir_view device_id, mi
  * request that changed it. What was read after the count holds as long as the count stands still. */
 uint64_t mir_state_changes_of_id(const mir_state *state, mir_view id);
 uint64_t mir_state_changes_of_name(const mir_state *state, mir_view name, mir_view name_space);
+/* The same of all devices, and of what targets mean and a device is called alone: ids, names,
+ * namespaces, labels, packages, schemas, and whether they are disabled or online. */
+uint64_t mir_state_changes_of_fleet(const mir_state *state);
 
 /* Absent, or no list has an entry. */
 bool mir_state_target_is_empty(const MirApi__V1__DeviceTarget *target);

@@ -790,6 +790,35 @@ static void note_changed(const mir_state_db *db, const MirStore__V1__DeviceRecor
         db->changed[counts[i] / 64] |= UINT64_C(1) << counts[i] % 64;
 }
 
+/* Whether a target that means the one means the other, and both are called the same. */
+static bool is_alike(const MirStore__V1__DeviceRecord *a, const MirStore__V1__DeviceRecord *b)
+{
+    if (!same_text(a->device_id, b->device_id) || !same_text(a->name, b->name) ||
+        !same_text(a->namespace_, b->namespace_) || a->n_labels != b->n_labels ||
+        a->n_package_names != b->n_package_names || a->has_disabled != b->has_disabled ||
+        a->disabled != b->disabled || a->has_online != b->has_online || a->online != b->online ||
+        a->has_schema_hash != b->has_schema_hash)
+        return false;
+    if (a->has_schema_hash && !mir_view_eq(mir_view_of(a->schema_hash.data, a->schema_hash.len),
+                                           mir_view_of(b->schema_hash.data, b->schema_hash.len)))
+        return false;
+    for (size_t i = 0; i < a->n_labels; i++)
+        if (!same_text(a->labels[i]->key, b->labels[i]->key) ||
+            !same_text(a->labels[i]->value, b->labels[i]->value))
+            return false;
+    for (size_t i = 0; i < a->n_package_names; i++)
+        if (!same_text(a->package_names[i], b->package_names[i])) return false;
+    return true;
+}
+
+static void note_fleet_changed(const mir_state_db *db, const MirStore__V1__DeviceRecord *before,
+                               const MirStore__V1__DeviceRecord *after)
+{
+    if (db->changed == NULL) return;
+    if (before == NULL || after == NULL || !is_alike(before, after))
+        db->changed[MIR_STATE_COUNT_OF_FLEET / 64] |= UINT64_C(1) << MIR_STATE_COUNT_OF_FLEET % 64;
+}
+
 mir_status mir_state_db_store(const mir_state_db *db, MDB_txn *txn,
                               const MirStore__V1__DeviceRecord *before,
                               MirStore__V1__DeviceRecord *after, int64_t now_ns)
@@ -804,6 +833,7 @@ mir_status mir_state_db_store(const mir_state_db *db, MDB_txn *txn,
     }
     note_changed(db, before);
     note_changed(db, after);
+    note_fleet_changed(db, before, after);
     TRY(store_id(db, txn, before, after));
     TRY(store_names(db, txn, before, after));
     TRY(store_labels(db, txn, before, after));

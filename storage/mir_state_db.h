@@ -50,7 +50,9 @@ enum {
     MIR_STATE_KEY_BYTES_MAX = 511,
     MIR_STATE_LABEL_INLINE_BYTES_MAX = 256, /* longer values are indexed by their hash */
     MIR_STATE_LABEL_HASH_BYTES = 16,
-    MIR_STATE_CHANGE_COUNTS = 4096,
+    MIR_STATE_CHANGE_COUNTS = 4096, /* of devices, by their ids and names; multiples of 64 */
+    MIR_STATE_COUNT_OF_FLEET = MIR_STATE_CHANGE_COUNTS, /* and one of all of them */
+    MIR_STATE_CHANGE_WORDS = MIR_STATE_CHANGE_COUNTS / 64 + 1,
     MIR_STATE_LABEL_HASHED = 1, /* first byte of the value part; no value begins with it */
 };
 

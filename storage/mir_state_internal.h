@@ -48,11 +48,11 @@ struct mir_state {
      * fail with. */
     int64_t dirty_since_ns;
     mir_status failing;
-    bool unsynced;                                  /* the last sync has failed */
-    unsigned fullness;                              /* of the store, as the log was told */
-    uint64_t changed[MIR_STATE_CHANGE_COUNTS / 64]; /* db.changed */
+    bool unsynced;                            /* the last sync has failed */
+    unsigned fullness;                        /* of the store, as the log was told */
+    uint64_t changed[MIR_STATE_CHANGE_WORDS]; /* db.changed */
 
-    _Atomic uint64_t changes[MIR_STATE_CHANGE_COUNTS];
+    _Atomic uint64_t changes[MIR_STATE_CHANGE_COUNTS + 1];
 
     struct mir_event_keeper *events;
     _Atomic uint64_t event_keeper_failures;

@@ -73,8 +73,12 @@ static mir_status devices_order(query *q)
         free(keys);
         return no_memory(q);
     }
-    for (uint32_t i = 0; i < count; i++) keys[i] = (device_key){q->spec.device_ids[i], i};
-    if (count > 1) qsort(keys, count, sizeof *keys, device_compare);
+    bool ordered = true;
+    for (uint32_t i = 0; i < count; i++) {
+        keys[i] = (device_key){q->spec.device_ids[i], i};
+        ordered = ordered && (i == 0 || mir_view_compare(keys[i - 1].id, keys[i].id) < 0);
+    }
+    if (!ordered) qsort(keys, count, sizeof *keys, device_compare);
     for (uint32_t i = 0; i < count; i++) {
         if (i > 0 && mir_view_eq(keys[i].id, keys[i - 1].id)) continue;
         q->order[q->order_count++] = keys[i].number;
