@@ -7,6 +7,7 @@
 
 #include "mir_assert.h"
 #include "mir_hash.h"
+#include "mir_tlog_number.h"
 
 enum {
     ENCODING_INTS = 0,
@@ -81,27 +82,13 @@ mir_status mir_tlog_decompress(mir_tlog_codec *codec, uint8_t *raw, size_t raw_s
 
 /* ---- Doubles ---- */
 
-static double double_of(uint64_t bits)
-{
-    double value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-static uint64_t bits_of_double(double value)
-{
-    uint64_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
-
 /* Whether the value is exactly a whole number of 10^-scale, bit for bit. */
 static bool scaled(uint64_t bits, uint32_t scale, int64_t *whole)
 {
-    const double large = double_of(bits) * powers_of_ten[scale];
+    const double large = mir_tlog_double_of(bits) * powers_of_ten[scale];
     if (!(fabs(large) < 9007199254740992.0)) return false;
     *whole = (int64_t)(large + (large < 0 ? -0.5 : 0.5));
-    return bits_of_double((double)*whole / powers_of_ten[scale]) == bits;
+    return mir_tlog_bits_of((double)*whole / powers_of_ten[scale]) == bits;
 }
 
 static bool doubles_scale(const uint64_t *values, uint32_t count, uint64_t *whole, uint32_t *scale)
@@ -206,7 +193,7 @@ static mir_status doubles_unpack(mir_tlog_codec *codec, mir_tlog_reader *in, uin
             return MIR_E_CORRUPT;
         }
         for (uint32_t i = 0; i < count; i++) {
-            values[i] = bits_of_double((double)(int64_t)values[i] / powers_of_ten[scale]);
+            values[i] = mir_tlog_bits_of((double)(int64_t)values[i] / powers_of_ten[scale]);
         }
         return MIR_OK;
     }

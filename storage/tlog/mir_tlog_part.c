@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "mir_tlog_part.h"
+
+#include "mir_tlog_number.h"
 #include "mir_tlog_rollup_read.h"
 
 #include <math.h>
@@ -112,15 +114,6 @@ static mir_status part_rows(mir_tlog_part_maker *maker, mir_tlog_part *part)
 
 /* ---- Points ---- */
 
-static double number_of(mir_column_type type, uint64_t bits)
-{
-    if (type == MIR_COLUMN_I64) return (double)(int64_t)bits;
-    if (type != MIR_COLUMN_F64) return (double)bits;
-    double value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
 /* Times lie too far from zero for doubles to tell them apart. */
 static double since(int64_t time_ns, int64_t origin_ns)
 {
@@ -143,12 +136,12 @@ static void column_thin(mir_tlog_gather_column *column, const int64_t *times,
         if (next_end > count) next_end = count;
         if (bucket + 3 == points) next_end = count;
         const int64_t origin_ns = times[with_value[chosen]];
-        const double origin = number_of(column->type, column->values[with_value[chosen]]);
+        const double origin = mir_tlog_number_of(column->type, column->values[with_value[chosen]]);
         double mean_time = 0;
         double mean_value = 0;
         for (uint32_t i = next; i < next_end; i++) {
             mean_time += since(times[with_value[i]], origin_ns);
-            mean_value += number_of(column->type, column->values[with_value[i]]);
+            mean_value += mir_tlog_number_of(column->type, column->values[with_value[i]]);
         }
         const double members = next_end > next ? next_end - next : 1;
         mean_time /= members;
@@ -157,7 +150,7 @@ static void column_thin(mir_tlog_gather_column *column, const int64_t *times,
         uint32_t best = first;
         for (uint32_t i = first; i < next; i++) {
             const double time = since(times[with_value[i]], origin_ns);
-            const double value = number_of(column->type, column->values[with_value[i]]);
+            const double value = mir_tlog_number_of(column->type, column->values[with_value[i]]);
             const double area = fabs(mean_time * (value - origin) - time * (mean_value - origin));
             if (area > largest) {
                 largest = area;
@@ -243,11 +236,6 @@ static const struct {
     {MIR_TLOG_SUM, "sum"},   {MIR_TLOG_COUNT, "count"}, {MIR_TLOG_FIRST, "first"},
     {MIR_TLOG_LAST, "last"}, {MIR_TLOG_RATE, "rate"},
 };
-
-static bool is_number(mir_column_type type)
-{
-    return type == MIR_COLUMN_I64 || type == MIR_COLUMN_U64 || type == MIR_COLUMN_F64;
-}
 
 static bool sum_fits(mir_column_type type, __int128 sum)
 {
@@ -352,7 +340,7 @@ static mir_status outputs_make(outputs *all, uint32_t *members)
         /* A name has one type, as good as always. */
         for (int pass = 0; pass < 2; pass++) {
             for (uint32_t k = i; k < set->count; k++) {
-                const bool fits = is_number(set->columns[k].type) == (pass == 0);
+                const bool fits = mir_tlog_is_number(set->columns[k].type) == (pass == 0);
                 if (!fits || !mir_view_eq(name, mir_tlog_column_name(&set->columns[k]))) continue;
                 done[k] = 1;
                 members[used++] = k;
@@ -404,13 +392,6 @@ static uint32_t rank_of(double percentile, uint32_t count)
     return rank > count ? count - 1 : (uint32_t)rank - 1;
 }
 
-static uint64_t bits_of(double value)
-{
-    uint64_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
-
 static uint32_t samples_of(const outputs *all, const output *o, uint32_t window)
 {
     uint32_t count = 0;
@@ -442,8 +423,8 @@ static mir_status percentile_of(const outputs *all, const output *o, uint32_t wi
         const mir_column_type type = all->totals->set.columns[o->members[m]].type;
         samples = &all->totals->columns[o->members[m]].samples[window];
         for (uint32_t i = 0; i < samples->count; i++) {
-            const double number = number_of(type, samples->values[i]);
-            sorted[used++] = (sample){number, bits_of(number)};
+            const double number = mir_tlog_number_of(type, samples->values[i]);
+            sorted[used++] = (sample){number, mir_tlog_bits_of(number)};
         }
     }
     qsort(sorted, used, sizeof *sorted, sample_compare);
@@ -472,9 +453,9 @@ static uint64_t member_value(const output *o, mir_column_type type, const mir_tl
     case MIR_TLOG_MAX: *there = total->ordered; return total->high;
     case MIR_TLOG_FIRST: return total->first;
     case MIR_TLOG_LAST: return total->last;
-    case MIR_TLOG_RATE: *there = total->rated; return bits_of(total->rate);
+    case MIR_TLOG_RATE: *there = total->rated; return mir_tlog_bits_of(total->rate);
     case MIR_TLOG_SUM:
-        return type == MIR_COLUMN_F64 ? bits_of(total->sum_f64) : (uint64_t)total->sum;
+        return type == MIR_COLUMN_F64 ? mir_tlog_bits_of(total->sum_f64) : (uint64_t)total->sum;
     default: return 0;
     }
 }
@@ -494,7 +475,7 @@ static uint64_t mixed_value(const outputs *all, const output *o, uint32_t window
         if (!here) continue;
         const double number = o->function == MIR_TLOG_SUM    ? sum_of(type, total)
                               : o->function == MIR_TLOG_RATE ? total->rate
-                                                             : number_of(type, bits);
+                                                             : mir_tlog_number_of(type, bits);
         const bool first = o->function == MIR_TLOG_FIRST;
         const int64_t time_ns = first ? total->first_ns : total->last_ns;
         const uint32_t device = first ? total->first_device : total->last_device;
@@ -519,7 +500,7 @@ static uint64_t mixed_value(const outputs *all, const output *o, uint32_t window
         }
         *there = true;
     }
-    return bits_of(result);
+    return mir_tlog_bits_of(result);
 }
 
 static mir_status output_value(const outputs *all, const output *o, uint32_t window, uint64_t *bits,
@@ -536,7 +517,7 @@ static mir_status output_value(const outputs *all, const output *o, uint32_t win
     if (count == 0) return MIR_OK;
     switch (o->function) {
     case MIR_TLOG_COUNT: *bits = count; return MIR_OK;
-    case MIR_TLOG_MEAN: *bits = bits_of(sum / (double)count); return MIR_OK;
+    case MIR_TLOG_MEAN: *bits = mir_tlog_bits_of(sum / (double)count); return MIR_OK;
     case MIR_TLOG_PERCENTILE:
         /* None of the values may be there any more. */
         *there = samples_of(all, o, window) > 0;
@@ -559,7 +540,8 @@ static void means_put(const mir_tlog_totals *totals, uint32_t member, uint64_t *
     const mir_tlog_total *total = totals->columns[member].totals;
     for (uint32_t w = 0; w < totals->window_count; w++, total++) {
         present[w] = total->count > 0;
-        if (total->count > 0) values[w] = bits_of(sum_of(type, total) / (double)total->count);
+        if (total->count > 0)
+            values[w] = mir_tlog_bits_of(sum_of(type, total) / (double)total->count);
     }
 }
 

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "mir_clock.h"
+#include "mir_tlog_number.h"
 
 const int64_t mir_tlog_rollup_step_ns[MIR_TLOG_ROLLUPS] = {
     60 * MIR_NS_PER_S,
@@ -119,56 +120,25 @@ static mir_status rows_room(mir_tlog_rollup *rollup, uint32_t count)
     return MIR_OK;
 }
 
-static double double_of(uint64_t bits)
-{
-    double value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-static uint64_t bits_of(double value)
-{
-    uint64_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
-
-static bool is_number(mir_column_type type)
-{
-    return type != MIR_COLUMN_STRING && type != MIR_COLUMN_BOOL;
-}
-
-static double number_of(mir_column_type type, uint64_t bits)
-{
-    if (type == MIR_COLUMN_I64) return (double)(int64_t)bits;
-    return type == MIR_COLUMN_F64 ? double_of(bits) : (double)bits;
-}
-
-static bool less(mir_column_type type, uint64_t a, uint64_t b)
-{
-    if (type == MIR_COLUMN_I64) return (int64_t)a < (int64_t)b;
-    return type == MIR_COLUMN_F64 ? double_of(a) < double_of(b) : a < b;
-}
-
 /* A counter that falls began again from nothing. */
 static double increase_of(mir_column_type type, uint64_t before, uint64_t after)
 {
-    const double from = number_of(type, before);
-    const double to = number_of(type, after);
+    const double from = mir_tlog_number_of(type, before);
+    const double to = mir_tlog_number_of(type, after);
     return to >= from ? to - from : to > 0 ? to : 0;
 }
 
 static void sum_add(mir_tlog_total *total, mir_column_type type, uint64_t bits)
 {
-    if (type == MIR_COLUMN_F64) total->sum_f64 += double_of(bits);
+    if (type == MIR_COLUMN_F64) total->sum_f64 += mir_tlog_double_of(bits);
     if (type == MIR_COLUMN_I64) total->sum += (int64_t)bits;
     if (type == MIR_COLUMN_U64) total->sum += bits;
 }
 
 static void range_add(mir_tlog_total *total, mir_column_type type, uint64_t low, uint64_t high)
 {
-    if (!total->ordered || less(type, low, total->low)) total->low = low;
-    if (!total->ordered || less(type, total->high, high)) total->high = high;
+    if (!total->ordered || mir_tlog_less(type, low, total->low)) total->low = low;
+    if (!total->ordered || mir_tlog_less(type, total->high, high)) total->high = high;
     total->ordered = true;
 }
 
@@ -179,9 +149,10 @@ static void value_add(mir_tlog_total *total, mir_column_type type, int64_t time_
         bits = (uint64_t)(uintptr_t)text->data;
         total->high = text->size;
         if (total->count == 0) total->low = text->size;
-    } else if (is_number(type)) {
+    } else if (mir_tlog_is_number(type)) {
         sum_add(total, type, bits);
-        const bool nan = type == MIR_COLUMN_F64 && double_of(bits) != double_of(bits);
+        const bool nan =
+            type == MIR_COLUMN_F64 && mir_tlog_double_of(bits) != mir_tlog_double_of(bits);
         if (!nan) range_add(total, type, bits, bits);
         if (total->count > 0) total->increase += increase_of(type, total->last, bits);
     }
@@ -297,7 +268,7 @@ static mir_status cell_encode(const mir_column *column, const mir_tlog_total *ce
     if (status == MIR_OK && more) {
         status = part_set(to, column, PART_LAST, type, row, cell->last, numbers);
     }
-    if (status != MIR_OK || !more || !is_number(type)) return status;
+    if (status != MIR_OK || !more || !mir_tlog_is_number(type)) return status;
     if (cell->ordered) {
         status = part_set(to, column, PART_LOW, type, row, cell->low, numbers);
         if (status == MIR_OK) {
@@ -305,9 +276,11 @@ static mir_status cell_encode(const mir_column *column, const mir_tlog_total *ce
         }
     }
     if (status != MIR_OK) return status;
-    const double straight = number_of(type, cell->last) - number_of(type, cell->first);
+    const double straight =
+        mir_tlog_number_of(type, cell->last) - mir_tlog_number_of(type, cell->first);
     if (type == MIR_COLUMN_F64) {
-        status = part_set(to, column, PART_SUM, type, row, bits_of(cell->sum_f64), numbers);
+        status =
+            part_set(to, column, PART_SUM, type, row, mir_tlog_bits_of(cell->sum_f64), numbers);
     } else {
         const int64_t half = (int64_t)cell->sum;
         status = part_set(to, column, PART_SUM, MIR_COLUMN_I64, row, (uint64_t)half, numbers);
@@ -317,8 +290,8 @@ static mir_status cell_encode(const mir_column *column, const mir_tlog_total *ce
         }
     }
     if (status != MIR_OK || (!whole && cell->increase == straight)) return status;
-    return part_set(to, column, PART_INCREASE, MIR_COLUMN_F64, row, bits_of(cell->increase),
-                    numbers);
+    return part_set(to, column, PART_INCREASE, MIR_COLUMN_F64, row,
+                    mir_tlog_bits_of(cell->increase), numbers);
 }
 
 /* The cell whose times are those of its row. */
@@ -453,22 +426,22 @@ static void cell_decode(const stored_parts *p, mir_column_type type, uint32_t st
     cell.first_ns = time_ns + (int64_t)bits;
     cell.last_ns = time_ns + (int64_t)last;
     if (!ends_decode(p, type, row, &cell)) return;
-    if (!is_number(type)) {
+    if (!mir_tlog_is_number(type)) {
         *to = cell;
         return;
     }
     if (part_get(p, PART_LOW, type, row, &cell.low) &&
         part_get(p, PART_HIGH, type, row, &cell.high)) {
         cell.ordered = true;
-    } else if (cell.count == 1 &&
-               (type != MIR_COLUMN_F64 || double_of(cell.first) == double_of(cell.first))) {
+    } else if (cell.count == 1 && (type != MIR_COLUMN_F64 || mir_tlog_double_of(cell.first) ==
+                                                                 mir_tlog_double_of(cell.first))) {
         cell.low = cell.high = cell.first;
         cell.ordered = true;
     }
     if (part_get(p, PART_SUM, type == MIR_COLUMN_F64 ? type : MIR_COLUMN_I64, row, &bits)) {
         uint64_t high;
         if (type == MIR_COLUMN_F64) {
-            cell.sum_f64 = double_of(bits);
+            cell.sum_f64 = mir_tlog_double_of(bits);
         } else {
             cell.sum = (int64_t)bits;
         }
@@ -482,8 +455,10 @@ static void cell_decode(const stored_parts *p, mir_column_type type, uint32_t st
         return;
     }
     /* Of one value there is none, even if it is infinite. */
-    if (cell.count > 1) cell.increase = number_of(type, cell.last) - number_of(type, cell.first);
-    if (part_get(p, PART_INCREASE, MIR_COLUMN_F64, row, &bits)) cell.increase = double_of(bits);
+    if (cell.count > 1)
+        cell.increase = mir_tlog_number_of(type, cell.last) - mir_tlog_number_of(type, cell.first);
+    if (part_get(p, PART_INCREASE, MIR_COLUMN_F64, row, &bits))
+        cell.increase = mir_tlog_double_of(bits);
     *to = cell;
 }
 
@@ -534,7 +509,7 @@ mir_status mir_tlog_rollup_decode(mir_tlog_rollup *rollup, uint32_t step,
 static void cell_add(mir_tlog_total *to, mir_column_type type, const mir_tlog_total *from)
 {
     /* Exact where one of them ends before the other begins. */
-    if (is_number(type)) {
+    if (mir_tlog_is_number(type)) {
         const bool before = from->last_ns < to->first_ns;
         const double between = before ? increase_of(type, from->last, to->first)
                                : to->last_ns < from->first_ns
@@ -619,8 +594,9 @@ static bool same_cell(mir_column_type type, const mir_tlog_total *a, const mir_t
     const bool ends = a->first == b->first && a->last == b->last;
     const bool range =
         a->ordered == b->ordered &&
-        (!a->ordered || (!less(type, a->low, b->low) && !less(type, b->low, a->low) &&
-                         !less(type, a->high, b->high) && !less(type, b->high, a->high)));
+        (!a->ordered ||
+         (!mir_tlog_less(type, a->low, b->low) && !mir_tlog_less(type, b->low, a->low) &&
+          !mir_tlog_less(type, a->high, b->high) && !mir_tlog_less(type, b->high, a->high)));
     return ends && range && a->sum == b->sum && same_sum(a->sum_f64, b->sum_f64);
 }
 

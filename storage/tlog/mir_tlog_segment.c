@@ -10,6 +10,7 @@
 #include "mir_thread.h"
 #include "mir_tlog.h"
 #include "mir_tlog_columns.h"
+#include "mir_tlog_number.h"
 #include "mir_tlog_rollup.h"
 
 static const uint8_t segment_magic[8] = {'M', 'I', 'R', 'T', 'S', 'E', 'G', 0};
@@ -109,13 +110,6 @@ static uint64_t read_u64(mir_tlog_reader *in)
     return in->failed ? 0 : mir_tlog_get_u64(bytes.data);
 }
 
-static double double_of(uint64_t bits)
-{
-    double value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
 /* `count` values have them. */
 static void read_statistics(mir_tlog_reader *in, uint8_t flags, mir_column_type type,
                             uint32_t count, mir_tlog_column_statistics *s)
@@ -127,7 +121,7 @@ static void read_statistics(mir_tlog_reader *in, uint8_t flags, mir_column_type 
     if (type == MIR_COLUMN_F64) {
         s->low = read_u64(in);
         s->high = read_u64(in);
-        s->sum_f64 = double_of(read_u64(in));
+        s->sum_f64 = mir_tlog_double_of(read_u64(in));
         if (!s->ends_known) return;
         s->first = read_u64(in);
         s->last = read_u64(in);

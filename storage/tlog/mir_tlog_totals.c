@@ -6,31 +6,13 @@
 
 #include "mir_assert.h"
 #include "mir_clock.h"
+#include "mir_tlog_number.h"
 
 enum {
     /* What only the values themselves tell. */
     VALUE_FUNCTIONS = MIR_TLOG_RATE | MIR_TLOG_PERCENTILE,
     NUMBER_FUNCTIONS = MIR_TLOG_MEAN | MIR_TLOG_SUM | MIR_TLOG_MIN | MIR_TLOG_MAX,
 };
-
-static double double_of(uint64_t bits)
-{
-    double value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-static double number_of(mir_column_type type, uint64_t bits)
-{
-    if (type == MIR_COLUMN_I64) return (double)(int64_t)bits;
-    return type == MIR_COLUMN_F64 ? double_of(bits) : (double)bits;
-}
-
-static bool less(mir_column_type type, uint64_t a, uint64_t b)
-{
-    if (type == MIR_COLUMN_I64) return (int64_t)a < (int64_t)b;
-    return type == MIR_COLUMN_F64 ? double_of(a) < double_of(b) : a < b;
-}
 
 static void samples_free(mir_tlog_totals *totals)
 {
@@ -243,21 +225,21 @@ static mir_status samples_take(const mir_tlog_totals *totals, mir_tlog_samples *
 
 static void range_take(mir_tlog_total *total, mir_column_type type, uint64_t low, uint64_t high)
 {
-    if (!total->ordered || less(type, low, total->low)) total->low = low;
-    if (!total->ordered || less(type, total->high, high)) total->high = high;
+    if (!total->ordered || mir_tlog_less(type, low, total->low)) total->low = low;
+    if (!total->ordered || mir_tlog_less(type, total->high, high)) total->high = high;
     total->ordered = true;
 }
 
 static void sum_doubles(mir_tlog_total *total, const uint64_t *values, uint32_t count, bool ordered)
 {
     double sum = total->sum_f64;
-    for (uint32_t i = 0; i < count; i++) sum += double_of(values[i]);
+    for (uint32_t i = 0; i < count; i++) sum += mir_tlog_double_of(values[i]);
     total->sum_f64 = sum;
     for (uint32_t i = 0; i < count && ordered; i++) {
-        const double value = double_of(values[i]);
+        const double value = mir_tlog_double_of(values[i]);
         if (value != value) continue;
-        if (!total->ordered || value < double_of(total->low)) total->low = values[i];
-        if (!total->ordered || value > double_of(total->high)) total->high = values[i];
+        if (!total->ordered || value < mir_tlog_double_of(total->low)) total->low = values[i];
+        if (!total->ordered || value > mir_tlog_double_of(total->high)) total->high = values[i];
         total->ordered = true;
     }
 }
@@ -301,11 +283,11 @@ static void increase_take(mir_tlog_total *total, mir_tlog_totals_column *column,
                           uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++) {
-        const double value = number_of(type, values[i]);
+        const double value = mir_tlog_number_of(type, values[i]);
         if (column->has_before) {
             if (!total->rated) total->rate_from_ns = column->before_ns;
             total->rated = true;
-            const double before = number_of(type, column->before);
+            const double before = mir_tlog_number_of(type, column->before);
             const double anew = value > 0 ? value : 0;
             total->increase += value >= before ? value - before : anew;
         }
