@@ -94,28 +94,36 @@ static mir_status pin_add(mir_tlog_spool *spool, uint64_t generation)
     return MIR_OK;
 }
 
-static void pin_remove(mir_tlog_spool *spool, uint32_t at)
+/* False: its file cannot be removed now. Then it stays, so that the position says that it is done. */
+static bool pin_remove(mir_tlog_spool *spool, uint32_t at)
 {
     pin *p = &spool->pins[at];
     char path[MIR_TLOG_PATH_BYTES_MAX];
     path_of(spool, p->generation, path);
     pin_close(spool, p);
-    (void)spool->files->unlink(spool->files->context, path);
+    const int result = spool->files->unlink(spool->files->context, path);
+    if (result < 0 && result != -ENOENT) return false;
     spool->pin_count--;
     memmove(p, p + 1, (spool->pin_count - at) * sizeof *p);
     if (spool->at > at) spool->at--;
+    return true;
 }
 
-static uint64_t pin_bytes(const mir_tlog_spool *spool, const pin *p)
+/* 0 or -errno, and then *bytes is what it was. */
+static int pin_bytes(const mir_tlog_spool *spool, const pin *p, uint64_t *bytes)
 {
     char path[MIR_TLOG_PATH_BYTES_MAX];
     path_of(spool, p->generation, path);
     int handle = p->handle;
-    uint64_t bytes = 0;
-    if (handle < 0 && spool->files->open(spool->files->context, path, &handle) < 0) return 0;
-    if (spool->files->size(spool->files->context, handle, &bytes) < 0) bytes = 0;
+    if (handle < 0) {
+        const int result = spool->files->open(spool->files->context, path, &handle);
+        if (result < 0) return result;
+    }
+    uint64_t size;
+    const int result = spool->files->size(spool->files->context, handle, &size);
+    if (result == 0) *bytes = size;
     if (p->handle < 0) (void)spool->files->close(spool->files->context, handle);
-    return bytes;
+    return result;
 }
 
 /* ---- Opening ---- */
@@ -251,6 +259,8 @@ static void log_made(void *context, uint64_t generation, const char *path)
     }
     if (result == 0) {
         result = spool->files->sync_directory(spool->files->context, spool->directory);
+        /* It is told to be lost, so it must not come after later ones when this process is over. */
+        if (result != 0) (void)spool->files->unlink(spool->files->context, name);
     }
     (void)pthread_mutex_lock(&spool->mutex);
     uint64_t *more = NULL;
@@ -413,6 +423,16 @@ static mir_status pin_open(mir_tlog_spool *spool, pin *p, mir_error *error)
     return status;
 }
 
+static void give_up(mir_tlog_spool *spool, pin *p, const char *why)
+{
+    mir_log_error("telemetry sink: the rest of log %016" PRIx64 " is given up: %s", p->generation,
+                  why);
+    count(spool, &spool->stats.logs_lost, 1);
+    p->given_up = true;
+    p->offset = p->limit;
+    spool->unwritten = true;
+}
+
 static mir_status pin_read(mir_tlog_spool *spool, pin *p, mir_tlog_log_row_fn row, void *context,
                            mir_error *error)
 {
@@ -447,12 +467,7 @@ static mir_status pin_read(mir_tlog_spool *spool, pin *p, mir_tlog_log_row_fn ro
         status == MIR_E_CORRUPT || status == MIR_E_UNSUPPORTED || status == MIR_E_NOT_FOUND;
     const bool failed = status == MIR_E_IO && ++p->failures >= FAILURES_MAX;
     if ((!opened && unreadable) || failed) {
-        mir_log_error("telemetry sink: the rest of log %016" PRIx64 " is given up: %s",
-                      p->generation, error->text);
-        count(spool, &spool->stats.logs_lost, 1);
-        p->given_up = true;
-        p->offset = p->limit;
-        spool->unwritten = true;
+        give_up(spool, p, error->text);
         status = MIR_OK;
     }
     return status;
@@ -480,9 +495,18 @@ static mir_status round_begin(mir_tlog_spool *spool, mir_error *error)
     for (uint32_t i = spool->pin_count; i-- > 0;) {
         pin *p = &spool->pins[i];
         if (p->grows) {
-            p->grows = mir_tlog_log_grows(spool->tlog, p->generation, &p->limit);
-            p->bytes = pin_bytes(spool, p);
-            if (!p->grows) p->limit = p->bytes;
+            const bool grows = mir_tlog_log_grows(spool->tlog, p->generation, &p->limit);
+            const int result = pin_bytes(spool, p, &p->bytes);
+            if (!grows && result < 0 && result != -ENOENT && ++p->failures < FAILURES_MAX) {
+                /* Those behind it may not be read before it. */
+                return mir_error_os(error, -result, "size of log %016" PRIx64, p->generation);
+            }
+            p->grows = grows;
+            if (!grows && result == 0) {
+                p->limit = p->bytes;
+            } else if (!grows) {
+                give_up(spool, p, strerror(-result));
+            }
         }
         if (p->given_up) p->offset = p->limit;
         bytes += p->bytes;
@@ -551,7 +575,7 @@ mir_status mir_tlog_spool_accept(mir_tlog_spool *spool, mir_error *error)
     /* Those of this round, or of the one that is over: of others the limit is not that of now. */
     const uint32_t end = spool->at < spool->pin_count ? spool->at : spool->pin_count;
     for (uint32_t i = end; i-- > 0 && done;) {
-        if (pin_done(&spool->pins[i])) pin_remove(spool, i);
+        if (pin_done(&spool->pins[i])) (void)pin_remove(spool, i);
     }
     return MIR_OK;
 }
@@ -587,7 +611,8 @@ uint64_t mir_tlog_spool_count(mir_tlog_spool *spool)
     uint64_t rows = 0;
     for (uint32_t i = 0; i < spool->pin_count; i++) {
         pin *p = &spool->pins[i];
-        rows += rows_behind(spool, p, pin_bytes(spool, p));
+        uint64_t bytes = 0;
+        if (pin_bytes(spool, p, &bytes) == 0) rows += rows_behind(spool, p, bytes);
     }
     return rows;
 }
@@ -599,7 +624,8 @@ uint64_t mir_tlog_spool_trim(mir_tlog_spool *spool, uint64_t bytes_max)
     if (made_take(spool) != MIR_OK) return 0;
     for (uint32_t i = 0; i < spool->pin_count; i++) {
         pin *p = &spool->pins[i];
-        if (p->grows) p->bytes = pin_bytes(spool, p); /* of the others it is known */
+        /* Of the others it is known. */
+        if (p->grows) (void)pin_bytes(spool, p, &p->bytes);
         bytes += p->bytes;
     }
     for (uint32_t i = 0; i < spool->pin_count && bytes > bytes_max;) {
@@ -610,8 +636,18 @@ uint64_t mir_tlog_spool_trim(mir_tlog_spool *spool, uint64_t bytes_max)
             continue;
         }
         rows += rows_behind(spool, p, p->bytes);
-        bytes -= p->bytes;
-        pin_remove(spool, i);
+        const uint64_t freed = p->bytes;
+        if (pin_remove(spool, i)) {
+            bytes -= freed;
+            continue;
+        }
+        p->grows = false;
+        p->given_up = true;
+        p->limit = freed;
+        p->offset = freed;
+        p->rows = 0;
+        spool->unwritten = true;
+        i++;
     }
     (void)pthread_mutex_lock(&spool->mutex);
     spool->stats.bytes = bytes;
