@@ -974,6 +974,53 @@ static void what_is_sent_again_counts_once(void **state)
     end(&x);
 }
 
+/* Times about 1970 and at the borders of minutes and hours; values that are no numbers, or none. */
+static void odd_times_and_values_are_as_rows_are(void **state)
+{
+    (void)state;
+    static const mir_column only[] = {{"f", 1, MIR_COLUMN_F64}, {"z", 1, MIR_COLUMN_F64}};
+    const double odd[] = {(double)NAN, (double)INFINITY, -(double)INFINITY, 5e-324, -1.5, 3, 1e308};
+    enum { ODD = sizeof odd / sizeof odd[0] };
+    fixture x;
+    begin(&x, 29);
+    now_ns = 0;
+    x.row.present[0] = 3;
+    x.row.dynamic_count = 0;
+    for (int64_t n = -400; n < 400; n++) {
+        const int64_t off[] = {-1, 0, 1, 29 * MIR_NS_PER_S};
+        x.row.time_ns = n * MINUTE_NS + off[(n + 400) % 4];
+        /* Some minutes have nothing but NaN. */
+        x.row.cells[0].f64 = n % 3 == 0 ? odd[0] : odd[sim_random(&x.random) % ODD];
+        x.row.cells[1].f64 = n % 2 == 0 ? -0.0 : 0.0;
+        for (int i = 0; i < SIDES; i++) put_into(&x, &x.sides[i], (uint32_t)(n + 400) % 2, only, 2);
+    }
+    freeze(&x);
+    settle(&x);
+    now_ns = 11 * HOUR_NS;
+    settle(&x);
+    assert_true(stored_rollups(&x.sides[1], 2) >= 2 * 13);
+    const mir_view fields[] = {mir_view_cstr("f"), mir_view_cstr("z")};
+    static const int64_t windows[] = {0, 1, 2, 7, 10, 30, 60, 120, 180};
+    for (size_t w = 0; w < sizeof windows / sizeof windows[0]; w++) {
+        for (int f = 0; f < 2; f++) {
+            const uint32_t range = f == 0 ? MIR_TLOG_MIN | MIR_TLOG_MAX : MIR_TLOG_RATE;
+            mir_tlog_query_spec spec =
+                spec_of(range | MIR_TLOG_COUNT | MIR_TLOG_FIRST | MIR_TLOG_LAST,
+                        windows[w] * MINUTE_NS, -9 * HOUR_NS, 9 * HOUR_NS);
+            spec.fields = &fields[f];
+            spec.field_count = 1;
+            assert_true(compare(&x, &spec));
+            spec.from_ns = -3 * HOUR_NS;
+            spec.to_ns = 2 * HOUR_NS;
+            assert_true(compare(&x, &spec));
+            spec.from_ns = INT64_MIN;
+            spec.to_ns = INT64_MAX;
+            assert_true(compare(&x, &spec));
+        }
+    }
+    end(&x);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -995,6 +1042,7 @@ int main(void)
         cmocka_unit_test(any_number_of_segments_may_share_hours),
         cmocka_unit_test(rollups_end_although_rows_stay),
         cmocka_unit_test(what_is_sent_again_counts_once),
+        cmocka_unit_test(odd_times_and_values_are_as_rows_are),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
