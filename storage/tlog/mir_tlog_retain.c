@@ -295,13 +295,6 @@ static uint64_t bytes_written(const look *found)
            (found->rolled ? found->bytes_gone / ROLLUP_PARTS : 0);
 }
 
-static bool room_for(const retain *r, uint64_t bytes)
-{
-    return !atomic_load_explicit(&r->tlog->disk_low, memory_order_relaxed) ||
-           bytes <= atomic_load_explicit(&r->tlog->disk_reserve_bytes, memory_order_relaxed) /
-                        LOW_DISK_PARTS;
-}
-
 /* When there may be something to do that is worth it. */
 static int64_t next_look(const retain *r, const look *found)
 {
@@ -364,31 +357,46 @@ static int segment_begin_compare(const void *a, const void *b)
     return left < right ? -1 : left > right;
 }
 
-/* The earliest hours of what cannot be done at once: the rest follows, by and by. */
-static mir_status group_cap(retain *r, mir_tlog_segment **group, uint32_t *count, uint64_t *bytes,
-                            mir_error *error)
+static uint64_t room_of(const retain *r)
 {
+    if (!atomic_load_explicit(&r->tlog->disk_low, memory_order_relaxed)) return UINT64_MAX;
+    return atomic_load_explicit(&r->tlog->disk_reserve_bytes, memory_order_relaxed) /
+           LOW_DISK_PARTS;
+}
+
+/* Of what cannot be done at once, or has no room, as many of the earliest hours as can: the rest
+ * follows, by and by. */
+static mir_status group_cap(retain *r, mir_tlog_segment **group, uint32_t *count, mir_error *error)
+{
+    const uint64_t room = room_of(r);
+    const bool many = *count > MIR_TLOG_EXPIRE_MAX;
     qsort(group, *count, sizeof(mir_tlog_segment *), segment_begin_compare);
-    r->cap_ns = mir_tlog_rollup_floor(group[MIR_TLOG_EXPIRE_MAX]->time_min,
-                                      mir_tlog_rollup_step_ns[MIR_TLOG_ROLLUPS - 1]);
-    *count = 0;
-    *bytes = 0;
-    while (*count < MIR_TLOG_EXPIRE_MAX && group[*count]->time_min < r->cap_ns) {
-        *bytes += group[(*count)++]->size;
+    for (uint32_t n = many ? MIR_TLOG_EXPIRE_MAX : *count - 1; n > 0; n--) {
+        const int64_t cap_ns = mir_tlog_rollup_floor(group[n]->time_min,
+                                                     mir_tlog_rollup_step_ns[MIR_TLOG_ROLLUPS - 1]);
+        uint32_t kept = 0;
+        uint64_t written = 0;
+        while (kept < n && group[kept]->time_min < cap_ns) {
+            const mir_tlog_segment *segment = group[kept++];
+            written += segment->time_max < cap_ns ? segment->size / ROLLUP_PARTS : segment->size;
+        }
+        if (kept == 0 || written > room) continue;
+        *count = kept;
+        r->cap_ns = cap_ns;
+        return MIR_OK;
     }
-    if (*count > 0) return MIR_OK;
+    if (room != UINT64_MAX) {
+        return mir_error_set(error, MIR_E_NO_SPACE,
+                             "the disk has no room for what stays of it: free disk space");
+    }
     return mir_error_set(error, MIR_E_TOO_LARGE,
                          "more than %d segments have their first rows in the same hour",
                          MIR_TLOG_EXPIRE_MAX);
 }
 
 static mir_status group_remove(retain *r, mir_tlog_segment **group, uint32_t count,
-                               uint64_t written, mir_error *error)
+                               mir_error *error)
 {
-    if (!room_for(r, written)) {
-        return mir_error_set(error, MIR_E_NO_SPACE,
-                             "the disk has no room for what stays of it: free disk space");
-    }
     memset(r->rows, 0, sizeof r->rows);
     /* What the groups before this one came to has to be in it. */
     mir_tlog_version *version = mir_tlog_version_acquire(r->tlog);
@@ -428,11 +436,13 @@ static mir_status group_expire(retain *r, mir_tlog_segment *segment, const look 
     group[0] = segment;
     r->cap_ns = INT64_MAX;
     mir_status status = found->rolled ? group_find(r, group, &count, &written) : MIR_OK;
-    if (status == MIR_OK && count > MIR_TLOG_EXPIRE_MAX) {
-        status = group_cap(r, group, &count, &written, error);
+    const uint32_t all = count;
+    if (status == MIR_OK && (count > MIR_TLOG_EXPIRE_MAX || written > room_of(r))) {
+        status = group_cap(r, group, &count, error);
     }
-    if (status == MIR_OK) status = group_remove(r, group, count, written, error);
+    if (status == MIR_OK) status = group_remove(r, group, count, error);
     if (status == MIR_OK && r->cap_ns != INT64_MAX) r->more = true;
+    for (uint32_t i = count; i < all && r->more; i++) group[i]->retain_ns = r->now_ns;
     free(group);
     return status;
 }

@@ -544,6 +544,44 @@ static void a_low_disk_loses_no_rollups(void **state)
     end(&x);
 }
 
+/* What has no room at once goes hour by hour. */
+static void a_low_disk_is_cleared_by_and_by(void **state)
+{
+    (void)state;
+    enum { HOURS = 7 }; /* one more, and they are merged */
+    fixture x;
+    begin(&x, 13);
+    side *s = &x.sides[1];
+    mir_tlog_close(s->tlog);
+    s->options.idle_ms = 1000000;
+    side_open(s);
+    /* Each segment has a row of the hour after its own. */
+    for (int64_t hour = 0; hour < HOURS; hour++) {
+        for (int64_t n = 0; n <= 1200; n++)
+            put(&x, (uint32_t)n % DEVICES, START_NS + hour * HOUR_NS + n * MINUTE_NS / 20);
+        freeze(&x);
+        mir_error error = {{0}};
+        assert_int_equal(mir_tlog_settle(s->tlog, 60000, &error), MIR_OK);
+    }
+    settle(&x);
+    mir_tlog_stats stats;
+    mir_tlog_stats_read(s->tlog, &stats, NULL);
+    const uint64_t bytes = stats.segment_bytes / HOURS;
+    assert_int_equal(stats.segments, HOURS);
+    mir_tlog_close(s->tlog);
+    s->options.disk_reserve_bytes = 2 * (bytes + bytes / 20);
+    atomic_store(&s->disk->free_bytes, bytes);
+    now_ns = START_NS + DAY_NS;
+    side_open(s);
+    settle(&x);
+    mir_tlog_retention told;
+    mir_tlog_retention_read(s->tlog, &told);
+    assert_int_equal(told.rows, 0);
+    const mir_tlog_query_spec spec = spec_of(all_but_rate, MINUTE_NS, START_NS, now_ns);
+    assert_true(compare(&x, &spec));
+    end(&x);
+}
+
 typedef struct watcher {
     const side *watched;
     _Atomic uint64_t least; /* rows that are committed */
@@ -1031,6 +1069,7 @@ int main(void)
         cmocka_unit_test(a_rule_may_leave_nothing),
         cmocka_unit_test(a_power_cut_at_any_change_loses_and_doubles_nothing),
         cmocka_unit_test(a_low_disk_loses_no_rollups),
+        cmocka_unit_test(a_low_disk_is_cleared_by_and_by),
         cmocka_unit_test(each_row_is_counted_once_at_any_moment),
         cmocka_unit_test(what_went_is_named),
         cmocka_unit_test(many_months_are_few_segments),
