@@ -166,8 +166,17 @@ size_t mir_cli_chart_print_sparks(const MirApi__V1__QueryTelemetry *from, int64_
     /* A column for each window, while there is room: a row's time is the end of its own. */
     int64_t from_ns = chart.count > 0 ? first_ns - (window_ns > 0 ? window_ns : 1) : 0;
     uint64_t windows = most;
-    if (window_ns > 0 && chart.count > 0)
+    if (window_ns > 0 && chart.count > 0) {
         windows = ((uint64_t)last_ns - (uint64_t)from_ns) / (uint64_t)window_ns;
+        /* The last one ends where the range does: it has a column of its own all the same. */
+        uint64_t rest_ns = ((uint64_t)last_ns - (uint64_t)from_ns) % (uint64_t)window_ns;
+        int64_t end_ns = 0;
+        if (rest_ns > 0 &&
+            !__builtin_add_overflow(last_ns, window_ns - (int64_t)rest_ns, &end_ns)) {
+            last_ns = end_ns;
+            windows++;
+        }
+    }
     size_t room = columns > widest + 2 ? columns - widest - 2 : 0;
     if (room > SPARK_COLUMNS_MAX) room = SPARK_COLUMNS_MAX;
     if (windows < room) room = windows > 0 ? (size_t)windows : 1;

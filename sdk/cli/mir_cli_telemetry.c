@@ -608,6 +608,23 @@ static void names_text(const json_t *names, const char *typed, mir_bytes *out)
     mir_bytes_u8(out, '\0');
 }
 
+/* Texts and booleans have no mean: who asks for it is not to look for them at other times. */
+static int check_type(const json_t *field, const MirApi__V1__QueryTelemetryRequest *query)
+{
+    const char *type = json_string_value(json_object_get(field, "type"));
+    bool numbers = query->n_functions == 0 && query->aggregation_window != NULL;
+    for (size_t i = 0; i < query->n_functions && !numbers; i++)
+        numbers = strcmp(query->functions[i], "count") != 0 &&
+                  strcmp(query->functions[i], "first") != 0 &&
+                  strcmp(query->functions[i], "last") != 0;
+    if (!numbers || type == NULL ||
+        (strcmp(type, "string") != 0 && strcmp(type, "bool") != 0 && strcmp(type, "bytes") != 0))
+        return MIR_EXIT_OK;
+    return mir_cli_fail("%s of %s is no number (%s): there are count, first and last of it",
+                        json_string_value(json_object_get(field, "name")), query->measurement,
+                        type);
+}
+
 int mir_cli_telemetry_check_names(mir_cli_session *session,
                                   const MirApi__V1__QueryTelemetryRequest *query)
 {
@@ -634,9 +651,9 @@ int mir_cli_telemetry_check_names(mir_cli_session *session,
             found = true;
             const json_t *own = json_object_get(each, "fields");
             for (size_t f = 0; f < json_array_size(own); f++)
-                (void)json_object_set_new(
+                (void)json_object_set(
                     fields, json_string_value(json_object_get(json_array_get(own, f), "name")),
-                    json_true());
+                    json_array_get(own, f));
         }
         json_decref(group);
     }
@@ -648,7 +665,11 @@ int mir_cli_telemetry_check_names(mir_cli_session *session,
                             mir_bytes_ok(&text) ? (const char *)text.data : "");
     }
     for (size_t i = 0; complete && found && code == MIR_EXIT_OK && i < query->n_fields; i++) {
-        if (json_object_get(fields, query->fields[i]) != NULL) continue;
+        const json_t *field = json_object_get(fields, query->fields[i]);
+        if (field != NULL) {
+            code = check_type(field, query);
+            continue;
+        }
         text.size = 0;
         names_text(fields, query->fields[i], &text);
         code = mir_cli_fail("%s has no field '%s'%s", query->measurement, query->fields[i],

@@ -263,6 +263,9 @@ def test_a_table_of_windows_can_have_sparklines(server, bus, device, weather):  
     plain, drawn = run(server, *asked), run(server, *asked, "--sparkline")
     assert drawn.stdout == plain.stdout + "\npressure  ▁▂▃▄▅▆▇█\n"
     assert run(server, *asked, "--sparkline", LC_ALL="C").stdout.endswith("\npressure  _.,-=+*#\n")
+    # The last window, which is not over, has its place like the others.
+    begun = [str(BASE // SECOND_NS + 60 * 6 + 20) if option == RANGE[3] else option for option in asked]
+    assert run(server, *begun, "--sparkline").stdout.endswith("\npressure  ▁▂▃▅▆▇█\n")
     assert run(server, *asked, "--sparkline", "-o", "csv").returncode == 2
 
 
@@ -302,6 +305,15 @@ def test_a_mistyped_name_is_said_and_leaves_no_file(server, bus, device, weather
         assert "Watching telemetry" in watch.stderr.readline()
         watch.terminate()
         watch.communicate(timeout=20 * PATIENCE)
+
+
+def test_what_has_no_mean_is_said(server, bus, device, weather):  # noqa: F811
+    report(bus, device, *pressures(weather, [5]))
+    for options in (["--agg", "mean,max"], ["--every", "1m"]):
+        asked = ask(server, weather, device, "-f", "note", *options)
+        assert asked.returncode == 1
+        assert f"note of {weather.name('Sample')} is no number (string): there are count, first and last of it" in asked.stderr
+    assert rows(ask(server, weather, device, "-f", "note", "--agg", "last"))[1][2:] == ["n0"]
 
 
 def test_since_before_all_times_is_everything(server, bus, device, weather):  # noqa: F811
