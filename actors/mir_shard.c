@@ -50,6 +50,7 @@ typedef struct item {
     uint32_t subject_size, reply_size, header_size, payload_size, key_at, key_size;
     const uint8_t *subject, *reply, *header, *payload;
     mir_ref publisher;
+    uint64_t key_hash;
     uint64_t tried; /* shards whose members of the queue did not take it */
 } item;
 
@@ -69,6 +70,7 @@ struct mir_route {
     uint8_t endpoint, function;
     uint8_t endpoint_shard;
     uint8_t key_at, key_size;
+    uint64_t key_hash;
     uint32_t plain_count, group_count;
     uint32_t block_bytes;
     uint8_t *block; /* plain refs, member refs, groups, names; null when nobody subscribes */
@@ -241,7 +243,8 @@ static item *parcel_item(mir_shard *shard, unsigned to, const mir_message *messa
                  .reply = message->reply.data,
                  .header = message->header.data,
                  .payload = message->payload.data,
-                 .publisher = message->publisher};
+                 .publisher = message->publisher,
+                 .key_hash = message->key_hash};
     if (queue.size != 0)
         memcpy((uint8_t *)(it + 1) + ref_count * sizeof(mir_ref), queue.data, queue.size);
     return it;
@@ -361,6 +364,7 @@ static void item_handle(mir_shard *shard, item *it, mir_buffer *buffer)
         .endpoint = it->endpoint,
         .function = it->function,
         .key = {it->subject + it->key_at, it->key_size},
+        .key_hash = it->key_hash,
     };
     switch ((item_kind)it->kind) {
     case ITEM_PLAIN: {
@@ -445,6 +449,7 @@ static void resolve_from_route(const mir_route *route, mir_message *message, res
     message->endpoint = route->endpoint;
     message->function = route->function;
     message->key = (mir_view){message->subject.data + route->key_at, route->key_size};
+    message->key_hash = route->key_hash;
     size_t plain_bytes = route->plain_count * sizeof(mir_ref);
     size_t group_bytes = route->group_count * sizeof(mir_match_group);
     *r = (resolved){.endpoint = (mir_endpoint_kind)route->endpoint,
@@ -486,6 +491,7 @@ static void resolve(mir_shard *shard, mir_message *message, resolved *r)
     mir_router_match(shard->router, subject, &shard->match);
     unsigned endpoint_shard = shard->id;
     message->key = (mir_view){NULL, 0};
+    message->key_hash = 0;
     mir_endpoint_kind endpoint = shard->endpoints->classify(shard, message, &endpoint_shard);
     message->endpoint = (uint8_t)endpoint;
     if (cached && !shard->match.failed) {
@@ -498,6 +504,7 @@ static void resolve(mir_shard *shard, mir_message *message, resolved *r)
         route->endpoint_shard = (uint8_t)endpoint_shard;
         route->key_at = message->key.size == 0 ? 0 : (uint8_t)(message->key.data - subject.data);
         route->key_size = (uint8_t)message->key.size;
+        route->key_hash = mir_hash_view(message->key);
         route_fill(route, &shard->match);
         if (route->hash != 0) {
             resolve_from_route(route, message, r);

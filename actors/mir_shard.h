@@ -42,7 +42,8 @@ typedef struct mir_message {
     mir_ref publisher; /* a session; 0: the server itself */
     uint8_t endpoint;  /* of mir_endpoint_kind, and what it chose within it */
     uint8_t function;
-    mir_view key; /* the part of the subject that names the addressee: a device id, a token */
+    mir_view key;      /* the part of the subject that names the addressee: a device id, a token */
+    uint64_t key_hash; /* mir_hash_view of it; 0: not known */
 } mir_message;
 
 typedef enum mir_endpoint_kind {

@@ -37,15 +37,20 @@ static void take_schema(mir_twin *twin, mir_known_schema schema);
 
 /* --- finding ------------------------------------------------------------------------------- */
 
-static mir_twin *find(mir_shard *shard, mir_view id)
+static mir_twin *find_hashed(mir_shard *shard, mir_view id, uint64_t hash)
 {
     mir_actors *actors = mir_actors_of(shard);
-    mir_map_node *node = mir_map_first(&actors->twins, mir_hash_view(id));
+    mir_map_node *node = mir_map_first(&actors->twins, hash);
     for (; node != NULL; node = mir_map_next(node)) {
         mir_twin *twin = MIR_CONTAINER(node, mir_twin, by_id);
         if (twin->id_size == id.size && memcmp(twin->id, id.data, id.size) == 0) return twin;
     }
     return NULL;
+}
+
+static mir_twin *find(mir_shard *shard, mir_view id)
+{
+    return find_hashed(shard, id, mir_hash_view(id));
 }
 
 static mir_twin *find_or_make(mir_shard *shard, mir_view id)
@@ -1029,7 +1034,9 @@ static void on_timer(mir_timer *timer, void *context)
 
 void mir_twin_receive(mir_shard *shard, const mir_message *message)
 {
-    mir_twin *twin = find_or_make(shard, message->key);
+    mir_twin *twin =
+        message->key_hash == 0 ? NULL : find_hashed(shard, message->key, message->key_hash);
+    if (__builtin_expect(twin == NULL, 0)) twin = find_or_make(shard, message->key);
     if (twin == NULL) {
         if (message->function == MIR_DEVICE_TELEMETRY) mir_actors_of(shard)->telemetry_refused++;
         return;
