@@ -2,6 +2,7 @@
 /* Decoding of rows. The scratch of the row is used from both ends: names and texts that outlive the
  * decoding grow from its start, the cells of list elements that are being decoded are a stack that
  * grows from its end. */
+#include <endian.h>
 #include <stdio.h>
 
 #include "mir_assert.h"
@@ -492,26 +493,43 @@ static __attribute__((noinline)) bool find_long_tag(const mir_plan_node *node,
 /* The numbers at the begin of a message, which mostly are all of it; where it stopped, in `wire`. */
 static bool decode_numbers(const instance *in, const mir_plan_node *node, mir_pbwire *wire)
 {
-    mir_pbwire at = *wire;
-    while (at.at < at.end && *at.at < 0x80) {
-        const mir_plan_quick quick = node->quick[*at.at];
+    const uint8_t *at = wire->at;
+    const uint8_t *const end = wire->end;
+    uint64_t present = 0;
+    while (at < end && *at < 0x80) {
+        const mir_plan_quick quick = node->quick[*at];
         if (quick.code == 0) break;
-        mir_cell *cell = &in->cells[quick.slot];
-        at.at++;
+        const uint8_t *from = at + 1;
+        const size_t left = (size_t)(end - from);
+        uint64_t value;
         if (quick.code == MIR_OP_FIXED64 + 1) {
-            if (!read_fixed(&at, &cell->u64, sizeof cell->u64)) return false;
+            if (left < sizeof value) return false;
+            memcpy(&value, from, sizeof value);
+            value = le64toh(value);
+            at = from + sizeof value;
+        } else if (left >= 2 && from[0] < 0x80) {
+            value = from[0];
+            at = from + 1;
+        } else if (left >= 2 && from[1] < 0x80) {
+            value = (uint64_t)(from[0] & 0x7f) | (uint64_t)from[1] << 7;
+            at = from + 2;
         } else {
-            uint64_t value;
-            if (!read_varint(&at, &value)) return false;
-            if (quick.code == MIR_OP_INT64 + 1) {
-                cell->u64 = value;
-            } else {
-                (void)convert_varint(quick.code - 1u, value, cell);
-            }
+            mir_pbwire rest = {.at = from, .end = end};
+            if (!read_varint(&rest, &value)) return false;
+            at = rest.at;
         }
-        in->present[0] |= UINT64_C(1) << quick.slot;
+        mir_cell *cell = &in->cells[quick.slot];
+        present |= UINT64_C(1) << quick.slot;
+        if (quick.code == MIR_OP_INT32 + 1) {
+            cell->i64 = (int32_t)value;
+        } else if (quick.code == MIR_OP_INT64 + 1 || quick.code == MIR_OP_FIXED64 + 1) {
+            cell->u64 = value;
+        } else {
+            (void)convert_varint(quick.code - 1u, value, cell);
+        }
     }
-    wire->at = at.at;
+    if (present != 0) in->present[0] |= present;
+    wire->at = at;
     return true;
 }
 
