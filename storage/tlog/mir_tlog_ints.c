@@ -520,7 +520,8 @@ static stretch longest_stretch(const uint64_t *values, uint32_t count, uint64_t 
     for (uint32_t i = 1; i < count; i++) {
         const uint64_t step = values[i] - values[i - 1];
         if (step / GRID_GAP_MIN >= median) {
-            at = (stretch){.first = i};
+            if (at.last - at.first > longest.last - longest.first) longest = at;
+            at = (stretch){.first = i, .last = i};
             continue;
         }
         uint64_t whole = 1;
@@ -530,9 +531,8 @@ static stretch longest_stretch(const uint64_t *values, uint32_t count, uint64_t 
         at.last = i;
         at.periods += whole;
         if (away > at.off) at.off = away;
-        if (at.last - at.first > longest.last - longest.first) longest = at;
     }
-    return longest;
+    return at.last - at.first > longest.last - longest.first ? at : longest;
 }
 
 /* The period at which ascending values seem to come; 0: none. Found from the median step, and from
@@ -636,9 +636,12 @@ void mir_tlog_ints_pack(mir_bytes *out, const uint64_t *values, uint32_t count, 
     } else {
         depth = best.mode;
         if (depth == 0) list = from;
-        for (uint32_t i = 1; depth == 1 && i < count; i++) steps[i - 1] = from[i] - from[i - 1];
-        for (uint32_t i = 2; depth == 2 && i < count; i++) {
-            steps[i - 2] = from[i] - 2 * from[i - 1] + from[i - 2];
+        if (depth == 1) {
+            for (uint32_t i = 1; i < count; i++) steps[i - 1] = from[i] - from[i - 1];
+        } else if (depth == 2) {
+            for (uint32_t i = 2; i < count; i++) {
+                steps[i - 2] = from[i] - 2 * from[i - 1] + from[i - 2];
+            }
         }
         measure(list, count - depth, &lists[0]);
         wide = lists[0].wide <= lists[0].narrow;
