@@ -703,6 +703,7 @@ static void tlog_free(mir_tlog *tlog)
     mir_tlog_version_release(tlog->version);
     free(tlog->sealed);
     free(tlog->unread);
+    mir_tlog_codecs_free(&tlog->codecs);
     if (tlog->lock_handle >= 0) {
         (void)tlog->files->close(tlog->files->context, tlog->lock_handle);
     }

@@ -23,6 +23,7 @@
 #include <stdatomic.h>
 
 #include "mir_tlog.h"
+#include "mir_tlog_codecs.h"
 #include "mir_tlog_file.h"
 #include "mir_tlog_log.h"
 #include "mir_tlog_mem.h"
@@ -186,6 +187,7 @@ struct mir_tlog {
     int64_t busy_ns;           /* when it last saw more than a trickle */
     atomic_uint query_helpers; /* threads that help queries, now */
     uint32_t query_helpers_max;
+    mir_tlog_codecs codecs; /* of queries */
 };
 
 static inline void mir_tlog_count(atomic_ullong *counter, uint64_t more)

@@ -258,7 +258,7 @@ mir_status mir_tlog_devices(mir_tlog *tlog, mir_view measurement, int64_t since_
     mir_arena arena = {0};
     mir_tlog_codec codec;
     *blocks_corrupt = 0;
-    if (mir_tlog_codec_init(&codec) != MIR_OK) {
+    if (mir_tlog_codecs_take(&tlog->codecs, &codec) != MIR_OK) {
         return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
     }
     mir_tlog_version *version = mir_tlog_version_acquire(tlog);
@@ -286,7 +286,7 @@ mir_status mir_tlog_devices(mir_tlog *tlog, mir_view measurement, int64_t since_
     }
     const mir_status listed = names_out(&set, sink, context, error);
     mir_tlog_version_release(version);
-    mir_tlog_codec_fini(&codec);
+    mir_tlog_codecs_give(&tlog->codecs, &codec);
     mir_arena_free(&arena);
     return status == MIR_OK ? listed : status;
 }

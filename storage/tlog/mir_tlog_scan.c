@@ -11,7 +11,7 @@ enum { COUNTABLE_COLUMNS_MAX = 32 };
 
 mir_status mir_tlog_scan_init(mir_tlog_scan *scan)
 {
-    mir_status status = mir_tlog_codec_init(&scan->codec);
+    mir_status status = mir_tlog_codecs_take(&scan->tlog->codecs, &scan->codec);
     if (status == MIR_OK) status = mir_tlog_gather_init(&scan->gather);
     scan->cursors = calloc(scan->version->segment_count + 1, sizeof *scan->cursors);
     scan->times = malloc(sizeof *scan->times * MIR_TLOG_CHUNK_ROWS_MAX);
@@ -51,7 +51,7 @@ void mir_tlog_scan_fini(mir_tlog_scan *scan)
     mir_arena_free(&scan->arena);
     mir_bytes_free(&scan->chunk);
     mir_tlog_gather_fini(&scan->gather);
-    mir_tlog_codec_fini(&scan->codec);
+    mir_tlog_codecs_give(&scan->tlog->codecs, &scan->codec);
 }
 
 bool mir_tlog_scan_cancelled(const mir_tlog_scan *scan)
