@@ -48,7 +48,8 @@ static mir_status add_type(search *s, version *v, const mir_schema_message *type
     MirStore__V1__FieldNames *names = NULL;
     const mir_status status = mir_field_names_get(
         s->sources->state, mir_view_of(type->name, type->name_size), s->arena, &names, s->error);
-    if (status != MIR_OK && status != MIR_E_NOT_FOUND) return status;
+    /* What is damaged costs the earlier names alone. */
+    if (status != MIR_OK && status != MIR_E_NOT_FOUND && status != MIR_E_CORRUPT) return status;
     for (size_t i = 0; names != NULL && i < names->n_fields && !s->was_renamed; i++)
         s->was_renamed = names->fields[i]->n_names > 1;
     v->types[v->type_count++] = (known_type){type, names};

