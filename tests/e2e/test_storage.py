@@ -120,6 +120,15 @@ def test_a_backup_under_load_is_restored(launch, loop, name, tmp_path, how):
 
 
 @pytest.mark.alone("it starts a server of its own")
+@pytest.mark.parametrize("words", [["verify"], ["repair"], ["stats"], ["backup", "there"], ["restore", "from", "there"]])
+@pytest.mark.parametrize("option", ["--admin", "--target"])
+def test_a_server_is_no_data_directory(tmp_path, words, option):
+    done = subprocess.run([os.environ["MIR_BIN"], "storage", *words, option, "data/admin.sock"], capture_output=True, text=True,
+                          cwd=tmp_path, timeout=DEADLINE_S)  # fmt: skip
+    assert done.returncode == 2 and "name its data directory" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_killed_backup_is_none(launch, loop, name, tmp_path):
     kind = readings_kind(name)
     server = launch(SETTINGS)

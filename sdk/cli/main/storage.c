@@ -354,6 +354,11 @@ int mir_main_storage(mir_cli *cli, const mir_cli_command *command, const mir_cli
     const char *format = mir_cli_value(args, MIR_OPT_OUTPUT);
     const bool json = format != NULL && strcmp(format, "json") == 0;
     const bool restores = strcmp(command->name, "restore") == 0;
+    if (mir_cli_value(args, MIR_OPT_TARGET) != NULL || mir_cli_value(args, MIR_OPT_ADMIN) != NULL)
+        return mir_cli_usage(cli,
+                             "this works on files, also beside a running server: name its data "
+                             "directory%s, not the server",
+                             restores ? "" : " with --data");
     if (data == NULL && !restores) {
         if (mir_paths_data_dir(data_default) != MIR_OK)
             return mir_cli_usage(cli, "there is no default data directory; name one with --data");
