@@ -159,9 +159,10 @@ static void refuse_future(mir_twin *twin, mir_view name, int64_t time_ns, int64_
     char text[200];
     const uint64_t ahead_s = ((uint64_t)time_ns - (uint64_t)now_ns) / (uint64_t)MIR_NS_PER_S;
     (void)snprintf(text, sizeof text,
-                   "%.*s is from %" PRIu64 " hours later than now, more than "
+                   "%.*s is %" PRIu64 " h %" PRIu64 " min ahead of now, more than "
                    "telemetry.future_limit: set the device's clock",
-                   name.size > 60 ? 60 : (int)name.size, (const char *)name.data, ahead_s / 3600);
+                   name.size > 60 ? 60 : (int)name.size, (const char *)name.data, ahead_s / 3600,
+                   ahead_s / 60 % 60);
     refuse(twin, "future time", text);
 }
 

@@ -11,13 +11,15 @@
 typedef struct completer {
     const char *start;
     size_t start_size;
+    size_t list_size; /* of what is before the last name of a list */
 } completer;
 
 static void offer(const completer *to, const char *dashes, const char *word, size_t word_size,
                   const char *text)
 {
     char full[160];
-    int size = snprintf(full, sizeof full, "%s%.*s", dashes, (int)word_size, word);
+    int size = snprintf(full, sizeof full, "%.*s%s%.*s", (int)to->list_size, to->start, dashes,
+                        (int)word_size, word);
     if (size < 0 || (size_t)size >= sizeof full) return;
     if (strncmp(full, to->start, to->start_size) == 0) (void)printf("%s\t%s\n", full, text);
 }
@@ -80,6 +82,11 @@ static void offer_text(void *context, const char *word, const char *text)
     offer(to, "", word, strlen(word), text);
 }
 
+static bool is_list(mir_cli_option_id id)
+{
+    return id == MIR_OPT_MEASUREMENT || id == MIR_OPT_FIELDS || id == MIR_OPT_AGG;
+}
+
 int mir_cli_complete(const mir_cli_args *args)
 {
     const mir_cli_command *command = &mir_cli_root;
@@ -88,7 +95,7 @@ int mir_cli_complete(const mir_cli_args *args)
     bool help = false;
     size_t count = args->words_count;
     const char *last = count > 0 ? args->words[count - 1] : "";
-    completer to = {last, strlen(last)};
+    completer to = {last, strlen(last), 0};
     for (size_t i = 0; i + 1 < count; i++) {
         const char *word = args->words[i];
         if (pending != NULL && strcmp(word, "=") == 0) continue; /* bash splits --output=json */
@@ -110,7 +117,9 @@ int mir_cli_complete(const mir_cli_args *args)
             command = child;
     }
     if (pending != NULL) {
-        if (strcmp(last, "=") == 0) to = (completer){"", 0};
+        if (strcmp(last, "=") == 0) to = (completer){"", 0, 0};
+        const char *comma = is_list(pending->id) ? strrchr(to.start, ',') : NULL;
+        if (comma != NULL) to.list_size = (size_t)(comma - to.start) + 1;
         if (pending->id == MIR_OPT_CONTEXT)
             mir_cli_connect_each_context(offer_text, &to);
         else if (pending->id == MIR_OPT_MESSAGE)
@@ -121,6 +130,10 @@ int mir_cli_complete(const mir_cli_args *args)
             mir_cli_telemetry_each_name(NULL, offer_text, &to);
         else if (pending->id == MIR_OPT_FIELDS && measurement != NULL)
             mir_cli_telemetry_each_name(measurement, offer_text, &to);
+        else if (pending->id == MIR_OPT_AGG)
+            offer_choices(&to, "mean|min|max|sum|count|first|last|rate|p50|p90|p99");
+        else if (pending->id == MIR_OPT_GROUP_BY)
+            offer_choices(&to, "device|namespace|all");
         else
             offer_choices(&to, pending->choices);
         return MIR_EXIT_OK;

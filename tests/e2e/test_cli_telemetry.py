@@ -335,7 +335,10 @@ def test_shells_complete_messages_and_fields(server, bus, device, weather):  # n
     # A shell waits less than a second for a list, and goes without it on a machine that is busy.
     wait_until(lambda: offered("plot", device, "-m", sample[:-3]) == [sample], what="the name of the message")
     wait_until(lambda: offered("query", "-m", sample, "-f", "p") == ["pressure"], what="the name of the field")
+    wait_until(lambda: offered("query", "-m", sample, "-f", "pressure,temp") == ["pressure,temperature"], what="one more field")
     assert offered("query", "-m", "weather.v1.Nothing", "-f", "") == []
+    assert offered("plot", "--agg", "mean,m") == ["mean,mean", "mean,min", "mean,max"]
+    assert offered("query", "-g", "n") == ["namespace"]
 
 
 def test_a_list_can_show_how_the_last_hour_went(server, bus, device, weather):  # noqa: F811
