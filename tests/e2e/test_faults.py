@@ -12,9 +12,9 @@ import tempfile
 import pytest
 from bus import DEADLINE_S, Bus, Refused
 from load import check_rows, reading, readings_kind, status_of
-from test_telemetry import launch_device
+from test_telemetry import START_NS, launch_device, query, report, rows_of
 
-from servers import BINARY, SANITIZER, Server
+from servers import BINARY, SANITIZER, Server, sanitized
 from wire import PATIENCE, Violation, Wire, let_pass, wait_until
 
 pytestmark = pytest.mark.alone("it keeps no data")
@@ -403,6 +403,65 @@ def check_refusal(server, *texts):
     last = said.rstrip().splitlines()[-1]
     for text in texts:
         assert text in last, said
+
+
+class InboxBus(Bus):
+    """Answers elsewhere are not sent while the store cannot tell whether they would go to a device."""
+
+    def __init__(self, loop, server):
+        super().__init__(loop, server)
+        self.subscribe("_INBOX.faults.>", self._hear)
+
+    def answer_name(self):
+        return f"_INBOX.faults.{next(self.answers)}"
+
+
+@pytest.mark.parametrize("what", ["pages", "head"])
+def test_a_state_store_that_cannot_be_written(wrap, loop, name, what, tmp_path):
+    """Nothing that fails is told to be done; what was done is there, and telemetry goes on."""
+    if sanitized():
+        pytest.skip("an instrumented server wants its own library to be the first")
+    failing = tmp_path / "failing"
+    library = pathlib.Path(BINARY).parent.parent / "tests" / "failing_store.so"
+    assert library.exists()
+    server = wrap(before=["env", f"LD_PRELOAD={library}", f"FAILING_STORE={failing}"]).start()
+    bus = InboxBus(loop, server)
+    kind = readings_kind(name)
+    launch_device(bus, name, kind)
+    bus.create(f"{name}-a")
+    before = bus.ids()
+    count = len(bus.events())
+
+    failing.write_text(what)
+    for n in range(3):
+        with pytest.raises(Refused) as refused:
+            bus.create(f"{name}-{n}")
+        assert "state store" in str(refused.value)
+        with pytest.raises(Refused) as refused:
+            bus.ask("core.delete", targets={"ids": [f"{name}-a"]})
+        assert "state store" in str(refused.value)
+        bus.hello(f"{name}-new", kind.set)
+        report(bus, name, kind.Reading(ts=START_NS + n, number=n))
+    assert server.process.poll() is None
+    assert len(bus.events()) == count, "what was not done has no events"
+    assert status_of(server)["state"]["commits_failed"] > 0
+    if what == "pages":
+        assert bus.ids() == before
+    else:
+        with pytest.raises(Refused, match="restart the server"):
+            bus.ids()
+    failing.unlink()
+
+    if what == "head":
+        bus.close()
+        server.stop()
+        server.start()
+        bus = InboxBus(loop, server)
+    assert [one for one in bus.ids() if not one.endswith("-new")] == before
+    bus.create(f"{name}-b")
+    assert f"{name}-b" in bus.ids()
+    assert len(rows_of(query(bus, name, kind.name("Reading")))) == 3, "rows are no matter of this store"
+    bus.close()
 
 
 def test_a_second_server_on_the_same_data(launch, wrap, name):
