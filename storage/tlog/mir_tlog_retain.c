@@ -252,7 +252,7 @@ static void removed_note(retain *r, uint64_t bytes, uint64_t rollups_made, uint6
     to->rollups_made += rollups_made;
     to->rows_repeated += rows_repeated;
     to->bytes_removed += bytes;
-    to->removed_ns = r->now_ns;
+    to->removed_ns = to->run_ns = r->now_ns;
     (void)pthread_mutex_unlock(&r->tlog->mutex);
     r->removed = true;
 }
@@ -590,7 +590,7 @@ static void by_size(retain *r)
             tlog->retention.rows_removed_size += rows;
             tlog->retention.rollups_removed += rollups;
             tlog->retention.bytes_removed += gone;
-            tlog->retention.removed_ns = r->now_ns;
+            tlog->retention.removed_ns = tlog->retention.run_ns = r->now_ns;
             (void)pthread_mutex_unlock(&tlog->mutex);
             r->removed = true;
         } else if (count > 0) {
