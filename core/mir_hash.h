@@ -17,6 +17,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "mir_hash_long.h"
 #include "mir_view.h"
 
 /* Alone in its line: it is read for every message. */
@@ -41,7 +42,7 @@ static inline uint64_t mir_hash_view(mir_view view)
 
 static inline uint64_t mir_hash_fixed(const void *data, size_t size)
 {
-    return XXH3_64bits(data, size);
+    return size < MIR_HASH_LONG_BYTES ? XXH3_64bits(data, size) : mir_hash_long(data, size);
 }
 
 #endif

@@ -33,7 +33,7 @@ void mir_tlog_totals_reset(mir_tlog_totals *totals)
     samples_free(totals);
     for (uint32_t i = 0; i < totals->column_capacity; i++) totals->columns[i].has_before = false;
     mir_tlog_columns_reset(&totals->set);
-    totals->window_count = totals->window_kept = 0;
+    totals->window_count = totals->window_kept = totals->likely = 0;
     mir_arena_free(&totals->texts);
 }
 
@@ -71,6 +71,13 @@ __int128 mir_tlog_window_end(const mir_tlog_totals *totals, int64_t window)
 /* The first time behind a window, or INT64_MAX: then the last time may be in it. */
 static int64_t window_limit(const mir_tlog_totals *totals, int64_t window, bool *unbounded)
 {
+    int64_t near;
+    if (totals->window_ns - 1 < INT64_MAX && window < INT64_MAX &&
+        !__builtin_mul_overflow(window + 1, (int64_t)totals->window_ns, &near) &&
+        !__builtin_add_overflow(near, totals->window_from_ns, &near)) {
+        *unbounded = false;
+        return near;
+    }
     const __int128 limit = mir_tlog_window_end(totals, window);
     *unbounded = totals->window_ns == 0 || limit > INT64_MAX;
     return *unbounded ? INT64_MAX : (int64_t)limit;
@@ -124,10 +131,15 @@ static mir_status windows_room(mir_tlog_totals *totals, uint32_t count)
 static mir_status column_of(mir_tlog_totals *totals, mir_view name, mir_column_type type,
                             mir_tlog_totals_column **column)
 {
-    uint32_t number;
+    uint32_t number = totals->likely;
     const uint32_t known = totals->set.count;
-    mir_status status = mir_tlog_columns_number(&totals->set, name, type, &number);
-    if (status != MIR_OK) return status;
+    mir_status status = MIR_OK;
+    if (number >= known || totals->set.columns[number].type != type ||
+        !mir_view_eq(mir_tlog_column_name(&totals->set.columns[number]), name)) {
+        status = mir_tlog_columns_number(&totals->set, name, type, &number);
+        if (status != MIR_OK) return status;
+    }
+    totals->likely = number + 1 < known ? number + 1 : 0;
     if (number >= totals->column_capacity) {
         const uint32_t capacity = totals->column_capacity == 0 ? 2 : totals->column_capacity * 2;
         status = take_bytes(totals, (uint64_t)(capacity - totals->column_capacity) *

@@ -70,6 +70,7 @@ typedef struct mir_tlog_totals {
     mir_tlog_columns set;
     mir_tlog_totals_column *columns;
     uint32_t column_capacity;
+    uint32_t likely;  /* the number of the column that comes next, as a rule */
     int64_t *windows; /* ascending */
     uint32_t window_count;
     uint32_t window_capacity;
