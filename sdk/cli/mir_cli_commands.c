@@ -586,7 +586,7 @@ static const mir_cli_example plot_examples[] = {
     END_EXAMPLES,
 };
 static const mir_cli_example export_examples[] = {
-    {"mir telemetry export -O all.csv", "Everything that is stored."},
+    {"mir telemetry export -O all.csv", "All rows of all devices."},
     {"mir telemetry export '*/plant' -m pump.v1.Flow --since 7d --format jsonl | zstd > flow.zst",
      "A week of one message, for a program."},
     END_EXAMPLES,
