@@ -48,43 +48,13 @@ static mir_status no_memory(query *q)
 
 /* ---- The devices ---- */
 
-typedef struct device_key {
-    mir_view id;
-    uint32_t number;
-} device_key;
-
-static int device_compare(const void *a, const void *b)
-{
-    const device_key *left = a;
-    const device_key *right = b;
-    const int order = mir_view_compare(left->id, right->id);
-    if (order != 0) return order;
-    return left->number < right->number ? -1 : left->number > right->number;
-}
-
 static mir_status devices_order(query *q)
 {
-    const uint32_t count = q->spec.device_count;
-    device_key *keys = malloc((count + 1) * sizeof *keys);
-    q->order = malloc((count + 1) * sizeof *q->order);
-    const size_t parts = q->spec.groups == NULL ? count : q->spec.group_count;
+    if (mir_tlog_scan_order(&q->spec, &q->order, &q->order_count) != MIR_OK) return no_memory(q);
+    const size_t parts = q->spec.groups == NULL ? q->order_count : q->spec.group_count;
     q->parts = calloc(parts + 1, sizeof *q->parts);
-    if (keys == NULL || q->order == NULL || q->parts == NULL) {
-        free(keys);
-        return no_memory(q);
-    }
-    bool ordered = true;
-    for (uint32_t i = 0; i < count; i++) {
-        keys[i] = (device_key){q->spec.device_ids[i], i};
-        ordered = ordered && (i == 0 || mir_view_compare(keys[i - 1].id, keys[i].id) < 0);
-    }
-    if (!ordered) qsort(keys, count, sizeof *keys, device_compare);
-    for (uint32_t i = 0; i < count; i++) {
-        if (i > 0 && mir_view_eq(keys[i].id, keys[i - 1].id)) continue;
-        q->order[q->order_count++] = keys[i].number;
-    }
-    free(keys);
-    q->part_count = q->spec.groups == NULL ? q->order_count : q->spec.group_count;
+    if (q->parts == NULL) return no_memory(q);
+    q->part_count = (uint32_t)parts;
     return MIR_OK;
 }
 

@@ -67,36 +67,26 @@ static mir_status piece_take(void *context)
     return status;
 }
 
-typedef struct device_key {
-    mir_view id;
-    uint32_t number;
-} device_key;
-
-static int device_compare(const void *a, const void *b)
-{
-    return mir_view_compare(((const device_key *)a)->id, ((const device_key *)b)->id);
-}
-
-static mir_status devices_read(reading *r, const device_key *keys)
+static mir_status devices_read(reading *r, const uint32_t *order, uint32_t count)
 {
     const mir_tlog_query_spec *spec = r->spec;
     mir_status status = MIR_OK;
-    for (uint32_t i = 0; i < spec->device_count && status == MIR_OK; i++) {
-        if (i > 0 && mir_view_eq(keys[i].id, keys[i - 1].id)) continue;
+    for (uint32_t i = 0; i < count && status == MIR_OK; i++) {
+        const mir_view id = spec->device_ids[order[i]];
         int64_t first_ns = spec->from_ns;
         const int64_t last_ns = spec->to_ns - 1;
         if (spec->after) {
-            const int order = mir_view_compare(keys[i].id, spec->after_device);
-            if (order < 0 || (order == 0 && spec->after_ns >= last_ns)) continue;
-            if (order == 0 && spec->after_ns >= first_ns) first_ns = spec->after_ns + 1;
+            const int side = mir_view_compare(id, spec->after_device);
+            if (side < 0 || (side == 0 && spec->after_ns >= last_ns)) continue;
+            if (side == 0 && spec->after_ns >= first_ns) first_ns = spec->after_ns + 1;
         }
-        r->device = keys[i].number;
+        r->device = order[i];
         mir_workers_breathe();
         status = mir_tlog_scan_cancelled(&r->scan)
                      ? mir_tlog_scan_failed(&r->scan, MIR_E_CANCELLED)
-                     : mir_tlog_scan_pieces(&r->scan, keys[i].id, first_ns, last_ns, piece_take, r);
+                     : mir_tlog_scan_pieces(&r->scan, id, first_ns, last_ns, piece_take, r);
         if (status == MIR_OK) {
-            status = mir_tlog_rollup_missed(&r->scan, keys[i].id, first_ns, last_ns);
+            status = mir_tlog_rollup_missed(&r->scan, id, first_ns, last_ns);
         }
     }
     return status;
@@ -113,12 +103,10 @@ mir_status mir_tlog_read(mir_tlog *tlog, const mir_tlog_query_spec *spec, mir_tl
     }
     atomic_ullong bytes = 0;
     reading r = {.spec = spec, .sink = sink, .context = context, .info = info};
-    device_key *keys = calloc(spec->device_count + (size_t)1, sizeof *keys);
-    if (keys == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
-    for (uint32_t i = 0; i < spec->device_count; i++) {
-        keys[i] = (device_key){spec->device_ids[i], i};
-    }
-    if (spec->device_count > 1) qsort(keys, spec->device_count, sizeof *keys, device_compare);
+    uint32_t *order = NULL;
+    uint32_t count = 0;
+    if (mir_tlog_scan_order(spec, &order, &count) != MIR_OK)
+        return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
     r.scan = (mir_tlog_scan){
         .tlog = tlog,
         .spec = spec,
@@ -127,7 +115,7 @@ mir_status mir_tlog_read(mir_tlog *tlog, const mir_tlog_query_spec *spec, mir_tl
         .bytes_max = spec->bytes_max == 0 ? MIR_TLOG_QUERY_BYTES_DEFAULT : spec->bytes_max,
     };
     mir_status status = mir_tlog_scan_init(&r.scan);
-    if (status == MIR_OK) status = devices_read(&r, keys);
+    if (status == MIR_OK) status = devices_read(&r, order, count);
     info->rows_read = r.scan.rows_read;
     info->chunks_corrupt = mir_tlog_version_damage(tlog, r.scan.version) + r.scan.chunks_corrupt;
     info->left_out = r.scan.left_out;
@@ -136,6 +124,6 @@ mir_status mir_tlog_read(mir_tlog *tlog, const mir_tlog_query_spec *spec, mir_tl
     mir_tlog_scan_fini(&r.scan);
     mir_tlog_version_release(r.scan.version);
     free(r.columns);
-    free(keys);
+    free(order);
     return status;
 }

@@ -9,6 +9,46 @@
 /* Columns of a series are compared each with each other. */
 enum { COUNTABLE_COLUMNS_MAX = 32 };
 
+typedef struct device_key {
+    mir_view id;
+    uint32_t number;
+} device_key;
+
+static int device_compare(const void *a, const void *b)
+{
+    const device_key *left = a;
+    const device_key *right = b;
+    const int order = mir_view_compare(left->id, right->id);
+    if (order != 0) return order;
+    return left->number < right->number ? -1 : left->number > right->number;
+}
+
+mir_status mir_tlog_scan_order(const mir_tlog_query_spec *spec, uint32_t **order, uint32_t *count)
+{
+    const uint32_t all = spec->device_count;
+    device_key *keys = malloc(((size_t)all + 1) * sizeof *keys);
+    uint32_t *made = malloc(((size_t)all + 1) * sizeof *made);
+    if (keys == NULL || made == NULL) {
+        free(keys);
+        free(made);
+        return MIR_E_NO_MEMORY;
+    }
+    bool ordered = true;
+    for (uint32_t i = 0; i < all; i++) {
+        keys[i] = (device_key){spec->device_ids[i], i};
+        ordered = ordered && (i == 0 || mir_view_compare(keys[i - 1].id, keys[i].id) < 0);
+    }
+    if (!ordered) qsort(keys, all, sizeof *keys, device_compare);
+    *count = 0;
+    for (uint32_t i = 0; i < all; i++) {
+        if (i > 0 && mir_view_eq(keys[i].id, keys[i - 1].id)) continue;
+        made[(*count)++] = keys[i].number;
+    }
+    free(keys);
+    *order = made;
+    return MIR_OK;
+}
+
 mir_status mir_tlog_scan_init(mir_tlog_scan *scan)
 {
     mir_status status = mir_tlog_codecs_take(&scan->tlog->codecs, &scan->codec);

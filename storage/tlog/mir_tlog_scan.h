@@ -63,6 +63,10 @@ typedef struct mir_tlog_scan {
     int64_t left_out_until_ns;
 } mir_tlog_scan;
 
+/* The numbers of the spec's devices in the order of their ids, each id once; *order is to be freed. */
+MIR_MUST_CHECK mir_status mir_tlog_scan_order(const mir_tlog_query_spec *spec, uint32_t **order,
+                                              uint32_t *count);
+
 /* tlog, spec, version, bytes and bytes_max are set. fini may be called either way. */
 MIR_MUST_CHECK mir_status mir_tlog_scan_init(mir_tlog_scan *scan);
 void mir_tlog_scan_fini(mir_tlog_scan *scan);
