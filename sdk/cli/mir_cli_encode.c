@@ -484,12 +484,26 @@ MIR_MUST_CHECK static mir_status put_node(encoding *at, const node *in) // NOLIN
     return status;
 }
 
+/* A member of the same oneof that has a value, before this one; null: there is none. */
+static const node *rival_of(const encoding *at, const node *in, const node *member)
+{
+    for (const node *each = in->children; each != member; each = each->next)
+        if (each->field->oneof == member->field->oneof && has_value(at, each)) return each;
+    return NULL;
+}
+
 static mir_status put_children(encoding *at, const node *in) // NOLINT(misc-no-recursion)
 {
     const mir_schema_field *list = NULL;
     uint64_t next = 0;
     for (const node *each = in->children; each != NULL; each = each->next) {
         if (!has_value(at, each)) continue;
+        const node *rival = each->field->oneof >= 0 ? rival_of(at, in, each) : NULL;
+        if (rival != NULL)
+            return refuse(at, MIR_E_INVALID, "two members of a oneof",
+                          "%s and %s have a value, and a message has one of them: make two rows "
+                          "of the same time, which are stored as one",
+                          rival->field->name, each->field->name);
         if (each->field->is_repeated && !each->field->is_map) {
             if (list != each->field) next = 0;
             list = each->field;

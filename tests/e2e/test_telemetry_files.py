@@ -238,6 +238,17 @@ def test_csv_of_another_program(bus, server, mir, name, weather, tmp_path):  # n
     assert [row[2:] for row in rows_of(table)] == [['say "hi",\r\nyou', 5], ["", 6]]
 
 
+def test_two_members_of_a_oneof_are_two_messages(bus, server, mir, name):
+    kind = Kind(NESTED, f"nested_{name}")
+    launch_device(bus, name, kind)
+    header, row = "_time,__id,_measurement,north,south\n", f"2023-11-14T22:13:20Z,{name},{kind.name('Deep')},"
+    said = mir(server, "import", "-", stdin=(header + row + "5,x\n").encode(), code=1).stderr.decode()
+    assert "line 2: " in said and "north and south have a value, and a message has one of them" in said
+    mir(server, "import", "-", stdin=(header + row + "5,\n" + row + ",x\n").encode())
+    exported = mir(server, "export", name, "-f", "north,south").stdout.decode()
+    assert exported.splitlines() == [header.strip(), row + "5,x"]
+
+
 def test_times_that_a_message_cannot_carry(bus, server, mir, name):
     kind = Kind(NESTED, f"nested_{name}")
     launch_device(bus, name, kind)
