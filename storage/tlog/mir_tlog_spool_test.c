@@ -187,6 +187,14 @@ static void write_rows(world *w, int device, int count)
     assert_int_equal(mir_tlog_commit_turn(writer, NULL), MIR_OK);
 }
 
+/* There may be no spare log yet. */
+static void freeze_all(world *w)
+{
+    for (uint32_t i = 0; i < WRITERS; i++) {
+        while (mir_tlog_freeze(mir_tlog_writer_of(w->tlog, i)) != MIR_OK) sim_pause_us(200);
+    }
+}
+
 static mir_status take(void *context, const mir_tlog_log_row *row)
 {
     world *w = context;
@@ -273,9 +281,7 @@ static void rows_come_once_and_in_order_while_logs_are_sealed(void **state)
     assert_true(w->given > 10000);
     assert_int_equal(stats_of(w).rows_read, w->given);
     /* Logs that are in segments are let go of: what is left are those that may grow. */
-    for (uint32_t i = 0; i < WRITERS; i++) {
-        assert_int_equal(mir_tlog_freeze(mir_tlog_writer_of(w->tlog, i)), MIR_OK);
-    }
+    freeze_all(w);
     mir_error error;
     assert_int_equal(mir_tlog_settle(w->tlog, 60000, &error), MIR_OK);
     read_to_the_end(w);
@@ -430,9 +436,7 @@ static void the_oldest_go_when_there_are_too_many(void **state)
     open_all(w, true);
     for (int d = 0; d < DEVICES; d++) write_rows(w, d, 4000);
     mir_error error;
-    for (uint32_t i = 0; i < WRITERS; i++) {
-        assert_int_equal(mir_tlog_freeze(mir_tlog_writer_of(w->tlog, i)), MIR_OK);
-    }
+    freeze_all(w);
     assert_int_equal(mir_tlog_settle(w->tlog, 60000, &error), MIR_OK);
     (void)read_some(w, 10); /* in the middle of a log that goes */
     const uint64_t dropped = mir_tlog_spool_trim(w->spool, 512 * 1024);
@@ -468,10 +472,7 @@ static uint64_t live(world *w, uint64_t at, uint64_t count, int code)
             (void)read_some(w, sim_random(&random) % 500);
             accept_all(w);
             if (round == 1) {
-                for (uint32_t i = 0; i < WRITERS; i++) {
-                    while (mir_tlog_freeze(mir_tlog_writer_of(w->tlog, i)) != MIR_OK)
-                        sim_pause_us(200);
-                }
+                freeze_all(w);
                 mir_error error;
                 assert_int_equal(mir_tlog_settle(w->tlog, 60000, &error), MIR_OK);
             }
