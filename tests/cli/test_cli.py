@@ -562,7 +562,7 @@ def test_telemetry_list_shows_fields_units_and_labels(mir, hub):
     assert lines[2] == ["pump.v1.Flow", "rate", "l/s", "site=north", "side=in"]
     assert lines[3] == ["steps_0"]
     assert lines[4] == ["valves_main.opening", "%"]
-    assert lines[5] == ["pressure", "bar", "(no", "data", "yet)"]
+    assert lines[5] == ["pressure", "bar", "(no", "data", "in", "30", "days)"]
     [request] = hub.asked("tlm.list")
     assert list(request.measurements) == ["pump.v1.Flow"]
     assert dict(request.filters) == {"__tag_site": "north"} and request.refresh_schema
