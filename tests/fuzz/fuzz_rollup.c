@@ -130,7 +130,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (status == MIR_OK && again.column_count > 0) {
         MIR_ASSERT(mir_tlog_rollup_decode(&second, step, &again, 0, ROWS) == MIR_OK);
         check_same(&first, &second);
-        (void)mir_tlog_rollup_add(&second, &first);
+        bool any;
+        MIR_ASSERT(mir_tlog_rollup_add(&second, &first, &any) == MIR_OK);
         (void)!mir_tlog_rollup_encode(&second, false, &again);
     }
     mir_tlog_rollup_free(&first);
