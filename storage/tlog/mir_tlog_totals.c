@@ -165,11 +165,33 @@ static mir_status column_of(mir_tlog_totals *totals, mir_view name, mir_column_t
     return MIR_OK;
 }
 
+/* A window behind all others. */
+static mir_status window_append(mir_tlog_totals *totals, int64_t window)
+{
+    const uint32_t at = totals->window_count;
+    if (at == totals->window_capacity) {
+        const mir_status status = windows_room(totals, at + 1);
+        if (status != MIR_OK) return status;
+    }
+    totals->windows[at] = window;
+    totals->window_count = at + 1;
+    for (uint32_t i = 0; i < totals->set.count; i++) {
+        mir_tlog_totals_column *column = &totals->columns[i];
+        column->totals[at] = (mir_tlog_total){0};
+        if (column->samples != NULL) column->samples[at] = (mir_tlog_samples){0};
+    }
+    return MIR_OK;
+}
+
 /* The place of a window that is one of the last, or a new one behind them. Columns of one run of rows
  * come one after another, so a window may be there already with others behind it. */
 static mir_status window_place(mir_tlog_totals *totals, int64_t window, uint32_t *place)
 {
     uint32_t at = totals->window_count;
+    if (at == 0 || totals->windows[at - 1] < window) {
+        *place = at;
+        return window_append(totals, window);
+    }
     for (uint32_t near = 0; near < 4 && at > 0 && totals->windows[at - 1] > window; near++) at--;
     if (at > 0 && totals->windows[at - 1] > window) {
         uint32_t low = 0; /* the first place behind the window is in [low, at] */
@@ -188,16 +210,6 @@ static mir_status window_place(mir_tlog_totals *totals, int64_t window, uint32_t
     }
     const mir_status status = windows_room(totals, totals->window_count + 1);
     if (status != MIR_OK) return status;
-    *place = at;
-    if (at == totals->window_count) {
-        totals->windows[totals->window_count++] = window;
-        for (uint32_t i = 0; i < totals->set.count; i++) {
-            mir_tlog_totals_column *column = &totals->columns[i];
-            column->totals[at] = (mir_tlog_total){0};
-            if (column->samples != NULL) column->samples[at] = (mir_tlog_samples){0};
-        }
-        return MIR_OK;
-    }
     /* A sparse column may have been first, and one with values between its windows next. */
     const uint32_t behind = totals->window_count - at;
     memmove(totals->windows + at + 1, totals->windows + at, behind * sizeof *totals->windows);
@@ -212,6 +224,7 @@ static mir_status window_place(mir_tlog_totals *totals, int64_t window, uint32_t
     }
     totals->window_count++;
     if (at < totals->window_kept) totals->window_kept = at;
+    *place = at;
     return MIR_OK;
 }
 
