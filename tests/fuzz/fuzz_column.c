@@ -29,6 +29,20 @@ static void same(const mir_column_type type, uint32_t count)
     }
 }
 
+/* Sums of neighbours, if they can be had without the values, are those of the values. */
+static void walk(mir_tlog_codec *codec, mir_tlog_reader in, const uint64_t *values, uint32_t count)
+{
+    static mir_tlog_ints_walk place;
+    if (mir_tlog_column_walk(codec, &in, count, &place) != MIR_OK) return;
+    for (uint32_t at = 0, longest = 1; at < count; longest = longest * 3 % 1000) {
+        const uint32_t some = longest < count - at ? longest : count - at;
+        uint64_t sum = 0;
+        for (uint32_t i = 0; i < some; i++) sum += values[at + i];
+        MIR_ASSERT(mir_tlog_ints_walk_sum(&place, some) == sum);
+        at += some;
+    }
+}
+
 static void write_and_read(mir_tlog_codec *codec, mir_column_type type, uint32_t count)
 {
     mir_bytes out = {0};
@@ -43,6 +57,7 @@ static void write_and_read(mir_tlog_codec *codec, mir_column_type type, uint32_t
     mir_tlog_reader over = mir_tlog_reader_of(out.data, out.size);
     mir_tlog_column_skip(&over);
     MIR_ASSERT(!over.failed && over.at == over.end);
+    walk(codec, mir_tlog_reader_of(out.data, out.size), first.values, count);
     mir_arena_free(&arena);
     mir_bytes_free(&out);
 }
@@ -90,6 +105,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (mir_tlog_column_decode(&codec, &in, type, first.values, first.texts, count, &arena) ==
                 MIR_OK &&
             count > 0) {
+            walk(&codec, mir_tlog_reader_of(copy, size - LEAD), first.values, count);
             write_and_read(&codec, type, count);
         }
         mir_arena_free(&arena);
