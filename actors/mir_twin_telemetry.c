@@ -193,8 +193,10 @@ static mir_status ingest(mir_twin *twin, mir_view name, mir_view header, mir_vie
 {
     mir_actors *actors = mir_actors_of(twin->shard);
     series *s = twin->telemetry.series;
+    /* The name is the series' own when the header was. */
     if (__builtin_expect(s == NULL || s->name_size != name.size ||
-                             memcmp(s->name, name.data, name.size) != 0,
+                             (name.data != (const uint8_t *)s->name &&
+                              memcmp(s->name, name.data, name.size) != 0),
                          0)) {
         series **place = &twin->telemetry.series;
         while ((s = *place) != NULL &&
@@ -217,6 +219,7 @@ static mir_status ingest(mir_twin *twin, mir_view name, mir_view header, mir_vie
     }
     if (__builtin_expect(s->header == NULL, 0)) keep_header(s, header);
     mir_row *row = &actors->row;
+    mir_tlog_expect(s->log);
     mir_status status = mir_plan_decode(s->plan, payload, received_wall_ns, row);
     const int64_t future_ns = twin->shard->config->telemetry.future_limit_ns;
     if (status == MIR_OK && future_ns != 0 &&

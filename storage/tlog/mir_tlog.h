@@ -136,6 +136,8 @@ MIR_MUST_CHECK mir_status mir_tlog_series_open(mir_tlog_writer *writer, mir_view
 /* The handle is gone; its rows stay. Rows of the current turn are committed as if it were open. */
 void mir_tlog_series_close(mir_tlog_writer *writer, mir_tlog_series *series);
 
+/* A row of it comes next: what it needs is brought near meanwhile. */
+void mir_tlog_expect(const mir_tlog_series *series);
 /* Stages one row. row->column_count must be the count that the series was opened with.
  * MIR_E_INVALID (no field at all), _TOO_LARGE (row, name or column count over its bound),
  * _FULL (segments are written too slowly; see Pressure), _NO_SPACE and _IO (the log cannot be written; retried

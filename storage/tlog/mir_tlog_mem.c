@@ -268,9 +268,9 @@ mir_status mir_tlog_mem_append(mir_tlog_mem *mem, mir_tlog_mem_series *series, c
                               memory_order_release);
         series->last = block;
         series->room = capacity;
+        series->tail = block->data;
     }
-    mir_tlog_block *block = series->last;
-    memcpy(block->data + (block->capacity - series->room), bytes, size);
+    memcpy(series->tail, bytes, size);
     mir_tlog_mem_took(series, bytes, size, time_ns);
     return MIR_OK;
 }
@@ -297,6 +297,8 @@ void mir_tlog_mem_rollback(mir_tlog_mem_series *series)
     series->rows = atomic_load_explicit(&series->rows_published, memory_order_relaxed);
     series->last = series->committed_last;
     series->room = series->committed_room;
+    series->tail =
+        series->last == NULL ? NULL : series->last->data + (series->last->capacity - series->room);
     series->turn_time_min = INT64_MAX;
     series->turn_time_max = INT64_MIN;
     /* The last time is forgotten. */

@@ -48,12 +48,23 @@ typedef struct mir_tlog_block {
 } mir_tlog_block;
 
 typedef struct mir_tlog_mem_series {
-    struct mir_tlog_mem_series *bucket_next; /* the one added before in the same bucket */
-    struct mir_tlog_mem_series *all_next;    /* the one added before */
+    /* What each row needs, together: of many series, most of an append is waiting for memory. */
     mir_tlog_shape *shape;
-    mir_view device;
+    uint8_t *tail; /* in the last block: where the next row goes */
+    int64_t turn_time_min;
+    int64_t turn_time_max;
+    uint32_t room; /* left in the last block */
+    uint32_t end;  /* like published, with the current turn */
+    uint32_t rows;
     uint32_t id;
     uint32_t extra_count; /* writer's */
+    bool in_turn;
+    uint8_t logged;
+    atomic_bool seen_all;
+    /* Not every row has a value in every fixed column, no others, and a later time than the one
+     * before it; stored by append, so it may be on account of a row that is not published. */
+    atomic_bool uneven;
+    struct mir_tlog_mem_series *turn_next;
     /* Readers': stored by publish; `published` last, with release. */
     atomic_uint published;
     atomic_uint rows_published; /* with release, after the times */
@@ -61,33 +72,24 @@ typedef struct mir_tlog_mem_series {
     _Atomic int64_t time_max;
     _Atomic(mir_tlog_block *) first;
     _Atomic(mir_tlog_extra *) extras;
-    _Atomic uint64_t *seen; /* which fixed columns ever had a value; null: all of them */
-    atomic_bool seen_all;
-    /* Not every row has a value in every fixed column, no others, and a later time than the one
-     * before it; stored by append, so it may be on account of a row that is not published. */
-    atomic_bool uneven;
+    _Atomic uint64_t *seen;                  /* which fixed columns ever had a value; null: all */
+    struct mir_tlog_mem_series *bucket_next; /* the one added before in the same bucket */
+    struct mir_tlog_mem_series *all_next;    /* the one added before */
+    mir_view device;
     /* The writer's. */
-    bool in_turn;
-    uint8_t logged;
-    uint8_t logged_before;
+    mir_tlog_block *last;
+    mir_tlog_block *committed_last;
+    uint32_t committed_room;
     uint32_t columns_once; /* extras that are in the log at least once */
     uint32_t columns_twice;
     uint32_t columns_once_before;
     uint32_t columns_twice_before;
-    uint32_t end; /* like published, with the current turn */
-    uint32_t rows;
-    uint32_t committed_room;
-    uint32_t room; /* left in the last block */
-    mir_tlog_block *last;
-    mir_tlog_block *committed_last;
+    uint32_t extra_table_capacity;
     mir_tlog_extra *last_extra;
     mir_tlog_extra **extra_table;
-    uint32_t extra_table_capacity;
-    uint32_t slot_count;
     uint32_t *slots; /* column number + 1, by hash of name and type */
-    int64_t turn_time_min;
-    int64_t turn_time_max;
-    struct mir_tlog_mem_series *turn_next;
+    uint32_t slot_count;
+    uint8_t logged_before;
 } mir_tlog_mem_series;
 
 typedef struct mir_tlog_mem {
@@ -157,6 +159,7 @@ static inline void mir_tlog_mem_uneven(mir_tlog_mem_series *series)
 static inline void mir_tlog_mem_took(mir_tlog_mem_series *series, const uint8_t *bytes,
                                      uint32_t size, int64_t time_ns)
 {
+    series->tail += size;
     series->room -= size;
     series->end += size;
     series->rows++;
@@ -178,8 +181,7 @@ static inline void mir_tlog_copy_loosely(uint8_t *to, const uint8_t *from, uint3
 static inline void mir_tlog_mem_put(mir_tlog_mem_series *series, const uint8_t *bytes,
                                     uint32_t size, int64_t time_ns)
 {
-    mir_tlog_block *block = series->last;
-    mir_tlog_copy_loosely(block->data + (block->capacity - series->room), bytes, size);
+    mir_tlog_copy_loosely(series->tail, bytes, size);
     mir_tlog_mem_took(series, bytes, size, time_ns);
 }
 

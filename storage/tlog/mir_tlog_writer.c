@@ -18,26 +18,29 @@ enum {
     HANDLE_BUCKETS_MIN = 256,
     RETRY_NS = 1000000000,
     PLAIN_COLUMNS_MAX = 64,
+    TYPES_NEAR = 16,
 };
 
 struct mir_tlog_series {
+    /* What each row needs, together. */
+    mir_tlog_mem_series *mem;
+    uint64_t generation; /* for which `mem` is */
+    uint64_t plain_mask; /* the bits of all columns; 0: too many, or some are strings */
+    uint8_t *types;
+    uint32_t column_count;
+    uint32_t fixed_bytes_max; /* of a row, without its strings and dynamic cells */
+    uint32_t holder;          /* the device's place in what is counted of it */
+    bool has_strings;
+    bool listed; /* in the table: the last one opened of its device and measurement */
+    uint8_t types_near[TYPES_NEAR];
     mir_tlog_series *bucket_next;
     mir_tlog_series *all_next;
     mir_tlog_series *all_previous;
     uint64_t hash;
     uint64_t shape_hash;
-    uint32_t holder; /* the device's place in what is counted of it */
     mir_view device;
     mir_view measurement;
     mir_column *columns;
-    uint8_t *types;
-    uint32_t column_count;
-    uint32_t fixed_bytes_max; /* of a row, without its strings and dynamic cells */
-    bool has_strings;
-    uint64_t plain_mask; /* the bits of all columns; 0: too many, or some are strings */
-    bool listed;         /* in the table: the last one opened of its device and measurement */
-    uint64_t generation; /* for which `mem` is */
-    mir_tlog_mem_series *mem;
 };
 
 mir_status mir_tlog_writer_init(mir_tlog *tlog, uint32_t shard)
@@ -199,6 +202,7 @@ mir_status mir_tlog_series_open(mir_tlog_writer *writer, mir_view device_id, mir
     made->columns = (mir_column *)(made + 1);
     made->types = (uint8_t *)(made->columns + column_count);
     uint8_t *text = made->types + column_count;
+    if (column_count <= TYPES_NEAR) made->types = made->types_near;
     made->hash = hash;
     made->holder = (uint32_t)(device_hash >> 32) % MIR_TLOG_HOLDERS;
     made->column_count = column_count;
@@ -679,6 +683,14 @@ static bool append_plain(mir_tlog_writer *writer, mir_tlog_series *series, const
     writer->staged += more;
     writer->staged_rows++;
     return true;
+}
+
+void mir_tlog_expect(const mir_tlog_series *series)
+{
+    const mir_tlog_mem_series *mem = series->mem;
+    if (mem == NULL) return;
+    __builtin_prefetch(mem, 1);
+    __builtin_prefetch((const uint8_t *)mem + 64, 1);
 }
 
 static mir_status append(mir_tlog_writer *writer, mir_tlog_series *series, const mir_row *row)
