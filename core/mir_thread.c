@@ -41,3 +41,14 @@ void mir_thread_offer(void)
     offered_ns = now_ns;
     (void)sched_yield();
 }
+
+bool mir_thread_beside(pthread_attr_t *fresh)
+{
+    cpu_set_t allowed;
+    const int here = sched_getcpu();
+    if (here < 0 || here >= CPU_SETSIZE || sched_getaffinity(0, sizeof allowed, &allowed) != 0)
+        return false;
+    CPU_CLR(here, &allowed);
+    return CPU_COUNT(&allowed) > 0 &&
+           pthread_attr_setaffinity_np(fresh, sizeof allowed, &allowed) == 0;
+}

@@ -16,6 +16,8 @@
 #ifndef MIR_THREAD_H
 #define MIR_THREAD_H
 
+#include <pthread.h>
+#include <stdbool.h>
 #include <sys/types.h>
 
 enum {
@@ -36,5 +38,10 @@ void mir_thread_lower(pid_t thread);
 /* A long computation calls it after each step of some ten microseconds: whoever waits for the
  * processor and has a claim to it gets it, once every MIR_THREAD_OFFER_US. */
 void mir_thread_offer(void);
+
+/* Of a thread that is to work beside the calling one: it may run on all processors but the one that the
+ * caller is on now. The kernel leaves two threads of the lowest level on one processor, with another
+ * one idle, for longer than most queries take. False: there is no other processor. */
+bool mir_thread_beside(pthread_attr_t *fresh);
 
 #endif

@@ -115,11 +115,41 @@ static void who_computes_for_long_lets_others_between(void **state)
     assert_true(offering > 3 * plain);
 }
 
+static void *where_it_may_run(void *context)
+{
+    assert_int_equal(sched_getaffinity(0, sizeof(cpu_set_t), context), 0);
+    return NULL;
+}
+
+static void a_thread_beside_runs_on_other_processors(void **state)
+{
+    (void)state;
+    cpu_set_t before, one, its;
+    assert_int_equal(sched_getaffinity(0, sizeof before, &before), 0);
+    pthread_attr_t attributes;
+    assert_int_equal(pthread_attr_init(&attributes), 0);
+    if (CPU_COUNT(&before) > 1) {
+        pthread_t thread;
+        assert_true(mir_thread_beside(&attributes));
+        assert_int_equal(pthread_create(&thread, &attributes, where_it_may_run, &its), 0);
+        assert_int_equal(pthread_join(thread, NULL), 0);
+        assert_int_equal(CPU_COUNT(&its), CPU_COUNT(&before) - 1);
+    }
+    CPU_ZERO(&one);
+    for (int cpu = 0; cpu < CPU_SETSIZE && CPU_COUNT(&one) == 0; cpu++)
+        if (CPU_ISSET(cpu, &before)) CPU_SET(cpu, &one);
+    assert_int_equal(sched_setaffinity(0, sizeof one, &one), 0);
+    assert_false(mir_thread_beside(&attributes));
+    assert_int_equal(sched_setaffinity(0, sizeof before, &before), 0);
+    assert_int_equal(pthread_attr_destroy(&attributes), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_thread_has_its_nice_level_and_its_policy),
         cmocka_unit_test(a_thread_has_the_slice_where_the_kernel_has_slices),
+        cmocka_unit_test(a_thread_beside_runs_on_other_processors),
         cmocka_unit_test(who_computes_for_long_lets_others_between),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -145,6 +145,16 @@ static void *helper_main(void *context)
     return NULL;
 }
 
+static bool helper_start(helper *h)
+{
+    pthread_attr_t attributes;
+    if (pthread_attr_init(&attributes) != 0) return false;
+    const bool started = mir_thread_beside(&attributes) &&
+                         pthread_create(&h->thread, &attributes, helper_main, h) == 0;
+    (void)pthread_attr_destroy(&attributes);
+    return started;
+}
+
 static mir_status worker_add(query *q)
 {
     mir_tlog_part_maker *worker = &q->workers[q->worker_count++];
@@ -181,7 +191,7 @@ static mir_status work_all(query *q)
         if (running) {
             helper *h = &helpers[started];
             *h = (helper){.q = q, .worker = &q->workers[q->worker_count - 1]};
-            running = pthread_create(&h->thread, NULL, helper_main, h) == 0;
+            running = helper_start(h);
         }
         if (!running) {
             /* Then this one does it alone. */
