@@ -70,7 +70,7 @@ typedef struct mir_bench_row {
     size_t peer_count;
     mir_bench_bar bar_kind;
     double bar;
-    char note[192];
+    char note[256];
     bool failed; /* measured, but what came out is wrong */
 } mir_bench_row;
 
