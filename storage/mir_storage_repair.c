@@ -158,8 +158,7 @@ static mir_status chunk_write(void *context, const mir_tlog_index_cursor *at,
     repairing *r = context;
     const mir_tlog_segment *segment = at->segment;
     return mir_tlog_segment_put_chunk(r->writer, &r->codec, segment->measurements[at->measurement],
-                                      at->device, &segment->shapes[chunk->shape], chunk, bytes,
-                                      error);
+                                      at->device, segment, chunk, bytes, error);
 }
 
 /* What is whole of it, under the next number. */

@@ -20,7 +20,10 @@ enum {
     ENCODING_ZSTD = 0x80,
     /* Below this a frame header and a table cost more than they save. */
     ZSTD_WORTH_BYTES = 256,
+    /* The second one makes texts an eighth smaller than the first, at 60 MB/s instead of 300; those
+     * above it gain as much again at less than a tenth of its speed. */
     ZSTD_LEVEL = 1,
+    ZSTD_LEVEL_DENSE = 9,
     /* After so many chunks in a row that did not become smaller, one in so many more is tried. */
     TRIALS_MIN = 4,
     TRIAL_WAITS = 15,
@@ -64,7 +67,8 @@ void mir_tlog_compress(mir_tlog_codec *codec, mir_bytes *out, const void *data, 
     const size_t room = ZSTD_compressBound(size);
     uint8_t *to = mir_bytes_reserve(out, room);
     if (to == NULL) return;
-    const size_t made = ZSTD_compressCCtx(codec->compressor, to, room, data, size, ZSTD_LEVEL);
+    const int level = codec->dense ? ZSTD_LEVEL_DENSE : ZSTD_LEVEL;
+    const size_t made = ZSTD_compressCCtx(codec->compressor, to, room, data, size, level);
     if (ZSTD_isError(made)) {
         out->failed = true;
         return;
@@ -332,6 +336,7 @@ void mir_tlog_column_encode(mir_tlog_codec *codec, mir_bytes *out, uint32_t kind
         if (paid) {
             bytes = mir_bytes_as_view(&codec->packed);
             encoding |= ENCODING_ZSTD;
+            if (!codec->dense) codec->light_bytes += bytes.size;
         }
     }
     mir_bytes_u8(out, encoding);

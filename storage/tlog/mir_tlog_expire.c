@@ -301,7 +301,7 @@ static mir_status chunk_put(expire *e, mir_tlog_outputs *to, const mir_tlog_inde
         status = mir_tlog_output_ready(to, &to->list[0], error);
         if (status != MIR_OK) return status;
         return mir_tlog_segment_put_chunk(to->list[0].writer, e->x->codec, measurement,
-                                          cursor->device, &segment->shapes[chunk->shape], chunk,
+                                          cursor->device, segment, chunk,
                                           mir_bytes_as_view(&e->bytes), error);
     }
     mir_tlog_gather_reset(&e->rows);

@@ -30,6 +30,8 @@ enum {
      * times the others: then all merges of it together write less than thrice what there is. */
     MERGE_LARGEST_TIMES = 2,
     ROLLUP_DAYS = 32,
+    /* An old segment is packed again when zstd made at least one in so many of its bytes. */
+    LIGHT_PART = 8,
     MERGE_GROUP_CELLS_MAX = 16 << 20,
     /* Rows of one series between two looks at whether another thread should go on. */
     SEAL_ROWS_AT_ONCE = 4 * MIR_TLOG_CHUNK_ROWS_MAX,
@@ -37,6 +39,9 @@ enum {
 
 /* So long without a refused row, and the log is full no more. */
 static const int64_t FULL_CALM_NS = 5 * MIR_NS_PER_S;
+
+/* Rows that are older hardly ever get company: the time to pack them once more, densely. */
+static const int64_t OLD_NS = 24 * 3600 * MIR_NS_PER_S;
 
 /* A trickle is less than this of all writers. */
 static const uint64_t TRICKLE_BYTES_PER_MS = 64;
@@ -530,6 +535,28 @@ static uint32_t run_find_calm(const mir_tlog_version *version, uint64_t unsealed
     return best;
 }
 
+static bool is_old(const mir_tlog *tlog, const mir_tlog_segment *segment)
+{
+    return segment->time_max < tlog->options.wall_ns() - OLD_NS;
+}
+
+/* One that has become old and was packed in a hurry. What it becomes is not found again. */
+static uint32_t run_find_old(const mir_tlog *tlog, const mir_tlog_version *version,
+                             uint64_t unsealed_min, uint32_t *run)
+{
+    for (uint32_t i = 0; i < version->segment_count; i++) {
+        const mir_tlog_segment *segment = version->segments[i];
+        if (segment->light_bytes > 0 && segment->light_bytes >= segment->size / LIGHT_PART &&
+            segment->size <= MERGE_BYTES_MAX && is_old(tlog, segment) &&
+            !atomic_load_explicit(&segment->damaged, memory_order_relaxed) &&
+            run_allowed(version, &i, 1, unsealed_min)) {
+            *run = i;
+            return 1;
+        }
+    }
+    return 0;
+}
+
 static int64_t idle_ns(const mir_tlog *tlog)
 {
     return (int64_t)tlog->options.idle_ms * MIR_NS_PER_MS;
@@ -648,10 +675,9 @@ static mir_status merge_copy(merge *m, mir_view measurement, mir_view device, me
     for (uint32_t i = 0; i < count && status == MIR_OK; i++) {
         status = chunk_bytes(m, &chunks[i]);
         if (status == MIR_OK) {
-            status =
-                mir_tlog_segment_put_chunk(m->writer, m->codec, measurement, device,
-                                           &chunks[i].segment->shapes[chunks[i].chunk.shape],
-                                           &chunks[i].chunk, mir_bytes_as_view(&m->bytes), error);
+            status = mir_tlog_segment_put_chunk(m->writer, m->codec, measurement, device,
+                                                chunks[i].segment, &chunks[i].chunk,
+                                                mir_bytes_as_view(&m->bytes), error);
         }
     }
     return status;
@@ -667,7 +693,8 @@ static mir_status merge_group(merge *m, mir_view measurement, mir_view device, m
         const mir_tlog_segment_shape *shape = &chunks[i].segment->shapes[chunks[i].chunk.shape];
         cells += (uint64_t)chunks[i].chunk.rows * (shape->column_count + 1);
     }
-    if (count == 1 || cells > MERGE_GROUP_CELLS_MAX) {
+    const bool as_they_are = count == 1 && !(m->codec->dense && chunks->segment->light_bytes > 0);
+    if (as_they_are || cells > MERGE_GROUP_CELLS_MAX) {
         return merge_copy(m, measurement, device, chunks, count, error);
     }
     qsort(chunks, count, sizeof *chunks, chunk_order_compare);
@@ -778,8 +805,10 @@ static mir_status merge_run(mir_tlog *tlog, mir_tlog_codec *codec, const mir_tlo
     merge m = {.tlog = tlog, .codec = codec, .count = count};
     mir_tlog_segment *inputs[MERGE_RUN_MAX];
     mir_tlog_outputs all = {.tlog = tlog, .head = {.generation_min = UINT64_MAX}};
+    codec->dense = true;
     for (uint32_t i = 0; i < count; i++) {
         inputs[i] = version->segments[run[i]];
+        codec->dense = codec->dense && is_old(tlog, inputs[i]);
         m.cursors[i].segment = inputs[i];
         if (inputs[i]->head.generation_min < all.head.generation_min) {
             all.head.generation_min = inputs[i]->head.generation_min;
@@ -789,7 +818,10 @@ static mir_status merge_run(mir_tlog *tlog, mir_tlog_codec *codec, const mir_tlo
         }
     }
     mir_status status = mir_tlog_gather_init(&m.gather);
-    if (status != MIR_OK) return mir_error_set(error, status, "out of memory");
+    if (status != MIR_OK) {
+        codec->dense = false;
+        return mir_error_set(error, status, "out of memory");
+    }
     status = mir_tlog_output_ready(&all, &all.list[0], error);
     m.writer = all.list[0].writer;
     if (status == MIR_OK) {
@@ -806,6 +838,7 @@ static mir_status merge_run(mir_tlog *tlog, mir_tlog_codec *codec, const mir_tlo
     if (status == MIR_OK) {
         status = mir_tlog_install(tlog, made, made_count, inputs, count, NULL, NULL, error);
     }
+    codec->dense = false;
     for (uint32_t i = 0; i < count; i++) mir_tlog_index_fini(&m.cursors[i]);
     mir_tlog_gather_fini(&m.gather);
     mir_bytes_free(&m.bytes);
@@ -826,6 +859,7 @@ static bool merge_work(mir_tlog *tlog, mir_tlog_codec *codec, bool calm)
     uint32_t run[MERGE_RUN_MAX];
     uint32_t count = run_find(version, unsealed_min, run);
     if (count == 0 && calm) count = run_find_calm(version, unsealed_min, run);
+    if (count == 0) count = run_find_old(tlog, version, unsealed_min, run);
     mir_status status = MIR_E_EMPTY;
     if (count > 0) {
         mir_error error;

@@ -470,6 +470,7 @@ struct mir_tlog_segment_writer {
     uint64_t rows;
     uint64_t chunk_total;
     uint64_t series_total;
+    uint64_t light_bytes;
     int64_t time_min;
     int64_t time_max;
     chunk_scratch scratch;
@@ -813,8 +814,10 @@ mir_status mir_tlog_segment_put(mir_tlog_segment_writer *writer, mir_tlog_codec 
         }
         const uint32_t rows = chunk_rows(gather, first, end);
         const uint64_t offset = writer->offset + writer->buffer.size;
+        const uint64_t light = codec->light_bytes;
         const uint32_t kept = chunk_encode(codec, &writer->buffer, &writer->scratch,
                                            gather->column_count, gather, first, rows);
+        writer->light_bytes += codec->light_bytes - light;
         for (uint32_t i = 0; i < kept && status == MIR_OK; i++) {
             const mir_tlog_gather_column *column = writer->scratch.columns[i];
             status = name_of(writer, column->name, column->type, &names[i]);
@@ -845,9 +848,10 @@ mir_status mir_tlog_segment_put(mir_tlog_segment_writer *writer, mir_tlog_codec 
 
 mir_status mir_tlog_segment_put_chunk(mir_tlog_segment_writer *writer, mir_tlog_codec *codec,
                                       mir_view measurement, mir_view device,
-                                      const mir_tlog_segment_shape *shape,
-                                      const mir_tlog_chunk *chunk, mir_view bytes, mir_error *error)
+                                      const mir_tlog_segment *from, const mir_tlog_chunk *chunk,
+                                      mir_view bytes, mir_error *error)
 {
+    const mir_tlog_segment_shape *shape = &from->shapes[chunk->shape];
     mir_status status = series_begin(writer, codec, measurement, device, error);
     if (status != MIR_OK) return status;
     uint32_t *names = malloc((shape->column_count + 1) * sizeof *names);
@@ -864,6 +868,11 @@ mir_status mir_tlog_segment_put_chunk(mir_tlog_segment_writer *writer, mir_tlog_
     } else {
         mir_tlog_chunk moved = *chunk;
         moved.offset = offset;
+        /* Its share: chunks are not told apart by how they are packed. */
+        if (!codec->dense && from->size > 0) {
+            writer->light_bytes +=
+                (uint64_t)((double)from->light_bytes * chunk->size / (double)from->size);
+        }
         status = chunk_enter(writer, names, shape->column_count, &moved, error);
     }
     free(names);
@@ -928,7 +937,7 @@ static mir_status segment_end(mir_tlog_segment_writer *writer, mir_tlog_codec *c
     (void)mir_tlog_put_u32(trailer + 20, (uint32_t)footer.size);
     (void)mir_tlog_put_u64(trailer + 24, mir_hash_fixed(writer->buffer.data + footer_at, stored));
     (void)mir_tlog_put_u64(trailer + 32, writer->head.id);
-    (void)mir_tlog_put_u64(trailer + 40, 0);
+    (void)mir_tlog_put_u64(trailer + 40, writer->light_bytes);
     memcpy(trailer + 48, trailer_magic, sizeof trailer_magic);
     (void)mir_tlog_put_u64(trailer + 56, mir_hash_fixed(trailer, 56));
     const bool fits = footer.size <= MIR_TLOG_FOOTER_BYTES_MAX;
@@ -1074,6 +1083,8 @@ static mir_status segment_load(mir_tlog_segment *segment, const char *path, uint
     const uint64_t footer_offset = mir_tlog_get_u64(trailer + 8);
     const uint32_t stored = mir_tlog_get_u32(trailer + 16);
     const uint32_t raw_size = mir_tlog_get_u32(trailer + 20);
+    segment->light_bytes = mir_tlog_get_u64(trailer + 40);
+    if (segment->light_bytes > segment->size) segment->light_bytes = segment->size;
     if (memcmp(trailer + 48, trailer_magic, sizeof trailer_magic) != 0 ||
         mir_tlog_get_u64(trailer + 56) != mir_hash_fixed(trailer, 56) ||
         mir_tlog_get_u64(trailer + 32) != id || raw_size > MIR_TLOG_FOOTER_BYTES_MAX ||

@@ -91,6 +91,7 @@ typedef struct mir_tlog_segment {
     uint64_t size;
     uint64_t rows;
     uint64_t chunk_count;
+    uint64_t light_bytes; /* about so many are worth packing again when they are old */
     int64_t time_min;
     int64_t time_max;
     uint32_t measurement_count;
@@ -124,11 +125,10 @@ MIR_MUST_CHECK mir_status mir_tlog_segment_put(mir_tlog_segment_writer *writer,
                                                mir_view device, const mir_tlog_gather *gather,
                                                uint32_t first, uint32_t end, uint64_t generation,
                                                mir_error *error);
-/* A chunk of another segment as it is. */
+/* A chunk of another segment, `from`, as it is. */
 MIR_MUST_CHECK mir_status mir_tlog_segment_put_chunk(mir_tlog_segment_writer *writer,
                                                      mir_tlog_codec *codec, mir_view measurement,
-                                                     mir_view device,
-                                                     const mir_tlog_segment_shape *shape,
+                                                     mir_view device, const mir_tlog_segment *from,
                                                      const mir_tlog_chunk *chunk, mir_view bytes,
                                                      mir_error *error);
 uint64_t mir_tlog_segment_written(const mir_tlog_segment_writer *writer);

@@ -518,6 +518,123 @@ static void what_is_left_over_is_merged_when_it_is_calm(void **state)
     fixture_fini(&x);
 }
 
+static const mir_column one_text[] = {{"s", 1, MIR_COLUMN_STRING}};
+static _Atomic int64_t clock_ns;
+
+static int64_t clock_read(void)
+{
+    return atomic_load(&clock_ns);
+}
+
+static mir_tlog *open_at(sim_disk *disk, int64_t now_ns)
+{
+    const mir_tlog_options options = {.directory = "/tlog",
+                                      .files = &disk->files,
+                                      .writer_count = 1,
+                                      .log_bytes_max = 8 << 20,
+                                      .idle_ms = 3600 * 1000,
+                                      .sync_ms = 1,
+                                      .wall_ns = clock_read};
+    atomic_store(&clock_ns, now_ns);
+    mir_tlog *tlog = NULL;
+    mir_error error = {{0}};
+    if (mir_tlog_open(&options, &tlog, &error) != MIR_OK) fail_msg("open: %s", error.text);
+    return tlog;
+}
+
+static void put_texts(fixture *x, int64_t from_ns, uint32_t rows, uint64_t *random)
+{
+    static const char *const words[] = {"motor stalled", "door open", "battery low", "reboot"};
+    mir_tlog_series *series;
+    assert_int_equal(mir_tlog_series_open(x->writer, device_ids[0], mir_view_cstr("m.v1.T"),
+                                          one_text, 1, &series),
+                     MIR_OK);
+    for (uint32_t i = 0; i < rows; i++) {
+        char text[96];
+        const uint64_t r = sim_random(random);
+        const int size = snprintf(text, sizeof text, "%s unit=%u code=0x%04x after %u ms",
+                                  words[r % 4], (unsigned)(r / 4 % 200),
+                                  (unsigned)(r >> 16 & 0xffff), (unsigned)(r >> 32) % 5000);
+        x->row.column_count = 1;
+        x->row.dynamic_count = 0;
+        x->row.present[0] = 1;
+        x->row.cells[0].string = mir_view_of((const uint8_t *)text, (size_t)size);
+        x->row.time_ns = from_ns + i;
+        assert_int_equal(mir_tlog_append(x->writer, series, &x->row), MIR_OK);
+        if (i % 1024 == 1023) assert_int_equal(mir_tlog_commit_turn(x->writer, NULL), MIR_OK);
+    }
+    assert_int_equal(mir_tlog_commit_turn(x->writer, NULL), MIR_OK);
+}
+
+static uint64_t texts_hash(fixture *x, size_t rows)
+{
+    mir_tlog_query_spec spec = spec_all();
+    spec.device_count = 1;
+    oracle_sink sink;
+    query_into(x, &spec, &sink, MIR_OK);
+    assert_int_equal(sink.rows, rows);
+    uint64_t hash = 0;
+    for (size_t i = 0; i < sink.answer.count; i++) hash = hash * 31 + sink.answer.fields[i].bits;
+    oracle_free(&sink.answer);
+    return hash;
+}
+
+/* Texts of days that are over are packed once more, and once only; what is recent or has no texts is
+ * left as it is. */
+static void old_texts_are_packed_densely(void **state)
+{
+    (void)state;
+    const int64_t day = 24 * 3600 * MIR_NS_PER_S;
+    const uint32_t rows = 3000;
+    fixture x = {.disk = sim_disk_new(9)};
+    assert_int_equal(mir_row_init(&x.row, 16, 16, 1024), MIR_OK);
+    x.tlog = open_at(x.disk, 100 * day + day / 2);
+    x.writer = mir_tlog_writer_of(x.tlog, 0);
+    uint64_t random = 1;
+    put_texts(&x, 100 * day, rows, &random);
+    settle(x.tlog);
+    mir_tlog_stats stats;
+    mir_tlog_stats_read(x.tlog, &stats, NULL);
+    assert_int_equal(stats.segments, 1);
+    assert_int_equal(stats.merges, 0);
+    const uint64_t hurried = stats.segment_bytes;
+    const uint64_t hash = texts_hash(&x, rows);
+
+    /* Two days later, beside numbers of the same age. */
+    for (int64_t t = 0; t < rows; t++) {
+        assert_int_equal(put_int(&x, 1, 99 * day + t, (int64_t)sim_random(&random)), MIR_OK);
+    }
+    assert_int_equal(mir_tlog_commit_turn(x.writer, NULL), MIR_OK);
+    settle(x.tlog);
+    mir_tlog_stats_read(x.tlog, &stats, NULL);
+    assert_int_equal(stats.segments, 2);
+    assert_int_equal(stats.merges, 0);
+    const uint64_t numbers = stats.segment_bytes - hurried;
+    atomic_store(&clock_ns, 102 * day);
+    settle(x.tlog);
+    mir_tlog_stats_read(x.tlog, &stats, NULL);
+    assert_int_equal(stats.segments, 2);
+    assert_int_equal(stats.merges, 1);
+    const uint64_t dense = stats.segment_bytes - numbers;
+    print_message("%u texts: %llu bytes, %llu when old\n", rows, (unsigned long long)hurried,
+                  (unsigned long long)dense);
+    assert_true(dense < hurried - hurried / 20);
+    settle(x.tlog);
+    mir_tlog_stats_read(x.tlog, &stats, NULL);
+    assert_int_equal(stats.merges, 1);
+    mir_tlog_close(x.tlog);
+
+    /* It is known of the file, not only of what runs. */
+    x.tlog = open_at(x.disk, 200 * day);
+    x.writer = mir_tlog_writer_of(x.tlog, 0);
+    settle(x.tlog);
+    mir_tlog_stats_read(x.tlog, &stats, NULL);
+    assert_int_equal(stats.merges, 0);
+    assert_int_equal(stats.segment_bytes, dense + numbers);
+    assert_true(texts_hash(&x, rows) == hash);
+    fixture_fini(&x);
+}
+
 /* A log that nothing was written to takes next to no room, and as soon as rows come it has more. */
 static void an_empty_log_is_small(void **state)
 {
@@ -1167,6 +1284,7 @@ int main(void)
         cmocka_unit_test(window_is_the_mean_at_its_end_clipped),
         cmocka_unit_test(window_leaves_strings_and_booleans_out),
         cmocka_unit_test(what_is_left_over_is_merged_when_it_is_calm),
+        cmocka_unit_test(old_texts_are_packed_densely),
         cmocka_unit_test(an_empty_log_is_small),
         cmocka_unit_test(fields_can_be_chosen),
         cmocka_unit_test(a_field_that_was_renamed_is_one_column),
