@@ -51,6 +51,7 @@ struct mir_sink {
 
     /* The thread's. */
     mir_sink_lines lines;
+    mir_bytes one_line; /* a text without its line ends */
     mir_map devices;
     uint32_t *last; /* cell of each column, of the row at hand */
     uint64_t random;
@@ -62,7 +63,8 @@ struct mir_sink {
     int64_t said_refused_ns;
     int64_t said_unwritten_ns;
     uint64_t refused_unsaid;
-    bool told; /* that it fails */
+    bool told;  /* that it fails */
+    bool takes; /* mir_sink_port's */
 
     pthread_mutex_t mutex;
     pthread_cond_t wake;
@@ -194,7 +196,12 @@ static mir_status tags_write(mir_sink *sink, mir_view id, mir_bytes *out, uint64
         for (size_t i = 0; i < record->n_labels; i++) {
             const char *key = record->labels[i]->key;
             /* These three are not the user's to give. */
-            if (strncmp(key, "__", 2) != 0) tag_put(sink, key, record->labels[i]->value, out);
+            if (strncmp(key, "__", 2) == 0) continue;
+            /* For `time` InfluxDB refuses the row. */
+            if (strcmp(key, "time") == 0)
+                sink->left_out++;
+            else
+                tag_put(sink, key, record->labels[i]->value, out);
         }
     }
     *fitting = rules_fitting(sink, status == MIR_OK ? record->namespace_ : NULL);
@@ -246,20 +253,45 @@ static mir_status tags_of(mir_sink *sink, mir_view id, const tags **found)
 
 /* ---- Lines ---- */
 
+/* VictoriaMetrics ends a line at any line end, also within a text: what is behind it would be a line
+ * that the device has made up, under the name of any other. False: no memory. */
+static bool one_line(mir_sink *sink, mir_view text, mir_view *made)
+{
+    mir_bytes *out = &sink->one_line;
+    *made = text;
+    if (text.size == 0 ||
+        (memchr(text.data, '\n', text.size) == NULL && memchr(text.data, '\r', text.size) == NULL))
+        return true;
+    out->size = 0;
+    out->failed = false; /* of another text */
+    for (size_t i = 0; i < text.size; i++) {
+        const uint8_t c = text.data[i];
+        if (c == '\n' || c == '\r')
+            mir_bytes_text(out, c == '\n' ? "\\n" : "\\r");
+        else
+            mir_bytes_u8(out, c);
+    }
+    *made = mir_bytes_as_view(out);
+    return mir_bytes_ok(out);
+}
+
 static bool field_put(mir_sink *sink, const mir_column *column, const mir_tlog_cell *cell,
                       bool first, mir_bytes *out)
 {
     mir_cell value = {.u64 = 0};
+    bool has_form = true;
     switch (column->type) {
-    case MIR_COLUMN_STRING: value.string = cell->value.text; break;
+    case MIR_COLUMN_STRING: has_form = one_line(sink, cell->value.text, &value.string); break;
     case MIR_COLUMN_BOOL: value.boolean = cell->value.bits != 0; break;
     case MIR_COLUMN_I64: value.i64 = (int64_t)cell->value.bits; break;
     case MIR_COLUMN_U64: value.u64 = cell->value.bits; break;
-    case MIR_COLUMN_F64: memcpy(&value.f64, &cell->value.bits, sizeof value.f64); break;
+    case MIR_COLUMN_F64:
+        memcpy(&value.f64, &cell->value.bits, sizeof value.f64);
+        has_form = isfinite(value.f64);
+        break;
     }
-    if ((column->type != MIR_COLUMN_F64 || isfinite(value.f64)) &&
-        mir_line_field(mir_view_of(column->name, column->name_size), column->type, &value, first,
-                       out, NULL) == MIR_OK)
+    if (has_form && mir_line_field(mir_view_of(column->name, column->name_size), column->type,
+                                   &value, first, out, NULL) == MIR_OK)
         return true;
     sink->left_out++;
     return false;
@@ -502,7 +534,8 @@ static void *sink_main(void *context)
                                 .random = random_next,
                                 .failed = failed,
                                 .accepted = accepted,
-                                .refused = refused};
+                                .refused = refused,
+                                .takes = &sink->takes};
     const int64_t began_ns = mir_clock_wall_ns();
     const uint64_t before = mir_tlog_spool_count(sink->spool);
     (void)pthread_mutex_lock(&sink->mutex);
@@ -572,6 +605,7 @@ void mir_sink_destroy(mir_sink *sink)
     mir_tlog_spool_close(sink->spool);
     mir_sink_http_destroy(sink->http);
     mir_sink_lines_fini(&sink->lines);
+    mir_bytes_free(&sink->one_line);
     tags_forget(sink);
     mir_map_free(&sink->devices);
     free(sink->last);

@@ -8,8 +8,10 @@
  *
  *            A row becomes `measurement,__id=…,__name=…,__namespace=…,label=… field=…,… time`, with
  *            names and labels as they are when it is sent. What line protocol has no form for is left
- *            out: tags and fields with a line end or a backslash in their names, empty labels, and
- *            values that are no numbers (NaN, infinities), which would cost the whole line.
+ *            out: tags and fields with a line end or a backslash in their names, empty labels, labels
+ *            called `time`, and values that are no numbers (NaN, infinities), which would cost the
+ *            whole line. A line end in a text goes out as a backslash and a letter: some end the line
+ *            there, and a device could write lines of another one.
  * Ownership  The hub has it; it has its thread and its spool.
  * Affinity   open, attach, start, stop, destroy: the main thread, stop while the shards still run.
  *            stats: any thread. Its own thread at nice 19 does all the work.

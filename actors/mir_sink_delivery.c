@@ -87,6 +87,21 @@ static mir_view part_of(const mir_sink_lines *lines, uint32_t first, uint32_t co
     return mir_view_of(lines->text.data + start, lines->starts[first + count] - start);
 }
 
+/* What a refusal means: MIR_SINK_REFUSED, it is the lines; MIR_SINK_AGAIN, it is not, or cannot be told
+ * now, and *answer says why. */
+static mir_sink_verdict refusal_judge(const mir_sink_port *port, mir_sink_answer *answer)
+{
+    if (*port->takes) return MIR_SINK_REFUSED;
+    mir_sink_answer asked = {0};
+    port->post(port->context, MIR_VIEW_LITERAL("# mir\n"), &asked);
+    switch (mir_sink_judge(asked.http_status)) {
+    case MIR_SINK_ACCEPTED: *port->takes = true; return MIR_SINK_REFUSED;
+    case MIR_SINK_REFUSED: break;
+    case MIR_SINK_AGAIN: *answer = asked; break;
+    }
+    return MIR_SINK_AGAIN;
+}
+
 /* A piece that is refused is cut in halves, the first one first, until it is one line. */
 mir_status mir_sink_deliver(const mir_sink_lines *lines, const mir_sink_port *port)
 {
@@ -102,8 +117,13 @@ mir_status mir_sink_deliver(const mir_sink_lines *lines, const mir_sink_port *po
         const mir_view body = part_of(lines, at, count);
         mir_sink_answer answer = {0};
         port->post(port->context, body, &answer);
-        const mir_sink_verdict verdict = mir_sink_judge(answer.http_status);
+        const bool partial = answer.partial > 0 && answer.partial <= count;
+        mir_sink_verdict verdict = mir_sink_judge(answer.http_status);
+        if (verdict == MIR_SINK_ACCEPTED || (verdict == MIR_SINK_REFUSED && partial))
+            *port->takes = true;
+        if (verdict == MIR_SINK_REFUSED) verdict = refusal_judge(port, &answer);
         if (verdict == MIR_SINK_AGAIN) {
+            *port->takes = false;
             const int64_t wait_ns =
                 mir_sink_backoff_ns(++failed, answer.retry_after_ns, port->random(port->context));
             port->failed(port->context, &answer, wait_ns);
@@ -111,7 +131,6 @@ mir_status mir_sink_deliver(const mir_sink_lines *lines, const mir_sink_port *po
             continue;
         }
         failed = 0;
-        const bool partial = answer.partial > 0 && answer.partial <= count;
         if (verdict == MIR_SINK_REFUSED && !partial && count > 1) {
             ends[depth++] = at + count / 2;
             continue;

@@ -3,10 +3,13 @@
  *
  * Why        The other side is away, overloaded, or wants some lines never. The first two are waited
  *            for; a refused line must not hold up those behind it, nor take along its neighbours.
+ *            A wrong path or a missing database is answered with a 400 by many, as a wrong line is.
+ *            So who has taken nothing yet, or failed since, is asked first whether it is the lines:
+ *            by a post of a comment, which has nothing to be refused for.
  * Ownership  Lines are the batch's; a port's context the caller's.
  * Affinity   The calling thread, which waits in `wait`.
  * Units      Nanoseconds; lines.
- * Bounds     A batch of n lines costs at most 2n posts besides those that are repeated; of an answer
+ * Bounds     A batch of n lines costs at most 2n + 1 posts besides those that are repeated; of an answer
  *            MIR_SINK_TEXT_BYTES_MAX are kept. Waits double from BACKOFF_MIN_NS to BACKOFF_MAX_NS;
  *            what Retry-After asks for is waited for up to RETRY_AFTER_MAX_NS.
  * Errors     MIR_E_CANCELLED when `wait` said so: all of the batch is to be sent again.
@@ -65,6 +68,7 @@ typedef struct mir_sink_port {
     void (*accepted)(void *context, uint32_t lines, size_t bytes);
     /* `line` is one of them. */
     void (*refused)(void *context, uint64_t lines, mir_view line, const mir_sink_answer *answer);
+    bool *takes; /* it is known to take lines; false at first, and kept from batch to batch */
 } mir_sink_port;
 
 MIR_MUST_CHECK mir_status mir_sink_deliver(const mir_sink_lines *lines, const mir_sink_port *port);

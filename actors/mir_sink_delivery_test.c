@@ -15,12 +15,16 @@ typedef struct peer {
     long script[16]; /* statuses before it does its work; 0 ends them, -1 is no answer */
     unsigned at;
     int64_t retry_after_ns;
-    bool partial; /* it takes what it can of a body that it refuses */
+    bool partial;   /* it takes what it can of a body that it refuses */
+    bool elsewhere; /* nobody wants lines there, which is answered as a wrong line is */
+    bool takes;     /* as the sender knows */
+    unsigned asked; /* whether it is the lines */
     unsigned posts;
     unsigned waits;
     int64_t waited_ns;
     int64_t last_wait_ns;
-    unsigned waits_max; /* 0: any number */
+    unsigned waits_max;    /* 0: any number */
+    unsigned mended_after; /* so many waits somebody has put `elsewhere` right; 0: nobody does */
     char taken[4096];
     uint32_t accepted;
     uint64_t refused;
@@ -34,10 +38,17 @@ static void peer_post(void *context, mir_view body, mir_sink_answer *answer)
     p->posts++;
     assert_true(body.size > 0);
     assert_int_equal(body.data[body.size - 1], '\n');
+    const bool is_line = body.data[0] != '#';
+    if (!is_line) p->asked++;
     if (p->at < 16 && p->script[p->at] != 0) {
         const long status = p->script[p->at++];
         answer->http_status = status < 0 ? 0 : status;
         answer->retry_after_ns = p->retry_after_ns;
+        (void)snprintf(answer->text, sizeof answer->text, "scripted");
+        return;
+    }
+    if (p->elsewhere) {
+        answer->http_status = 400;
         (void)snprintf(answer->text, sizeof answer->text, "scripted");
         return;
     }
@@ -51,7 +62,7 @@ static void peer_post(void *context, mir_view body, mir_sink_answer *answer)
     } else {
         answer->http_status = 204;
     }
-    strncat(p->taken, (const char *)body.data, body.size);
+    if (is_line) strncat(p->taken, (const char *)body.data, body.size);
 }
 
 static bool peer_wait(void *context, int64_t ns)
@@ -60,6 +71,7 @@ static bool peer_wait(void *context, int64_t ns)
     p->waits++;
     p->waited_ns += ns;
     p->last_wait_ns = ns;
+    if (p->waits == p->mended_after) p->elsewhere = false;
     return p->waits_max == 0 || p->waits < p->waits_max;
 }
 
@@ -108,7 +120,8 @@ static mir_status deliver(peer *p, const char *text)
                                 .random = peer_random,
                                 .failed = peer_failed,
                                 .accepted = peer_accepted,
-                                .refused = peer_refused};
+                                .refused = peer_refused,
+                                .takes = &p->takes};
     const mir_status status = mir_sink_deliver(&lines, &port);
     mir_sink_lines_fini(&lines);
     return status;
@@ -175,10 +188,43 @@ static void failures_are_tried_again_ever_later(void **state)
     assert_int_equal(p.failures, 8);
     assert_true(p.last_wait_ns > p.waited_ns / 8);
     /* A refusal in the middle begins anew; the line before it is not sent again. */
-    peer q = {.script = {400, 204, 500, 500}};
+    peer q = {.script = {400, 204, 204, 500, 500}};
     assert_int_equal(deliver(&q, "a\nb\n"), MIR_OK);
     assert_string_equal(q.taken, "b\n");
     assert_int_equal(q.waits, 2);
+}
+
+static void a_wrong_place_is_no_fault_of_the_lines(void **state)
+{
+    (void)state;
+    peer p = {.elsewhere = true, .mended_after = 3};
+    assert_int_equal(deliver(&p, "a\nb\nx1\nc\n"), MIR_OK);
+    assert_string_equal(p.taken, "a\nb\nc\n");
+    assert_string_equal(p.refused_lines, "x1\n");
+    assert_int_equal(p.waits, 3);
+    assert_int_equal(p.failures, 3);
+    assert_int_equal(p.asked, 4);
+    /* One line alone is not lost either. */
+    peer q = {.elsewhere = true, .mended_after = 2};
+    assert_int_equal(deliver(&q, "a\n"), MIR_OK);
+    assert_string_equal(q.taken, "a\n");
+    assert_int_equal(q.refused, 0);
+    /* Who took some is not asked, until something else goes wrong. */
+    peer r = {0};
+    assert_int_equal(deliver(&r, "a\n"), MIR_OK);
+    assert_int_equal(deliver(&r, "x1\n"), MIR_OK);
+    assert_int_equal(r.asked, 0);
+    assert_int_equal(r.refused, 1);
+    r.script[0] = 503;
+    assert_int_equal(deliver(&r, "x2\nx3\n"), MIR_OK);
+    assert_int_equal(r.asked, 1);
+    assert_int_equal(r.refused, 3);
+    /* Whether it is the lines cannot always be told at once. */
+    peer s = {.script = {400, 503, 400, -1}};
+    assert_int_equal(deliver(&s, "a\n"), MIR_OK);
+    assert_string_equal(s.taken, "a\n");
+    assert_int_equal(s.waits, 2);
+    assert_int_equal(s.refused, 0);
 }
 
 static void a_stop_ends_it(void **state)
@@ -241,6 +287,7 @@ int main(void)
         cmocka_unit_test(refused_lines_are_found_and_cost_nobody_else),
         cmocka_unit_test(who_says_how_many_it_left_out_is_believed),
         cmocka_unit_test(failures_are_tried_again_ever_later),
+        cmocka_unit_test(a_wrong_place_is_no_fault_of_the_lines),
         cmocka_unit_test(a_stop_ends_it),
         cmocka_unit_test(waits_have_bounds),
         cmocka_unit_test(statuses_are_judged),

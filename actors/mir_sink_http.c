@@ -147,6 +147,7 @@ static mir_view packed(mir_sink_http *http, mir_view body)
     if (!http->gzip) return body;
     z_stream *stream = &http->deflate;
     http->packed.size = 0;
+    http->packed.failed = false; /* of another time */
     const size_t room = deflateBound(stream, body.size);
     uint8_t *out = mir_bytes_reserve(&http->packed, room);
     if (out == NULL || deflateReset(stream) != Z_OK) return (mir_view){0};

@@ -67,7 +67,7 @@ class Peer:
                 if self.headers["Content-Encoding"] == "gzip":
                     body = gzip.decompress(body)
                 body = body.decode()
-                lines = body.splitlines()
+                lines = [line for line in body.splitlines() if not line.startswith("#")]
                 peer.heads.append((self.path, dict(self.headers)))
                 rule = peer.rule(lines)
                 if rule is None:  # neither an answer nor an end, until the test is over
@@ -80,7 +80,7 @@ class Peer:
                     self.close_connection = True
                     return
                 if 200 <= status < 300:
-                    peer.bodies.append(body)
+                    peer.bodies.append(body if lines else "")
                     peer.lines.extend(lines)
                 else:
                     peer.refused.append(lines)
@@ -170,22 +170,22 @@ def await_caught_up(server):
 def test_rows_are_lines_with_what_the_device_is_called(launch, connect, env, peer, name):
     server = launch(to(peer, **{"telemetry.sink.token": "s3cret"}))
     bus = connect(server)
-    bus.create(name, "boiler 7", "plant,a", labels={"site": "north=1", "floor": "2"})
+    bus.create(name, "boiler 7", "plant,a", labels={"site": "north=1", "floor": "2", "time": "noon"})
     launch_device(bus, name, env)
-    report(bus, name, env.Env(ts=START_NS, temperature=1.5, level=-(2**63), note='say "a\\b"\nnow', open=True))
+    report(bus, name, env.Env(ts=START_NS, temperature=1.5, level=-(2**63), note='say "a\\b"\r\nnow', open=True))
     report(bus, name, env.Env(ts=START_NS + 1, temperature=float("nan"), level=4))
-    wait_until(lambda: len(peer.lines) >= 3, ANSWER_S, "two rows, one with a line end in it")
+    wait_until(lambda: len(peer.lines) >= 2, ANSWER_S, "two rows")
     text = "".join(peer.bodies)
     assert text == (
         rf'sink.v1.Env,__id={name},__name=boiler\ 7,__namespace=plant\,a,floor=2,site=north\=1 '
-        rf'temperature=1.5,level=-9223372036854775808i,note="say \"a\\b\"' "\n" rf'now",open=true {START_NS}' "\n"
+        rf'temperature=1.5,level=-9223372036854775808i,note="say \"a\\b\"\\r\\nnow",open=true {START_NS}' "\n"
         rf'sink.v1.Env,__id={name},__name=boiler\ 7,__namespace=plant\,a,floor=2,site=north\=1 '
         rf'level=4i {START_NS + 1}' "\n"
     )  # fmt: skip
     path, headers = peer.heads[0]
     assert path == "/write?db=mir" and headers["Authorization"] == "Token s3cret"
     status = await_caught_up(server)
-    assert status["rows_sent"] == 2 and status["values_left_out"] == 1 and not status["failing"]
+    assert status["rows_sent"] == 2 and status["values_left_out"] == 2 and not status["failing"]
     assert status["url"] == peer.url.split("?")[0] and "last_error" not in status
     # A device that is renamed goes by its new name from then on.
     bus.ask("core.update", targets={"ids": [name]}, meta={"name": "kettle"})
@@ -531,6 +531,28 @@ def test_victoria_metrics_has_what_was_sent(launch, connect, env, run_peer, tmp_
     assert level["timestamps"] == [time // 10**6 for time in expected(100)]
     assert level["metric"]["__id"] == name and level["metric"]["site"] == "north"
     assert exported()["sink.v1.Env_temperature"]["values"] == [n / 8 for n in range(100)]
+    # What a device says cannot become a row of another one.
+    forged = f"x\nsink.v1.Env,__id={name}-victim level=666 {START_NS}\n"
+    report(bus, name, env.Env(ts=START_NS + 500 * SECOND_NS, level=500, note=forged))
+    wait_until(lambda: exported()["sink.v1.Env_level"]["values"][-1] == 500, ANSWER_S, "the row with line ends in its text")
+    victim = urllib.parse.urlencode({"match[]": f'{{__id="{name}-victim"}}'})
+    assert fetch(f"{base}/api/v1/export?{victim}") == ""
+
+
+@pytest.mark.skipif(shutil.which("victoria-metrics") is None, reason="victoria-metrics is not installed")
+def test_a_wrong_path_loses_nothing(launch, connect, env, run_peer, tmp_path, name):
+    """VictoriaMetrics answers it with a 400, as others answer a line that they cannot read."""
+    port = free_port()
+    base = f"http://127.0.0.1:{port}"
+    run_peer("victoria-metrics", f"-storageDataPath={tmp_path}/vm", f"-httpListenAddr=127.0.0.1:{port}", "-retentionPeriod=100y")
+    wait_until(lambda: answers(f"{base}/health"), ANSWER_S, "VictoriaMetrics")
+    server = launch({"telemetry.sink.url": f"{base}/wrong", "telemetry.sink.linger": "20ms"})
+    bus = connect(server)
+    launch_device(bus, name, env)
+    send(bus, env, name, 0, 20)
+    wait_until(lambda: sink_of(server)["failing"], ANSWER_S, "the sink says that it fails")
+    status = sink_of(server)
+    assert "unsupported path" in status["last_error"] and status["rows_refused"] == 0 and status["lag_rows"] == 20
 
 
 @pytest.mark.skipif(shutil.which("influxd") is None, reason="influxdb is not installed")
