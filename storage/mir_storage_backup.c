@@ -25,6 +25,7 @@ typedef struct saving {
     const char *data;
     const char *target;
     bool made_target;
+    bool mine; /* what is in the target */
     bool copy;
     mir_storage_saved *saved;
     mir_storage_progress progress;
@@ -34,12 +35,9 @@ typedef struct saving {
     mir_storage_marker marker;
 } saving;
 
-/* Nothing but what a file system keeps there by itself. */
-static mir_status empty_directory(const char *path, bool *made, mir_error *error)
+/* Nothing in it but what a file system keeps there by itself, and `own` (may be null). */
+static mir_status check_empty(const char *path, const char *own, mir_error *error)
 {
-    *made = mkdir(path, 0700) == 0;
-    if (*made) return MIR_OK;
-    if (errno != EEXIST) return mir_error_os(error, errno, "cannot make %s", path);
     DIR *directory = opendir(path);
     if (directory == NULL) return mir_error_os(error, errno, "cannot read %s", path);
     mir_status status = MIR_OK;
@@ -50,7 +48,8 @@ static mir_status empty_directory(const char *path, bool *made, mir_error *error
             status = mir_error_os(error, errno, "cannot read %s", path);
         if (entry == NULL) break;
         const char *name = entry->d_name;
-        if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0 || strcmp(name, "lost+found") == 0)
+        if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0 || strcmp(name, "lost+found") == 0 ||
+            (own != NULL && strcmp(name, own) == 0))
             continue;
         status = mir_error_set(error, MIR_E_EXISTS,
                                "%s is not empty (%.100s is in it): choose another directory", path,
@@ -58,6 +57,14 @@ static mir_status empty_directory(const char *path, bool *made, mir_error *error
     }
     (void)closedir(directory);
     return status;
+}
+
+static mir_status empty_directory(const char *path, bool *made, mir_error *error)
+{
+    *made = mkdir(path, 0700) == 0;
+    if (*made) return MIR_OK;
+    if (errno != EEXIST) return mir_error_os(error, errno, "cannot make %s", path);
+    return check_empty(path, NULL, error);
 }
 
 static mir_status make_directory(const char *root, const char *name, const char *like,
@@ -406,6 +413,14 @@ static mir_status save_all(saving *s, mir_error *error)
     /* From here on it is half a backup: no server starts on it. */
     if (status == MIR_OK)
         status = create_file(s->target, MIR_STORAGE_MARKER_HALF, 0600, &s->half, error);
+    /* Another backup may have come between, whose marker is this one or already complete. */
+    if (status == MIR_OK) {
+        status = check_empty(s->target, MIR_STORAGE_MARKER_HALF, error);
+        s->mine = status == MIR_OK;
+        if (!s->mine && mir_storage_path(path, s->target, MIR_STORAGE_MARKER_HALF, NULL) == MIR_OK)
+            (void)unlink(path);
+    }
+    if (status == MIR_OK) status = mir_storage_path(path, s->data, "telemetry", error);
     if (status == MIR_OK) status = make_directory(s->target, "state", state, error);
     if (status == MIR_OK) status = make_directory(s->target, "telemetry", path, error);
     if (status != MIR_OK) return status;
@@ -490,13 +505,13 @@ mir_status mir_storage_backup(const char *data, const char *target, bool copy,
                              "%s is inside the data directory: choose another place", target);
     }
     status = save_all(&s, error);
-    if (status != MIR_OK) {
+    if (status != MIR_OK && s.mine) {
         if (mir_storage_path(path, target, MIR_STORAGE_MARKER, NULL) == MIR_OK) (void)unlink(path);
         remove_begun(target, begun, 2);
         if (mir_storage_path(path, target, MIR_STORAGE_MARKER_HALF, NULL) == MIR_OK)
             (void)unlink(path);
-        if (s.made_target) (void)rmdir(target);
     }
+    if (status != MIR_OK && s.made_target) (void)rmdir(target);
     if (s.half >= 0) (void)close(s.half);
     handles_close(&s);
     mir_storage_files_fini(&s.files);
@@ -579,7 +594,12 @@ mir_status mir_storage_restore(const char *backup, const char *data, const mir_s
         status = mir_error_os(error, errno, "cannot read %s", data);
     if (status == MIR_OK) status = room_check(data, marker.bytes, error);
     if (status == MIR_OK) status = make_directory(data, MIR_STORAGE_RESTORING, NULL, error);
-    mine = status == MIR_OK;
+    /* Another restore may have come between. */
+    if (status == MIR_OK) {
+        status = check_empty(data, MIR_STORAGE_RESTORING, error);
+        mine = status == MIR_OK;
+        if (!mine) (void)rmdir(begun);
+    }
     for (size_t i = 0; i < 2 && status == MIR_OK; i++) {
         char like[MIR_STORAGE_PATH_BYTES_MAX];
         status = mir_storage_path(like, backup, parts[i], error);

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
+#include <sys/wait.h>
 
 #include "mir_hash.h"
 #include "mir_log.h"
@@ -307,6 +308,47 @@ static void test_what_is_cancelled_leaves_nothing(void **state)
     data_free(f);
 }
 
+/* In a process of its own, as soon as the pipe ends: its status is what it exits with. */
+static pid_t backup_begin(const data_folder *f, const int gate[2])
+{
+    const pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid > 0) return pid;
+    mir_storage_saved saved;
+    mir_error error = {{0}};
+    char byte;
+    (void)close(gate[1]);
+    if (read(gate[0], &byte, 1) != 0) _exit(100);
+    _exit((int)mir_storage_backup(f->data, f->other, true, NULL, &saved, &error));
+}
+
+static void test_two_backups_into_one_directory(void **state)
+{
+    (void)state;
+    enum { ROUNDS = 60 };
+    data_folder *f = data_new(30, 6);
+    for (int round = 0; round < ROUNDS; round++) {
+        int gate[2], how[2];
+        pid_t pids[2];
+        assert_int_equal(pipe(gate), 0);
+        for (int i = 0; i < 2; i++) pids[i] = backup_begin(f, gate);
+        assert_int_equal(close(gate[1]), 0);
+        for (int i = 0; i < 2; i++) {
+            assert_int_equal(waitpid(pids[i], &how[i], 0), pids[i]);
+            assert_true(WIFEXITED(how[i]));
+        }
+        assert_int_equal(close(gate[0]), 0);
+        /* One of them has made it, and the other one has taken nothing of it away. */
+        const mir_status a = (mir_status)WEXITSTATUS(how[0]), b = (mir_status)WEXITSTATUS(how[1]);
+        if (a != MIR_OK) assert_int_equal(a, MIR_E_EXISTS);
+        if (b != MIR_OK) assert_int_equal(b, MIR_E_EXISTS);
+        assert_int_equal((a == MIR_OK) + (b == MIR_OK), 1);
+        assert_int_equal(data_verify(f->other, NULL).elsewhere, 0);
+        data_remove(f->other);
+    }
+    data_free(f);
+}
+
 static void test_half_a_backup_is_none(void **state)
 {
     (void)state;
@@ -369,6 +411,7 @@ int main(void)
         cmocka_unit_test(test_names_can_be_read),
         cmocka_unit_test(test_a_backup_is_restored),
         cmocka_unit_test(test_what_is_cancelled_leaves_nothing),
+        cmocka_unit_test(test_two_backups_into_one_directory),
         cmocka_unit_test(test_half_a_backup_is_none),
         cmocka_unit_test(test_what_is_lost_stays_told),
     };
