@@ -537,7 +537,7 @@ static void *sink_main(void *context)
                                 .refused = refused,
                                 .takes = &sink->takes};
     const int64_t began_ns = mir_clock_wall_ns();
-    const uint64_t before = mir_tlog_spool_count(sink->spool);
+    const uint64_t before = mir_tlog_spool_count(sink->spool, &sink->stop);
     (void)pthread_mutex_lock(&sink->mutex);
     sink->rows_before = before;
     if (before == 0) sink->began_ns = began_ns;

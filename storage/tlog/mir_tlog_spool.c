@@ -582,23 +582,32 @@ mir_status mir_tlog_spool_accept(mir_tlog_spool *spool, mir_error *error)
 
 /* ---- Bounds ---- */
 
-/* Frames follow one another; where they do not, the rest is not counted. */
-static uint64_t rows_behind(mir_tlog_spool *spool, pin *p, uint64_t limit)
+static bool stopped(const atomic_bool *stop)
+{
+    return stop != NULL && atomic_load_explicit(stop, memory_order_relaxed);
+}
+
+/* Frames follow one another; where they do not, the rest is not counted. Frames are small and many: one
+ * read has the heads of those that lie in it. */
+static uint64_t rows_behind(mir_tlog_spool *spool, pin *p, uint64_t limit, const atomic_bool *stop)
 {
     char path[MIR_TLOG_PATH_BYTES_MAX];
     path_of(spool, p->generation, path);
     int handle;
     if (spool->files->open(spool->files->context, path, &handle) < 0) return 0;
     uint64_t rows = 0;
-    uint8_t head[MIR_TLOG_FRAME_HEADER_BYTES];
-    for (uint64_t at = p->offset; at + sizeof head <= limit;) {
-        mir_tlog_frame frame;
-        if (mir_tlog_file_read(spool->files, handle, head, sizeof head, at) < 0) break;
-        /* An empty frame is whole with its header alone. */
-        if (mir_tlog_log_frame_at(mir_view_of(head, sizeof head), 0, p->generation, &frame) ==
-            MIR_TLOG_FRAME_NONE) {
-            break;
+    uint64_t from = 0; /* of what the window has */
+    size_t size = 0;
+    for (uint64_t at = p->offset; at + MIR_TLOG_FRAME_HEADER_BYTES <= limit && !stopped(stop);) {
+        if (at + MIR_TLOG_FRAME_HEADER_BYTES > from + size) {
+            from = at;
+            size = limit - at < WINDOW_BYTES ? (size_t)(limit - at) : WINDOW_BYTES;
+            if (mir_tlog_file_read(spool->files, handle, spool->window, size, from) < 0) break;
         }
+        mir_tlog_frame frame;
+        const mir_view head = mir_view_of(spool->window + (at - from), MIR_TLOG_FRAME_HEADER_BYTES);
+        /* An empty frame is whole with its header alone. */
+        if (mir_tlog_log_frame_at(head, 0, p->generation, &frame) == MIR_TLOG_FRAME_NONE) break;
         rows += frame.row_count;
         at += frame.end;
     }
@@ -606,13 +615,13 @@ static uint64_t rows_behind(mir_tlog_spool *spool, pin *p, uint64_t limit)
     return rows > p->rows ? rows - p->rows : 0;
 }
 
-uint64_t mir_tlog_spool_count(mir_tlog_spool *spool)
+uint64_t mir_tlog_spool_count(mir_tlog_spool *spool, const atomic_bool *stop)
 {
     uint64_t rows = 0;
-    for (uint32_t i = 0; i < spool->pin_count; i++) {
+    for (uint32_t i = 0; i < spool->pin_count && !stopped(stop); i++) {
         pin *p = &spool->pins[i];
         uint64_t bytes = 0;
-        if (pin_bytes(spool, p, &bytes) == 0) rows += rows_behind(spool, p, bytes);
+        if (pin_bytes(spool, p, &bytes) == 0) rows += rows_behind(spool, p, bytes, stop);
     }
     return rows;
 }
@@ -635,7 +644,7 @@ uint64_t mir_tlog_spool_trim(mir_tlog_spool *spool, uint64_t bytes_max)
             i++;
             continue;
         }
-        rows += rows_behind(spool, p, p->bytes);
+        rows += rows_behind(spool, p, p->bytes, NULL);
         const uint64_t freed = p->bytes;
         if (pin_remove(spool, i)) {
             bytes -= freed;

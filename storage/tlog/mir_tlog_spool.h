@@ -20,6 +20,8 @@
 #ifndef MIR_TLOG_SPOOL_H
 #define MIR_TLOG_SPOOL_H
 
+#include <stdatomic.h>
+
 #include "mir_tlog.h"
 #include "mir_tlog_log.h"
 
@@ -50,8 +52,9 @@ MIR_MUST_CHECK mir_status mir_tlog_spool_accept(mir_tlog_spool *spool, mir_error
 /* Gives up the oldest logs until no more than so many bytes are pinned. Those that still get rows
  * stay. How many rows went unread is returned. */
 uint64_t mir_tlog_spool_trim(mir_tlog_spool *spool, uint64_t bytes_max);
-/* Rows that have not been given, as the frames say; reads the heads of all frames. */
-uint64_t mir_tlog_spool_count(mir_tlog_spool *spool);
+/* Rows that have not been given, as the frames say; reads all that is pinned, once. What it has counted
+ * when `stop` (may be null) is set. */
+uint64_t mir_tlog_spool_count(mir_tlog_spool *spool, const atomic_bool *stop);
 
 typedef struct mir_tlog_spool_stats {
     uint64_t rows_read;

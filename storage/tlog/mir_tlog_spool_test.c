@@ -313,9 +313,33 @@ static void what_was_not_accepted_comes_again_after_a_crash(void **state)
     open_all(w, true);
     uint64_t waiting = 0;
     for (int d = 0; d < DEVICES; d++) waiting += (uint64_t)(w->written[d] - w->next[d]);
-    assert_int_equal(mir_tlog_spool_count(w->spool), waiting);
+    assert_int_equal(mir_tlog_spool_count(w->spool, NULL), waiting);
     read_to_the_end(w);
     all_were_given(w);
+}
+
+static void what_waits_is_counted_with_few_reads(void **state)
+{
+    world *w = *state;
+    faults f;
+    faults_begin(&f, 0, 0, 0);
+    w->faults = &f;
+    open_all(w, true);
+    for (int d = 0; d < DEVICES; d++) write_rows(w, d, 2000); /* frames of seven rows */
+    close_all(w);
+    open_all(w, true);
+    const uint64_t before = f.calls;
+    assert_int_equal(mir_tlog_spool_count(w->spool, NULL), DEVICES * 2000);
+    const uint64_t calls = f.calls - before;
+    assert_true(calls > 0);
+    assert_true(calls < DEVICES * 2000 / 7 / 4);
+    /* A stop does not wait for it. */
+    const atomic_bool stop = true;
+    const uint64_t then = f.calls;
+    assert_int_equal(mir_tlog_spool_count(w->spool, &stop), 0);
+    assert_int_equal(f.calls, then);
+    close_all(w);
+    w->faults = NULL;
 }
 
 static void only_what_comes_from_then_on_is_in_it(void **state)
@@ -563,6 +587,8 @@ int main(void)
                                         world_setup, world_teardown),
         cmocka_unit_test_setup_teardown(what_was_not_accepted_comes_again_after_a_crash,
                                         world_setup, world_teardown),
+        cmocka_unit_test_setup_teardown(what_waits_is_counted_with_few_reads, world_setup,
+                                        world_teardown),
         cmocka_unit_test_setup_teardown(only_what_comes_from_then_on_is_in_it, world_setup,
                                         world_teardown),
         cmocka_unit_test_setup_teardown(what_waits_outlives_the_log, world_setup, world_teardown),
