@@ -638,7 +638,9 @@ static mir_status data_lock(repairing *r, mir_error *error)
     char path[MIR_STORAGE_PATH_BYTES_MAX];
     mir_status status = mir_storage_path(path, r->data, "lock", error);
     if (status != MIR_OK) return status;
-    r->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
+    /* Who only looks may not be able to write: disks that fail are often mounted read-only. */
+    r->lock = open(path, r->dry ? O_RDONLY | O_CLOEXEC : O_RDWR | O_CREAT | O_CLOEXEC, 0640);
+    if (r->lock < 0 && r->dry && errno == ENOENT) return MIR_OK;
     if (r->lock < 0) return mir_error_os(error, errno, "cannot open %s", path);
     if (flock(r->lock, LOCK_EX | LOCK_NB) == 0) return MIR_OK;
     return errno == EWOULDBLOCK

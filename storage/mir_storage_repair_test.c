@@ -343,6 +343,26 @@ static bool die(void *context, uint64_t done, uint64_t total)
     return true;
 }
 
+static void test_who_only_looks_leaves_no_trace(void **state)
+{
+    (void)state;
+    data_folder *f = data_new(30, 6);
+    mir_storage_repaired repaired;
+    mir_error error = {{0}};
+    char path[128];
+    (void)snprintf(path, sizeof path, "%s/lock", f->data);
+    assert_int_equal(mir_storage_repair(f->data, true, NULL, &repaired, &error), MIR_OK);
+    assert_int_not_equal(access(path, F_OK), 0);
+    /* A server is seen all the same. */
+    const int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
+    assert_true(fd >= 0);
+    assert_int_equal(flock(fd, LOCK_EX | LOCK_NB), 0);
+    assert_int_equal(mir_storage_repair(f->data, true, NULL, &repaired, &error), MIR_E_EXISTS);
+    assert_int_equal(close(fd), 0);
+    assert_int_equal(mir_storage_repair(f->data, true, NULL, &repaired, &error), MIR_OK);
+    data_free(f);
+}
+
 /* At each place where it says how far it is: in the copy of the state, while a segment is written, before
  * and after the manifest is replaced. Whoever comes then finds what nobody had touched. */
 static void test_a_killed_repair_is_done_again(void **state)
@@ -401,6 +421,7 @@ int main(void)
         cmocka_unit_test(test_what_a_start_set_aside_comes_back),
         cmocka_unit_test(test_cut_files),
         cmocka_unit_test(test_state),
+        cmocka_unit_test(test_who_only_looks_leaves_no_trace),
         cmocka_unit_test(test_a_killed_repair_is_done_again),
         cmocka_unit_test(test_nothing_is_touched_that_is_in_use),
     };
