@@ -104,6 +104,8 @@ mir_status mir_sink_http_create(const mir_sink_http_options *options, mir_sink_h
          curl_easy_setopt(curl, CURLOPT_USERAGENT, "mir/" MIR_VERSION) == CURLE_OK &&
          curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L) == CURLE_OK &&
          curl_easy_setopt(curl, CURLOPT_TCP_KEEPALIVE, 1L) == CURLE_OK &&
+         /* The thread that asks for a name is left to end by itself, instead of waited for. */
+         curl_easy_setopt(curl, CURLOPT_QUICK_EXIT, 1L) == CURLE_OK &&
          curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, (long)(options->timeout_ns / MIR_NS_PER_MS)) ==
              CURLE_OK &&
          curl_easy_setopt(curl, CURLOPT_NOPROGRESS, 0L) == CURLE_OK &&
