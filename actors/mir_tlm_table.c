@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "mir_api/v1/tlm.pb-c.h"
+#include "mir_assert.h"
 #include "mir_clock.h"
 #include "mir_pbwire.h"
 #include "mir_utf8.h"
@@ -595,10 +596,130 @@ static mir_status take_run(void *context, const mir_tlog_rows *rows)
     return status;
 }
 
+/* --- in several hands ------------------------------------------------------------------------- */
+
+/* Rows of many devices stand at the same times: what these take is not counted for each of them. */
+static mir_status measure_times(mir_tlm_table *table, const int64_t *times_ns, uint32_t count)
+{
+    if (count == table->measured_count &&
+        memcmp(times_ns, table->measured_ns, count * sizeof *times_ns) == 0)
+        return MIR_OK;
+    if (count > table->measured_capacity) {
+        uint8_t *sizes = realloc(table->measured_bytes, count);
+        if (sizes == NULL) return MIR_E_NO_MEMORY;
+        table->measured_bytes = sizes;
+        table->measured_capacity = count;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        uint8_t room[TIME_ROOM];
+        table->measured_bytes[i] = (uint8_t)(put_any_time(room, times_ns[i]) - room);
+    }
+    table->measured_ns = times_ns;
+    table->measured_count = count;
+    return MIR_OK;
+}
+
+static size_t number_bytes(mir_column_type type, uint64_t bits)
+{
+    if (type == MIR_COLUMN_F64) return 3 + sizeof bits;
+    return type == MIR_COLUMN_BOOL ? 3 + 1 : 3 + mir_pbwire_varint_size(bits);
+}
+
+static mir_status measure_rows(void *context, const mir_tlog_rows *rows, const uint32_t *ends,
+                               uint32_t end_count, size_t *sizes)
+{
+    enum { NOTHING_BYTES = 2 };
+    mir_tlm_table *table = context;
+    const mir_view device = device_cell(table, rows->device);
+    if (device.data == NULL) return MIR_E_NO_MEMORY;
+    if (device.size > table->cell_bytes_max) table->cell_bytes_max = device.size;
+    mir_status status = measure_times(table, rows->times_ns, rows->row_count);
+    if (status != MIR_OK) return status;
+    const uint32_t column_count = rows->column_count;
+    uint32_t row = 0;
+    for (uint32_t i = 0; i < end_count; i++) {
+        size_t size = 0;
+        for (; row < ends[i]; row++) {
+            size_t body = table->measured_bytes[row] + device.size;
+            for (uint32_t c = 0; c < column_count; c++) {
+                const mir_tlog_rows_column *column = &rows->columns[c];
+                body += column->present[row] == 0
+                            ? NOTHING_BYTES
+                            : number_bytes(column->column.type, column->values[row]);
+            }
+            size += 1 + varint_bytes(body) + body;
+        }
+        sizes[i] += size;
+    }
+    return MIR_OK;
+}
+
+static mir_status reserve_rows(void *context, uint32_t first_device, uint64_t row_count,
+                               size_t size, uint8_t **at)
+{
+    mir_tlm_table *table = context;
+    if (!table->has_rows) add_head(table, first_device);
+    if (!mir_bytes_ok(&table->bytes)) return MIR_E_NO_MEMORY;
+    const size_t bytes_max = size_max(table);
+    if (table->bytes.size > bytes_max || size > bytes_max - table->bytes.size)
+        return MIR_E_TOO_LARGE;
+    *at = mir_bytes_reserve(&table->bytes, size);
+    if (*at == NULL) return MIR_E_NO_MEMORY;
+    table->bytes.size += size;
+    table->rows += row_count;
+    return MIR_OK;
+}
+
+/* With the rows that another thread writes behind these, nothing may be written over there: the last
+ * ones are made elsewhere. */
+static mir_status place_rows(const void *context, const mir_tlog_batch *batch, uint8_t **at,
+                             const uint8_t *end)
+{
+    const mir_tlm_table *table = context;
+    const uint32_t column_count = batch->column_count;
+    const mir_column *columns = table->columns;
+    const mir_view *devices = table->cells;
+    const mir_cell *cells = batch->cells;
+    const uint8_t *present = batch->present;
+    const size_t room = row_bytes_max(table, (mir_view){0}) + table->cell_bytes_max;
+    size_t length_bytes = table->length_bytes;
+    stamps common = {0};
+    last_stamp last = {0};
+    uint8_t *scratch = NULL;
+    uint8_t *to = *at;
+    for (uint32_t r = 0; r < batch->row_count; r++) {
+        const bool near = (size_t)(end - to) < room;
+        if (near && scratch == NULL) scratch = malloc(room);
+        if (near && scratch == NULL) return MIR_E_NO_MEMORY;
+        uint8_t *start = near ? scratch : to;
+        uint8_t *cell = row_begin(start + 1 + length_bytes, batch->times_ns[r],
+                                  devices[batch->devices[r]], &common, &last);
+        for (uint32_t i = 0; i < column_count; i++, cells++, present++) {
+            cell = *present == 0 ? put_nothing(cell) : put_cell(cell, columns[i].type, cells);
+        }
+        uint8_t *row_end_at = row_end(start, cell, &length_bytes);
+        if (near) {
+            const size_t size = (size_t)(row_end_at - scratch);
+            MIR_ASSERT(size <= (size_t)(end - to));
+            memcpy(to, scratch, size);
+            row_end_at = to + size;
+        }
+        to = row_end_at;
+    }
+    free(scratch);
+    *at = to;
+    return MIR_OK;
+}
+
 mir_tlog_sink mir_tlm_table_sink(mir_tlm_table *table)
 {
-    return (mir_tlog_sink){
-        .context = table, .columns = take_columns, .rows = take_rows, .run = take_run};
+    return (mir_tlog_sink){.context = table,
+                           .columns = take_columns,
+                           .rows = take_rows,
+                           .run = take_run,
+                           .measure = measure_rows,
+                           .reserve = reserve_rows,
+                           .place = place_rows};
 }
 
 void mir_tlm_cursor(char *text, int64_t time_ns, mir_view device)
@@ -660,6 +781,9 @@ void mir_tlm_table_free(mir_tlm_table *table)
     free(table->cells);
     table->cells = NULL;
     table->cell_count = 0;
+    free(table->measured_bytes);
+    table->measured_bytes = NULL;
+    table->measured_count = table->measured_capacity = 0;
     mir_arena_free(&table->texts);
     table->has_rows = false;
     table->rows = 0;

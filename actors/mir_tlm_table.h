@@ -15,7 +15,7 @@
  *            same name, for each type: no value is bent or lost.
  * Ownership  The table owns its bytes until mir_tlm_table_free, unless they are taken out of it once it
  *            has ended; device ids are the caller's.
- * Affinity   One thread at a time.
+ * Affinity   One thread at a time, but for `place` of the sink.
  * Bounds     bytes_max, of the packed response; one row more is written before it is noticed.
  * Errors     The sink answers MIR_E_TOO_LARGE or MIR_E_NO_MEMORY. Text that is not UTF-8, which
  *            readers would refuse along with the whole response, has U+FFFD in place of each wrong
@@ -57,7 +57,12 @@ typedef struct mir_tlm_table {
     mir_view *cells; /* of devices, by their numbers, in texts */
     uint32_t cell_count;
     mir_arena texts;
-    size_t length_bytes; /* that the length of the last row took */
+    size_t cell_bytes_max;      /* of the devices that were measured */
+    const int64_t *measured_ns; /* the times of the one measured last */
+    uint32_t measured_count;
+    uint32_t measured_capacity;
+    uint8_t *measured_bytes; /* that each of these times takes */
+    size_t length_bytes;     /* that the length of the last row took */
     bool has_rows;
     uint64_t rows;
     int64_t last_ns; /* of the last row */

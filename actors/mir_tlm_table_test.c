@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include <cmocka.h>
 
@@ -423,6 +424,144 @@ static void test_rows_of_many_devices(void **state)
     mir_tlm_table_free(&table);
 }
 
+enum { STRETCH_DEVICES = 40, STRETCH_TIMES = 30, STRETCHES = 7 };
+
+/* Rows of devices that miss some of the times, and the same in the order of an answer. */
+typedef struct stretched {
+    int64_t all_times[STRETCH_TIMES];
+    int64_t times[STRETCH_DEVICES][STRETCH_TIMES];
+    uint64_t values[2][STRETCH_DEVICES][STRETCH_TIMES];
+    uint8_t present[2][STRETCH_DEVICES][STRETCH_TIMES];
+    uint32_t counts[STRETCH_DEVICES];
+    uint32_t row_count;
+    int64_t row_times[STRETCH_DEVICES * STRETCH_TIMES];
+    uint32_t owners[STRETCH_DEVICES * STRETCH_TIMES];
+    mir_cell cells[STRETCH_DEVICES * STRETCH_TIMES * 2];
+    uint8_t there[STRETCH_DEVICES * STRETCH_TIMES * 2];
+} stretched;
+
+static int time_order(const void *a, const void *b)
+{
+    const int64_t left = *(const int64_t *)a;
+    const int64_t right = *(const int64_t *)b;
+    return left < right ? -1 : left > right;
+}
+
+static void stretched_make(stretched *of, uint32_t columns_made, uint32_t round)
+{
+    uint64_t random = round + 1;
+    memset(of, 0, sizeof *of);
+    for (uint32_t t = 0; t < STRETCH_TIMES; t++) of->all_times[t] = any_time(&random, t);
+    qsort(of->all_times, STRETCH_TIMES, sizeof of->all_times[0], time_order);
+    for (uint32_t t = 0; t < STRETCH_TIMES; t++) {
+        if (t > 0 && of->all_times[t] == of->all_times[t - 1]) continue;
+        for (uint32_t d = 0; d < STRETCH_DEVICES; d++) {
+            if (d % 5 == 3 && next_random(&random) % 4 == 0) continue;
+            const uint32_t to = of->row_count++;
+            const uint32_t at = of->counts[d]++;
+            of->times[d][at] = of->row_times[to] = of->all_times[t];
+            of->owners[to] = d;
+            for (uint32_t i = 0; i < columns_made; i++) {
+                const uint64_t bits = any_bits(&random);
+                of->values[i][d][at] = of->cells[to * columns_made + i].u64 = bits;
+                const bool is_there = next_random(&random) % 8 != 0;
+                of->present[i][d][at] = of->there[to * columns_made + i] = is_there;
+            }
+        }
+    }
+}
+
+/* Where in the answer, or in a device's rows, the stretches end. */
+static void stretches_end(const stretched *of, const int64_t *times, uint32_t count, uint32_t *ends)
+{
+    for (uint32_t s = 0; s < STRETCHES; s++) {
+        ends[s] = s == 0 ? 0 : ends[s - 1];
+        const uint32_t until = STRETCH_TIMES * (s + 1) / STRETCHES;
+        while (ends[s] < count &&
+               (until == STRETCH_TIMES || times[ends[s]] < of->all_times[until])) {
+            ends[s]++;
+        }
+    }
+}
+
+/* Rows that are put where they belong make the same bytes as rows one after the other, in whatever order
+ * it is done, and reach no further than was said. */
+static void test_rows_are_put_where_they_belong(void **state)
+{
+    (void)state;
+    static stretched of;
+    static char id_text[STRETCH_DEVICES * 9];
+    memset(id_text, 'y', sizeof id_text);
+    mir_view ids[STRETCH_DEVICES];
+    for (uint32_t i = 0; i < STRETCH_DEVICES; i++) ids[i] = mir_view_of(id_text, 1 + i * 5 + i % 3);
+    const mir_column head[] = {{"a", 1, MIR_COLUMN_F64}, {"b", 1, MIR_COLUMN_I64}};
+    for (uint32_t round = 0; round < 40; round++) {
+        const uint32_t count = 1 + round % 2;
+        const mir_column *first = &head[round / 2 % 2 & (count == 1)];
+        stretched_make(&of, count, round);
+        mir_tlm_table one = {.device_ids = ids, .front_bytes = 40};
+        mir_tlog_sink in_turn = mir_tlm_table_sink(&one);
+        assert_int_equal(in_turn.columns(in_turn.context, first, count), MIR_OK);
+        const mir_tlog_batch all = {of.row_count, count,    of.row_times,
+                                    of.owners,    of.cells, of.there};
+        assert_int_equal(in_turn.rows(in_turn.context, &all), MIR_OK);
+        /* With as much room as it takes, and with one byte less. */
+        for (uint32_t missing = 0; missing < 2; missing++) {
+            mir_tlm_table other = {
+                .device_ids = ids, .front_bytes = 40, .bytes_max = one.bytes.size - 40 - missing};
+            mir_tlog_sink put = mir_tlm_table_sink(&other);
+            assert_int_equal(put.columns(put.context, first, count), MIR_OK);
+            size_t sizes[STRETCHES] = {0};
+            for (uint32_t d = 0; d < STRETCH_DEVICES; d++) {
+                mir_tlog_rows_column part[2];
+                uint32_t ends[STRETCHES];
+                for (uint32_t i = 0; i < count; i++) {
+                    part[i] = (mir_tlog_rows_column){first[i], of.values[i][d], of.present[i][d]};
+                }
+                const mir_tlog_rows rows = {d, of.counts[d], count, of.times[d], part, NULL};
+                stretches_end(&of, of.times[d], of.counts[d], ends);
+                assert_int_equal(put.measure(put.context, &rows, ends, STRETCHES, sizes), MIR_OK);
+            }
+            size_t size = 0;
+            for (uint32_t s = 0; s < STRETCHES; s++) size += sizes[s];
+            uint8_t *places[STRETCHES + 1];
+            assert_int_equal(put.reserve(put.context, 0, of.row_count, size, &places[0]),
+                             missing == 0 ? MIR_OK : MIR_E_TOO_LARGE);
+            uint32_t ends[STRETCHES];
+            stretches_end(&of, of.row_times, of.row_count, ends);
+            for (uint32_t s = 0; s < STRETCHES && missing == 0; s++) {
+                places[s + 1] = places[s] + sizes[s];
+            }
+            for (uint32_t s = STRETCHES; s > 0 && missing == 0; s--) {
+                uint8_t *at = places[s - 1];
+                for (uint32_t r = s == 1 ? 0 : ends[s - 2]; r < ends[s - 1];) {
+                    const uint32_t some = ends[s - 1] - r < 33 ? ends[s - 1] - r : 33;
+                    const mir_tlog_batch batch = {some,
+                                                  count,
+                                                  of.row_times + r,
+                                                  of.owners + r,
+                                                  of.cells + r * count,
+                                                  of.there + r * count};
+                    assert_int_equal(put.place(put.context, &batch, &at, places[s]), MIR_OK);
+                    r += some;
+                }
+                assert_ptr_equal(at, places[s]);
+            }
+            if (missing == 0) {
+                assert_int_equal(other.bytes.size, one.bytes.size);
+                assert_memory_equal(other.bytes.data + 51, one.bytes.data + 51,
+                                    one.bytes.size - 51);
+                assert_int_equal(other.rows, of.row_count);
+            }
+            mir_tlm_table_free(&other);
+        }
+        mir_arena arena = {0};
+        assert_int_equal(read_back(&one, &arena)->n_rows, of.row_count);
+        mir_arena_free(&arena);
+        mir_tlm_table_free(&one);
+    }
+}
+
 /* A run ends with the row that passes the bound, as rows do. */
 static void test_a_run_that_is_too_large(void **state)
 {
@@ -464,6 +603,7 @@ int main(void)
         cmocka_unit_test(test_more_than_a_message_may_have),
         cmocka_unit_test(test_runs_are_written_as_rows_are),
         cmocka_unit_test(test_rows_of_many_devices),
+        cmocka_unit_test(test_rows_are_put_where_they_belong),
         cmocka_unit_test(test_a_run_that_is_too_large),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

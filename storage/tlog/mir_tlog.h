@@ -248,6 +248,18 @@ typedef struct mir_tlog_sink {
     /* Null, or what takes rows that follow each other and are of one device or group, with every one
      * of the columns, as they are: it may be called in place of `rows`. */
     mir_status (*run)(void *context, const mir_tlog_rows *rows);
+    /* Null, or what several threads may call in place of `rows` when there are columns of numbers
+     * alone. First comes `measure` for each device, with all that it has: adds to sizes[i] how many
+     * bytes its rows will take from ends[i - 1], or the first one, up to ends[i]. The rows stay where
+     * they are until the last of these calls. Then `reserve`: how many rows there are, of which device
+     * the first is, and how many bytes they take together; it says where they go. Then `place`, by any
+     * thread: writes to *at, which it moves, what rows take, and nothing from `end` on. */
+    mir_status (*measure)(void *context, const mir_tlog_rows *rows, const uint32_t *ends,
+                          uint32_t end_count, size_t *sizes);
+    mir_status (*reserve)(void *context, uint32_t first_device, uint64_t row_count, size_t size,
+                          uint8_t **at);
+    mir_status (*place)(const void *context, const mir_tlog_batch *batch, uint8_t **at,
+                        const uint8_t *end);
 } mir_tlog_sink;
 
 typedef struct mir_tlog_query_info {

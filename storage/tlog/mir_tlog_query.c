@@ -8,6 +8,7 @@
 #include "mir_clock.h"
 #include "mir_thread.h"
 #include "mir_tlog_part.h"
+#include "mir_tlog_shares.h"
 #include "mir_workers.h"
 
 /* Queries: each device's rows are read, or what they come to, by as many threads as there is work
@@ -17,10 +18,27 @@ enum {
     ROWS_MAX_DEFAULT = 10 * 1000 * 1000,
     BATCH_ROWS = 512,
     WORKERS_MAX = 8,
+    /* Fewer rows are written sooner than another thread wakes. */
+    SHARED_ROWS_MIN = 2048,
     /* Fewer devices are read sooner than a thread starts. */
     WORKER_DEVICES_MIN = 32,
     DEVICES_AT_ONCE = 8,
 };
+
+/* What helpers wait for when all devices are read. */
+typedef enum stage {
+    STAGE_READ,
+    STAGE_GIVE, /* give out the answer, then end */
+    STAGE_END,
+} stage;
+
+struct query;
+
+typedef struct helper {
+    struct query *q;
+    mir_tlog_part_maker *worker;
+    pthread_t thread;
+} helper;
 
 typedef struct query {
     mir_tlog *tlog;
@@ -36,6 +54,13 @@ typedef struct query {
     uint32_t part_count;
     mir_tlog_part_maker workers[WORKERS_MAX];
     uint32_t worker_count;
+    helper helpers[WORKERS_MAX];
+    uint32_t helper_count;
+    pthread_mutex_t mutex; /* of what follows, until the helpers have ended */
+    pthread_cond_t changed;
+    uint32_t reading; /* helpers */
+    stage stage;
+    mir_tlog_shares shares;
     mir_tlog_columns columns; /* of the answer */
     mir_tlog_query_info info;
     mir_error *error;
@@ -131,17 +156,19 @@ static void work(query *q, mir_tlog_part_maker *worker)
     if (status != MIR_OK) atomic_store_explicit(&q->failed, true, memory_order_relaxed);
 }
 
-typedef struct helper {
-    query *q;
-    mir_tlog_part_maker *worker;
-    pthread_t thread;
-} helper;
-
 static void *helper_main(void *context)
 {
     const helper *h = context;
+    query *q = h->q;
     (void)pthread_setname_np(pthread_self(), "mir-query");
-    work(h->q, h->worker);
+    work(q, h->worker);
+    (void)pthread_mutex_lock(&q->mutex);
+    if (--q->reading == 0) (void)pthread_cond_broadcast(&q->changed);
+    while (q->stage == STAGE_READ) (void)pthread_cond_wait(&q->changed, &q->mutex);
+    const stage next = q->stage;
+    (void)pthread_mutex_unlock(&q->mutex);
+    /* Without memory for it the others go on. */
+    if (next == STAGE_GIVE) (void)!mir_tlog_shares_give(&q->shares);
     return NULL;
 }
 
@@ -153,6 +180,32 @@ static bool helper_start(helper *h)
                          pthread_create(&h->thread, &attributes, helper_main, h) == 0;
     (void)pthread_attr_destroy(&attributes);
     return started;
+}
+
+static void helpers_await(query *q)
+{
+    (void)pthread_mutex_lock(&q->mutex);
+    while (q->reading > 0) (void)pthread_cond_wait(&q->changed, &q->mutex);
+    (void)pthread_mutex_unlock(&q->mutex);
+}
+
+static void helpers_go_on(query *q, stage next)
+{
+    (void)pthread_mutex_lock(&q->mutex);
+    if (q->stage == STAGE_READ) q->stage = next;
+    (void)pthread_cond_broadcast(&q->changed);
+    (void)pthread_mutex_unlock(&q->mutex);
+}
+
+/* As soon as there is nothing more for them to do: other queries may have them. */
+static void helpers_end(query *q)
+{
+    helpers_go_on(q, STAGE_END);
+    for (uint32_t i = 0; i < q->helper_count; i++) {
+        (void)pthread_join(q->helpers[i].thread, NULL);
+        (void)atomic_fetch_sub_explicit(&q->tlog->query_helpers, 1, memory_order_relaxed);
+    }
+    q->helper_count = 0;
 }
 
 static mir_status worker_add(query *q)
@@ -179,8 +232,6 @@ static mir_status worker_add(query *q)
 /* As many threads as the devices are worth, and as other queries leave. */
 static mir_status work_all(query *q)
 {
-    helper helpers[WORKERS_MAX];
-    uint32_t started = 0;
     mir_status status = worker_add(q);
     uint32_t wanted = q->order_count / WORKER_DEVICES_MIN;
     if (wanted > WORKERS_MAX) wanted = WORKERS_MAX;
@@ -189,22 +240,22 @@ static mir_status work_all(query *q)
             atomic_fetch_add_explicit(&q->tlog->query_helpers, 1, memory_order_relaxed);
         bool running = busy < q->tlog->query_helpers_max && worker_add(q) == MIR_OK;
         if (running) {
-            helper *h = &helpers[started];
+            helper *h = &q->helpers[q->helper_count];
             *h = (helper){.q = q, .worker = &q->workers[q->worker_count - 1]};
+            (void)pthread_mutex_lock(&q->mutex);
             running = helper_start(h);
+            if (running) q->reading++;
+            (void)pthread_mutex_unlock(&q->mutex);
         }
         if (!running) {
             /* Then this one does it alone. */
             (void)atomic_fetch_sub_explicit(&q->tlog->query_helpers, 1, memory_order_relaxed);
             break;
         }
-        started++;
+        q->helper_count++;
     }
     if (status == MIR_OK) work(q, &q->workers[0]);
-    for (uint32_t i = 0; i < started; i++) {
-        (void)pthread_join(helpers[i].thread, NULL);
-        (void)atomic_fetch_sub_explicit(&q->tlog->query_helpers, 1, memory_order_relaxed);
-    }
+    helpers_await(q);
     q->info.chunks_corrupt = mir_tlog_version_damage(q->tlog, q->version);
     for (uint32_t i = 0; i < q->worker_count; i++) {
         const mir_tlog_part_maker *worker = &q->workers[i];
@@ -332,6 +383,16 @@ typedef struct batch_room {
     uint8_t *present;
 } batch_room;
 
+static mir_status batch_give(query *q, const mir_tlog_sink *sink, const mir_tlog_batch *batch)
+{
+    if (mir_tlog_scan_cancelled(&q->workers[0].scan)) {
+        return mir_error_set(q->error, MIR_E_CANCELLED, "cancelled");
+    }
+    q->info.rows += batch->row_count;
+    mir_thread_offer();
+    return sink->rows(sink->context, batch);
+}
+
 /* One batch of the rows that were put in. */
 static mir_status batch_out(query *q, const mir_tlog_sink *sink, const batch_room *room,
                             uint32_t filled)
@@ -342,13 +403,7 @@ static mir_status batch_out(query *q, const mir_tlog_sink *sink, const batch_roo
                                   .devices = room->devices,
                                   .cells = room->cells,
                                   .present = room->present};
-    if (filled == 0) return MIR_OK;
-    if (mir_tlog_scan_cancelled(&q->workers[0].scan)) {
-        return mir_error_set(q->error, MIR_E_CANCELLED, "cancelled");
-    }
-    q->info.rows += filled;
-    mir_thread_offer();
-    return sink->rows(sink->context, &batch);
+    return filled == 0 ? MIR_OK : batch_give(q, sink, &batch);
 }
 
 /* Puts the next row of a part in; true when that was its last. */
@@ -361,58 +416,37 @@ static bool row_take(const query *q, mir_tlog_part *part, const batch_room *room
     return --part->left == 0;
 }
 
-/* What is left of a part with one column of numbers. */
-typedef struct number_run {
-    const int64_t *times;
-    const uint64_t *values;
-    const uint8_t *present;
-    uint32_t left;
-    uint32_t device;
-} number_run;
+typedef struct numbers_taker {
+    query *q;
+    const mir_tlog_sink *sink;
+} numbers_taker;
+
+static mir_status numbers_take(void *context, const mir_tlog_batch *batch)
+{
+    const numbers_taker *to = context;
+    return batch_give(to->q, to->sink, batch);
+}
 
 /* As aligned_out, forwards, of parts with one column of numbers each. */
-static mir_status numbers_out(query *q, const mir_tlog_sink *sink, const batch_room *room,
-                              uint64_t limit)
+static mir_status numbers_out(query *q, const mir_tlog_sink *sink, uint64_t limit)
 {
-    number_run *runs = malloc((q->part_count + 1) * sizeof *runs);
-    if (runs == NULL) return no_memory(q);
-    mir_status status = MIR_OK;
+    mir_tlog_number_run *runs = malloc((q->part_count + 1) * sizeof *runs);
+    mir_tlog_numbers *numbers = malloc(sizeof *numbers);
+    mir_status status = runs == NULL || numbers == NULL ? no_memory(q) : MIR_OK;
     uint32_t count = 0;
-    int64_t next_ns = INT64_MAX;
-    for (uint32_t i = 0; i < q->part_count; i++) {
+    for (uint32_t i = 0; i < q->part_count && status == MIR_OK; i++) {
         const mir_tlog_part *part = &q->parts[i];
         if (part->row_count == 0) continue;
-        if (part->times[0] < next_ns) next_ns = part->times[0];
-        runs[count++] =
-            (number_run){part->times, part->values, part->present, part->row_count, part->number};
+        runs[count++] = (mir_tlog_number_run){part->times, part->values, part->present,
+                                              part->row_count, part->number};
     }
-    uint32_t filled = 0;
-    while (count > 0 && limit > 0 && status == MIR_OK) {
-        const int64_t now_ns = next_ns;
-        uint32_t left = 0;
-        next_ns = INT64_MAX;
-        for (uint32_t i = 0; i < count && limit > 0 && status == MIR_OK; i++) {
-            number_run run = runs[i];
-            if (*run.times == now_ns) {
-                room->times[filled] = now_ns;
-                room->devices[filled] = run.device;
-                room->cells[filled].u64 = *run.values++;
-                room->present[filled++] = *run.present++;
-                run.times++;
-                limit--;
-                if (filled == BATCH_ROWS) {
-                    status = batch_out(q, sink, room, filled);
-                    filled = 0;
-                }
-                if (--run.left == 0) continue;
-            }
-            if (*run.times < next_ns) next_ns = *run.times;
-            runs[left++] = run;
-        }
-        count = left;
+    numbers_taker to = {q, sink};
+    if (status == MIR_OK) {
+        status = mir_tlog_numbers_merge(runs, count, limit, numbers, numbers_take, &to);
     }
     free(runs);
-    return status == MIR_OK ? batch_out(q, sink, room, filled) : status;
+    free(numbers);
+    return status;
 }
 
 static bool is_one_of_numbers(const query *q)
@@ -579,8 +613,47 @@ static mir_status batches_out(query *q, const mir_tlog_sink *sink, const batch_r
     const uint64_t limit = q->spec.limit == 0 ? UINT64_MAX : q->spec.limit;
     for (uint32_t i = 0; i < q->part_count; i++) q->parts[i].left = q->parts[i].row_count;
     if (!aligned(q)) return merged_out(q, sink, room, limit);
-    return is_one_of_numbers(q) ? numbers_out(q, sink, room, limit)
-                                : aligned_out(q, sink, room, limit);
+    return is_one_of_numbers(q) ? numbers_out(q, sink, limit) : aligned_out(q, sink, room, limit);
+}
+
+/* Whether to write it is worth more than one thread. */
+static bool is_shared(const query *q, const mir_tlog_sink *sink)
+{
+    return q->helper_count > 0 && sink->place != NULL && q->spec.limit == 0 &&
+           atomic_load_explicit(&q->rows, memory_order_relaxed) >= SHARED_ROWS_MIN &&
+           is_one_of_numbers(q) && aligned(q);
+}
+
+/* In words: those of the sink are its own. */
+static mir_status log_failed(query *q, mir_status status)
+{
+    if (status == MIR_OK) return MIR_OK;
+    status = mir_tlog_scan_failed(&q->workers[0].scan, status);
+    if (q->error != NULL) *q->error = q->workers[0].scan.error;
+    return status;
+}
+
+static mir_status shares_out(query *q, const mir_tlog_sink *sink)
+{
+    q->shares = (mir_tlog_shares){.parts = q->parts,
+                                  .part_count = q->part_count,
+                                  .column = q->columns.columns[0],
+                                  .sink = sink,
+                                  .cancel = q->spec.cancel,
+                                  .bytes = &q->bytes,
+                                  .bytes_max = q->spec.bytes_max};
+    mir_status status = log_failed(q, mir_tlog_shares_init(&q->shares));
+    if (status == MIR_OK) status = mir_tlog_shares_measure(&q->shares);
+    if (status == MIR_OK) {
+        helpers_go_on(q, STAGE_GIVE);
+        status = log_failed(q, mir_tlog_shares_give(&q->shares));
+        helpers_end(q);
+        if (status == MIR_OK) status = mir_tlog_shares_status(&q->shares);
+        if (status == MIR_E_CANCELLED) status = mir_error_set(q->error, status, "cancelled");
+    }
+    if (status == MIR_OK) q->info.rows += q->shares.rows;
+    mir_tlog_shares_fini(&q->shares);
+    return status;
 }
 
 static mir_status rows_out(query *q, const mir_tlog_sink *sink)
@@ -643,6 +716,7 @@ static mir_status query_run(query *q, const mir_tlog_sink *sink)
 {
     mir_status status = devices_order(q);
     if (status == MIR_OK) status = work_all(q);
+    if (q->spec.groups != NULL) helpers_end(q);
     if (status == MIR_OK && q->spec.groups != NULL) {
         status = mir_tlog_part_groups(q->workers, q->worker_count, q->spec.group_count, q->parts);
         if (status != MIR_OK && q->error != NULL) *q->error = q->workers[0].scan.error;
@@ -650,11 +724,17 @@ static mir_status query_run(query *q, const mir_tlog_sink *sink)
     if (status != MIR_OK) return status;
     if (atomic_load_explicit(&q->rows, memory_order_relaxed) == 0) return MIR_OK;
     status = columns_out(q, sink);
-    return status == MIR_OK ? rows_out(q, sink) : status;
+    if (status != MIR_OK) return status;
+    if (is_shared(q, sink)) return shares_out(q, sink);
+    helpers_end(q);
+    return rows_out(q, sink);
 }
 
 static void query_free(query *q)
 {
+    helpers_end(q);
+    (void)pthread_cond_destroy(&q->changed);
+    (void)pthread_mutex_destroy(&q->mutex);
     for (uint32_t i = 0; q->parts != NULL && i < q->part_count; i++) {
         mir_tlog_part_free(&q->parts[i]);
     }
@@ -678,6 +758,8 @@ mir_status mir_tlog_query(mir_tlog *tlog, const mir_tlog_query_spec *spec,
     if (q->spec.rows_max == 0) q->spec.rows_max = ROWS_MAX_DEFAULT;
     if (q->spec.bytes_max == 0) q->spec.bytes_max = MIR_TLOG_QUERY_BYTES_DEFAULT;
     if (q->spec.functions == 0 && q->spec.window_ns != 0) q->spec.functions = MIR_TLOG_MEAN;
+    (void)pthread_mutex_init(&q->mutex, NULL);
+    (void)pthread_cond_init(&q->changed, NULL);
     q->version = mir_tlog_version_acquire(tlog);
     mir_status status = spec_check(q);
     if (status == MIR_OK) status = query_run(q, sink);

@@ -1161,6 +1161,189 @@ static void of_equal_times_the_first_and_the_last_device_count(void **state)
     fixture_fini(&x);
 }
 
+/* A row as a sink of several hands writes it. */
+typedef struct put_row_of {
+    int64_t time_ns;
+    uint32_t device;
+    uint32_t present;
+    uint64_t bits;
+} put_row_of;
+
+typedef struct hands {
+    put_row_of *rows;
+    uint64_t count;    /* of what was given in turn */
+    uint64_t measured; /* of what was put where it belongs */
+    uint32_t first_device;
+    mir_status refusal;   /* of `reserve` */
+    atomic_bool *cancels; /* if not null: `reserve` sets it */
+    atomic_uint places;   /* calls of `place` until one is refused; 0: never */
+    bool only_in_turn;
+} hands;
+
+static mir_status hands_columns(void *context, const mir_column *columns, uint32_t count)
+{
+    (void)context;
+    (void)columns;
+    return count == 1 ? MIR_OK : MIR_E_INVALID;
+}
+
+static void hands_write(const mir_tlog_batch *batch, put_row_of *to)
+{
+    for (uint32_t r = 0; r < batch->row_count; r++) {
+        to[r] = (put_row_of){batch->times_ns[r], batch->devices[r], batch->present[r],
+                             batch->cells[r].u64};
+    }
+}
+
+static mir_status hands_rows(void *context, const mir_tlog_batch *batch)
+{
+    hands *h = context;
+    h->rows = realloc(h->rows, (h->count + batch->row_count) * sizeof *h->rows);
+    assert_non_null(h->rows);
+    hands_write(batch, h->rows + h->count);
+    h->count += batch->row_count;
+    return MIR_OK;
+}
+
+static mir_status hands_measure(void *context, const mir_tlog_rows *rows, const uint32_t *ends,
+                                uint32_t end_count, size_t *sizes)
+{
+    (void)context;
+    uint32_t row = 0;
+    for (uint32_t i = 0; i < end_count; i++) {
+        assert_in_range(ends[i], row, rows->row_count);
+        sizes[i] += (ends[i] - row) * sizeof(put_row_of);
+        row = ends[i];
+    }
+    assert_int_equal(row, rows->row_count);
+    return MIR_OK;
+}
+
+static mir_status hands_reserve(void *context, uint32_t first_device, uint64_t row_count,
+                                size_t size, uint8_t **at)
+{
+    hands *h = context;
+    assert_int_equal(size, row_count * sizeof *h->rows);
+    if (h->refusal != MIR_OK) return h->refusal;
+    h->rows = malloc(size);
+    assert_non_null(h->rows);
+    h->measured = row_count;
+    h->first_device = first_device;
+    if (h->cancels != NULL) atomic_store(h->cancels, true);
+    *at = (uint8_t *)h->rows;
+    return MIR_OK;
+}
+
+static mir_status hands_place(const void *context, const mir_tlog_batch *batch, uint8_t **at,
+                              const uint8_t *end)
+{
+    hands *h = (hands *)(uintptr_t)context;
+    const size_t size = batch->row_count * sizeof *h->rows;
+    /* Not asserted: this is in other threads too. */
+    if ((size_t)(end - *at) < size) return MIR_E_CORRUPT;
+    if (atomic_load(&h->places) > 0 && atomic_fetch_sub(&h->places, 1) == 1) return MIR_E_IO;
+    hands_write(batch, (put_row_of *)(void *)*at);
+    *at += size;
+    return MIR_OK;
+}
+
+static mir_status hands_ask(fixture *x, const mir_tlog_query_spec *spec, hands *h, mir_error *error)
+{
+    mir_tlog_sink sink = {.context = h, .columns = hands_columns, .rows = hands_rows};
+    if (!h->only_in_turn) {
+        sink.measure = hands_measure;
+        sink.reserve = hands_reserve;
+        sink.place = hands_place;
+    }
+    mir_tlog_query_info info;
+    const mir_status status = mir_tlog_query(x->tlog, spec, &sink, &info, error);
+    if (status == MIR_OK) assert_int_equal(info.rows, h->count + h->measured);
+    assert_int_equal(atomic_load(&x->tlog->query_helpers), 0);
+    return status;
+}
+
+/* Windows of many devices, some with gaps, that as many threads give out as may. */
+static void windows_are_given_out_by_many_threads(void **state)
+{
+    (void)state;
+    enum { MANY = 300, TIMES = 600, STEP_NS = 100000000 };
+    fixture x;
+    fixture_init(&x, 41);
+    char names[MANY][8];
+    mir_view ids[MANY];
+    mir_tlog_writer *writer = mir_tlog_writer_of(x.tlog, 0);
+    const mir_column column = {"n", 1, MIR_COLUMN_I64};
+    for (uint32_t i = 0; i < MANY; i++) {
+        (void)snprintf(names[i], sizeof names[i], "d%03u", (i * 77 + 5) % MANY);
+        ids[i] = mir_view_cstr(names[i]);
+        for (int64_t n = 0; n < TIMES; n++) {
+            /* One begins late, one ends early, others have gaps. */
+            if (i % 10 == 1 && n < TIMES / 2) continue;
+            if (i % 10 == 2 && n > TIMES / 3) continue;
+            if (i % 10 == 3 && n / 40 % 3 == 1) continue;
+            mir_row *row = &x.row;
+            row->time_ns = start_ns + n * STEP_NS;
+            row->column_count = 1;
+            row->dynamic_count = 0;
+            row->present[0] = 1;
+            row->cells[0].i64 = (int64_t)(sim_random(&x.random) % 1000);
+            mir_tlog_series *series;
+            assert_int_equal(
+                mir_tlog_series_open(writer, ids[i], mir_view_cstr("m.v1.T"), &column, 1, &series),
+                MIR_OK);
+            assert_int_equal(mir_tlog_append(writer, series, row), MIR_OK);
+        }
+        assert_int_equal(mir_tlog_commit_turn(writer, NULL), MIR_OK);
+    }
+    x.tlog->query_helpers_max = 7;
+    const uint32_t functions[] = {MIR_TLOG_MEAN, MIR_TLOG_SUM, MIR_TLOG_COUNT, MIR_TLOG_RATE};
+    for (uint32_t round = 0; round < 8; round++) {
+        mir_tlog_query_spec spec = {.device_ids = ids,
+                                    .device_count = MANY,
+                                    .measurement = mir_view_cstr("m.v1.T"),
+                                    .from_ns = INT64_MIN,
+                                    .to_ns = INT64_MAX,
+                                    .functions = functions[round % 4],
+                                    .window_ns = round < 4 ? 1000000000 : 3300000000};
+        mir_error error = {{0}};
+        hands turn = {.only_in_turn = true};
+        hands many = {0};
+        assert_int_equal(hands_ask(&x, &spec, &turn, &error), MIR_OK);
+        assert_int_equal(hands_ask(&x, &spec, &many, &error), MIR_OK);
+        assert_int_equal(turn.measured, 0);
+        assert_int_equal(many.count, 0);
+        assert_int_equal(many.measured, turn.count);
+        assert_int_equal(many.first_device, turn.rows[0].device);
+        assert_memory_equal(many.rows, turn.rows, turn.count * sizeof *turn.rows);
+        free(many.rows);
+        /* What goes wrong in one hand ends all of it. */
+        hands refused = {.refusal = MIR_E_TOO_LARGE};
+        error = (mir_error){{0}};
+        assert_int_equal(hands_ask(&x, &spec, &refused, &error), MIR_E_TOO_LARGE);
+        assert_int_equal(error.text[0], '\0');
+        hands broken = {.places = round + 1};
+        assert_int_equal(hands_ask(&x, &spec, &broken, &error), MIR_E_IO);
+        free(broken.rows);
+        atomic_bool cancel = false;
+        hands given_up = {.cancels = &cancel};
+        spec.cancel = &cancel;
+        assert_int_equal(hands_ask(&x, &spec, &given_up, &error), MIR_E_CANCELLED);
+        assert_string_equal(error.text, "cancelled");
+        free(given_up.rows);
+        spec.cancel = NULL;
+        /* In turn, if only some of them are wanted. */
+        hands few = {0};
+        spec.limit = turn.count / 2;
+        assert_int_equal(hands_ask(&x, &spec, &few, &error), MIR_OK);
+        assert_int_equal(few.measured, 0);
+        assert_int_equal(few.count, turn.count / 2);
+        assert_memory_equal(few.rows, turn.rows, few.count * sizeof *turn.rows);
+        free(few.rows);
+        free(turn.rows);
+    }
+    fixture_fini(&x);
+}
+
 /* ---- Counting ---- */
 
 static void put_row(fixture *x, int64_t time_ns, uint64_t present)
@@ -1405,6 +1588,7 @@ int main(void)
         cmocka_unit_test(percentiles_of_many_devices_take_the_memory_of_one),
         cmocka_unit_test(what_a_query_holds_at_once_is_within_its_bound),
         cmocka_unit_test(many_devices_are_read_by_many_threads),
+        cmocka_unit_test(windows_are_given_out_by_many_threads),
         cmocka_unit_test(rows_in_memory_are_counted_as_they_are),
         cmocka_unit_test(a_damaged_column_leaves_no_texts_behind),
         cmocka_unit_test(a_chunk_with_times_that_its_index_does_not_say_is_left_out),
