@@ -35,7 +35,7 @@ enum {
     HTTP_LINES = 5000,
     ASKED_TIMES = 25,
     ASKED_TIMES_MIN = 3,
-    QUIET_SECONDS = 7, /* longer than a log waits for more before it is sealed */
+    QUIET_SECONDS = 9, /* longer than a log waits for more before it is sealed and merged */
     QUIET_SECONDS_QUICK = 1,
     QUIET_SECONDS_MAX = 120,
     UNSEALED_MAX = 6 << 20, /* fills the logs of two shards once, which are sealed meanwhile */

@@ -111,7 +111,7 @@ typedef struct mir_tlog_options {
      * log or by one of its threads. May be null. */
     void (*log_made)(void *context, uint64_t generation, const char *path);
     void *log_made_context;
-    int64_t (*wall_ns)(void); /* [mir_clock_wall_ns] for retention */
+    int64_t (*wall_ns)(void); /* [mir_clock_wall_ns] for retention and merging */
 } mir_tlog_options;
 
 /* Replays what the last run left unsealed (cutting a torn tail, which is logged and counted), then

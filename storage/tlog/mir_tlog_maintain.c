@@ -27,8 +27,10 @@ enum {
     MERGE_RUN_MIN_CALM = 2,
     MERGE_RUN_MAX = 16,
     /* In calm moments a merge is worth its cost when the largest segment in it is at most so many
-     * times the others: then all merges of it together write less than thrice what there is. */
+     * times the others: then all merges of it together write less than thrice what there is. Once
+     * the days of a partition are over little comes to them, so for the last time more is paid. */
     MERGE_LARGEST_TIMES = 2,
+    MERGE_LARGEST_TIMES_OVER = 16,
     ROLLUP_DAYS = 32,
     /* An old segment is packed again when zstd made at least one in so many of its bytes. */
     LIGHT_PART = 8,
@@ -500,9 +502,20 @@ static uint32_t run_find(const mir_tlog_version *version, uint64_t unsealed_min,
     return 0;
 }
 
+/* Whether the days of a segment's partition are over. */
+static bool partition_over(const mir_tlog_segment *segment, int64_t today)
+{
+    const int64_t day = mir_tlog_day_of(segment->time_max);
+    if (mir_tlog_rollup_step_in(segment) != MIR_TLOG_ROLLUP_NONE) {
+        return day / ROLLUP_DAYS < today / ROLLUP_DAYS;
+    }
+    return day < today;
+}
+
 /* The longest run of segments that are worth a merge although they are few. It ends: each merge
  * leaves fewer segments. */
-static uint32_t run_find_calm(const mir_tlog_version *version, uint64_t unsealed_min, uint32_t *run)
+static uint32_t run_find_calm(const mir_tlog_version *version, uint64_t unsealed_min, int64_t today,
+                              uint32_t *run)
 {
     uint32_t best = 0;
     for (uint32_t start = 0; start + 1 < version->segment_count; start++) {
@@ -510,6 +523,7 @@ static uint32_t run_find_calm(const mir_tlog_version *version, uint64_t unsealed
         uint32_t tried[MERGE_RUN_MAX];
         uint32_t count = 0;
         uint64_t bytes = 0, largest = 0, rows = 0, chunks = 0;
+        bool over = true;
         for (uint32_t i = start; i < version->segment_count && count < MERGE_RUN_MAX; i++) {
             const mir_tlog_segment *segment = version->segments[i];
             if (partition_of(segment) != partition) continue;
@@ -521,11 +535,13 @@ static uint32_t run_find_calm(const mir_tlog_version *version, uint64_t unsealed
             if (segment->size > largest) largest = segment->size;
             rows += segment->rows;
             chunks += segment->chunk_count;
+            over = over && partition_over(segment, today);
             tried[count++] = i;
+            const uint64_t times = over ? MERGE_LARGEST_TIMES_OVER : MERGE_LARGEST_TIMES;
             if (count >= MERGE_RUN_MIN_CALM && count > best &&
-                largest <= MERGE_LARGEST_TIMES * (bytes - largest) &&
-                /* Full chunks become no smaller. */
-                rows < chunks * (MIR_TLOG_CHUNK_ROWS_MAX / 2) &&
+                largest <= times * (bytes - largest) &&
+                /* Full chunks become no smaller: then it is for the number of segments. */
+                (over || rows < chunks * (MIR_TLOG_CHUNK_ROWS_MAX / 2)) &&
                 run_allowed(version, tried, count, unsealed_min)) {
                 memcpy(run, tried, count * sizeof *run);
                 best = count;
@@ -581,9 +597,10 @@ static bool is_calm(mir_tlog *tlog)
     mir_tlog_version *version = mir_tlog_version_acquire(tlog);
     bool calm = true;
     for (uint32_t i = 0; i < version->live_count; i++) {
-        const mir_tlog_live *live = version->lives[i];
-        if (live->owner == NULL ||
-            atomic_load_explicit(&live->bytes, memory_order_relaxed) >= MIR_TLOG_LOG_ROOM) {
+        mir_tlog_live *live = version->lives[i];
+        const uint64_t bytes = atomic_load_explicit(&live->bytes, memory_order_relaxed);
+        /* One to which a trickle comes stays open for minutes. */
+        if (live->owner == NULL || (bytes >= MIR_TLOG_LOG_ROOM && bytes == live->idle_bytes)) {
             calm = false;
         }
     }
@@ -735,9 +752,10 @@ static mir_status merge_series(merge *m, mir_view measurement, mir_view device, 
         while (end < m->chunk_count) {
             const mir_tlog_chunk *chunk = &m->chunks[end].chunk;
             const bool overlaps = end > first && chunk->time_min <= reach;
+            const bool enough = rows >= MIR_TLOG_CHUNK_ROWS_MAX / 2 &&
+                                (end - first == 1 || chunk->rows > MIR_TLOG_CHUNK_ROWS_MAX - rows);
             if (!overlaps && end > first &&
-                (rows >= MIR_TLOG_CHUNK_ROWS_MAX / 2 ||
-                 chunk->rows >= MIR_TLOG_CHUNK_ROWS_MAX / 2)) {
+                (enough || chunk->rows >= MIR_TLOG_CHUNK_ROWS_MAX / 2)) {
                 break;
             }
             if (chunk->time_max > reach) reach = chunk->time_max;
@@ -858,7 +876,10 @@ static bool merge_work(mir_tlog *tlog, mir_tlog_codec *codec, bool calm)
     mir_tlog_version *version = mir_tlog_version_acquire(tlog);
     uint32_t run[MERGE_RUN_MAX];
     uint32_t count = run_find(version, unsealed_min, run);
-    if (count == 0 && calm) count = run_find_calm(version, unsealed_min, run);
+    if (count == 0 && calm) {
+        const int64_t today = mir_tlog_day_of(tlog->options.wall_ns());
+        count = run_find_calm(version, unsealed_min, today, run);
+    }
     if (count == 0) count = run_find_old(tlog, version, unsealed_min, run);
     mir_status status = MIR_E_EMPTY;
     if (count > 0) {

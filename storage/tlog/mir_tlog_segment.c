@@ -29,6 +29,10 @@ enum {
     COLUMN_SPARSE = 1,
     COLUMN_STATISTICS = 2,
     COLUMN_ENDS = 4, /* statistics end with the first value and the last */
+    /* A pause is so many times the mean step of the rows around it, and of so many rows one at most
+     * ends a chunk. */
+    PAUSE_STEPS = 16,
+    PAUSE_ROWS = 256,
 };
 
 /* ---- Chunks ---- */
@@ -775,10 +779,29 @@ static mir_status scratch_room(mir_tlog_segment_writer *writer, uint32_t column_
     return MIR_OK;
 }
 
+/* How many rows come before a pause: a chunk of rows that come evenly takes less than one with a
+ * jump of the time and of all values in it. Where pauses are many, the rows stay together. */
+static uint32_t rows_before_pause(const int64_t *times, uint32_t rows)
+{
+    if (rows < PAUSE_ROWS) return rows;
+    const uint64_t mean = ((uint64_t)times[rows - 1] - (uint64_t)times[0]) / (rows - 1);
+    if (mean > UINT64_MAX / PAUSE_STEPS) return rows;
+    const uint64_t pause = mean * PAUSE_STEPS;
+    uint32_t pauses = 0;
+    for (uint32_t i = 1; i < rows; i++) {
+        pauses += (uint64_t)times[i] - (uint64_t)times[i - 1] > pause;
+    }
+    if (pauses == 0 || pauses > rows / PAUSE_ROWS) return rows;
+    uint32_t before = 1;
+    while ((uint64_t)times[before] - (uint64_t)times[before - 1] <= pause) before++;
+    return before;
+}
+
 static uint32_t chunk_rows(const mir_tlog_gather *gather, uint32_t first, uint32_t end)
 {
     uint32_t rows = end - first;
     if (rows > MIR_TLOG_CHUNK_ROWS_MAX) rows = MIR_TLOG_CHUNK_ROWS_MAX;
+    rows = rows_before_pause(gather->times + first, rows);
     if (gather->text_count == 0) return rows;
     uint64_t bytes = 0;
     for (uint32_t row = 0; row < rows; row++) {

@@ -7,9 +7,10 @@
 
 #include <cmocka.h>
 
+#include "mir_clock.h"
 #include "mir_tlog_sim.h"
 
-/* The index blocks that a segment keeps: who finds a series gets the same from a kept block, from one
+/* Where chunks end. And the index blocks that a segment keeps: who finds a series gets the same from a kept block, from one
  * that was pushed out of its place, and while others search. Run it under tsan, too. */
 
 enum { SERIES = 2000, BLOCKS_MIN = 3 * MIR_TLOG_KEPT_BLOCKS, THREADS = 4, FINDS = 4000 };
@@ -189,6 +190,135 @@ static void damage_is_met_when_a_block_is_read_and_nothing_of_it_is_kept(void **
     fixture_fini(&x);
 }
 
+/* ---- Where chunks end ---- */
+
+enum { ROWS_MAX = 20000 };
+
+typedef struct cut {
+    uint64_t bytes;
+    uint32_t chunk_count;
+    uint32_t rows[64]; /* of the first ones */
+} cut;
+
+/* A walk in four fields, at times that a function says; a jump of all where a time is far ahead. */
+static cut cut_of(uint32_t rows, int64_t (*time_of)(uint32_t row))
+{
+    static const char *const names[] = {"a", "b", "c", "d"};
+    cut made = {0};
+    sim_disk *disk = sim_disk_new(3);
+    mir_tlog_codec codec;
+    mir_tlog_gather gather;
+    mir_tlog_segment_writer *writer;
+    mir_tlog_segment *segment;
+    mir_error error = {{0}};
+    const mir_tlog_segment_head head = {7, 1, 1};
+    assert_int_equal(mir_tlog_codec_init(&codec), MIR_OK);
+    assert_int_equal(mir_tlog_gather_init(&gather), MIR_OK);
+    assert_int_equal(mir_tlog_segment_begin(&disk->files, path, &head, &writer, &error), MIR_OK);
+    assert_int_equal(mir_tlog_gather_room(&gather, rows), MIR_OK);
+    uint64_t random = 1;
+    for (uint32_t f = 0; f < 4; f++) {
+        uint32_t column;
+        assert_int_equal(
+            mir_tlog_gather_column_of(&gather, mir_view_cstr(names[f]), MIR_COLUMN_I64, &column),
+            MIR_OK);
+        int64_t value = 1000;
+        for (uint32_t row = 0; row < rows; row++) {
+            gather.times[row] = time_of(row);
+            const int64_t step = row == 0 ? 0 : gather.times[row] - gather.times[row - 1];
+            value += step > 100 * MIR_NS_PER_S ? 1000000 : (int64_t)(sim_random(&random) % 3) - 1;
+            gather.columns[column].values[row] = (uint64_t)value;
+            gather.columns[column].present[row] = 1;
+        }
+    }
+    gather.row_count = rows;
+    const mir_view device = mir_view_cstr("d");
+    assert_int_equal(
+        mir_tlog_segment_put(writer, &codec, measurement, device, &gather, 0, rows, 1, &error),
+        MIR_OK);
+    assert_int_equal(mir_tlog_segment_end(writer, &codec, &made.bytes, &error), MIR_OK);
+    assert_int_equal(mir_tlog_segment_open(&disk->files, path, 7, &codec, &segment, &error),
+                     MIR_OK);
+    mir_tlog_index_cursor cursor = {.segment = segment};
+    assert_int_equal(mir_tlog_index_next(&cursor, &codec), MIR_OK);
+    made.chunk_count = cursor.chunk_count;
+    uint32_t total = 0;
+    for (uint32_t i = 0; i < cursor.chunk_count; i++) {
+        if (i < 64) made.rows[i] = cursor.chunks[i].rows;
+        assert_int_equal(cursor.chunks[i].time_min, time_of(total));
+        total += cursor.chunks[i].rows;
+        assert_int_equal(cursor.chunks[i].time_max, time_of(total - 1));
+    }
+    assert_int_equal(total, rows);
+    mir_tlog_index_fini(&cursor);
+    mir_tlog_segment_release(segment);
+    mir_tlog_gather_fini(&gather);
+    mir_tlog_codec_fini(&codec);
+    sim_disk_free(disk);
+    return made;
+}
+
+static int64_t even(uint32_t row)
+{
+    return row * MIR_NS_PER_S + row * UINT64_C(7919) % 40000000;
+}
+
+static int64_t one_before(uint32_t row)
+{
+    return row == 0 ? -1000 * MIR_NS_PER_S : even(row - 1);
+}
+
+static int64_t pause_each_2000(uint32_t row)
+{
+    return even(row) + row / 2000 * 600 * MIR_NS_PER_S;
+}
+
+/* The one hides the other until the rows are parted at it. */
+static int64_t pauses_of_a_year_and_a_minute(uint32_t row)
+{
+    return even(row) + (row < 100 ? 0 : 365 * 86400 * MIR_NS_PER_S) +
+           (row < 4000 ? 0 : 60 * MIR_NS_PER_S);
+}
+
+static int64_t in_bursts(uint32_t row)
+{
+    return even(row) + row / 50 * 3600 * MIR_NS_PER_S;
+}
+
+static int64_t from_end_to_end(uint32_t row)
+{
+    return row < 400 ? INT64_MIN + row : INT64_MAX - 1000 + row;
+}
+
+static void a_chunk_ends_before_a_pause_if_these_are_few(void **state)
+{
+    (void)state;
+    const cut without = cut_of(5000, even);
+    assert_int_equal(without.chunk_count, 1);
+    const cut with = cut_of(5001, one_before);
+    assert_int_equal(with.chunk_count, 2);
+    assert_int_equal(with.rows[0], 1);
+    /* In one chunk the jumps of time and values take more than a kilobyte. */
+    assert_true(with.bytes < without.bytes + 250);
+
+    const cut several = cut_of(10000, pause_each_2000);
+    assert_int_equal(several.chunk_count, 5);
+    for (uint32_t i = 0; i < 5; i++) assert_int_equal(several.rows[i], 2000);
+    const cut unlike = cut_of(9000, pauses_of_a_year_and_a_minute);
+    assert_int_equal(unlike.chunk_count, 3);
+    assert_int_equal(unlike.rows[0], 100);
+    assert_int_equal(unlike.rows[1], 3900);
+
+    const cut bursts = cut_of(ROWS_MAX, in_bursts);
+    assert_int_equal(bursts.chunk_count,
+                     (ROWS_MAX + MIR_TLOG_CHUNK_ROWS_MAX - 1) / MIR_TLOG_CHUNK_ROWS_MAX);
+    const cut far = cut_of(1000, from_end_to_end);
+    assert_int_equal(far.chunk_count, 2);
+    assert_int_equal(far.rows[0], 400);
+    assert_int_equal(cut_of(1, even).chunk_count, 1);
+    assert_int_equal(cut_of(200, one_before).chunk_count, 1);
+}
+
 typedef struct searching {
     fixture *x;
     uint64_t random;
@@ -247,6 +377,7 @@ int main(void)
         cmocka_unit_test(a_block_at_hand_is_nobody_elses),
         cmocka_unit_test(damage_is_met_when_a_block_is_read_and_nothing_of_it_is_kept),
         cmocka_unit_test(searches_at_once_find_what_is_there),
+        cmocka_unit_test(a_chunk_ends_before_a_pause_if_these_are_few),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -28,6 +28,14 @@ static const mir_column columns_b[] = {
 static const char *const device_names[DEVICES] = {"a", "b", "dev-3", "dev-31", "zz"};
 static mir_view device_ids[DEVICES];
 
+/* What the time is, where a test says so. */
+static _Atomic int64_t now_ns;
+
+static int64_t wall_ns(void)
+{
+    return now_ns != 0 ? now_ns : mir_clock_wall_ns();
+}
+
 static mir_tlog *open_with(const mir_tlog_files *files, uint32_t writers, uint64_t log_bytes,
                            uint32_t idle_ms)
 {
@@ -36,7 +44,8 @@ static mir_tlog *open_with(const mir_tlog_files *files, uint32_t writers, uint64
                                       .writer_count = writers,
                                       .log_bytes_max = log_bytes,
                                       .idle_ms = idle_ms,
-                                      .sync_ms = 1};
+                                      .sync_ms = 1,
+                                      .wall_ns = wall_ns};
     mir_tlog *tlog = NULL;
     mir_error error = {{0}};
     if (mir_tlog_open(&options, &tlog, &error) != MIR_OK) fail_msg("open: %s", error.text);
@@ -473,8 +482,29 @@ static void await_segments(mir_tlog *tlog, uint64_t segments)
     }
 }
 
+static void put_ints(fixture *x, uint64_t *random, int64_t *t, int count)
+{
+    for (int i = 0; i < count; i++) {
+        assert_int_equal(put_int(x, 0, (*t)++, (int64_t)sim_random(random)), MIR_OK);
+    }
+    assert_int_equal(mir_tlog_commit_turn(x->writer, NULL), MIR_OK);
+    settle(x->tlog);
+}
+
+/* Nothing more is merged, however long nothing comes. */
+static void check_segments_stay(mir_tlog *tlog, uint64_t segments)
+{
+    mir_tlog_stats stats = {0};
+    for (int i = 0; i < 20; i++) {
+        settle(tlog);
+        sim_pause_us(200);
+    }
+    mir_tlog_stats_read(tlog, &stats, NULL);
+    assert_int_equal(stats.segments, segments);
+}
+
 /* Few segments are too few to be merged while rows come, and a large one is not worth being written
- * again for a few rows. */
+ * again for a few rows: less so on the day of its rows than when that is over. */
 static void what_is_left_over_is_merged_when_it_is_calm(void **state)
 {
     (void)state;
@@ -482,19 +512,12 @@ static void what_is_left_over_is_merged_when_it_is_calm(void **state)
     assert_int_equal(mir_row_init(&x.row, 16, 16, 1024), MIR_OK);
     x.tlog = open_with(&x.disk->files, 1, 8 << 20, 3600 * 1000);
     x.writer = mir_tlog_writer_of(x.tlog, 0);
-    const int rows = 2000;
     uint64_t random = 1;
     int64_t t = 0;
-    for (int i = 0; i < rows; i++) {
-        assert_int_equal(put_int(&x, 0, t++, (int64_t)sim_random(&random)), MIR_OK);
-    }
-    assert_int_equal(mir_tlog_commit_turn(x.writer, NULL), MIR_OK);
-    for (int i = 0; i < 2; i++) {
-        settle(x.tlog);
-        assert_int_equal(put_int(&x, 0, t++, i), MIR_OK);
-        assert_int_equal(mir_tlog_commit_turn(x.writer, NULL), MIR_OK);
-    }
-    settle(x.tlog);
+    now_ns = 1;
+    put_ints(&x, &random, &t, 2000);
+    put_ints(&x, &random, &t, 1);
+    put_ints(&x, &random, &t, 1);
     mir_tlog_stats stats;
     mir_tlog_stats_read(x.tlog, &stats, NULL);
     assert_int_equal(stats.segments, 3);
@@ -504,42 +527,60 @@ static void what_is_left_over_is_merged_when_it_is_calm(void **state)
     x.tlog = open_with(&x.disk->files, 1, 8 << 20, 1);
     x.writer = mir_tlog_writer_of(x.tlog, 0);
     await_segments(x.tlog, 2);
-    for (int i = 0; i < rows; i++) {
-        assert_int_equal(put_int(&x, 0, t++, (int64_t)sim_random(&random)), MIR_OK);
-    }
-    assert_int_equal(mir_tlog_commit_turn(x.writer, NULL), MIR_OK);
-    settle(x.tlog);
+    put_ints(&x, &random, &t, 2000);
     await_segments(x.tlog, 1);
+    put_ints(&x, &random, &t, 400);
+    check_segments_stay(x.tlog, 2);
+    now_ns = 86400 * MIR_NS_PER_S;
+    await_segments(x.tlog, 1);
+    put_ints(&x, &random, &t, 1);
+    check_segments_stay(x.tlog, 2);
     const mir_tlog_query_spec spec = spec_all();
     oracle_sink sink;
     query_into(&x, &spec, &sink, MIR_OK);
     assert_int_equal(sink.rows, t);
     oracle_free(&sink.answer);
     fixture_fini(&x);
+    now_ns = 0;
+}
+
+/* What few rows still come goes to logs that stay open for minutes: nothing waits for these. */
+static void a_trickle_does_not_keep_what_is_left_over_from_being_merged(void **state)
+{
+    (void)state;
+    fixture x = {.disk = sim_disk_new(8)};
+    assert_int_equal(mir_row_init(&x.row, 16, 16, 1024), MIR_OK);
+    x.tlog = open_with(&x.disk->files, 1, 8 << 20, 3600 * 1000);
+    x.writer = mir_tlog_writer_of(x.tlog, 0);
+    uint64_t random = 1;
+    int64_t t = 0;
+    for (int i = 0; i < 3; i++) put_ints(&x, &random, &t, 1000);
+    mir_tlog_close(x.tlog);
+
+    x.tlog = open_with(&x.disk->files, 1, 8 << 20, 1000);
+    x.writer = mir_tlog_writer_of(x.tlog, 0);
+    while (atomic_load(&x.writer->open->bytes) < MIR_TLOG_LOG_ROOM) {
+        assert_int_equal(put_int(&x, 0, t++, (int64_t)sim_random(&random)), MIR_OK);
+        assert_int_equal(mir_tlog_commit_turn(x.writer, NULL), MIR_OK);
+    }
+    const int64_t until = mir_clock_mono_ns() + 60 * MIR_NS_PER_S;
+    mir_tlog_stats stats = {0};
+    while (stats.segments != 1) {
+        assert_true(mir_clock_mono_ns() < until);
+        assert_int_equal(put_int(&x, 0, t++, (int64_t)sim_random(&random)), MIR_OK);
+        assert_int_equal(mir_tlog_commit_turn(x.writer, NULL), MIR_OK);
+        sim_pause_us(2000);
+        mir_tlog_stats_read(x.tlog, &stats, NULL);
+    }
+    fixture_fini(&x);
 }
 
 static const mir_column one_text[] = {{"s", 1, MIR_COLUMN_STRING}};
-static _Atomic int64_t clock_ns;
 
-static int64_t clock_read(void)
+static mir_tlog *open_at(sim_disk *disk, int64_t at_ns)
 {
-    return atomic_load(&clock_ns);
-}
-
-static mir_tlog *open_at(sim_disk *disk, int64_t now_ns)
-{
-    const mir_tlog_options options = {.directory = "/tlog",
-                                      .files = &disk->files,
-                                      .writer_count = 1,
-                                      .log_bytes_max = 8 << 20,
-                                      .idle_ms = 3600 * 1000,
-                                      .sync_ms = 1,
-                                      .wall_ns = clock_read};
-    atomic_store(&clock_ns, now_ns);
-    mir_tlog *tlog = NULL;
-    mir_error error = {{0}};
-    if (mir_tlog_open(&options, &tlog, &error) != MIR_OK) fail_msg("open: %s", error.text);
-    return tlog;
+    now_ns = at_ns;
+    return open_with(&disk->files, 1, 8 << 20, 3600 * 1000);
 }
 
 static void put_texts(fixture *x, int64_t from_ns, uint32_t rows, uint64_t *random)
@@ -610,7 +651,7 @@ static void old_texts_are_packed_densely(void **state)
     assert_int_equal(stats.segments, 2);
     assert_int_equal(stats.merges, 0);
     const uint64_t numbers = stats.segment_bytes - hurried;
-    atomic_store(&clock_ns, 102 * day);
+    now_ns = 102 * day;
     settle(x.tlog);
     mir_tlog_stats_read(x.tlog, &stats, NULL);
     assert_int_equal(stats.segments, 2);
@@ -633,6 +674,7 @@ static void old_texts_are_packed_densely(void **state)
     assert_int_equal(stats.segment_bytes, dense + numbers);
     assert_true(texts_hash(&x, rows) == hash);
     fixture_fini(&x);
+    now_ns = 0;
 }
 
 /* A log that nothing was written to takes next to no room, and as soon as rows come it has more. */
@@ -1285,6 +1327,7 @@ int main(void)
         cmocka_unit_test(window_leaves_strings_and_booleans_out),
         cmocka_unit_test(what_is_left_over_is_merged_when_it_is_calm),
         cmocka_unit_test(old_texts_are_packed_densely),
+        cmocka_unit_test(a_trickle_does_not_keep_what_is_left_over_from_being_merged),
         cmocka_unit_test(an_empty_log_is_small),
         cmocka_unit_test(fields_can_be_chosen),
         cmocka_unit_test(a_field_that_was_renamed_is_one_column),
