@@ -13,6 +13,7 @@ MIR_TEST_SOAK      seconds of the test that does everything at once (6)
 import contextlib
 import os
 import resource
+import signal
 
 import pytest
 
@@ -26,6 +27,10 @@ def pytest_configure():
     # Thousands of connections, at both ends; servers inherit it.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 16384)), hard))
+    # A shell's background jobs have Ctrl-C ignored, and so would the programs that are interrupted here.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items):
