@@ -110,6 +110,7 @@ typedef struct mir_storage_walk {
     mir_storage_progress *progress;
     void *context;
     void (*tell)(void *context, const mir_storage_damage *damage);
+    bool tells_spares; /* also damage to what is there twice, which costs no row */
     mir_status (*keep)(void *context, const mir_tlog_index_cursor *at, const mir_tlog_chunk *chunk,
                        mir_view bytes, mir_error *error);
     mir_bytes bytes;

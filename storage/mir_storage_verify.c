@@ -87,6 +87,23 @@ static void tell_index(mir_storage_walk *w, const mir_tlog_segment *segment, uin
                                       .text = text});
 }
 
+/* `block` UINT32_MAX: all that is there twice. */
+static void tell_spare(mir_storage_walk *w, const mir_tlog_segment *segment, uint32_t block)
+{
+    mir_storage_damage damage = {.kind = MIR_STORAGE_INDEX,
+                                 .text = "its second index or footer is damaged; the first ones "
+                                         "are whole, and no row is lost"};
+    if (block != UINT32_MAX) {
+        damage.offset = segment->blocks[block].offset;
+        damage.bytes = segment->blocks[block].size;
+        damage.text = "a block of its index is damaged; there is a second one, and no row is lost";
+    }
+    if (w->tells_spares)
+        walk_tell(w, damage);
+    else
+        w->damage++;
+}
+
 /* The checksum holds; so must the shape of what it covers. */
 static mir_status chunk_check(mir_view bytes, const mir_tlog_segment_shape *shape,
                               const mir_tlog_chunk *chunk)
@@ -138,9 +155,14 @@ mir_status mir_storage_walk_segment(mir_storage_walk *w, mir_tlog_segment *segme
     mir_tlog_index_cursor at = {.segment = segment};
     mir_status status = MIR_OK;
     bool whole = true;
+    uint32_t spare_told = UINT32_MAX;
     const uint64_t before = w->progress->done;
     while (status == MIR_OK) {
         status = mir_tlog_index_next(&at, codec);
+        if (status == MIR_OK && at.from_spare && at.block != spare_told) {
+            tell_spare(w, segment, at.block);
+            spare_told = at.block;
+        }
         if (status == MIR_E_CORRUPT || status == MIR_E_IO) {
             tell_index(w, segment, at.block);
             whole = false;
@@ -156,6 +178,9 @@ mir_status mir_storage_walk_segment(mir_storage_walk *w, mir_tlog_segment *segme
     if (whole && (w->rows_listed != segment->rows || w->chunks_listed != segment->chunk_count))
         walk_tell(w, (mir_storage_damage){.kind = MIR_STORAGE_SEGMENT,
                                           .text = "its index and its footer count differently"});
+    status = mir_tlog_segment_check_spares(segment, codec);
+    if (status == MIR_E_NO_MEMORY) return mir_error_set(error, status, "out of memory");
+    if (status != MIR_OK) tell_spare(w, segment, UINT32_MAX);
     const uint64_t walked = w->progress->done - before;
     return segment->size <= walked
                ? MIR_OK
@@ -186,8 +211,11 @@ static mir_status segment_check(checking *c, uint64_t number, mir_error *error)
     }
     c->checked->files++;
     c->checked->bytes += segment->size;
-    mir_storage_walk walk = {
-        .file = file, .progress = &c->progress, .context = c, .tell = walk_told};
+    mir_storage_walk walk = {.file = file,
+                             .progress = &c->progress,
+                             .context = c,
+                             .tell = walk_told,
+                             .tells_spares = true};
     status = mir_storage_walk_segment(&walk, segment, &c->codec, error);
     c->checked->chunks += walk.chunks;
     c->checked->rows += walk.rows;

@@ -36,11 +36,10 @@ static int overlay_size(void *context, int handle, uint64_t *size)
 }
 
 static void overlay_copy(uint8_t *to, size_t size, uint64_t offset, const uint8_t *edge,
-                         uint64_t edge_at)
+                         size_t edge_size, uint64_t edge_at)
 {
     const uint64_t from = offset > edge_at ? offset : edge_at;
-    const uint64_t end =
-        offset + size < edge_at + EDGE_BYTES ? offset + size : edge_at + EDGE_BYTES;
+    const uint64_t end = offset + size < edge_at + edge_size ? offset + size : edge_at + edge_size;
     if (from < end) memcpy(to + (from - offset), edge + (from - edge_at), (size_t)(end - from));
 }
 
@@ -50,16 +49,22 @@ static int64_t overlay_pread(void *context, int handle, void *data, size_t size,
     if (offset >= mend->size) return 0;
     if (size > mend->size - offset) size = (size_t)(mend->size - offset);
     const uint64_t trailer_at = mend->size - EDGE_BYTES;
-    size_t below = size; /* the file may end before the trailer */
-    if (offset + size > trailer_at) below = offset < trailer_at ? (size_t)(trailer_at - offset) : 0;
+    const uint64_t made_at = trailer_at - mend->footer_size;
+    size_t below = size; /* the file may end before what is made */
+    if (offset + size > made_at) below = offset < made_at ? (size_t)(made_at - offset) : 0;
     int64_t count = 0;
     if (below > 0) {
         count = mend->below->pread(mend->below->context, handle, data, below, offset);
         if (count < 0) return count;
-        if ((size_t)count < below) size = (size_t)count;
+        /* What a file that was cut off has lost is read as zeros, of which no checksum is right. */
+        if ((size_t)count < below && mend->footer_size > 0)
+            memset((uint8_t *)data + count, 0, below - (size_t)count);
+        else if ((size_t)count < below)
+            size = (size_t)count;
     }
-    overlay_copy(data, size, offset, mend->header, 0);
-    overlay_copy(data, size, offset, mend->trailer, trailer_at);
+    overlay_copy(data, size, offset, mend->header, EDGE_BYTES, 0);
+    overlay_copy(data, size, offset, mend->footer, mend->footer_size, made_at);
+    overlay_copy(data, size, offset, mend->trailer, EDGE_BYTES, trailer_at);
     return (int64_t)size;
 }
 
@@ -85,7 +90,7 @@ static void header_make(mir_tlog_mend *mend, uint64_t id)
 }
 
 static void trailer_make(mir_tlog_mend *mend, uint64_t id, uint64_t index_offset,
-                         uint64_t footer_offset, mir_view footer, uint32_t raw_size)
+                         uint64_t footer_offset, mir_view footer, uint32_t raw_size, uint64_t more)
 {
     uint8_t *trailer = mend->trailer;
     memset(trailer, 0, sizeof mend->trailer);
@@ -95,6 +100,7 @@ static void trailer_make(mir_tlog_mend *mend, uint64_t id, uint64_t index_offset
     (void)mir_tlog_put_u32(trailer + 20, raw_size);
     (void)mir_tlog_put_u64(trailer + 24, mir_hash_fixed(footer.data, footer.size));
     (void)mir_tlog_put_u64(trailer + 32, id);
+    (void)mir_tlog_put_u64(trailer + 40, more);
     memcpy(trailer + 48, trailer_magic, sizeof trailer_magic);
     (void)mir_tlog_put_u64(trailer + 56, mir_hash_fixed(trailer, 56));
     mend->size = footer_offset + footer.size + EDGE_BYTES;
@@ -117,8 +123,10 @@ static mir_status footer_try(mir_tlog_mend *mend, const char *path, uint64_t id,
                              mir_view left, mir_tlog_codec *codec, mir_error *error)
 {
     uint64_t index_offset = EDGE_BYTES;
+    /* Nothing depends on its being right but what is tried where something else is damaged. */
+    const uint64_t more = left.size >= 48 ? mir_tlog_get_u64(left.data + 40) : 0;
     for (int tries = 0; tries < 2; tries++) {
-        trailer_make(mend, id, index_offset, footer_offset, footer, raw_size);
+        trailer_make(mend, id, index_offset, footer_offset, footer, raw_size, more);
         mir_tlog_segment *segment;
         const mir_status status =
             mir_tlog_segment_open(&mend->files, path, id, codec, &segment, error);
@@ -135,18 +143,13 @@ static mir_status footer_try(mir_tlog_mend *mend, const char *path, uint64_t id,
     return MIR_E_CORRUPT;
 }
 
-/* The last zstd frame that ends where a trailer could begin, or did before it was cut off. */
-static mir_status footer_find(mir_tlog_mend *mend, int handle, const char *path, uint64_t id,
-                              uint64_t size, mir_tlog_codec *codec, mir_error *error)
+/* The last zstd frame that ends where a trailer could begin, or did before it was cut off. `bytes` are
+ * the last `tail` of the file. */
+static mir_status footer_find(mir_tlog_mend *mend, const char *path, uint64_t id, uint64_t size,
+                              const uint8_t *bytes, size_t tail, mir_tlog_codec *codec)
 {
     static const uint8_t frame_magic[4] = {0x28, 0xb5, 0x2f, 0xfd};
-    const uint64_t tail_max =
-        size < MIR_TLOG_MEND_TAIL_BYTES_MAX ? size : MIR_TLOG_MEND_TAIL_BYTES_MAX;
-    const size_t tail = (size_t)tail_max;
-    uint8_t *bytes = malloc(tail + 1);
-    if (bytes == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
-    const int result = mir_tlog_file_read(mend->below, handle, bytes, tail, size - tail);
-    mir_status status = result < 0 ? mir_error_os(error, -result, "read %s", path) : MIR_E_CORRUPT;
+    mir_status status = MIR_E_CORRUPT;
     for (size_t at = tail; status == MIR_E_CORRUPT && at-- > 0;) {
         if (tail - at < sizeof frame_magic ||
             memcmp(bytes + at, frame_magic, sizeof frame_magic) != 0)
@@ -160,6 +163,69 @@ static mir_status footer_find(mir_tlog_mend *mend, int handle, const char *path,
                             (uint32_t)raw, mir_view_of(bytes + at + stored, tail - at - stored),
                             codec, NULL);
     }
+    return status;
+}
+
+/* The footer that stands before the index, put behind the end of the file in memory. */
+static mir_status spare_try(mir_tlog_mend *mend, const char *path, uint64_t id, uint64_t size,
+                            uint64_t spare_offset, const mir_tlog_spare *spare,
+                            const uint8_t *footer, mir_tlog_codec *codec)
+{
+    const uint64_t spare_end = spare_offset + MIR_TLOG_SPARE_HEAD_BYTES + spare->stored;
+    const uint64_t between = spare->index_offset - spare_end;
+    if (spare->index_offset < spare_end || (between != 0 && between != spare->index_bytes) ||
+        spare->index_bytes > MIR_TLOG_MEND_TAIL_BYTES_MAX)
+        return MIR_E_CORRUPT;
+    mend->footer = malloc((size_t)spare->stored + 1);
+    if (mend->footer == NULL) return MIR_E_NO_MEMORY;
+    memcpy(mend->footer, footer, spare->stored);
+    mend->footer_size = spare->stored;
+    const uint64_t index_end = spare->index_offset + spare->index_bytes;
+    trailer_make(mend, id, spare->index_offset, index_end > size ? index_end : size,
+                 mir_view_of(footer, spare->stored), spare->raw_size, 0);
+    mir_status status = mir_tlog_segment_open(&mend->files, path, id, codec, &mend->segment, NULL);
+    if (status == MIR_OK) {
+        mend->segment->has_spare_index = between != 0;
+        return MIR_OK;
+    }
+    free(mend->footer);
+    mend->footer = NULL;
+    mend->footer_size = 0;
+    mend->size = size;
+    mend->trailer_made = false;
+    return status;
+}
+
+static mir_status spare_find(mir_tlog_mend *mend, const char *path, uint64_t id, uint64_t size,
+                             const uint8_t *bytes, size_t tail, mir_tlog_codec *codec)
+{
+    mir_status status = MIR_E_CORRUPT;
+    for (size_t at = tail; status == MIR_E_CORRUPT && at-- > 0;) {
+        mir_tlog_spare spare;
+        if (bytes[at] != 'M' || tail - at < MIR_TLOG_SPARE_HEAD_BYTES ||
+            !mir_tlog_spare_read(bytes + at, id, &spare) ||
+            spare.stored > tail - at - MIR_TLOG_SPARE_HEAD_BYTES)
+            continue;
+        const uint8_t *footer = bytes + at + MIR_TLOG_SPARE_HEAD_BYTES;
+        if (spare.hash != mir_hash_fixed(footer, spare.stored)) continue;
+        status = spare_try(mend, path, id, size, size - tail + at, &spare, footer, codec);
+    }
+    return status;
+}
+
+static mir_status end_find(mir_tlog_mend *mend, int handle, const char *path, uint64_t id,
+                           uint64_t size, bool has_trailer, mir_tlog_codec *codec, mir_error *error)
+{
+    const uint64_t tail_max =
+        size < MIR_TLOG_MEND_TAIL_BYTES_MAX ? size : MIR_TLOG_MEND_TAIL_BYTES_MAX;
+    const size_t tail = (size_t)tail_max;
+    uint8_t *bytes = malloc(tail + 1);
+    if (bytes == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
+    const int result = mir_tlog_file_read(mend->below, handle, bytes, tail, size - tail);
+    mir_status status = result < 0 ? mir_error_os(error, -result, "read %s", path) : MIR_E_CORRUPT;
+    if (status == MIR_E_CORRUPT && !has_trailer)
+        status = footer_find(mend, path, id, size, bytes, tail, codec);
+    if (status == MIR_E_CORRUPT) status = spare_find(mend, path, id, size, bytes, tail, codec);
     free(bytes);
     return status;
 }
@@ -191,9 +257,12 @@ mir_status mir_tlog_mend_open(mir_tlog_mend *mend, const mir_tlog_files *files, 
     /* What a newer version wrote is refused by the opening, like all else that is no damage. */
     if (!edge_whole(mend->header, header_magic, 0) || mir_tlog_get_u64(mend->header + 16) != id)
         header_make(mend, id);
-    status = edge_whole(mend->trailer, trailer_magic, 48)
+    const bool has_trailer = edge_whole(mend->trailer, trailer_magic, 48);
+    status = has_trailer
                  ? mir_tlog_segment_open(&mend->files, path, id, codec, &mend->segment, error)
-                 : footer_find(mend, handle, path, id, size, codec, error);
+                 : MIR_E_CORRUPT;
+    if (status == MIR_E_CORRUPT)
+        status = end_find(mend, handle, path, id, size, has_trailer, codec, error);
     if (status == MIR_E_CORRUPT)
         (void)mir_error_set(error, status,
                             "%s has lost its footer, which says what its chunks belong to", path);
@@ -206,6 +275,8 @@ void mir_tlog_mend_close(mir_tlog_mend *mend)
 {
     if (mend->segment != NULL) mir_tlog_segment_release(mend->segment);
     mend->segment = NULL;
+    free(mend->footer);
+    mend->footer = NULL;
 }
 
 /* ---- Logs ---- */

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* mir_tlog_mend: damaged files of the telemetry log, as far as they say enough to be read.
  *
- * Why        A bit in the header or trailer of a segment makes all of it unreadable although its
+ * Why        A bit in the header, footer or trailer of a segment makes all of it unreadable although its
  *            chunks are whole: what these say can be had from the rest of the file. Nobody who serves
  *            does this; nothing is taken that no checksum proves.
  * Ownership  A mend owns the segment that it shows; nothing is written.
  * Affinity   One thread.
- * Bounds     A footer is looked for in the last MIR_TLOG_MEND_TAIL_BYTES_MAX of a file.
+ * Bounds     A footer, the first or the second one, is looked for in the last MIR_TLOG_MEND_TAIL_BYTES_MAX of a file.
  * Errors     MIR_E_CORRUPT: no chunk can be had; _UNSUPPORTED, _IO, _NOT_FOUND, _NO_MEMORY.
  * Source     docs/formats/telemetry-log.md. */
 #ifndef MIR_TLOG_MEND_H
@@ -25,6 +25,8 @@ typedef struct mir_tlog_mend {
     mir_tlog_files files;
     const mir_tlog_files *below;
     uint64_t size;
+    uint8_t *footer; /* in the place of the file's own one, right before the trailer, or null */
+    size_t footer_size;
     uint8_t header[MIR_TLOG_SEGMENT_HEADER_BYTES];
     uint8_t trailer[MIR_TLOG_SEGMENT_TRAILER_BYTES];
 } mir_tlog_mend;

@@ -15,12 +15,20 @@
 
 static const uint8_t segment_magic[8] = {'M', 'I', 'R', 'T', 'S', 'E', 'G', 0};
 static const uint8_t trailer_magic[8] = {'M', 'I', 'R', 'T', 'E', 'N', 'D', 0};
+static const uint8_t spare_magic[8] = {'M', 'I', 'R', 'T', 'C', 'P', 'Y', 0};
 
 enum {
     CHUNK_MAGIC = 0x4b48434d, /* "MCHK" */
     WRITE_BUFFER_BYTES = 256 * 1024,
     INDEX_BLOCK_HEADER_BYTES = 16,
     INDEX_BLOCK_BYTES_MAX = 64 << 20,
+    /* The index stands in the file twice if it is small, or small beside the chunks: of segments that
+     * will be merged soon it is neither. */
+    SPARE_INDEX_SMALL_BYTES = 4096,
+    SPARE_INDEX_PART = 16,
+    TRAILER_LIGHT_BITS = 56,
+    TRAILER_SPARE_FOOTER = 1,
+    TRAILER_SPARE_INDEX = 2,
     /* A column of fewer values is read as fast as its statistics. */
     STATISTICS_ROWS_MIN = 16,
     /* For the codec: times, and columns by a hash of their names. */
@@ -933,39 +941,78 @@ static void footer_build(const mir_tlog_segment_writer *writer, mir_bytes *out)
     mir_bytes_view(out, mir_bytes_as_view(&writer->directory));
 }
 
+static void spare_put(mir_bytes *out, uint64_t id, const mir_tlog_spare *spare)
+{
+    uint8_t *head = mir_bytes_reserve(out, MIR_TLOG_SPARE_HEAD_BYTES);
+    if (head == NULL) return;
+    memcpy(head, spare_magic, sizeof spare_magic);
+    (void)mir_tlog_put_u64(head + 8, id);
+    (void)mir_tlog_put_u64(head + 16, spare->index_offset);
+    (void)mir_tlog_put_u64(head + 24, spare->index_bytes);
+    (void)mir_tlog_put_u32(head + 32, spare->stored);
+    (void)mir_tlog_put_u32(head + 36, spare->raw_size);
+    (void)mir_tlog_put_u64(head + 40, spare->hash);
+    (void)mir_tlog_put_u64(head + 48, mir_hash_fixed(head, 48));
+    out->size += MIR_TLOG_SPARE_HEAD_BYTES;
+}
+
+bool mir_tlog_spare_read(const uint8_t *head, uint64_t id, mir_tlog_spare *spare)
+{
+    if (memcmp(head, spare_magic, sizeof spare_magic) != 0 || mir_tlog_get_u64(head + 8) != id ||
+        mir_tlog_get_u64(head + 48) != mir_hash_fixed(head, 48))
+        return false;
+    *spare = (mir_tlog_spare){.index_offset = mir_tlog_get_u64(head + 16),
+                              .index_bytes = mir_tlog_get_u64(head + 24),
+                              .stored = mir_tlog_get_u32(head + 32),
+                              .raw_size = mir_tlog_get_u32(head + 36),
+                              .hash = mir_tlog_get_u64(head + 40)};
+    return spare->raw_size <= MIR_TLOG_FOOTER_BYTES_MAX;
+}
+
 static mir_status segment_end(mir_tlog_segment_writer *writer, mir_tlog_codec *codec,
                               uint64_t *size, mir_error *error)
 {
     mir_status status = series_end(writer, codec, error);
     if (status == MIR_OK) status = block_end(writer, codec, error);
     if (status != MIR_OK) return status;
-    const uint64_t index_offset = writer->offset + writer->buffer.size;
-    mir_bytes_view(&writer->buffer, mir_bytes_as_view(&writer->index));
-    const uint64_t footer_offset = writer->offset + writer->buffer.size;
-    mir_bytes footer = {0};
-    footer_build(writer, &footer);
-    const size_t footer_at = writer->buffer.size;
-    if (mir_bytes_ok(&footer)) {
-        mir_tlog_compress(codec, &writer->buffer, footer.data, footer.size);
-    }
-    if (!mir_bytes_ok(&footer) || !mir_bytes_ok(&writer->buffer)) {
+    mir_bytes raw = {0}, footer = {0};
+    footer_build(writer, &raw);
+    const size_t raw_size = raw.size;
+    if (mir_bytes_ok(&raw)) mir_tlog_compress(codec, &footer, raw.data, raw.size);
+    const bool made = mir_bytes_ok(&raw) && mir_bytes_ok(&footer);
+    mir_bytes_free(&raw);
+    if (!made) {
         mir_bytes_free(&footer);
         return no_memory(error);
     }
+    const uint64_t spare_offset = writer->offset + writer->buffer.size;
+    const bool spare_index = writer->index.size <= SPARE_INDEX_SMALL_BYTES ||
+                             writer->index.size <= spare_offset / SPARE_INDEX_PART;
+    mir_tlog_spare spare = {.index_offset = spare_offset + MIR_TLOG_SPARE_HEAD_BYTES + footer.size,
+                            .index_bytes = writer->index.size,
+                            .stored = (uint32_t)footer.size,
+                            .raw_size = (uint32_t)raw_size,
+                            .hash = mir_hash_fixed(footer.data, footer.size)};
+    if (spare_index) spare.index_offset += writer->index.size;
+    spare_put(&writer->buffer, writer->head.id, &spare);
+    mir_bytes_view(&writer->buffer, mir_bytes_as_view(&footer));
+    if (spare_index) mir_bytes_view(&writer->buffer, mir_bytes_as_view(&writer->index));
+    mir_bytes_view(&writer->buffer, mir_bytes_as_view(&writer->index));
+    mir_bytes_view(&writer->buffer, mir_bytes_as_view(&footer));
+    mir_bytes_free(&footer);
+    if (raw_size > MIR_TLOG_FOOTER_BYTES_MAX)
+        return mir_error_set(error, MIR_E_TOO_LARGE, "a segment's footer is too large");
     uint8_t trailer[MIR_TLOG_SEGMENT_TRAILER_BYTES];
-    const size_t stored = writer->buffer.size - footer_at;
-    (void)mir_tlog_put_u64(trailer, index_offset);
-    (void)mir_tlog_put_u64(trailer + 8, footer_offset);
-    (void)mir_tlog_put_u32(trailer + 16, (uint32_t)stored);
-    (void)mir_tlog_put_u32(trailer + 20, (uint32_t)footer.size);
-    (void)mir_tlog_put_u64(trailer + 24, mir_hash_fixed(writer->buffer.data + footer_at, stored));
+    const uint64_t spares = TRAILER_SPARE_FOOTER | (spare_index ? TRAILER_SPARE_INDEX : 0);
+    (void)mir_tlog_put_u64(trailer, spare.index_offset);
+    (void)mir_tlog_put_u64(trailer + 8, spare.index_offset + spare.index_bytes);
+    (void)mir_tlog_put_u32(trailer + 16, spare.stored);
+    (void)mir_tlog_put_u32(trailer + 20, spare.raw_size);
+    (void)mir_tlog_put_u64(trailer + 24, spare.hash);
     (void)mir_tlog_put_u64(trailer + 32, writer->head.id);
-    (void)mir_tlog_put_u64(trailer + 40, writer->light_bytes);
+    (void)mir_tlog_put_u64(trailer + 40, writer->light_bytes | spares << TRAILER_LIGHT_BITS);
     memcpy(trailer + 48, trailer_magic, sizeof trailer_magic);
     (void)mir_tlog_put_u64(trailer + 56, mir_hash_fixed(trailer, 56));
-    const bool fits = footer.size <= MIR_TLOG_FOOTER_BYTES_MAX;
-    mir_bytes_free(&footer);
-    if (!fits) return mir_error_set(error, MIR_E_TOO_LARGE, "a segment's footer is too large");
     mir_bytes_append(&writer->buffer, trailer, sizeof trailer);
     status = writer_flush(writer, error);
     if (status != MIR_OK) return status;
@@ -1069,6 +1116,7 @@ static mir_status footer_parse(mir_tlog_segment *segment, mir_view footer, uint6
     }
     segment->blocks = blocks;
     segment->block_count = (uint32_t)count;
+    segment->index_bytes = offset - index_offset;
     return in.failed || in.at != in.end ? MIR_E_CORRUPT : MIR_OK;
 }
 
@@ -1106,7 +1154,14 @@ static mir_status segment_load(mir_tlog_segment *segment, const char *path, uint
     const uint64_t footer_offset = mir_tlog_get_u64(trailer + 8);
     const uint32_t stored = mir_tlog_get_u32(trailer + 16);
     const uint32_t raw_size = mir_tlog_get_u32(trailer + 20);
-    segment->light_bytes = mir_tlog_get_u64(trailer + 40);
+    const uint64_t more = mir_tlog_get_u64(trailer + 40);
+    const uint64_t spares = more >> TRAILER_LIGHT_BITS;
+    segment->light_bytes = more & ((UINT64_C(1) << TRAILER_LIGHT_BITS) - 1);
+    segment->has_spare_footer = (spares & TRAILER_SPARE_FOOTER) != 0;
+    segment->has_spare_index = (spares & TRAILER_SPARE_INDEX) != 0;
+    segment->index_offset = index_offset;
+    segment->footer_bytes = stored;
+    segment->footer_raw_bytes = raw_size;
     if (segment->light_bytes > segment->size) segment->light_bytes = segment->size;
     if (memcmp(trailer + 48, trailer_magic, sizeof trailer_magic) != 0 ||
         mir_tlog_get_u64(trailer + 56) != mir_hash_fixed(trailer, 56) ||
@@ -1227,48 +1282,64 @@ void mir_tlog_index_fini(mir_tlog_index_cursor *cursor)
     *cursor = (mir_tlog_index_cursor){.segment = cursor->segment};
 }
 
-static mir_status block_load(mir_tlog_index_cursor *cursor, mir_tlog_codec *codec, uint32_t number)
+/* From one of the two places where a block stands. */
+static mir_status block_fetch(const mir_tlog_segment *segment, mir_tlog_codec *codec,
+                              uint32_t number, uint64_t offset, mir_tlog_raw_block **raw)
 {
-    mir_tlog_segment *segment = cursor->segment;
-    const mir_tlog_index_block *block = &segment->blocks[number];
-    block_put_back(cursor);
-    cursor->block = number;
-    cursor->in = (mir_tlog_reader){0};
-    cursor->has_before = cursor->has_entry = false;
-    cursor->next_block = number + 1;
-    uint8_t *packed = malloc(block->size);
+    const uint32_t size = segment->blocks[number].size;
+    uint8_t *packed = malloc(size);
     if (packed == NULL) return MIR_E_NO_MEMORY;
     mir_status status = MIR_E_CORRUPT;
-    const int result =
-        mir_tlog_file_read(segment->files, segment->handle, packed, block->size, block->offset);
+    const int result = mir_tlog_file_read(segment->files, segment->handle, packed, size, offset);
     if (result < 0) {
         if (result != -ENODATA) status = mir_status_from_errno(-result);
         goto out;
     }
-    const uint32_t stored = block->size - INDEX_BLOCK_HEADER_BYTES;
+    const uint32_t stored = size - INDEX_BLOCK_HEADER_BYTES;
     const uint32_t raw_size = mir_tlog_get_u32(packed + 4);
     if (mir_tlog_get_u32(packed) != stored || raw_size > INDEX_BLOCK_BYTES_MAX ||
         mir_tlog_get_u64(packed + 8) != mir_hash_fixed(packed + INDEX_BLOCK_HEADER_BYTES, stored)) {
         goto out;
     }
-    cursor->raw = malloc(sizeof *cursor->raw + raw_size + 1);
-    if (cursor->raw == NULL) {
+    mir_tlog_raw_block *made = malloc(sizeof *made + raw_size + 1);
+    if (made == NULL) {
         status = MIR_E_NO_MEMORY;
         goto out;
     }
-    cursor->raw->number = number;
-    cursor->raw->size = raw_size;
-    status = mir_tlog_decompress(codec, cursor->raw->bytes, raw_size,
+    made->number = number;
+    made->size = raw_size;
+    status = mir_tlog_decompress(codec, made->bytes, raw_size,
                                  mir_view_of(packed + INDEX_BLOCK_HEADER_BYTES, stored));
     if (status == MIR_OK) {
-        block_begin(cursor);
+        *raw = made;
     } else {
-        free(cursor->raw);
-        cursor->raw = NULL;
+        free(made);
     }
 out:
     free(packed);
     return status;
+}
+
+static mir_status block_load(mir_tlog_index_cursor *cursor, mir_tlog_codec *codec, uint32_t number)
+{
+    mir_tlog_segment *segment = cursor->segment;
+    const uint64_t offset = segment->blocks[number].offset;
+    block_put_back(cursor);
+    cursor->block = number;
+    cursor->from_spare = false;
+    cursor->in = (mir_tlog_reader){0};
+    cursor->has_before = cursor->has_entry = false;
+    cursor->next_block = number + 1;
+    const mir_status status = block_fetch(segment, codec, number, offset, &cursor->raw);
+    if ((status == MIR_E_CORRUPT || status == MIR_E_IO) && segment->has_spare_index &&
+        offset >= segment->index_bytes &&
+        block_fetch(segment, codec, number, offset - segment->index_bytes, &cursor->raw) ==
+            MIR_OK) {
+        cursor->from_spare = true;
+    }
+    if (cursor->raw == NULL) return status;
+    block_begin(cursor);
+    return MIR_OK;
 }
 
 static mir_status entry_read(mir_tlog_index_cursor *cursor)
@@ -1391,4 +1462,40 @@ mir_status mir_tlog_index_find(mir_tlog_index_cursor *cursor, mir_tlog_codec *co
         if (order > 0) break;
     }
     return MIR_E_NOT_FOUND;
+}
+
+mir_status mir_tlog_segment_check_spares(mir_tlog_segment *segment, mir_tlog_codec *codec)
+{
+    mir_status status = MIR_OK;
+    if (segment->has_spare_footer) {
+        const uint64_t after =
+            segment->index_offset - (segment->has_spare_index ? segment->index_bytes : 0);
+        const uint64_t size = MIR_TLOG_SPARE_HEAD_BYTES + (uint64_t)segment->footer_bytes;
+        if (after > segment->index_offset || after < size) return MIR_E_CORRUPT;
+        uint8_t *bytes = malloc(size);
+        if (bytes == NULL) return MIR_E_NO_MEMORY;
+        const int result =
+            mir_tlog_file_read(segment->files, segment->handle, bytes, size, after - size);
+        mir_tlog_spare spare;
+        if (result < 0)
+            status = result == -ENODATA ? MIR_E_CORRUPT : mir_status_from_errno(-result);
+        else if (!mir_tlog_spare_read(bytes, segment->head.id, &spare) ||
+                 spare.index_offset != segment->index_offset ||
+                 spare.index_bytes != segment->index_bytes ||
+                 spare.stored != segment->footer_bytes ||
+                 spare.raw_size != segment->footer_raw_bytes ||
+                 spare.hash !=
+                     mir_hash_fixed(bytes + MIR_TLOG_SPARE_HEAD_BYTES, segment->footer_bytes))
+            status = MIR_E_CORRUPT;
+        free(bytes);
+    }
+    for (uint32_t i = 0; segment->has_spare_index && i < segment->block_count && status == MIR_OK;
+         i++) {
+        const uint64_t offset = segment->blocks[i].offset;
+        if (offset < segment->index_bytes) return MIR_E_CORRUPT;
+        mir_tlog_raw_block *raw = NULL;
+        status = block_fetch(segment, codec, i, offset - segment->index_bytes, &raw);
+        free(raw);
+    }
+    return status;
 }

@@ -25,6 +25,7 @@ enum {
     MIR_TLOG_SEGMENT_VERSION = 3, /* versions 1 and 2 are read as well */
     MIR_TLOG_SEGMENT_HEADER_BYTES = 64,
     MIR_TLOG_SEGMENT_TRAILER_BYTES = 64,
+    MIR_TLOG_SPARE_HEAD_BYTES = 56,
     MIR_TLOG_CHUNK_HEADER_BYTES = 16,
     MIR_TLOG_CHUNK_BYTES_MAX = 64 << 20,
     MIR_TLOG_CHUNK_TEXT_BYTES = 1 << 20, /* a chunk ends before its strings pass this */
@@ -92,6 +93,12 @@ typedef struct mir_tlog_segment {
     uint64_t rows;
     uint64_t chunk_count;
     uint64_t light_bytes; /* about so many are worth packing again when they are old */
+    uint64_t index_offset;
+    uint64_t index_bytes;
+    uint32_t footer_bytes; /* as stored, and unpacked */
+    uint32_t footer_raw_bytes;
+    bool has_spare_footer;
+    bool has_spare_index; /* its blocks once more, right before them */
     int64_t time_min;
     int64_t time_max;
     uint32_t measurement_count;
@@ -160,6 +167,7 @@ typedef struct mir_tlog_index_cursor {
     mir_tlog_raw_block *raw; /* the block that is read, or null */
     bool keeps;              /* it has searched */
     uint32_t block;          /* the number of the one that was read, or could not be */
+    bool from_spare;         /* the block is damaged, and was read from where it stands once more */
     uint32_t next_block;
     mir_tlog_reader in;
     /* The key of the entry before the current one in the block. */
@@ -176,12 +184,31 @@ typedef struct mir_tlog_index_cursor {
 } mir_tlog_index_cursor;
 
 void mir_tlog_index_fini(mir_tlog_index_cursor *cursor);
-/* The next series: MIR_E_EMPTY after the last, MIR_E_CORRUPT for a damaged block, which the next
+/* A block that is damaged is taken from the spare index, if there is one.
+ *
+ * The next series: MIR_E_EMPTY after the last, MIR_E_CORRUPT for a damaged block, which the next
  * call passes over. */
 MIR_MUST_CHECK mir_status mir_tlog_index_next(mir_tlog_index_cursor *cursor, mir_tlog_codec *codec);
 /* Makes that series current: MIR_E_NOT_FOUND, MIR_E_CORRUPT. */
 MIR_MUST_CHECK mir_status mir_tlog_index_find(mir_tlog_index_cursor *cursor, mir_tlog_codec *codec,
                                               mir_view measurement, mir_view device);
+
+/* What stands in a segment before its index, to be found without its end: a head, and the footer as it
+ * is stored. */
+typedef struct mir_tlog_spare {
+    uint64_t index_offset;
+    uint64_t index_bytes;
+    uint32_t stored;
+    uint32_t raw_size;
+    uint64_t hash; /* of the footer as stored */
+} mir_tlog_spare;
+
+/* Whether these MIR_TLOG_SPARE_HEAD_BYTES are the head of that segment's. */
+bool mir_tlog_spare_read(const uint8_t *head, uint64_t id, mir_tlog_spare *spare);
+/* Whether the segment's second footer and second index, where it has them, are what the first ones
+ * are: MIR_OK, MIR_E_CORRUPT, or what else kept it from reading them. */
+MIR_MUST_CHECK mir_status mir_tlog_segment_check_spares(mir_tlog_segment *segment,
+                                                        mir_tlog_codec *codec);
 
 /* Reads a chunk's bytes (appended to `bytes`) and verifies their checksum. */
 MIR_MUST_CHECK mir_status mir_tlog_chunk_read(mir_tlog_segment *segment,

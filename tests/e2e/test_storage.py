@@ -231,9 +231,10 @@ def test_every_flipped_byte_is_found(launch, loop, name, tmp_path):
     logs = [path for path in names.values() if path.suffix == ".log" and path.read_bytes()[128:132] == b"MFRM"]
     trailer = segment.stat().st_size - 64
     index, footer = struct.unpack("<QQ", segment.read_bytes()[trailer:trailer + 16])
+    # Behind the chunks and before the index stands the second copy of index and footer.
     places = [(segment, at, found) for at, found in
               [(3, "segment"), (20, "segment"), (60, "segment"), (64, "chunk"), (70, "chunk"), (75, "chunk"),
-               (200, "chunk"), (index - 1, "chunk"), (index, "index"), (index + 9, "index"), (footer - 1, "index"),
+               (200, "chunk"), (index - 1, "index"), (index, "index"), (index + 9, "index"), (footer - 1, "index"),
                (footer, "segment"), (trailer - 1, "segment"), (trailer, "segment"), (trailer + 63, "segment")]]
     places += [(names["MANIFEST"], at, "manifest") for at in (0, 9, 13, 17, 25, names["MANIFEST"].stat().st_size - 1)]
     for log in logs[:1]:
