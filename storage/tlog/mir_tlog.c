@@ -650,6 +650,7 @@ static mir_status options_complete(mir_tlog *tlog, const mir_tlog_options *optio
     (void)snprintf(tlog->directory, sizeof tlog->directory, "%s", o->directory);
     o->directory = tlog->directory;
     tlog->files = o->files == NULL ? &mir_tlog_files_posix : o->files;
+    atomic_init(&tlog->sweep_bytes_max, MIR_TLOG_SWEEP_BYTES);
     tlog->file_bytes =
         o->log_bytes_max / MIR_TLOG_LOGS_PER_WRITER / LOG_FILE_ALIGN * LOG_FILE_ALIGN;
     return MIR_OK;

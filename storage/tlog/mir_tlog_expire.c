@@ -7,20 +7,18 @@
 #include "mir_clock.h"
 #include "mir_tlog_output.h"
 #include "mir_tlog_rollup.h"
+#include "mir_tlog_sweep.h"
 
 enum { PACE_BYTES = 1 << 20, SLICE_CELLS = 65536 };
 
-typedef struct expiring_chunk {
-    mir_tlog_segment *segment;
-    mir_tlog_chunk chunk;
-    uint32_t order;
-} expiring_chunk;
-
-typedef struct chunk_list {
-    expiring_chunk *items;
-    uint32_t count;
-    uint32_t capacity;
-} chunk_list;
+/* What is made of a step, and what an earlier run stored of it. */
+typedef struct rolling {
+    mir_tlog_rollup made;
+    mir_tlog_rollup before;
+    mir_tlog_gather stored; /* that `before` points into */
+    uint64_t generation;    /* of the newest of that, if there is any */
+    bool any;
+} rolling;
 
 typedef struct expire {
     mir_tlog_expiry *x;
@@ -29,14 +27,12 @@ typedef struct expire {
     mir_tlog_outputs *raw; /* what stays of each */
     mir_tlog_outputs rolled[MIR_TLOG_ROLLUPS];
     mir_tlog_index_cursor *stored_cursors; /* of the version's segments of rollups */
-    mir_tlog_gather rows;
-    mir_tlog_gather stored;
+    rolling steps[MIR_TLOG_ROLLUPS];
+    mir_tlog_gather rest; /* of a chunk that is cut */
     mir_tlog_gather out;
-    mir_tlog_rollup made;
-    mir_tlog_rollup before;
-    chunk_list gone; /* chunks of the series that have rows which go */
-    chunk_list earlier;
-    mir_bytes bytes;
+    mir_tlog_sweep sweep;
+    mir_tlog_sweep_list gone; /* chunks of the series that have rows which go */
+    mir_tlog_sweep_list earlier;
     int64_t began_ns;
     uint64_t paced;
     uint64_t paced_seen;
@@ -48,8 +44,9 @@ static bool stopping(const expire *e)
 }
 
 /* Waits until what was read and written is no more than the pace allows. */
-static void pace(expire *e, uint64_t bytes)
+static void pace(void *context, uint64_t bytes)
 {
+    expire *e = context;
     e->paced += bytes;
     if (e->paced - e->paced_seen < PACE_BYTES) return;
     e->paced_seen = e->paced;
@@ -64,68 +61,18 @@ static void pace(expire *e, uint64_t bytes)
     }
 }
 
-static void mark(mir_tlog_segment *segment, mir_status status)
+static bool is_on(const expire *e, uint32_t step)
 {
-    if (status == MIR_E_CORRUPT || status == MIR_E_IO) {
-        atomic_store_explicit(&segment->damaged, true, memory_order_relaxed);
-    }
-}
-
-static mir_status chunk_bytes(expire *e, mir_tlog_segment *segment, const mir_tlog_chunk *chunk)
-{
-    e->bytes.size = 0;
-    const mir_status status = mir_tlog_chunk_read(segment, chunk, &e->bytes);
-    if (!mir_bytes_ok(&e->bytes)) mir_bytes_free(&e->bytes);
-    mark(segment, status);
-    pace(e, chunk->size);
-    return status;
-}
-
-static mir_status chunk_decode(expire *e, mir_tlog_segment *segment, const mir_tlog_chunk *chunk,
-                               mir_tlog_gather *to)
-{
-    mir_status status = chunk_bytes(e, segment, chunk);
-    if (status != MIR_OK) return status;
-    status = mir_tlog_chunk_decode(e->x->codec, mir_bytes_as_view(&e->bytes),
-                                   &segment->shapes[chunk->shape], to);
-    mark(segment, status);
-    return status;
-}
-
-static mir_status list_add(chunk_list *list, mir_tlog_segment *segment, const mir_tlog_chunk *chunk)
-{
-    if (list->count == list->capacity) {
-        const uint32_t capacity = list->capacity * 2 + 16;
-        expiring_chunk *more = realloc(list->items, capacity * sizeof *more);
-        if (more == NULL) return MIR_E_NO_MEMORY;
-        list->items = more;
-        list->capacity = capacity;
-    }
-    list->items[list->count] = (expiring_chunk){segment, *chunk, list->count};
-    list->count++;
-    return MIR_OK;
-}
-
-static int generation_compare(const void *a, const void *b)
-{
-    const expiring_chunk *left = a;
-    const expiring_chunk *right = b;
-    if (left->chunk.generation != right->chunk.generation) {
-        return left->chunk.generation < right->chunk.generation ? -1 : 1;
-    }
-    return left->order < right->order ? -1 : left->order > right->order;
+    return e->x->tlog->options.rollups[step].on;
 }
 
 /* ---- What rows come to ---- */
 
-/* Rows of the step that were stored by an earlier run, of the steps that e->rows are in. */
+/* Rows of the step that were stored by an earlier run, of the steps from first_ns to last_ns. */
 static mir_status stored_find(expire *e, uint32_t step, mir_view measurement, mir_view device,
-                              uint64_t *generation)
+                              int64_t first_ns, int64_t last_ns)
 {
     const mir_tlog_version *version = e->x->version;
-    const int64_t step_ns = mir_tlog_rollup_step_ns[step];
-    const int64_t first_ns = mir_tlog_rollup_floor(e->rows.times[0], step_ns);
-    const int64_t last_ns = mir_tlog_rollup_floor(e->rows.times[e->rows.row_count - 1], step_ns);
     mir_status status = MIR_OK;
     e->earlier.count = 0;
     for (uint32_t i = 0; i < version->segment_count && status == MIR_OK; i++) {
@@ -144,43 +91,80 @@ static mir_status stored_find(expire *e, uint32_t step, mir_view measurement, mi
         for (uint32_t c = 0; status == MIR_OK && c < cursor->chunk_count; c++) {
             const mir_tlog_chunk *chunk = &cursor->chunks[c];
             if (chunk->time_min > last_ns || chunk->time_max < first_ns) continue;
-            status = list_add(&e->earlier, segment, chunk);
+            status = mir_tlog_sweep_add(&e->earlier, segment, chunk);
         }
     }
-    if (status != MIR_OK || e->earlier.count == 0) return status;
-    qsort(e->earlier.items, e->earlier.count, sizeof *e->earlier.items, generation_compare);
-    mir_tlog_gather_reset(&e->stored);
-    e->stored.time_first = first_ns;
-    e->stored.time_last = last_ns;
-    for (uint32_t i = 0; i < e->earlier.count && status == MIR_OK; i++) {
-        const expiring_chunk *from = &e->earlier.items[i];
-        status = chunk_decode(e, from->segment, &from->chunk, &e->stored);
-        /* A damaged one is lost already; what is made now must not be lost with it. */
-        if (status == MIR_E_CORRUPT || status == MIR_E_IO) status = MIR_OK;
-        if (from->chunk.generation >= *generation) *generation = from->chunk.generation + 1;
-    }
-    return status == MIR_OK ? mir_tlog_gather_finish(&e->stored) : status;
+    return status;
 }
 
-/* What has come again since it was rolled up, as far as that can be known. */
-static mir_status repeated_drop(expire *e, uint32_t step, mir_view measurement, mir_view device)
+static mir_status stored_read(expire *e, uint32_t step, mir_view measurement, mir_view device,
+                              int64_t first_ns, int64_t last_ns)
 {
     char name[MIR_TLOG_ROLLUP_NAME_BYTES_MAX];
-    uint64_t generation = 0;
+    const int64_t step_ns = mir_tlog_rollup_step_ns[step];
+    rolling *of = &e->steps[step];
+    of->any = false;
+    of->generation = 0;
+    first_ns = mir_tlog_rollup_floor(first_ns, step_ns);
+    last_ns = mir_tlog_rollup_floor(last_ns, step_ns);
     mir_status status = stored_find(e, step, mir_tlog_rollup_measurement(measurement, step, name),
-                                    device, &generation);
+                                    device, first_ns, last_ns);
     if (status != MIR_OK || e->earlier.count == 0) return status;
-    status = mir_tlog_rollup_decode(&e->before, step, &e->stored, 0, UINT32_MAX);
-    if (status == MIR_OK) status = mir_tlog_rollup_make(&e->made, step, &e->rows);
-    bool any = false;
-    if (status == MIR_OK) {
-        status = mir_tlog_rollup_drop_repeated(&e->made, step, &e->before, &e->rows, &any);
+    mir_tlog_sweep_sort_winners(&e->earlier);
+    mir_tlog_gather_reset(&of->stored);
+    of->any = true;
+    of->stored.time_first = first_ns;
+    of->stored.time_last = last_ns;
+    for (uint32_t i = 0; i < e->earlier.count && status == MIR_OK; i++) {
+        const mir_tlog_sweep_chunk *from = &e->earlier.items[i];
+        status = mir_tlog_sweep_decode(&e->sweep, from->segment, &from->chunk, &of->stored);
+        /* A damaged one is lost already; what is made now must not be lost with it. */
+        if (status == MIR_E_CORRUPT || status == MIR_E_IO) status = MIR_OK;
+        if (from->chunk.generation > of->generation) of->generation = from->chunk.generation;
     }
-    if (status != MIR_OK || !any) return status;
-    const uint32_t count = e->rows.row_count;
-    status = mir_tlog_gather_finish(&e->rows);
-    e->x->rows_repeated += count - e->rows.row_count;
-    return status;
+    if (status == MIR_OK) status = mir_tlog_gather_finish(&of->stored);
+    return status == MIR_OK ? mir_tlog_rollup_decode(&of->before, step, &of->stored, 0, UINT32_MAX)
+                            : status;
+}
+
+/* Without what has come again since it was rolled up, as far as steps before `end` tell. */
+static mir_status repeated_drop(expire *e, uint32_t end)
+{
+    bool any = false;
+    mir_status status = MIR_OK;
+    for (uint32_t step = 0; step < end && status == MIR_OK; step++) {
+        bool some = false;
+        if (e->steps[step].any) {
+            status =
+                mir_tlog_rollup_drop_repeated(&e->steps[step].before, step, &e->sweep.rows, &some);
+        }
+        any = any || some;
+    }
+    return any && status == MIR_OK ? mir_tlog_gather_finish(&e->sweep.rows) : status;
+}
+
+/* What the rows come to, in the steps from `first` to `last`, by steps before `known`. */
+static mir_status rows_roll(expire *e, int64_t first_ns, int64_t last_ns, uint32_t known,
+                            uint32_t first, uint32_t last)
+{
+    for (uint32_t step = first; step <= last; step++) mir_tlog_rollup_clear(&e->steps[step].made);
+    mir_tlog_sweep_begin(&e->sweep, &e->gone, first_ns, last_ns);
+    mir_status status;
+    while ((status = mir_tlog_sweep_next(&e->sweep)) == MIR_OK) {
+        if (stopping(e)) return MIR_E_CANCELLED;
+        const uint32_t count = e->sweep.rows.row_count;
+        status = repeated_drop(e, known);
+        if (known == MIR_TLOG_ROLLUPS) e->x->rows_repeated += count - e->sweep.rows.row_count;
+        for (uint32_t step = first; step <= last && status == MIR_OK; step++) {
+            if (!is_on(e, step)) continue;
+            mir_tlog_rollup *made = &e->steps[step].made;
+            status = mir_tlog_rollup_take(made, step, &e->sweep.rows);
+            if (status == MIR_OK && !e->sweep.ended) status = mir_tlog_rollup_keep_texts(made);
+        }
+        if (status != MIR_OK) return status;
+        if (e->sweep.ended) return MIR_OK;
+    }
+    return status == MIR_E_EMPTY ? MIR_OK : status;
 }
 
 static mir_status step_put(expire *e, uint32_t step, mir_view measurement, mir_view device,
@@ -188,15 +172,15 @@ static mir_status step_put(expire *e, uint32_t step, mir_view measurement, mir_v
 {
     char name[MIR_TLOG_ROLLUP_NAME_BYTES_MAX];
     const mir_view stored_as = mir_tlog_rollup_measurement(measurement, step, name);
-    mir_status status = mir_tlog_rollup_make(&e->made, step, &e->rows);
-    if (status != MIR_OK || e->made.row_count == 0) return status;
-    status = stored_find(e, step, stored_as, device, &generation);
+    rolling *of = &e->steps[step];
+    if (of->made.row_count == 0) return MIR_OK;
     bool whole = false;
-    if (status == MIR_OK && e->earlier.count > 0) {
-        status = mir_tlog_rollup_decode(&e->before, step, &e->stored, 0, UINT32_MAX);
-        if (status == MIR_OK) status = mir_tlog_rollup_add(&e->made, &e->before, &whole);
+    mir_status status = MIR_OK;
+    if (of->any) {
+        if (of->generation >= generation) generation = of->generation + 1;
+        status = mir_tlog_rollup_add(&of->made, &of->before, &whole);
     }
-    if (status == MIR_OK) status = mir_tlog_rollup_encode(&e->made, whole, &e->out);
+    if (status == MIR_OK) status = mir_tlog_rollup_encode(&of->made, whole, &e->out);
     if (status != MIR_OK) return status;
     uint32_t first = 0;
     while (first < e->out.row_count && e->out.times[first] < e->x->kept_from_ns[step]) first++;
@@ -217,7 +201,7 @@ static int64_t slice_ns(const expire *e, int64_t first_ns, int64_t last_ns)
     const int64_t hour_ns = mir_tlog_rollup_step_ns[MIR_TLOG_ROLLUPS - 1];
     double cells = 1;
     for (uint32_t i = 0; i < e->gone.count; i++) {
-        const expiring_chunk *from = &e->gone.items[i];
+        const mir_tlog_sweep_chunk *from = &e->gone.items[i];
         cells += (double)from->chunk.rows * from->segment->shapes[from->chunk.shape].column_count;
     }
     const double hours = ((double)last_ns - (double)first_ns) / (double)hour_ns + 1;
@@ -227,29 +211,59 @@ static int64_t slice_ns(const expire *e, int64_t first_ns, int64_t last_ns)
     return at_once < 1 ? hour_ns : (int64_t)at_once * hour_ns;
 }
 
+/* So many hours from from_ns on, or fewer where they are denser than on the average: what their steps
+ * come to is kept in memory. */
+static int64_t slice_end(const expire *e, int64_t from_ns, int64_t slice_ns, int64_t horizon_ns)
+{
+    const int64_t hour_ns = mir_tlog_rollup_step_ns[MIR_TLOG_ROLLUPS - 1];
+    for (;; slice_ns = slice_ns / hour_ns / 2 * hour_ns) {
+        int64_t to_ns;
+        if (__builtin_add_overflow(from_ns, slice_ns, &to_ns) || to_ns > horizon_ns) {
+            to_ns = horizon_ns;
+        }
+        uint64_t bytes = 0;
+        for (uint32_t i = 0; i < e->gone.count; i++) {
+            const mir_tlog_sweep_chunk *from = &e->gone.items[i];
+            if (from->chunk.time_min >= to_ns) break;
+            if (from->chunk.time_max >= from_ns) bytes += mir_tlog_sweep_weight(from);
+        }
+        if (slice_ns < 2 * hour_ns || bytes <= e->sweep.bytes_max) return to_ns;
+    }
+}
+
 static mir_status slice_roll(expire *e, mir_view measurement, mir_view device, int64_t first_ns,
                              int64_t last_ns, mir_error *error)
 {
-    mir_tlog_gather_reset(&e->rows);
-    e->rows.time_first = first_ns;
-    e->rows.time_last = last_ns;
     uint64_t generation = 0;
+    int64_t begins_ns = last_ns;
+    int64_t ends_ns = first_ns;
+    for (uint32_t i = 0; i < e->gone.count; i++) {
+        const mir_tlog_chunk *chunk = &e->gone.items[i].chunk;
+        if (chunk->time_min > last_ns) break;
+        if (chunk->time_max < first_ns) continue;
+        if (chunk->generation > generation) generation = chunk->generation;
+        if (chunk->time_min < begins_ns) begins_ns = chunk->time_min;
+        if (chunk->time_max > ends_ns) ends_ns = chunk->time_max;
+    }
+    if (begins_ns < first_ns) begins_ns = first_ns;
+    if (ends_ns > last_ns) ends_ns = last_ns;
+    if (begins_ns > ends_ns) return MIR_OK;
     mir_status status = MIR_OK;
-    for (uint32_t i = 0; i < e->gone.count && status == MIR_OK; i++) {
-        const expiring_chunk *from = &e->gone.items[i];
-        if (from->chunk.time_min > last_ns || from->chunk.time_max < first_ns) continue;
-        status = chunk_decode(e, from->segment, &from->chunk, &e->rows);
-        if (from->chunk.generation > generation) generation = from->chunk.generation;
-    }
-    if (status == MIR_OK) status = mir_tlog_gather_finish(&e->rows);
-    const mir_tlog_rollup_option *options = e->x->tlog->options.rollups;
     for (uint32_t step = 0; step < MIR_TLOG_ROLLUPS && status == MIR_OK; step++) {
-        if (!options[step].on || e->rows.row_count == 0) continue;
-        status = repeated_drop(e, step, measurement, device);
+        if (!is_on(e, step)) continue;
+        status = stored_read(e, step, measurement, device, begins_ns, ends_ns);
     }
     for (uint32_t step = 0; step < MIR_TLOG_ROLLUPS && status == MIR_OK; step++) {
-        if (!options[step].on || e->rows.row_count == 0) continue;
-        status = step_put(e, step, measurement, device, generation, error);
+        rolling *of = &e->steps[step];
+        if (!of->any || !is_on(e, step)) continue;
+        status = rows_roll(e, begins_ns, ends_ns, step, step, step);
+        if (status == MIR_OK) status = mir_tlog_rollup_compare(&of->made, &of->before);
+    }
+    if (status == MIR_OK) {
+        status = rows_roll(e, begins_ns, ends_ns, MIR_TLOG_ROLLUPS, 0, MIR_TLOG_ROLLUPS - 1);
+    }
+    for (uint32_t step = 0; step < MIR_TLOG_ROLLUPS && status == MIR_OK; step++) {
+        if (is_on(e, step)) status = step_put(e, step, measurement, device, generation, error);
     }
     return status;
 }
@@ -258,20 +272,13 @@ static mir_status series_roll(expire *e, mir_view measurement, mir_view device, 
                               mir_error *error)
 {
     const int64_t hour_ns = mir_tlog_rollup_step_ns[MIR_TLOG_ROLLUPS - 1];
-    int64_t first_ns = INT64_MAX;
-    for (uint32_t i = 0; i < e->gone.count; i++) {
-        if (e->gone.items[i].chunk.time_min < first_ns) first_ns = e->gone.items[i].chunk.time_min;
-    }
-    qsort(e->gone.items, e->gone.count, sizeof *e->gone.items, generation_compare);
-    int64_t from_ns = mir_tlog_rollup_floor(first_ns, hour_ns);
+    mir_tlog_sweep_sort(&e->gone);
+    int64_t from_ns = mir_tlog_rollup_floor(e->gone.items[0].chunk.time_min, hour_ns);
     const int64_t step_ns = slice_ns(e, from_ns, horizon_ns);
     mir_status status = MIR_OK;
     while (from_ns < horizon_ns && status == MIR_OK) {
         if (stopping(e)) return MIR_E_CANCELLED;
-        int64_t to_ns;
-        if (__builtin_add_overflow(from_ns, step_ns, &to_ns) || to_ns > horizon_ns) {
-            to_ns = horizon_ns;
-        }
+        const int64_t to_ns = slice_end(e, from_ns, step_ns, horizon_ns);
         status = slice_roll(e, measurement, device, from_ns, to_ns - 1, error);
         /* To where there are rows again. */
         int64_t next_ns = INT64_MAX;
@@ -295,28 +302,28 @@ static mir_status chunk_put(expire *e, mir_tlog_outputs *to, const mir_tlog_inde
     const mir_view measurement = segment->measurements[cursor->measurement];
     mir_status status;
     if (chunk->time_min >= end->horizon_ns) {
-        status = chunk_bytes(e, segment, chunk);
+        status = mir_tlog_sweep_read(&e->sweep, segment, chunk);
         if (status != MIR_OK) return status;
         pace(e, chunk->size);
         status = mir_tlog_output_ready(to, &to->list[0], error);
         if (status != MIR_OK) return status;
         return mir_tlog_segment_put_chunk(to->list[0].writer, e->x->codec, measurement,
                                           cursor->device, segment, chunk,
-                                          mir_bytes_as_view(&e->bytes), error);
+                                          mir_bytes_as_view(&e->sweep.bytes), error);
     }
-    mir_tlog_gather_reset(&e->rows);
-    e->rows.time_first = end->horizon_ns;
-    e->rows.time_last = INT64_MAX;
-    status = chunk_decode(e, segment, chunk, &e->rows);
-    if (status == MIR_OK) status = mir_tlog_gather_finish(&e->rows);
+    mir_tlog_gather_reset(&e->rest);
+    e->rest.time_first = end->horizon_ns;
+    e->rest.time_last = INT64_MAX;
+    status = mir_tlog_sweep_decode(&e->sweep, segment, chunk, &e->rest);
+    if (status == MIR_OK) status = mir_tlog_gather_finish(&e->rest);
     if (status != MIR_OK) return status;
-    e->x->rows[end->counter] += chunk->rows - e->rows.row_count;
-    e->x->rows_gone += chunk->rows - e->rows.row_count;
-    if (e->rows.row_count == 0) return MIR_OK;
+    e->x->rows[end->counter] += chunk->rows - e->rest.row_count;
+    e->x->rows_gone += chunk->rows - e->rest.row_count;
+    if (e->rest.row_count == 0) return MIR_OK;
     status = mir_tlog_output_ready(to, &to->list[0], error);
     if (status != MIR_OK) return status;
     return mir_tlog_segment_put(to->list[0].writer, e->x->codec, measurement, cursor->device,
-                                &e->rows, 0, e->rows.row_count, chunk->generation, error);
+                                &e->rest, 0, e->rest.row_count, chunk->generation, error);
 }
 
 static mir_status advance(expire *e, uint32_t which)
@@ -326,7 +333,7 @@ static mir_status advance(expire *e, uint32_t which)
         e->ended[which] = true;
         return MIR_OK;
     }
-    mark(e->cursors[which].segment, status);
+    mir_tlog_sweep_mark(e->cursors[which].segment, status);
     return status;
 }
 
@@ -349,7 +356,7 @@ static mir_status series_expire(expire *e, const bool *here, uint32_t least, mir
         const mir_tlog_index_cursor *cursor = &e->cursors[i];
         for (uint32_t c = 0; here[i] && c < cursor->chunk_count && status == MIR_OK; c++) {
             if (cursor->chunks[c].time_min >= end.horizon_ns) continue;
-            status = list_add(&e->gone, cursor->segment, &cursor->chunks[c]);
+            status = mir_tlog_sweep_add(&e->gone, cursor->segment, &cursor->chunks[c]);
         }
     }
     if (status == MIR_OK && end.rolled && e->gone.count > 0) {
@@ -425,9 +432,16 @@ static mir_status prepare(expire *e)
         }
     }
     for (uint32_t s = 0; s < MIR_TLOG_ROLLUPS; s++) e->rolled[s].head = head;
-    mir_status status = mir_tlog_gather_init(&e->rows);
-    if (status == MIR_OK) status = mir_tlog_gather_init(&e->stored);
+    mir_status status = mir_tlog_sweep_init(&e->sweep);
+    e->sweep.codec = x->codec;
+    e->sweep.bytes_max = atomic_load_explicit(&x->tlog->sweep_bytes_max, memory_order_relaxed);
+    e->sweep.read = pace;
+    e->sweep.context = e;
+    if (status == MIR_OK) status = mir_tlog_gather_init(&e->rest);
     if (status == MIR_OK) status = mir_tlog_gather_init(&e->out);
+    for (uint32_t s = 0; s < MIR_TLOG_ROLLUPS && status == MIR_OK; s++) {
+        status = mir_tlog_gather_init(&e->steps[s].stored);
+    }
     return status;
 }
 
@@ -445,12 +459,14 @@ static void finish(expire *e)
     free(e->stored_cursors);
     free(e->gone.items);
     free(e->earlier.items);
-    mir_tlog_gather_fini(&e->rows);
-    mir_tlog_gather_fini(&e->stored);
+    for (uint32_t s = 0; s < MIR_TLOG_ROLLUPS; s++) {
+        mir_tlog_gather_fini(&e->steps[s].stored);
+        mir_tlog_rollup_free(&e->steps[s].made);
+        mir_tlog_rollup_free(&e->steps[s].before);
+    }
+    mir_tlog_gather_fini(&e->rest);
     mir_tlog_gather_fini(&e->out);
-    mir_tlog_rollup_free(&e->made);
-    mir_tlog_rollup_free(&e->before);
-    mir_bytes_free(&e->bytes);
+    mir_tlog_sweep_fini(&e->sweep);
 }
 
 /* All files are complete before any of them counts. */

@@ -6,8 +6,9 @@
  *            ones of equal times count: so all that overlap are done together.
  * Ownership  The caller holds a version that has the segments.
  * Affinity   The background thread.
- * Bounds     MIR_TLOG_EXPIRE_MAX segments; in memory the rows of a device's hours, 65,536 cells and
- *            one hour at least; read and written at MIR_TLOG_EXPIRE_BYTES_PER_S.
+ * Bounds     MIR_TLOG_EXPIRE_MAX segments; in memory rows of one device as mir_tlog_sweep has them,
+ *            however many an hour has, and what the steps of an hour come to, or of as many hours as
+ *            have 65,536 cells; read and written at MIR_TLOG_EXPIRE_BYTES_PER_S.
  * Errors     MIR_E_CORRUPT marks the damaged segment. On failure all is as it was. */
 #ifndef MIR_TLOG_EXPIRE_H
 #define MIR_TLOG_EXPIRE_H

@@ -6,7 +6,12 @@
 #include "mir_hash.h"
 
 /* Rows of numbers alone are taken so many at a time. */
-enum { PLAIN_COLUMNS_MAX = 64, PLAIN_ROWS = 64 };
+enum {
+    PLAIN_COLUMNS_MAX = 64,
+    PLAIN_ROWS = 64,
+    /* Rows that a new column has room for because an earlier series had so many. */
+    KEPT_ROWS = 16384,
+};
 
 mir_status mir_tlog_gather_init(mir_tlog_gather *gather)
 {
@@ -105,15 +110,20 @@ static mir_status column_grow(mir_tlog_gather *gather, mir_tlog_gather_column *c
 
 mir_status mir_tlog_gather_room(mir_tlog_gather *gather, uint32_t count)
 {
+    if (gather->row_count == 0 && gather->capacity > KEPT_ROWS) gather->capacity = KEPT_ROWS;
     if (count <= gather->capacity - gather->row_count) return MIR_OK;
     if (count > UINT32_MAX / 4 - gather->row_count) return MIR_E_TOO_LARGE;
     uint32_t capacity = gather->capacity < 64 ? 64 : gather->capacity;
     while (capacity - gather->row_count < count) capacity *= 2;
-    const mir_status status = take_bytes(gather, (uint64_t)(capacity - gather->capacity) * 8);
-    if (status != MIR_OK) return status;
-    int64_t *times = realloc(gather->times, capacity * sizeof *times);
-    if (times == NULL) return MIR_E_NO_MEMORY;
-    gather->times = times;
+    if (capacity > gather->times_capacity) {
+        const mir_status status =
+            take_bytes(gather, (uint64_t)(capacity - gather->times_capacity) * 8);
+        if (status != MIR_OK) return status;
+        int64_t *times = realloc(gather->times, capacity * sizeof *times);
+        if (times == NULL) return MIR_E_NO_MEMORY;
+        gather->times = times;
+        gather->times_capacity = capacity;
+    }
     gather->capacity = capacity;
     for (uint32_t i = 0; i < gather->column_count; i++) {
         const mir_status grown = column_grow(gather, &gather->columns[i]);
@@ -436,6 +446,65 @@ static void drop_empty_rows(mir_tlog_gather *gather)
         memset(gather->columns[i].present + to, 0, gather->row_count - to);
     }
     gather->row_count = to;
+}
+
+/* Where a text was, and where its copy is: many rows may have the same. */
+typedef struct moved {
+    mir_view from;
+    const uint8_t *to;
+} moved;
+
+static mir_status text_move(mir_arena *arena, moved *table, uint32_t slot_count, mir_view *text)
+{
+    const uint64_t address = (uint64_t)(uintptr_t)text->data;
+    uint32_t slot = (uint32_t)(mir_hash_fixed(&address, sizeof address) + text->size);
+    for (slot &= slot_count - 1; table[slot].to != NULL; slot = (slot + 1) & (slot_count - 1)) {
+        if (table[slot].from.data == text->data && table[slot].from.size == text->size) break;
+    }
+    if (table[slot].to == NULL) {
+        uint8_t *to = mir_arena_alloc(arena, text->size + 1);
+        if (to == NULL) return MIR_E_NO_MEMORY;
+        if (text->size > 0) memcpy(to, text->data, text->size);
+        table[slot] = (moved){*text, to};
+    }
+    text->data = table[slot].to;
+    return MIR_OK;
+}
+
+mir_status mir_tlog_gather_pack_texts(mir_tlog_gather *gather)
+{
+    if (gather->text_count == 0) return MIR_OK;
+    uint32_t slot_count = 64;
+    while (slot_count < gather->text_count * 2) slot_count *= 2;
+    mir_view *texts = malloc(gather->text_count * sizeof *texts);
+    moved *table = calloc(slot_count, sizeof *table);
+    mir_arena arena = {0};
+    uint32_t count = 0;
+    mir_status status = texts == NULL || table == NULL ? MIR_E_NO_MEMORY : MIR_OK;
+    for (uint32_t i = 0; i < gather->column_count; i++) {
+        const mir_tlog_gather_column *column = &gather->columns[i];
+        if (column->type != MIR_COLUMN_STRING) continue;
+        for (uint32_t row = 0; row < gather->row_count && status == MIR_OK; row++) {
+            if (column->present[row] == 0) continue;
+            texts[count] = gather->texts[column->values[row]];
+            status = text_move(&arena, table, slot_count, &texts[count]);
+            column->values[row] = count++;
+        }
+    }
+    free(table);
+    if (status == MIR_OK) {
+        memcpy(gather->texts, texts, count * sizeof *texts);
+        gather->text_count = count;
+        mir_arena_free(&gather->arena);
+        gather->arena = arena;
+        give_bytes(gather, gather->bytes_text);
+        gather->bytes_text = 0;
+        status = mir_tlog_gather_count(gather);
+    } else {
+        mir_arena_free(&arena);
+    }
+    free(texts);
+    return status;
 }
 
 mir_status mir_tlog_gather_finish(mir_tlog_gather *gather)

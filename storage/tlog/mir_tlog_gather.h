@@ -40,7 +40,8 @@ typedef struct mir_tlog_gather {
     atomic_ullong *shared; /* null: what it takes is counted alone */
 
     uint32_t row_count;
-    uint32_t capacity;
+    uint32_t capacity; /* of rows: all arrays have room for so many, some for more */
+    uint32_t times_capacity;
     int64_t *times;
     uint32_t column_count;
     uint32_t column_capacity;
@@ -68,6 +69,9 @@ void mir_tlog_gather_reset(mir_tlog_gather *gather);
 
 /* Counts what has come into the arena since. */
 MIR_MUST_CHECK mir_status mir_tlog_gather_count(mir_tlog_gather *gather);
+/* Texts that no row has, as those of a chunk's rows that were not taken, make room. On failure the
+ * rows are of no use any more. */
+MIR_MUST_CHECK mir_status mir_tlog_gather_pack_texts(mir_tlog_gather *gather);
 /* The texts, and what they point into, are the caller's now; in `shared` they stay counted. */
 void mir_tlog_gather_give_texts(mir_tlog_gather *gather, mir_view **texts, mir_arena *arena);
 

@@ -42,6 +42,8 @@ enum {
     MIR_TLOG_LOG_ROOM = 256 * 1024,
     /* What devices hold of a log is counted by a hash of their ids, in so many places. */
     MIR_TLOG_HOLDERS = 8192,
+    /* Rows of one series that the background puts in order at once, as columns. */
+    MIR_TLOG_SWEEP_BYTES = 8 << 20,
 };
 
 /* How far the sealing of a log has come. */
@@ -184,8 +186,9 @@ struct mir_tlog {
     /* The background's, of how busy writers are. */
     uint64_t calm_bytes; /* appended when it last looked, and when that was */
     int64_t calm_seen_ns;
-    int64_t busy_ns;           /* when it last saw more than a trickle */
-    atomic_uint query_helpers; /* threads that help queries, now */
+    int64_t busy_ns;               /* when it last saw more than a trickle */
+    atomic_ullong sweep_bytes_max; /* MIR_TLOG_SWEEP_BYTES; tests have less */
+    atomic_uint query_helpers;     /* threads that help queries, now */
     uint32_t query_helpers_max;
     mir_tlog_codecs codecs; /* of queries */
 };

@@ -79,6 +79,8 @@ void mir_tlog_rollup_free(mir_tlog_rollup *rollup)
     free(rollup->columns);
     free(rollup->times);
     free(rollup->cells);
+    free(rollup->repeated);
+    mir_arena_free(&rollup->texts);
     mir_tlog_columns_free(&rollup->set);
     *rollup = (mir_tlog_rollup){0};
 }
@@ -100,9 +102,20 @@ static mir_status column_number(mir_tlog_rollup *rollup, const mir_column *colum
                                    number);
 }
 
+void mir_tlog_rollup_clear(mir_tlog_rollup *rollup)
+{
+    rollup->column_count = rollup->row_count = 0;
+    mir_tlog_columns_reset(&rollup->set);
+    mir_arena_free(&rollup->texts);
+    free(rollup->repeated);
+    rollup->repeated = NULL;
+}
+
+/* Room for so many rows in all; those that are new have nothing. */
 static mir_status rows_room(mir_tlog_rollup *rollup, uint32_t count)
 {
     const size_t cells = (size_t)count * rollup->column_count;
+    const size_t before = (size_t)rollup->row_count * rollup->column_count;
     if (count > rollup->row_capacity) {
         int64_t *times = realloc(rollup->times, count * sizeof *times);
         if (times == NULL) return MIR_E_NO_MEMORY;
@@ -115,8 +128,29 @@ static mir_status rows_room(mir_tlog_rollup *rollup, uint32_t count)
         rollup->cells = more;
         rollup->cell_capacity = cells;
     }
-    if (cells > 0) memset(rollup->cells, 0, cells * sizeof *rollup->cells);
+    if (cells > before) memset(rollup->cells + before, 0, (cells - before) * sizeof *rollup->cells);
     rollup->row_count = count;
+    return MIR_OK;
+}
+
+/* More columns, of which the rows that are there have nothing. */
+static mir_status cells_widen(mir_tlog_rollup *rollup, uint32_t column_count)
+{
+    const uint32_t before = rollup->column_count;
+    const size_t cells = (size_t)rollup->row_count * column_count;
+    if (column_count == before) return MIR_OK;
+    if (cells > rollup->cell_capacity) {
+        mir_tlog_total *more = realloc(rollup->cells, cells * sizeof *more);
+        if (more == NULL) return MIR_E_NO_MEMORY;
+        rollup->cells = more;
+        rollup->cell_capacity = cells;
+    }
+    for (uint32_t row = rollup->row_count; row > 0; row--) {
+        mir_tlog_total *to = rollup->cells + (size_t)(row - 1) * column_count;
+        memmove(to, rollup->cells + (size_t)(row - 1) * before, before * sizeof *to);
+        memset(to + before, 0, (column_count - before) * sizeof *to);
+    }
+    rollup->column_count = column_count;
     return MIR_OK;
 }
 
@@ -164,43 +198,92 @@ static void value_add(mir_tlog_total *total, mir_column_type type, int64_t time_
     total->last_ns = time_ns;
 }
 
-mir_status mir_tlog_rollup_make(mir_tlog_rollup *rollup, uint32_t step, const mir_tlog_gather *rows)
+/* The columns of rows that are new get numbers, and all of theirs go to `numbers`. */
+static mir_status columns_take(mir_tlog_rollup *rollup, const mir_tlog_gather *rows,
+                               uint32_t *numbers)
 {
-    const int64_t step_ns = mir_tlog_rollup_step_ns[step];
-    uint32_t count = 0;
-    int64_t before_ns = 0;
-    for (uint32_t i = 0; i < rows->row_count; i++) {
-        const int64_t time_ns = mir_tlog_rollup_floor(rows->times[i], step_ns);
-        if (count == 0 || time_ns != before_ns) count++;
-        before_ns = time_ns;
-    }
-    rollup->column_count = rollup->row_count = 0;
-    mir_tlog_columns_reset(&rollup->set);
-    mir_status status = columns_room(rollup, rows->column_count);
-    if (status != MIR_OK) return status;
-    rollup->column_count = rows->column_count;
-    status = rows_room(rollup, count);
-    if (status != MIR_OK) return status;
+    uint32_t count = rollup->column_count;
     for (uint32_t c = 0; c < rows->column_count; c++) {
         const mir_tlog_gather_column *from = &rows->columns[c];
-        rollup->columns[c] =
-            (mir_column){(const char *)from->name.data, from->name.size, from->type};
-        uint32_t number;
-        status = column_number(rollup, &rollup->columns[c], &number);
+        const mir_column column = {(const char *)from->name.data, (uint32_t)from->name.size,
+                                   from->type};
+        const mir_status status = column_number(rollup, &column, &numbers[c]);
         if (status != MIR_OK) return status;
-        uint32_t at = 0;
-        for (uint32_t i = 0; i < rows->row_count; i++) {
-            const int64_t time_ns = mir_tlog_rollup_floor(rows->times[i], step_ns);
-            if (i > 0 && time_ns != rollup->times[at]) at++;
-            rollup->times[at] = time_ns;
-            if (from->present[i] == 0) continue;
-            const mir_view *text =
-                from->type == MIR_COLUMN_STRING ? &rows->texts[from->values[i]] : NULL;
-            value_add(&rollup->cells[(size_t)at * rollup->column_count + c], from->type,
-                      rows->times[i], from->values[i], text);
+        if (numbers[c] == count) rollup->columns[count++] = column;
+    }
+    return cells_widen(rollup, count);
+}
+
+static void column_take(mir_tlog_rollup *rollup, uint32_t number, int64_t step_ns, uint32_t first,
+                        const mir_tlog_gather *rows, const mir_tlog_gather_column *from)
+{
+    uint32_t at = first;
+    for (uint32_t i = 0; i < rows->row_count; i++) {
+        if (from->present[i] == 0) continue;
+        const int64_t time_ns = mir_tlog_rollup_floor(rows->times[i], step_ns);
+        while (rollup->times[at] != time_ns) at++;
+        const mir_view *text =
+            from->type == MIR_COLUMN_STRING ? &rows->texts[from->values[i]] : NULL;
+        value_add(&rollup->cells[(size_t)at * rollup->column_count + number], from->type,
+                  rows->times[i], from->values[i], text);
+    }
+}
+
+mir_status mir_tlog_rollup_take(mir_tlog_rollup *rollup, uint32_t step, const mir_tlog_gather *rows)
+{
+    const int64_t step_ns = mir_tlog_rollup_step_ns[step];
+    const uint32_t before = rollup->row_count;
+    uint32_t count = before;
+    int64_t last_ns = before > 0 ? rollup->times[before - 1] : 0;
+    for (uint32_t i = 0; i < rows->row_count; i++) {
+        const int64_t time_ns = mir_tlog_rollup_floor(rows->times[i], step_ns);
+        if (count == 0 || time_ns != last_ns) count++;
+        last_ns = time_ns;
+    }
+    uint32_t *numbers = malloc((rows->column_count + (size_t)1) * sizeof *numbers);
+    if (numbers == NULL) return MIR_E_NO_MEMORY;
+    mir_status status = columns_room(rollup, rollup->column_count + rows->column_count);
+    if (status == MIR_OK) status = columns_take(rollup, rows, numbers);
+    if (status == MIR_OK) status = rows_room(rollup, count);
+    uint32_t at = before;
+    for (uint32_t i = 0; i < rows->row_count && status == MIR_OK; i++) {
+        const int64_t time_ns = mir_tlog_rollup_floor(rows->times[i], step_ns);
+        if (at == 0 || time_ns != rollup->times[at - 1]) rollup->times[at++] = time_ns;
+    }
+    for (uint32_t c = 0; c < rows->column_count && status == MIR_OK; c++) {
+        column_take(rollup, numbers[c], step_ns, before > 0 ? before - 1 : 0, rows,
+                    &rows->columns[c]);
+    }
+    free(numbers);
+    return status;
+}
+
+static mir_status text_keep(mir_arena *arena, uint64_t *address, uint64_t size)
+{
+    uint8_t *to = mir_arena_alloc(arena, size + 1);
+    if (to == NULL) return MIR_E_NO_MEMORY;
+    if (size > 0) memcpy(to, (const void *)(uintptr_t)*address, size);
+    *address = (uint64_t)(uintptr_t)to;
+    return MIR_OK;
+}
+
+mir_status mir_tlog_rollup_keep_texts(mir_tlog_rollup *rollup)
+{
+    /* All anew: so there is never more than what counts. */
+    mir_arena texts = {0};
+    mir_status status = MIR_OK;
+    for (uint32_t c = 0; c < rollup->column_count; c++) {
+        if (rollup->columns[c].type != MIR_COLUMN_STRING) continue;
+        for (uint32_t row = 0; row < rollup->row_count && status == MIR_OK; row++) {
+            mir_tlog_total *cell = &rollup->cells[(size_t)row * rollup->column_count + c];
+            if (cell->count == 0) continue;
+            status = text_keep(&texts, &cell->first, cell->low);
+            if (status == MIR_OK) status = text_keep(&texts, &cell->last, cell->high);
         }
     }
-    return MIR_OK;
+    mir_arena_free(&rollup->texts);
+    rollup->texts = texts;
+    return status;
 }
 
 /* ---- As rows ---- */
@@ -466,8 +549,7 @@ mir_status mir_tlog_rollup_decode(mir_tlog_rollup *rollup, uint32_t step,
                                   const mir_tlog_gather *stored, uint32_t first, uint32_t count)
 {
     if (count > stored->row_count - first) count = stored->row_count - first;
-    rollup->column_count = rollup->row_count = 0;
-    mir_tlog_columns_reset(&rollup->set);
+    mir_tlog_rollup_clear(rollup);
     stored_parts shared = {.from = stored};
     stored_parts *found = calloc(stored->column_count + (size_t)1, sizeof *found);
     mir_status status =
@@ -600,44 +682,66 @@ static bool same_cell(mir_column_type type, const mir_tlog_total *a, const mir_t
     return ends && range && a->sum == b->sum && same_sum(a->sum_f64, b->sum_f64);
 }
 
-mir_status mir_tlog_rollup_drop_repeated(mir_tlog_rollup *made, uint32_t step,
-                                         const mir_tlog_rollup *stored, mir_tlog_gather *rows,
-                                         bool *any)
+mir_status mir_tlog_rollup_compare(mir_tlog_rollup *made, mir_tlog_rollup *stored)
 {
-    const int64_t step_ns = mir_tlog_rollup_step_ns[step];
-    *any = false;
     uint32_t *of_column;
+    const size_t cells = (size_t)stored->row_count * stored->column_count;
+    free(stored->repeated);
+    stored->repeated = calloc(cells + 1, sizeof *stored->repeated);
+    if (stored->repeated == NULL) return MIR_E_NO_MEMORY;
     const mir_status status = columns_match(made, stored, &of_column);
     uint32_t a = 0;
-    uint32_t row = 0;
     for (uint32_t b = 0; b < stored->row_count && status == MIR_OK; b++) {
         while (a < made->row_count && made->times[a] < stored->times[b]) a++;
         if (a == made->row_count) break;
         if (made->times[a] != stored->times[b]) continue;
-        while (mir_tlog_rollup_floor(rows->times[row], step_ns) < made->times[a]) row++;
-        uint32_t end = row;
-        while (end < rows->row_count &&
-               mir_tlog_rollup_floor(rows->times[end], step_ns) == made->times[a]) {
-            end++;
-        }
         for (uint32_t s = 0; s < stored->column_count; s++) {
             const uint32_t c = of_column[s];
             if (c >= made->column_count) continue;
+            const size_t at = (size_t)b * stored->column_count + s;
             const mir_tlog_total *now = &made->cells[(size_t)a * made->column_count + c];
-            const mir_tlog_total *then = &stored->cells[(size_t)b * stored->column_count + s];
-            if (now->count == 0 || then->count == 0) continue;
-            const bool all = same_cell(made->columns[c].type, now, then);
-            for (uint32_t i = row; i < end; i++) {
-                const int64_t time_ns = rows->times[i];
-                if (rows->columns[c].present[i] == 0 ||
-                    (!all && time_ns != then->first_ns && time_ns != then->last_ns)) {
-                    continue;
-                }
-                rows->columns[c].present[i] = 0;
-                *any = true;
-            }
+            stored->repeated[at] = stored->cells[at].count > 0 &&
+                                   same_cell(made->columns[c].type, now, &stored->cells[at]);
         }
     }
     free(of_column);
     return status;
+}
+
+static bool column_drop(const mir_tlog_rollup *stored, uint32_t s, int64_t step_ns,
+                        const mir_tlog_gather *rows, const mir_tlog_gather_column *from)
+{
+    bool any = false;
+    uint32_t b = 0;
+    for (uint32_t i = 0; i < rows->row_count; i++) {
+        if (from->present[i] == 0) continue;
+        const int64_t time_ns = mir_tlog_rollup_floor(rows->times[i], step_ns);
+        while (b < stored->row_count && stored->times[b] < time_ns) b++;
+        if (b == stored->row_count) break;
+        const size_t at = (size_t)b * stored->column_count + s;
+        const mir_tlog_total *then = &stored->cells[at];
+        if (stored->times[b] != time_ns || then->count == 0) continue;
+        const bool all = stored->repeated != NULL && stored->repeated[at] != 0;
+        if (!all && rows->times[i] != then->first_ns && rows->times[i] != then->last_ns) continue;
+        from->present[i] = 0;
+        any = true;
+    }
+    return any;
+}
+
+mir_status mir_tlog_rollup_drop_repeated(mir_tlog_rollup *stored, uint32_t step,
+                                         mir_tlog_gather *rows, bool *any)
+{
+    *any = false;
+    for (uint32_t c = 0; c < rows->column_count; c++) {
+        const mir_tlog_gather_column *from = &rows->columns[c];
+        const mir_column column = {(const char *)from->name.data, (uint32_t)from->name.size,
+                                   from->type};
+        uint32_t s;
+        const mir_status status = column_number(stored, &column, &s);
+        if (status != MIR_OK) return status;
+        if (s >= stored->column_count) continue;
+        if (column_drop(stored, s, mir_tlog_rollup_step_ns[step], rows, from)) *any = true;
+    }
+    return MIR_OK;
 }

@@ -5,7 +5,7 @@
  *            stored like rows: a series for each step, whose measurement is that of the rows behind
  *            two reserved bytes, with several columns for each one of theirs. So checksums, indexes,
  *            merging and queries need nothing new.
- * Ownership  A table owns its arrays; names and texts are pointed to.
+ * Ownership  A table owns its arrays; names are pointed to, and so are texts until `keep_texts`.
  * Affinity   One thread at a time.
  * Units      A row's time is the beginning of its step; steps count from 1970-01-01 UTC.
  * Bounds     As much memory as a table has cells.
@@ -51,12 +51,18 @@ typedef struct mir_tlog_rollup {
     int64_t *times;
     mir_tlog_total *cells;
     mir_tlog_columns set; /* the columns' numbers */
+    mir_arena texts;
+    uint8_t *repeated; /* of each cell: that all of its values have come again; or null */
 } mir_tlog_rollup;
 
 void mir_tlog_rollup_free(mir_tlog_rollup *rollup);
-/* From finished rows; names and texts stay theirs. */
-MIR_MUST_CHECK mir_status mir_tlog_rollup_make(mir_tlog_rollup *rollup, uint32_t step,
+/* Empty again; keeps its memory. */
+void mir_tlog_rollup_clear(mir_tlog_rollup *rollup);
+/* Adds finished rows that are all behind those that it has; names and texts stay theirs. */
+MIR_MUST_CHECK mir_status mir_tlog_rollup_take(mir_tlog_rollup *rollup, uint32_t step,
                                                const mir_tlog_gather *rows);
+/* Those rows' texts may go from now on. */
+MIR_MUST_CHECK mir_status mir_tlog_rollup_keep_texts(mir_tlog_rollup *rollup);
 /* From finished rows of a step's series: `count` of them at most, from `first` on. */
 MIR_MUST_CHECK mir_status mir_tlog_rollup_decode(mir_tlog_rollup *rollup, uint32_t step,
                                                  const mir_tlog_gather *stored, uint32_t first,
@@ -69,11 +75,12 @@ MIR_MUST_CHECK mir_status mir_tlog_rollup_encode(const mir_tlog_rollup *rollup, 
 MIR_MUST_CHECK mir_status mir_tlog_rollup_add(mir_tlog_rollup *rollup,
                                               const mir_tlog_rollup *stored, bool *any);
 
-/* Values of rows that were sent again are taken out of `rows`, from which `made` was made: what has
- * the time of the first or the last one of its step, and all of a step that comes to what is stored
- * already. *any: there were such values; then `rows` is to be finished anew. */
-MIR_MUST_CHECK mir_status mir_tlog_rollup_drop_repeated(mir_tlog_rollup *made, uint32_t step,
-                                                        const mir_tlog_rollup *stored,
+/* Notes in `stored` which of its cells the rows that `made` was made from have come to once more. */
+MIR_MUST_CHECK mir_status mir_tlog_rollup_compare(mir_tlog_rollup *made, mir_tlog_rollup *stored);
+/* Values of rows that were sent again are taken out of `rows`: those with the time of the first or the
+ * last one of what is stored of their step, and all of a step that has come again. *any: there were
+ * such values; then `rows` is to be finished anew. */
+MIR_MUST_CHECK mir_status mir_tlog_rollup_drop_repeated(mir_tlog_rollup *stored, uint32_t step,
                                                         mir_tlog_gather *rows, bool *any);
 
 #endif

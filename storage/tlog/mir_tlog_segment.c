@@ -353,7 +353,7 @@ static mir_status column_place(mir_tlog_chunk_reader *reader, mir_tlog_codec *co
     if (status != MIR_OK) return status;
     const bool strings = reader->column->type == MIR_COLUMN_STRING;
     if (strings) {
-        status = mir_tlog_gather_texts_room(gather, reader->statistics.count);
+        status = mir_tlog_gather_texts_room(gather, end - skip);
         if (status != MIR_OK) return status;
     }
     mir_tlog_gather_column *place = &gather->columns[to];
