@@ -38,8 +38,8 @@ enum {
     REQUEST_WORKERS = 2,
     PORT_RETRY_MS = 2000,
     /* Of each of the allocator's arenas, of which it has a few for each processor. */
-    KEPT_BYTES = 4 << 20,
-    MAPPED_BYTES_MIN = 1 << 20,
+    KEPT_BYTES = 16 << 20,
+    MAPPED_BYTES_MIN = 8 << 20,
 };
 
 typedef enum stop_phase {

@@ -68,19 +68,32 @@ __int128 mir_tlog_window_end(const mir_tlog_totals *totals, int64_t window)
     return ((__int128)window + 1) * (__int128)totals->window_ns + totals->window_from_ns;
 }
 
-/* The first time behind a window, or INT64_MAX: then the last time may be in it. */
-static int64_t window_limit(const mir_tlog_totals *totals, int64_t window, bool *unbounded)
+/* A window while its values are taken. */
+typedef struct window_now {
+    int64_t number;
+    int64_t limit_ns; /* the first time behind it */
+    bool unbounded;   /* there is none: the last time may be in it */
+} window_now;
+
+static window_now window_at(const mir_tlog_totals *totals, int64_t time_ns)
 {
-    int64_t near;
-    if (totals->window_ns - 1 < INT64_MAX && window < INT64_MAX &&
-        !__builtin_mul_overflow(window + 1, (int64_t)totals->window_ns, &near) &&
-        !__builtin_add_overflow(near, totals->window_from_ns, &near)) {
-        *unbounded = false;
-        return near;
+    const int64_t number = mir_tlog_window_of(totals, time_ns);
+    const __int128 limit_ns = mir_tlog_window_end(totals, number);
+    const bool unbounded = totals->window_ns == 0 || limit_ns > INT64_MAX;
+    return (window_now){number, unbounded ? INT64_MAX : (int64_t)limit_ns, unbounded};
+}
+
+/* Of a time behind a window, which is in the next one as a rule: that takes no division. */
+static inline window_now window_behind(const mir_tlog_totals *totals, window_now window,
+                                       int64_t time_ns)
+{
+    int64_t limit_ns;
+    if (totals->window_ns <= INT64_MAX && time_ns >= window.limit_ns &&
+        !__builtin_add_overflow(window.limit_ns, (int64_t)totals->window_ns, &limit_ns) &&
+        time_ns < limit_ns) {
+        return (window_now){window.number + 1, limit_ns, false};
     }
-    const __int128 limit = mir_tlog_window_end(totals, window);
-    *unbounded = totals->window_ns == 0 || limit > INT64_MAX;
-    return *unbounded ? INT64_MAX : (int64_t)limit;
+    return window_at(totals, time_ns);
 }
 
 static mir_status take_bytes(const mir_tlog_totals *totals, uint64_t bytes)
@@ -183,15 +196,10 @@ static mir_status window_append(mir_tlog_totals *totals, int64_t window)
     return MIR_OK;
 }
 
-/* The place of a window that is one of the last, or a new one behind them. Columns of one run of rows
- * come one after another, so a window may be there already with others behind it. */
-static mir_status window_place(mir_tlog_totals *totals, int64_t window, uint32_t *place)
+/* The place of a window that is not behind all others. */
+static mir_status window_find(mir_tlog_totals *totals, int64_t window, uint32_t *place)
 {
     uint32_t at = totals->window_count;
-    if (at == 0 || totals->windows[at - 1] < window) {
-        *place = at;
-        return window_append(totals, window);
-    }
     for (uint32_t near = 0; near < 4 && at > 0 && totals->windows[at - 1] > window; near++) at--;
     if (at > 0 && totals->windows[at - 1] > window) {
         uint32_t low = 0; /* the first place behind the window is in [low, at] */
@@ -226,6 +234,18 @@ static mir_status window_place(mir_tlog_totals *totals, int64_t window, uint32_t
     if (at < totals->window_kept) totals->window_kept = at;
     *place = at;
     return MIR_OK;
+}
+
+/* The place of a window that is one of the last, or a new one behind them. Columns of one run of rows
+ * come one after another, so a window may be there already with others behind it. */
+static inline mir_status window_place(mir_tlog_totals *totals, int64_t window, uint32_t *place)
+{
+    const uint32_t count = totals->window_count;
+    if (count > 0 && totals->windows[count - 1] >= window) {
+        return window_find(totals, window, place);
+    }
+    *place = count;
+    return window_append(totals, window);
 }
 
 static mir_status samples_take(const mir_tlog_totals *totals, mir_tlog_samples *samples,
@@ -383,10 +403,8 @@ static mir_status window_take(mir_tlog_totals *totals, mir_tlog_totals_column *c
     const uint32_t count = last.at - first.at + 1;
     mir_status status = MIR_OK;
     if (totals->functions == MIR_TLOG_COUNT || run->walk != NULL) {
-        static const mir_view no_text = {NULL, 0};
-        static const uint64_t no_value = 0;
-        ends_take(total, type, first.time_ns, last.time_ns, &no_value, &no_value, &no_text,
-                  &no_text);
+        if (total->count == 0 || first.time_ns < total->first_ns) total->first_ns = first.time_ns;
+        if (total->count == 0 || last.time_ns > total->last_ns) total->last_ns = last.time_ns;
         if (run->walk != NULL) total->sum += (int64_t)mir_tlog_ints_walk_sum(run->walk, count);
     } else if (type == MIR_COLUMN_STRING) {
         if (place < totals->window_kept) totals->window_kept = place;
@@ -421,17 +439,15 @@ mir_status mir_tlog_totals_take(mir_tlog_totals *totals, mir_view name, mir_colu
      * the guess stays where these differ. */
     uint32_t guess = first.at;
     uint32_t stride = 0;
+    window_now window = window_at(totals, first.time_ns);
     while (status == MIR_OK) {
-        const int64_t window = mir_tlog_window_of(totals, first.time_ns);
-        bool unbounded;
-        const int64_t limit_ns = window_limit(totals, window, &unbounded);
         moment last = first;
         moment next = end;
-        const bool is_last = unbounded || end.time_ns < limit_ns;
+        const bool is_last = window.unbounded || end.time_ns < window.limit_ns;
         guess += stride;
-        if (!is_last) find_limit(run, limit_ns, guess, &last, &next);
+        if (!is_last) find_limit(run, window.limit_ns, guess, &last, &next);
         uint32_t place;
-        status = window_place(totals, window, &place);
+        status = window_place(totals, window.number, &place);
         if (status != MIR_OK) break;
         status = window_take(totals, column, place, type, run, first, is_last ? end : last);
         if (is_last) break;
@@ -442,6 +458,7 @@ mir_status mir_tlog_totals_take(mir_tlog_totals *totals, mir_view name, mir_colu
             guess = next.at;
         }
         first = next;
+        window = window_behind(totals, window, first.time_ns);
     }
     return status;
 }
