@@ -74,6 +74,7 @@ struct mir_hub {
     char inbox[48];            /* prefix of the subjects of our own replies, with its last dot */
     mir_event_cause own_cause; /* of what no request caused */
     int64_t started_mono_ns;
+    _Atomic bool started;       /* the shards run */
     _Atomic bool stopping;      /* what workers have yet to read is of no use any more */
     _Atomic uint32_t in_flight; /* operations away from their shard */
     _Atomic uint32_t client_requests;

@@ -298,6 +298,8 @@ const mir_endpoints mir_hub_endpoints = {
 
 /* --- life ----------------------------------------------------------------------------------- */
 
+static void clock_told(void *context, const mir_tlog_clock_state *state);
+
 mir_status mir_hub_create(const mir_config *config, mir_shard *const *shards, unsigned shard_count,
                           mir_workers *requests, const char *server_id, const char *io_name,
                           mir_hub **hub, mir_error *error)
@@ -345,6 +347,8 @@ mir_status mir_hub_create(const mir_config *config, mir_shard *const *shards, un
             .disk_reserve_bytes = (uint64_t)config->telemetry.disk_reserve_bytes,
         };
         mir_tlm_retention_options(fresh, &tlog_options);
+        tlog_options.clock_told = clock_told;
+        tlog_options.clock_told_context = fresh;
         status = mir_sink_open(config, &tlog_options, &fresh->sink, error);
         if (status == MIR_OK) status = mir_tlog_open(&tlog_options, &fresh->tlog, error);
     }
@@ -477,8 +481,53 @@ static void sink_dropped(void *context, uint64_t rows)
     mir_shard_post(hub->shards[0], &d->post);
 }
 
+typedef struct clock_ahead {
+    mir_post post;
+    mir_hub *hub;
+    uint64_t days;
+} clock_ahead;
+
+static void tell_clock(mir_shard *shard, mir_post *post)
+{
+    clock_ahead *c = MIR_CONTAINER(post, clock_ahead, post);
+    char text[MIR_NOTICE_TEXT_BYTES_MAX];
+    const int size = snprintf(
+        text, sizeof text, "the server's clock is %llu day%s ahead of the time that is known: %s",
+        (unsigned long long)c->days, c->days == 1 ? "" : "s",
+        "set it, or start once with telemetry.retention.clock_wait=0 if it is right");
+    const mir_notice notice = {.reason = MIR_NOTICE_CLOCK_AHEAD,
+                               .text = mir_view_of(text, size < 0 ? 0 : (size_t)size),
+                               .count = 1};
+    if (!shard->stopping) mir_notices_tell(shard, &notice);
+    mir_hub_end(c->hub);
+    free(c);
+}
+
+/* The log of the server has it in any case. Before the shards run it has to wait for them. */
+static void clock_told(void *context, const mir_tlog_clock_state *state)
+{
+    mir_hub *hub = context;
+    if (state->ahead_ns == 0 || !atomic_load_explicit(&hub->started, memory_order_acquire)) return;
+    clock_ahead *c = calloc(1, sizeof *c);
+    if (c == NULL) return;
+    c->post.run = tell_clock;
+    c->hub = hub;
+    c->days = state->ahead_ns / (UINT64_C(86400) * MIR_NS_PER_S);
+    mir_hub_begin(hub);
+    if (atomic_load_explicit(&hub->stopping, memory_order_acquire)) {
+        mir_hub_end(hub);
+        free(c);
+        return;
+    }
+    mir_shard_post(hub->shards[0], &c->post);
+}
+
 mir_status mir_hub_start(mir_hub *hub, mir_error *error)
 {
+    atomic_store_explicit(&hub->started, true, memory_order_release);
+    mir_tlog_stats stats;
+    mir_tlog_stats_read(hub->tlog, &stats, NULL);
+    clock_told(hub, &stats.clock);
     mir_status status = mir_state_online_each(hub->state, resume_one, hub, error);
     if (status == MIR_OK) status = mir_cmd_queue_start(hub, error);
     if (status == MIR_OK && hub->sink != NULL)

@@ -117,6 +117,12 @@ static void describe(const content *c, mir_device_event *event, char *text, size
         (void)snprintf(text, text_size, "Telemetry is not forwarded: %s", c->text);
         (void)snprintf(actor, actor_size, "server");
         break;
+    case MIR_NOTICE_CLOCK_AHEAD:
+        event->route = "tlm.v1alpha.clockahead";
+        event->reason = "ClockAhead";
+        (void)snprintf(text, text_size, "Retention of telemetry waits: %s", c->text);
+        (void)snprintf(actor, actor_size, "server");
+        break;
     }
 }
 

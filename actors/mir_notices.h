@@ -32,6 +32,7 @@ typedef enum mir_notice_reason {
     MIR_NOTICE_CONNECTION_REFUSED,
     MIR_NOTICE_AUTHENTICATION_FAILED,
     MIR_NOTICE_FORWARDING_DROPPED,
+    MIR_NOTICE_CLOCK_AHEAD,
 } mir_notice_reason;
 
 typedef struct mir_notice {

@@ -406,6 +406,17 @@ static void put_server_problems(mir_bytes *json, const mir_hub *hub, const mir_t
                        log->full_rows, (double)log->full_ns / MIR_NS_PER_S, log->full_share);
         put_problem(json, "", "log full", log->full_rows, wall_ns, text);
     }
+    if (log->clock.ahead_ns != 0) {
+        const double day_ns = 86400.0 * MIR_NS_PER_S;
+        (void)snprintf(
+            text, sizeof text,
+            "the clock is %.1f days ahead of the time that is known, and has been for "
+            "%.1f h: retention of telemetry goes by that meanwhile; set the clock or, if "
+            "it is right, start once with telemetry.retention.clock_wait=0",
+            (double)log->clock.ahead_ns / day_ns,
+            (double)log->clock.apart_ns / (3600.0 * MIR_NS_PER_S));
+        put_problem(json, "", "clock ahead", 1, wall_ns, text);
+    }
     int64_t slow_ns = SLOW_SYNC_FACTOR * hub->config->telemetry.sync_ns;
     if (slow_ns < SLOW_DISK_NS) slow_ns = SLOW_DISK_NS;
     if (log->sync_lag_ns > slow_ns) {

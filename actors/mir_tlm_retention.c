@@ -43,6 +43,9 @@ void mir_tlm_retention_options(mir_hub *hub, mir_tlog_options *options)
     options->rule_count = (uint32_t)config->telemetry.rule_count;
     options->retention_age_ns = (uint64_t)config->telemetry.retention_age_ns;
     options->retention_bytes_max = (uint64_t)config->telemetry.retention_size_bytes;
+    /* 0 writes nothing down: then the next start would not know that the clock was right. */
+    options->clock_wait_ns =
+        config->telemetry.clock_wait_ns == 0 ? 1 : (uint64_t)config->telemetry.clock_wait_ns;
     for (int i = 0; i < MIR_TLOG_ROLLUPS; i++) {
         const int64_t keep_ns = config->telemetry.rollup_ns[i];
         options->rollups[i] =

@@ -173,6 +173,7 @@ typedef struct mir_config {
         int64_t log_bytes_max;        /* unsealed log, per shard */
         int64_t retention_age_ns;     /* 0: keep for ever */
         int64_t retention_size_bytes; /* 0: no bound */
+        int64_t clock_wait_ns;        /* 0: a clock that jumps ahead is believed at once */
         mir_config_rule *rules;       /* of retention */
         size_t rule_count;
         int64_t rollup_ns[3]; /* of 1 m, 10 m, 1 h; 0: for ever, -1: none */

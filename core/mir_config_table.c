@@ -117,6 +117,10 @@ const mir_config_key mir_config_keys[] = {
      36500 * DAY, NULL, NULL, "Telemetry older than this is deleted; 0 keeps it for ever."},
     {"telemetry.retention.size", MIR_CONFIG_SIZE, AT(telemetry.retention_size_bytes), "0", 0,
      1024 * TIB, NULL, NULL, "The oldest telemetry is deleted beyond this size; 0 is no bound."},
+    {"telemetry.retention.clock_wait", MIR_CONFIG_DURATION, AT(telemetry.clock_wait_ns), "7d", 0,
+     36500 * DAY, NULL, NULL,
+     "A clock that is more than a day ahead of the time that was known makes telemetry old only when\n"
+     "it has stayed so for this long, or for as long as it is kept; 0 believes it at once."},
     {"telemetry.retention.rules", MIR_CONFIG_RULES, AT(telemetry), NULL, 0, 0, NULL, NULL,
      "How long the telemetry of some namespaces and messages is kept, instead of\n"
      "telemetry.retention.age: the first rule that fits counts. A rule with a namespace fits devices\n"

@@ -113,6 +113,7 @@ static void an_empty_file_gives_the_defaults(void **state)
     assert_int_equal(config.telemetry.log_bytes_max, 64 << 20);
     assert_int_equal(config.telemetry.retention_age_ns, 0);
     assert_int_equal(config.telemetry.retention_size_bytes, 0);
+    assert_int_equal(config.telemetry.clock_wait_ns, INT64_C(7) * 86400 * S);
     assert_int_equal(config.state.sync, MIR_CONFIG_SYNC_COMMIT);
     assert_int_equal(config.state.map_size_bytes, INT64_C(16) << 30);
     mir_config_free(&config);
@@ -263,7 +264,7 @@ static void unknown_keys_are_refused_with_the_nearest(void **state)
     refused_at("listen:\n  port: 1\n", 2, "listen: has no value; expected ADDRESS:PORT");
     refused_at("limits: 5\n", 1, "limits is a section; the keys of limits are max_connections,");
     refused_at("telemetry: {retention: 5d}\n", 1,
-               "the keys of telemetry.retention are age, size, rules");
+               "the keys of telemetry.retention are age, size, clock_wait, rules");
     refused_at("? [a]\n: b\n", 1, "expected the name of a key");
     refused_setting("ping.maximum=1", "--set: unknown key ping.maximum");
     refused_setting("ping.max", "expected key=value");

@@ -10,6 +10,7 @@
 #include "mir_log.h"
 #include "mir_tlog_internal.h"
 #include "mir_tlog_retain.h"
+#include "mir_tlog_clock.h"
 #include "mir_tlog_tally.h"
 
 enum {
@@ -620,6 +621,7 @@ static mir_status options_complete(mir_tlog *tlog, const mir_tlog_options *optio
                              MIR_TLOG_LOG_BYTES_MIN, log_bytes_limit);
     }
     if (o->wall_ns == NULL) o->wall_ns = mir_clock_wall_ns;
+    if (o->mono_ns == NULL) o->mono_ns = mir_clock_mono_ns;
     if (o->rule_count > MIR_TLOG_RULES_MAX) {
         return mir_error_set(error, MIR_E_INVALID, "at most %d rules of telemetry.retention",
                              MIR_TLOG_RULES_MAX);
@@ -677,6 +679,7 @@ static mir_status open_into(mir_tlog *tlog, mir_error *error)
     }
     mir_status status = directory_load(tlog, error);
     if (status == MIR_OK) status = mir_tlog_tally_read(tlog, error);
+    if (status == MIR_OK) status = mir_tlog_clock_begin(tlog, error);
     if (status != MIR_OK) return status;
     for (uint32_t i = 0; i < tlog->options.writer_count; i++) {
         status = mir_tlog_writer_init(tlog, i);
@@ -766,6 +769,7 @@ void mir_tlog_close(mir_tlog *tlog)
 {
     if (tlog == NULL) return;
     mir_tlog_threads_stop(tlog);
+    mir_tlog_clock_end(tlog);
     tlog_free(tlog);
 }
 
@@ -846,6 +850,7 @@ void mir_tlog_stats_read(mir_tlog *tlog, mir_tlog_stats *stats, mir_error *troub
         made.segment_rows += version->segments[i]->rows;
     }
     mir_tlog_version_release(version);
+    mir_tlog_clock_read(tlog, &made.clock);
     (void)pthread_mutex_lock(&tlog->mutex);
     if (tlog->full_since_ns != 0) {
         made.full_ns = now > tlog->full_since_ns ? now - tlog->full_since_ns : 1;

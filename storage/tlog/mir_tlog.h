@@ -86,6 +86,13 @@ typedef struct mir_tlog_rollup_option {
     uint64_t keep_ns; /* 0: for ever */
 } mir_tlog_rollup_option;
 
+/* A clock that is more than a day from the time that was known before. */
+typedef struct mir_tlog_clock_state {
+    int64_t known_ns;
+    uint64_t ahead_ns; /* of that; 0: it is not ahead, and retention goes by it */
+    uint64_t apart_ns; /* for how long it has been so */
+} mir_tlog_clock_state;
+
 /* Zero means the default in brackets, except where noted. */
 typedef struct mir_tlog_options {
     const char *directory;   /* made if missing; its parent must be there */
@@ -96,6 +103,12 @@ typedef struct mir_tlog_options {
                          and small segments is put together */
     uint32_t sync_ms; /* rows are on the disk this long after commit; 0: within commit */
     uint64_t retention_age_ns; /* of what no rule fits; 0: for ever */
+    /* A clock that has jumped ahead makes rows old when it has stayed there for so long, or for as
+     * long as they are kept if that is less; 1: at once; 0: at once, and nothing is written down. */
+    uint64_t clock_wait_ns;
+    /* It has, or has come back: called by who opens the log or by one of its threads. May be null. */
+    void (*clock_told)(void *context, const mir_tlog_clock_state *state);
+    void *clock_told_context;
     /* By step, shortest first; where one is on, so are the longer ones, kept for as long at least. */
     mir_tlog_rollup_option rollups[MIR_TLOG_ROLLUPS];
     const mir_tlog_rule *rules; /* must outlive the log, as must their texts */
@@ -112,6 +125,7 @@ typedef struct mir_tlog_options {
     void (*log_made)(void *context, uint64_t generation, const char *path);
     void *log_made_context;
     int64_t (*wall_ns)(void); /* [mir_clock_wall_ns] for retention and merging */
+    int64_t (*mono_ns)(void); /* [mir_clock_mono_ns] for how long the clock has been ahead */
 } mir_tlog_options;
 
 /* Replays what the last run left unsealed (cutting a torn tail, which is logged and counted), then
@@ -354,6 +368,7 @@ typedef struct mir_tlog_stats {
     int64_t full_ns;     /* for how long; 0: not so */
     uint64_t full_rows;  /* how many since then */
     uint64_t full_share; /* of these: because the device held more than its share */
+    mir_tlog_clock_state clock;
 } mir_tlog_stats;
 
 /* The last text of a failure that an operator should act on goes to *trouble (may be null; empty

@@ -130,6 +130,17 @@ struct mir_tlog_writer {
     atomic_ullong series_open;
 };
 
+/* What is known of the time; see mir_tlog_clock.h. */
+typedef struct mir_tlog_clock {
+    int64_t known_ns;
+    int64_t
+        wall_ns; /* when it was looked at last, by the clock, and by how long the machine runs */
+    int64_t seen_ns;
+    int64_t apart_ns; /* for how long the clock has said something else */
+    int64_t written_ns;
+    bool apart;
+} mir_tlog_clock;
+
 struct mir_tlog {
     mir_tlog_options options;
     char directory[MIR_TLOG_PATH_BYTES_MAX - 64];
@@ -147,6 +158,7 @@ struct mir_tlog {
     mir_tlog_live *jobs; /* ascending generation */
     mir_error trouble;
     mir_tlog_retention retention; /* what it has removed */
+    mir_tlog_clock clock;
     uint64_t settle_wanted;
     uint64_t settle_done;
     /* Rows that were refused because logs are full, as `files` has seen it. */

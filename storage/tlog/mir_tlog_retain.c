@@ -6,6 +6,7 @@
 #include "mir_clock.h"
 #include "mir_device_rules.h"
 #include "mir_log.h"
+#include "mir_tlog_clock.h"
 #include "mir_tlog_expire.h"
 #include "mir_tlog_rollup.h"
 #include "mir_tlog_tally.h"
@@ -26,6 +27,7 @@ typedef struct retain {
     mir_tlog *tlog;
     mir_tlog_codec *codec;
     int64_t now_ns;
+    mir_tlog_clock_state clock;
     mir_bytes name_space;
     mir_tlog_version *version;
     int64_t cap_ns;             /* a group that would be too large ends here */
@@ -105,6 +107,15 @@ static int64_t time_after(int64_t time_ns, uint64_t span_ns)
                : later;
 }
 
+/* While the clock is ahead, rows are kept for longer by as much, until it has stayed so for as long as
+ * they are kept: then there is none that was there before. */
+static uint64_t by_clock(const retain *r, uint64_t age_ns)
+{
+    uint64_t longer_ns;
+    if (age_ns == 0 || r->clock.apart_ns >= age_ns) return age_ns;
+    return __builtin_add_overflow(age_ns, r->clock.ahead_ns, &longer_ns) ? UINT64_MAX : longer_ns;
+}
+
 /* Rows before this are past the age. */
 static int64_t horizon_of(int64_t now_ns, uint64_t age_ns)
 {
@@ -178,6 +189,7 @@ static uint64_t series_end(retain *r, mir_view measurement, mir_view device, mir
     } else {
         end->rolled = end->hours = stays && rolls_up(options);
     }
+    age_ns = by_clock(r, age_ns);
     end->horizon_ns = horizon_of(r->now_ns, age_ns);
     if (end->hours) {
         end->horizon_ns =
@@ -277,7 +289,7 @@ static void segment_damaged(retain *r, mir_tlog_segment *segment)
     const mir_tlog_options *options = &r->tlog->options;
     memset(r->rows, 0, sizeof r->rows);
     segment->retain_ns = time_after(r->now_ns, (uint64_t)LOOK_NS_MAX);
-    if (segment->time_max >= horizon_of(r->now_ns, age_max(options))) return;
+    if (segment->time_max >= horizon_of(r->now_ns, by_clock(r, age_max(options)))) return;
     r->rows[options->rule_count] = segment->rows;
     mir_error error;
     const uint64_t bytes = segment->size;
@@ -409,9 +421,9 @@ static mir_status group_remove(retain *r, mir_tlog_segment **group, uint32_t cou
                               .context = r,
                               .rows = r->rows};
     for (uint32_t i = 0; i < MIR_TLOG_ROLLUPS; i++) {
-        expiry.kept_from_ns[i] =
-            mir_tlog_rollup_floor(horizon_of(r->now_ns, r->tlog->options.rollups[i].keep_ns),
-                                  mir_tlog_rollup_step_ns[MIR_TLOG_ROLLUPS - 1]);
+        const uint64_t keep_ns = by_clock(r, r->tlog->options.rollups[i].keep_ns);
+        expiry.kept_from_ns[i] = mir_tlog_rollup_floor(
+            horizon_of(r->now_ns, keep_ns), mir_tlog_rollup_step_ns[MIR_TLOG_ROLLUPS - 1]);
     }
     const mir_status status = mir_tlog_expire(&expiry, error);
     mir_tlog_version_release(version);
@@ -503,7 +515,7 @@ static void by_age(retain *r, bool all)
         const mir_tlog_rule *rule = &r->tlog->options.rules[i];
         if (rule->deleted || rule->name_space.size > 0) r->asks = true;
     }
-    const int64_t horizon = horizon_of(r->now_ns, age_ns);
+    const int64_t horizon = horizon_of(r->now_ns, by_clock(r, age_ns));
     mir_tlog_version *version = mir_tlog_version_acquire(r->tlog);
     r->version = version;
     for (uint32_t i = 0; i < version->segment_count && !r->more && !stopping(r->tlog); i++) {
@@ -603,7 +615,8 @@ static void by_size(retain *r)
 
 bool mir_tlog_retain(mir_tlog *tlog, mir_tlog_codec *codec, bool all)
 {
-    retain r = {.tlog = tlog, .codec = codec, .now_ns = tlog->options.wall_ns()};
+    retain r = {.tlog = tlog, .codec = codec, .now_ns = mir_tlog_clock_look(tlog)};
+    mir_tlog_clock_read(tlog, &r.clock);
     by_age(&r, all);
     by_size(&r);
     mir_bytes_free(&r.name_space);

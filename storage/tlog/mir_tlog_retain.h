@@ -7,7 +7,8 @@
  *            quarter of the age, and a day at most. Rows are then cut off exactly at their age.
  * Ownership  Belongs to the log.
  * Affinity   The background thread.
- * Units      Times are those of the rows, against options.wall_ns.
+ * Units      Times are those of the rows, against options.wall_ns as far as that is believed
+ *            (mir_tlog_clock.h).
  * Bounds     In memory the rows of one chunk; on the disk one more copy of a segment, or of up to
  *            MIR_TLOG_EXPIRE_MAX whose rows share hours, read and written with
  *            MIR_TLOG_EXPIRE_BYTES_PER_S at most and, while the disk is low, only when it is small.

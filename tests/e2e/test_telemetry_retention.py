@@ -8,6 +8,7 @@ import time
 
 import pytest
 from bus import DEADLINE_S, Bus, seconds_ago
+from load import status_of
 from test_telemetry import SAMPLES, SECOND_NS, Kind, launch_device, query, report, rows_of
 
 from wire import let_pass, wait_until
@@ -120,6 +121,46 @@ def test_what_rows_came_to_stays_when_they_go(launch, loop, name, weather):
     assert len(rows_of(wind)) <= 1 and not wind.HasField("rollups_until")
     listed = bus.ask("tlm.list", targets={"ids": [name]}).devices_telemetry[0].tlm_descriptors
     assert sorted(d.name for d in listed) == [sample, weather.name("Wind")]
+    bus.close()
+
+
+def test_a_clock_that_is_ahead_removes_nothing_until_it_is_believed(launch, loop, name, weather):
+    """What was known last is a year ago: then the clock is a year ahead, or the server was away for a year."""
+    server = launch(NO_ROLLUPS)
+    bus = Bus(loop, server)
+    launch_device(bus, name, weather)
+    then_ns = time.time_ns() - 365 * 24 * HOUR_NS
+    report(bus, name, *[weather.Sample(ts=then_ns - n * SECOND_NS, pressure=n) for n in range(30)])
+
+    def told():
+        return bus.ask("tlm.retention")
+
+    def stored():
+        return len(query(bus, name, weather.name("Sample"), 1, time.time_ns() + SECOND_NS).rows)
+
+    assert stored() == 30
+    for start in range(2):
+        bus.close()
+        server.stop()
+        if start == 0:
+            (server.folder / "data" / "telemetry" / "CLOCK").unlink()
+        server.settings["telemetry.retention.age"] = "30d"
+        server.start()
+        bus = Bus(loop, server)
+        sealed = wait_until(lambda: (t := told()).rows == 30 and t, DEADLINE_S, "they are in a segment")
+        wait_until(lambda: told().last_run.seconds > sealed.last_run.seconds + 1, DEADLINE_S, "retention looked at it")
+        assert told().rows == stored() == 30
+        ahead, = [one for one in status_of(server)["problems"] if one["kind"] == "clock ahead"]
+        assert "365.0 days ahead" in ahead["text"]
+    bus.close()
+    server.stop()
+    server.settings["telemetry.retention.clock_wait"] = "0"
+    server.start()
+    bus = Bus(loop, server)
+    wait_until(lambda: stored() == 0, DEADLINE_S, "the clock is right")
+    assert not [one for one in status_of(server)["problems"] if one["kind"] == "clock ahead"]
+    events = wait_until(lambda: bus.ask("evt.list", target={"reasons": ["ClockAhead"]}).events, DEADLINE_S, "an event")
+    assert len(events) == 2 and all("365 days ahead" in event.spec.message for event in events)
     bus.close()
 
 
