@@ -293,7 +293,9 @@ typedef struct mir_tlog_query_info {
  * window_ns it is the time of the newest value in it. A column has the name of its field, or with
  * several functions `function(field)` (`p99(field)` for a percentile). Means, rates and sums of
  * doubles are F64, counts I64; others have the field's type, or F64 when the field had several types
- * of numbers, or when a sum of integers is too large for its type.
+ * of numbers. Sums of one field have one type in all of an answer: the field's, exactly, if that is
+ * the same for all devices and groups and holds each of the sums; if not, F64, each exact sum of
+ * integers rounded once.
  * With points: rows of each device are thinned by largest triangle, field by field; fields that are no
  * numbers are left out.
  * MIR_E_INVALID (from_ns >= to_ns, a function or percentile that is none, points with functions),

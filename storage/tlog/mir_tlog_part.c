@@ -45,6 +45,7 @@ void mir_tlog_part_maker_fini(mir_tlog_part_maker *maker)
     for (uint32_t i = 0; i < maker->text_count; i++) mir_arena_free(&maker->texts[i]);
     free(maker->texts);
     free(maker->rank);
+    free(maker->moved);
     mir_tlog_columns_free(&maker->columns);
     mir_arena_free(&maker->names);
     mir_tlog_scan_fini(&maker->scan);

@@ -16,9 +16,11 @@ typedef struct mir_tlog_part_maker {
     mir_tlog_scan scan;
     mir_tlog_columns columns; /* of its parts */
     uint32_t *rank;           /* the place of each in the answer */
-    atomic_ullong *rows;      /* of the whole query */
-    mir_tlog_totals totals;   /* of the device at hand */
-    mir_tlog_totals *groups;  /* spec->group_count, or null */
+    uint32_t *moved;          /* 1 + the number of the one that a column has gone into; or null */
+    uint32_t moved_count;
+    atomic_ullong *rows;     /* of the whole query */
+    mir_tlog_totals totals;  /* of the device at hand */
+    mir_tlog_totals *groups; /* spec->group_count, or null */
     mir_arena names;
     mir_arena *texts; /* that groups point into */
     uint32_t text_count;
@@ -40,6 +42,12 @@ typedef struct mir_tlog_part {
     mir_view *texts;
     mir_arena arena;
 } mir_tlog_part;
+
+/* Whether a column's values have gone into another one, so that it has none. */
+static inline bool mir_tlog_part_moved(const mir_tlog_part_maker *maker, uint32_t column)
+{
+    return column < maker->moved_count && maker->moved[column] != 0;
+}
 
 /* scan's tlog, spec, version, bytes and bytes_max, and rows, are set. fini either way. */
 MIR_MUST_CHECK mir_status mir_tlog_part_maker_init(mir_tlog_part_maker *maker);

@@ -7,6 +7,7 @@
 #include "mir_assert.h"
 #include "mir_clock.h"
 #include "mir_thread.h"
+#include "mir_tlog_number.h"
 #include "mir_tlog_part.h"
 #include "mir_tlog_shares.h"
 #include "mir_workers.h"
@@ -341,6 +342,103 @@ static int column_compare(const void *a, const void *b)
     return mir_tlog_column_compare(a, b);
 }
 
+/* Whether a column of the answer has sums, of numbers that have a name of their own in it. */
+static bool is_sum(const query *q, const mir_column *column)
+{
+    static const char prefix[] = "sum(";
+    if (q->spec.functions == MIR_TLOG_SUM) return true;
+    return column->name_size >= sizeof prefix - 1 &&
+           memcmp(column->name, prefix, sizeof prefix - 1) == 0;
+}
+
+/* Sums of one name have one type in all of the answer: parts know of their own alone. */
+typedef struct sum_types {
+    mir_tlog_columns names;
+    uint32_t *types; /* by name: a bit for each */
+    uint32_t capacity;
+} sum_types;
+
+static mir_status sum_note(sum_types *all, const mir_column *column, uint32_t *number)
+{
+    const mir_status status =
+        mir_tlog_columns_number(&all->names, mir_tlog_column_name(column), MIR_COLUMN_F64, number);
+    if (status != MIR_OK || *number < all->capacity) return status;
+    const uint32_t capacity = all->capacity * 2 + 16;
+    uint32_t *types = realloc(all->types, capacity * sizeof *types);
+    if (types == NULL) return MIR_E_NO_MEMORY;
+    memset(types + all->capacity, 0, (capacity - all->capacity) * sizeof *types);
+    all->types = types;
+    all->capacity = capacity;
+    return MIR_OK;
+}
+
+static void values_widen(mir_tlog_part *part, uint32_t column, mir_column_type type)
+{
+    uint64_t *values = part->values + (size_t)column * part->stride;
+    for (uint32_t row = 0; row < part->row_count; row++) {
+        values[row] = mir_tlog_bits_of(mir_tlog_number_of(type, values[row]));
+    }
+}
+
+/* The columns of one maker's parts that are not to stay as they are become columns of doubles. */
+static mir_status maker_widen(query *q, mir_tlog_part_maker *maker, sum_types *all)
+{
+    const uint32_t count = maker->columns.count;
+    maker->moved = calloc((size_t)count + 1, sizeof *maker->moved);
+    if (maker->moved == NULL) return MIR_E_NO_MEMORY;
+    bool any = false;
+    for (uint32_t i = 0; i < count; i++) {
+        const mir_column column = maker->columns.columns[i];
+        uint32_t number;
+        if (!is_sum(q, &column) || column.type == MIR_COLUMN_F64) continue;
+        mir_status status = sum_note(all, &column, &number);
+        if (status == MIR_OK && __builtin_popcount(all->types[number]) == 1) continue;
+        if (status == MIR_OK) {
+            status = mir_tlog_columns_number(&maker->columns, mir_tlog_column_name(&column),
+                                             MIR_COLUMN_F64, &number);
+        }
+        if (status != MIR_OK) return status;
+        maker->moved[i] = number + 1;
+        maker->moved_count = i + 1;
+        any = true;
+    }
+    for (uint32_t p = 0; p < q->part_count && any; p++) {
+        mir_tlog_part *part = &q->parts[p];
+        for (uint32_t i = 0; part->maker == maker && i < part->column_count; i++) {
+            const uint32_t from = part->columns[i];
+            if (!mir_tlog_part_moved(maker, from)) continue;
+            values_widen(part, i, maker->columns.columns[from].type);
+            part->columns[i] = maker->moved[from] - 1;
+        }
+    }
+    return MIR_OK;
+}
+
+static mir_status sums_widen(query *q)
+{
+    if ((q->spec.functions & MIR_TLOG_SUM) == 0) return MIR_OK;
+    sum_types all = {0};
+    mir_status status = MIR_OK;
+    bool any = false;
+    for (uint32_t w = 0; w < q->worker_count; w++) {
+        const mir_tlog_columns *found = &q->workers[w].columns;
+        for (uint32_t i = 0; i < found->count && status == MIR_OK; i++) {
+            uint32_t number;
+            if (!is_sum(q, &found->columns[i])) continue;
+            status = sum_note(&all, &found->columns[i], &number);
+            if (status != MIR_OK) break;
+            all.types[number] |= 1u << found->columns[i].type;
+            any = any || __builtin_popcount(all.types[number]) > 1;
+        }
+    }
+    for (uint32_t w = 0; w < q->worker_count && any && status == MIR_OK; w++) {
+        status = maker_widen(q, &q->workers[w], &all);
+    }
+    mir_tlog_columns_free(&all.names);
+    free(all.types);
+    return status == MIR_OK ? MIR_OK : no_memory(q);
+}
+
 /* The columns that the workers found, in order, and where each worker's are among them. */
 static mir_status columns_out(query *q, const mir_tlog_sink *sink)
 {
@@ -349,6 +447,7 @@ static mir_status columns_out(query *q, const mir_tlog_sink *sink)
         const mir_tlog_columns *found = &q->workers[w].columns;
         for (uint32_t i = 0; i < found->count; i++) {
             const mir_column *column = &found->columns[i];
+            if (mir_tlog_part_moved(&q->workers[w], i)) continue;
             if (mir_tlog_columns_number(&q->columns, mir_tlog_column_name(column), column->type,
                                         &number) != MIR_OK) {
                 return no_memory(q);
@@ -365,6 +464,7 @@ static mir_status columns_out(query *q, const mir_tlog_sink *sink)
         worker->rank = malloc((worker->columns.count + 1) * sizeof *worker->rank);
         if (worker->rank == NULL) status = no_memory(q);
         for (uint32_t i = 0; i < worker->columns.count && status == MIR_OK; i++) {
+            if (mir_tlog_part_moved(worker, i)) continue;
             const mir_column *at = bsearch(&worker->columns.columns[i], sorted, q->columns.count,
                                            sizeof *sorted, column_compare);
             worker->rank[i] = (uint32_t)(at - sorted);
@@ -723,7 +823,8 @@ static mir_status query_run(query *q, const mir_tlog_sink *sink)
     }
     if (status != MIR_OK) return status;
     if (atomic_load_explicit(&q->rows, memory_order_relaxed) == 0) return MIR_OK;
-    status = columns_out(q, sink);
+    status = sums_widen(q);
+    if (status == MIR_OK) status = columns_out(q, sink);
     if (status != MIR_OK) return status;
     if (is_shared(q, sink)) return shares_out(q, sink);
     helpers_end(q);

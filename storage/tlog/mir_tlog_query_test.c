@@ -337,6 +337,29 @@ static void want_numbers(const mir_tlog_query_spec *spec, const oracle *all, con
     free(sorted);
 }
 
+/* Sums of one name have one type in all of an answer. */
+static void sums_unite(const mir_tlog_query_spec *spec, oracle *to)
+{
+    enum { NAMES = 16 };
+    const char *seen[NAMES];
+    uint32_t types[NAMES] = {0};
+    uint32_t count = 0;
+    for (int pass = 0; pass < 2; pass++) {
+        for (size_t i = 0; i < to->count; i++) {
+            oracle_field *field = &to->fields[i];
+            if (spec->functions != MIR_TLOG_SUM && strncmp(field->name, "sum(", 4) != 0) continue;
+            uint32_t n = 0;
+            while (n < count && strcmp(seen[n], field->name) != 0) n++;
+            assert_true(n < NAMES);
+            if (n == count) seen[count++] = field->name;
+            types[n] |= 1u << field->type;
+            if (pass == 0 || __builtin_popcount(types[n]) == 1) continue;
+            field->bits = bits_of(number_of(field));
+            field->type = MIR_COLUMN_F64;
+        }
+    }
+}
+
 static void expect(const mir_tlog_query_spec *spec, const oracle *all, oracle *to)
 {
     static const char *const names[] = {"b", "f", "i", "n", "s", "u"};
@@ -443,6 +466,7 @@ static void expect(const mir_tlog_query_spec *spec, const oracle *all, oracle *t
         }
     }
     free(fields);
+    if ((spec->functions & MIR_TLOG_SUM) != 0) sums_unite(spec, to);
     if (to->count > 1) qsort(to->fields, to->count, sizeof *to->fields, oracle_compare);
 }
 
@@ -1021,6 +1045,98 @@ static void what_a_query_holds_at_once_is_within_its_bound(void **state)
     fixture_fini(&x);
 }
 
+/* ---- Sums ---- */
+
+typedef struct sums {
+    uint32_t column_count;
+    mir_column_type type; /* of the last column, which is the sum or the only one */
+    double of[8];         /* by device or group */
+    uint32_t rows;
+} sums;
+
+static mir_status sums_columns(void *context, const mir_column *columns, uint32_t count)
+{
+    sums *to = context;
+    to->column_count = count;
+    to->type = columns[count - 1].type;
+    return MIR_OK;
+}
+
+static mir_status sums_rows(void *context, const mir_tlog_batch *batch)
+{
+    sums *to = context;
+    for (uint32_t r = 0; r < batch->row_count; r++) {
+        const mir_cell *cell = &batch->cells[(r + 1) * batch->column_count - 1];
+        assert_int_equal(batch->present[(r + 1) * batch->column_count - 1], 1);
+        to->rows++;
+        to->of[batch->devices[r]] = to->type == MIR_COLUMN_F64   ? cell->f64
+                                    : to->type == MIR_COLUMN_I64 ? (double)cell->i64
+                                                                 : (double)cell->u64;
+    }
+    return MIR_OK;
+}
+
+/* Device 0 has small values, device 1 one that is large, device 2 one of another type. */
+static void a_sum_is_one_column(void **state)
+{
+    (void)state;
+    static const mir_column types[] = {{"u", 1, MIR_COLUMN_U64}, {"u", 1, MIR_COLUMN_I64}};
+    static const uint32_t groups[] = {0, 1, 1};
+    fixture x;
+    fixture_init(&x, 41);
+    mir_tlog_writer *writer = mir_tlog_writer_of(x.tlog, 0);
+    for (uint32_t n = 0; n < 60; n++) {
+        const uint32_t device = n % 3;
+        mir_tlog_series *series;
+        x.row.time_ns = start_ns + n;
+        x.row.column_count = 1;
+        x.row.dynamic_count = 0;
+        x.row.present[0] = 1;
+        x.row.cells[0].u64 = device == 1 ? UINT64_C(1) << 62 : n;
+        assert_int_equal(mir_tlog_series_open(writer, device_ids[device], mir_view_cstr("m.v1.T"),
+                                              &types[device == 2], 1, &series),
+                         MIR_OK);
+        assert_int_equal(mir_tlog_append(writer, series, &x.row), MIR_OK);
+    }
+    assert_int_equal(mir_tlog_commit_turn(writer, NULL), MIR_OK);
+    /* 0 + 3 … 57, 20 times 2^62, 2 + 5 … 59 */
+    const double all[] = {570, 0x1p62 * 20, 610};
+    const mir_tlog_sink sink_of = {.columns = sums_columns, .rows = sums_rows};
+    for (uint32_t devices = 1; devices <= 3; devices++) {
+        for (int kind = 0; kind < 4; kind++) {
+            sums got = {0};
+            mir_tlog_sink sink = sink_of;
+            sink.context = &got;
+            mir_tlog_query_spec spec = {.device_ids = device_ids,
+                                        .device_count = devices,
+                                        .measurement = mir_view_cstr("m.v1.T"),
+                                        .functions = MIR_TLOG_SUM,
+                                        .from_ns = INT64_MIN,
+                                        .to_ns = INT64_MAX};
+            if (kind == 1) spec.functions |= MIR_TLOG_COUNT;
+            if (kind == 2) spec.window_ns = UINT64_C(3600000000000);
+            if (kind == 3) {
+                spec.groups = groups;
+                spec.group_count = 2;
+            }
+            mir_tlog_query_info info;
+            mir_error error = {{0}};
+            if (mir_tlog_query(x.tlog, &spec, &sink, &info, &error) != MIR_OK)
+                fail_msg("%s", error.text);
+            assert_int_equal(got.column_count, kind == 1 ? 2 : 1);
+            /* Exact as long as all of them fit. */
+            assert_int_equal(got.type, devices == 1 ? MIR_COLUMN_U64 : MIR_COLUMN_F64);
+            const bool grouped = kind == 3 && devices == 3;
+            assert_int_equal(got.rows, grouped ? 2 : devices);
+            for (uint32_t i = 0; i < got.rows; i++) {
+                const double want = grouped && i == 1 ? all[1] + all[2] : all[i];
+                assert_true(got.of[i] == want);
+            }
+        }
+    }
+    fixture_fini(&x);
+}
+
 /* ---- Threads ---- */
 
 /* However many threads read, the answer is that of one. */
@@ -1587,6 +1703,7 @@ int main(void)
         cmocka_unit_test(what_makes_no_sense_is_refused_with_words),
         cmocka_unit_test(percentiles_of_many_devices_take_the_memory_of_one),
         cmocka_unit_test(what_a_query_holds_at_once_is_within_its_bound),
+        cmocka_unit_test(a_sum_is_one_column),
         cmocka_unit_test(many_devices_are_read_by_many_threads),
         cmocka_unit_test(windows_are_given_out_by_many_threads),
         cmocka_unit_test(rows_in_memory_are_counted_as_they_are),

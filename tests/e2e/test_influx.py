@@ -4,7 +4,9 @@
 
 import base64
 import contextlib
+import csv
 import http.client
+import io
 import json
 import os
 import re
@@ -19,7 +21,7 @@ import urllib.request
 
 import pytest
 from bus import DEADLINE_S, api
-from test_telemetry import SECOND_NS, START_NS, Kind, launch_device, report
+from test_telemetry import SECOND_NS, START_NS, Kind, launch_device, query, report, rows_of, types_of
 
 from wire import wait_until
 
@@ -39,6 +41,7 @@ message Env {
 }
 """
 
+BINARY = os.environ.get("MIR_BIN", "build/dev/bin/mir")
 ROWS = max(20, 200 // int(os.environ.get("MIR_TEST_SCALE", "1")))
 START_S = START_NS // SECOND_NS
 HTTP = re.compile(r"http on 127\.0\.0\.1:(\d+)")
@@ -152,6 +155,47 @@ def test_values_are_exact(dash, fleet, name):
     assert found["values"] == [[START_S + 1, 2**64 - 1, None, 'a "b"', True, 0.5]]
     (found,) = series(dash, f'SELECT level, temperature FROM "influx.v1.Env" WHERE __id = \'{name}-c\'')
     assert found["values"] == [[START_S + 12, -(2**63), None]]
+
+
+def test_a_sum_beyond_64_bits_makes_all_of_them_doubles(dash, fleet, env, name):
+    """One column for all devices: exact while each of its sums fits, else each rounded to a double once."""
+    measurement, most = "influx.v1.Env", 2**64 - 1
+    for device, values in (("a", (5, 2**53)), ("c", (most, most, most - 6))):
+        report(fleet, f"{name}-{device}", *[env.Env(ts=START_NS + (100 + n) * SECOND_NS, big=value) for n, value in enumerate(values)])
+    exact, sums = {"a": 2**53 + 5, "b": most}, {"a": 2.0**53 + 4, "b": 2.0**64, "c": float(3 * most - 6)}
+
+    def table(devices, **how):
+        answer = query(fleet, [f"{name}-{each}" for each in devices], measurement, START_NS, START_NS + 999 * SECOND_NS,
+                       functions=["sum", "count"], fields=["big"], **how)
+        assert list(answer.headers)[2:] == ["count(big)", "sum(big)"]
+        return types_of(answer)[-1], {row[1].removeprefix(f"{name}-"): row[-1] for row in rows_of(answer)}
+
+    assert table("ab") == ("UINT64", exact)
+    assert table("abc") == ("DOUBLE", sums)
+    assert table("abc", aggregation_window="1h") == ("DOUBLE", sums)
+
+    def influx(devices, group):
+        found = series(dash, f'SELECT sum(big) FROM "{measurement}" WHERE __id =~ /^{name}-[{devices}]$/ {group}')
+        return {one.get("tags", {}).get("__id", "").removeprefix(f"{name}-"): [row[1:] for row in one["values"]] for one in found}
+
+    assert influx("ab", "GROUP BY __id") == {each: [[value]] for each, value in exact.items()}
+    # As InfluxDB writes them: with as many digits as a double has, and zeros.
+    assert {each: float(value) for each, ((value,),) in influx("abc", "GROUP BY __id").items()} == sums
+    (((value,),),) = influx("abc", "").values()
+    assert float(value) == float(4 * most - 6 + 2**53 + 5)
+
+    def command(devices):
+        asked = subprocess.run([BINARY, "telemetry", "query", "--id", ",".join(f"{name}-{each}" for each in devices), "-m", measurement, "-f", "big",
+                                "--agg", "sum", "--from", str(START_S), "--to", str(START_S + 999), "-o", "csv"],
+                               stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=6 * DEADLINE_S, check=False,
+                               env={**os.environ, "HOME": "/nonexistent", "MIR_TARGET": f"127.0.0.1:{dash.port}"})
+        assert asked.returncode == 0, asked.stderr
+        header, *rows = csv.reader(io.StringIO(asked.stdout))
+        assert header[1:] == ["__id", "big"]
+        return {row[1].removeprefix(f"{name}-"): row[2] for row in rows}
+
+    assert command("ab") == {each: str(value) for each, value in exact.items()}
+    assert {each: float(text) for each, text in command("abc").items()} == sums
 
 
 def test_changes_are_as_exact_as_times(dash, fleet, env, name):
