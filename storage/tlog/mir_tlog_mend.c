@@ -76,17 +76,56 @@ static bool edge_whole(const uint8_t *edge, const uint8_t *magic, size_t magic_a
            mir_tlog_get_u64(edge + 56) == mir_hash_fixed(edge, 56);
 }
 
-static void header_make(mir_tlog_mend *mend, uint64_t id)
+/* What can be wrong with a header is its version above all: chunks are found by it. Made again, one of
+ * the versions may be proved by the checksum that was there; false: none is. */
+static bool header_make(mir_tlog_mend *mend, uint64_t id)
 {
-    const uint32_t said = mir_tlog_get_u32(mend->header + 8);
-    const uint32_t version =
-        said > 0 && said <= MIR_TLOG_SEGMENT_VERSION ? said : MIR_TLOG_SEGMENT_VERSION;
-    memset(mend->header, 0, sizeof mend->header);
-    memcpy(mend->header, header_magic, sizeof header_magic);
-    (void)mir_tlog_put_u32(mend->header + 8, version);
-    (void)mir_tlog_put_u64(mend->header + 16, id);
-    (void)mir_tlog_put_u64(mend->header + 56, mir_hash_fixed(mend->header, 56));
+    const uint64_t sum = mir_tlog_get_u64(mend->header + 56);
     mend->header_made = true;
+    memcpy(mend->header, header_magic, sizeof header_magic);
+    (void)mir_tlog_put_u32(mend->header + 12, 0);
+    (void)mir_tlog_put_u64(mend->header + 16, id);
+    memset(mend->header + 40, 0, 16);
+    for (uint32_t version = 1; version <= MIR_TLOG_SEGMENT_VERSION; version++) {
+        (void)mir_tlog_put_u32(mend->header + 8, version);
+        if (mir_hash_fixed(mend->header, 56) == sum) return true;
+    }
+    memset(mend->header + 24, 0, 16);
+    (void)mir_tlog_put_u64(mend->header + 56, mir_hash_fixed(mend->header, 56));
+    return false;
+}
+
+/* Whether the index, read as one of that version's, has of each shape the rows that the footer says. */
+static mir_status version_try(mir_tlog_segment *segment, uint32_t version, mir_tlog_codec *codec)
+{
+    uint64_t *rows = calloc((size_t)segment->shape_count + 1, sizeof *rows);
+    if (rows == NULL) return MIR_E_NO_MEMORY;
+    mir_tlog_index_cursor cursor = {.segment = segment};
+    mir_status status = MIR_OK;
+    segment->version = version;
+    while (status == MIR_OK) {
+        status = mir_tlog_index_next(&cursor, codec);
+        for (uint32_t i = 0; status == MIR_OK && i < cursor.chunk_count; i++)
+            rows[cursor.chunks[i].shape] += cursor.chunks[i].rows;
+    }
+    mir_tlog_index_fini(&cursor);
+    if (status == MIR_E_EMPTY) status = MIR_OK;
+    for (uint32_t i = 0; status == MIR_OK && i < segment->shape_count; i++)
+        if (rows[i] != segment->shapes[i].rows) status = MIR_E_CORRUPT;
+    free(rows);
+    return status;
+}
+
+/* The version of a segment whose header does not tell. To take one of version 1 for a later one, or the
+ * other way round, would give its chunks the columns of others; the later ones are read alike. */
+static mir_status version_find(mir_tlog_mend *mend, mir_tlog_codec *codec)
+{
+    const bool twice =
+        mend->footer != NULL || (!mend->trailer_made && mend->segment->has_spare_footer);
+    if (twice) return MIR_OK; /* those before had no second footer */
+    mir_status status = version_try(mend->segment, MIR_TLOG_SEGMENT_VERSION, codec);
+    if (status == MIR_E_CORRUPT) status = version_try(mend->segment, 1, codec);
+    return status;
 }
 
 static void trailer_make(mir_tlog_mend *mend, uint64_t id, uint64_t index_offset,
@@ -255,7 +294,8 @@ mir_status mir_tlog_mend_open(mir_tlog_mend *mend, const mir_tlog_files *files, 
     if (status != MIR_OK) goto out;
     mend->size = size;
     /* What a newer version wrote is refused by the opening, like all else that is no damage. */
-    if (!edge_whole(mend->header, header_magic, 0) || mir_tlog_get_u64(mend->header + 16) != id)
+    const bool proved =
+        (edge_whole(mend->header, header_magic, 0) && mir_tlog_get_u64(mend->header + 16) == id) ||
         header_make(mend, id);
     const bool has_trailer = edge_whole(mend->trailer, trailer_magic, 48);
     status = has_trailer
@@ -266,6 +306,13 @@ mir_status mir_tlog_mend_open(mir_tlog_mend *mend, const mir_tlog_files *files, 
     if (status == MIR_E_CORRUPT)
         (void)mir_error_set(error, status,
                             "%s has lost its footer, which says what its chunks belong to", path);
+    if (status == MIR_OK && !proved) {
+        status = version_find(mend, codec);
+        if (status != MIR_OK)
+            (void)mir_error_set(error, status,
+                                "%s has lost its header, and its index does not tell its version",
+                                path);
+    }
 out:
     (void)files->close(files->context, handle);
     return status;

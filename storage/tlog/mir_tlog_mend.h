@@ -19,7 +19,7 @@ enum { MIR_TLOG_MEND_TAIL_BYTES_MAX = 64 << 20 };
 /* Stays where it is while it is open: the segment reads through it. */
 typedef struct mir_tlog_mend {
     mir_tlog_segment *segment;
-    bool header_made; /* again; the generations in it are not known, and 0 */
+    bool header_made; /* again; the generations in it may not be known, and are 0 then */
     bool trailer_made;
     /* Its own. */
     mir_tlog_files files;
