@@ -32,6 +32,7 @@ void mir_tlog_codecs_give(mir_tlog_codecs *codecs, mir_tlog_codec *codec)
         trim(&codec->raw);
         trim(&codec->packed);
         trim(&codec->places);
+        trim(&codec->walked);
         *kept = *codec;
         for (unsigned i = 0; i < MIR_TLOG_CODECS_KEPT; i++) {
             mir_tlog_codec *none = NULL;

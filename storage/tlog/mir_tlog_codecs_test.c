@@ -19,6 +19,7 @@ static void a_codec_that_was_given_is_taken_again(void **state)
     const void *made = codec.decompressor;
     assert_non_null(mir_bytes_reserve(&codec.raw, 100));
     assert_non_null(mir_bytes_reserve(&codec.packed, MIR_TLOG_CODEC_BYTES_KEPT + 1));
+    assert_non_null(mir_bytes_reserve(&codec.walked, MIR_TLOG_CODEC_BYTES_KEPT + 1));
     codec.raw.size = codec.packed.size = 100;
     codec.places.failed = true;
     mir_tlog_codecs_give(&codecs, &codec);
@@ -28,6 +29,7 @@ static void a_codec_that_was_given_is_taken_again(void **state)
     assert_int_equal(codec.raw.size, 0);
     assert_true(codec.raw.capacity >= 100);
     assert_int_equal(codec.packed.capacity, 0);
+    assert_int_equal(codec.walked.capacity, 0);
     assert_true(mir_bytes_ok(&codec.places));
     mir_tlog_codec_fini(&codec);
     mir_tlog_codecs_free(&codecs);
