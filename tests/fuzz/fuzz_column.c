@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A column of a chunk of any bytes: the first byte picks its type, two more how many values there are.
- * What can be read is the same when it is written and read again. Under another first byte the rest
- * is values, which come back as they were. */
+ * What can be read is the same when it is written and read again. Under other first bytes the rest
+ * is values, or says which, and these come back as they were. Whoever reads single values or sums
+ * without unpacking gets what unpacking gives. */
 #include <stdint.h>
 #include <stdlib.h>
 
+#include "fuzz_values.h"
 #include "mir_assert.h"
 #include "mir_tlog_column.h"
 
-enum { WRITE = 8, LEAD = 3 };
+enum { WRITE = 8, MAKE = 16, LEAD = 3 };
 
 typedef struct column {
     uint64_t values[MIR_TLOG_CHUNK_ROWS_MAX];
@@ -43,6 +45,17 @@ static void walk(mir_tlog_codec *codec, mir_tlog_reader in, const uint64_t *valu
     }
 }
 
+/* Single values, in an order of their own. */
+static void look(mir_tlog_codec *codec, mir_tlog_reader in, const uint64_t *values, uint32_t count)
+{
+    static mir_tlog_ints_places places;
+    if (mir_tlog_column_places(codec, in, count, &places) != MIR_OK) return;
+    for (uint32_t i = 0, at = count - 1; i < count; i++, at = (at + 4099) % count) {
+        MIR_ASSERT(mir_tlog_ints_at(&places, at) == values[at]);
+        MIR_ASSERT(mir_tlog_ints_at(&places, i) == values[i]);
+    }
+}
+
 static void write_and_read(mir_tlog_codec *codec, mir_column_type type, uint32_t count)
 {
     mir_bytes out = {0};
@@ -58,6 +71,18 @@ static void write_and_read(mir_tlog_codec *codec, mir_column_type type, uint32_t
     mir_tlog_column_skip(&over);
     MIR_ASSERT(!over.failed && over.at == over.end);
     walk(codec, mir_tlog_reader_of(out.data, out.size), first.values, count);
+    look(codec, mir_tlog_reader_of(out.data, out.size), first.values, count);
+    /* With bytes behind it, as it stands in a chunk. */
+    const size_t size = out.size;
+    for (uint8_t i = 0; i < MIR_TLOG_INTS_PADDING; i++) mir_bytes_u8(&out, (uint8_t)~i);
+    MIR_ASSERT(mir_bytes_ok(&out));
+    walk(codec, mir_tlog_reader_of(out.data, out.size), first.values, count);
+    look(codec, mir_tlog_reader_of(out.data, out.size), first.values, count);
+    in = mir_tlog_reader_of(out.data, out.size);
+    MIR_ASSERT(mir_tlog_column_decode(codec, &in, type, second.values, second.texts, count,
+                                      &arena) == MIR_OK &&
+               in.at == out.data + size);
+    same(type, count);
     mir_arena_free(&arena);
     mir_bytes_free(&out);
 }
@@ -96,7 +121,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint8_t *copy = malloc(size - LEAD + 1);
     if (copy == NULL) return 0;
     memcpy(copy, data + LEAD, size - LEAD);
-    if ((data[0] & WRITE) != 0) {
+    if ((data[0] & MAKE) != 0 && type != MIR_COLUMN_STRING) {
+        fuzz_input in = {copy, size - LEAD};
+        count = fuzz_values(&in, type, first.values, count);
+        codec.dense = (data[0] & WRITE) != 0;
+        if (count > 0) write_and_read(&codec, type, count);
+        codec.dense = false;
+    } else if ((data[0] & WRITE) != 0) {
         count = take_values(type, mir_view_of(copy, size - LEAD), count);
         if (count > 0) write_and_read(&codec, type, count);
     } else {
@@ -106,6 +137,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                 MIR_OK &&
             count > 0) {
             walk(&codec, mir_tlog_reader_of(copy, size - LEAD), first.values, count);
+            look(&codec, mir_tlog_reader_of(copy, size - LEAD), first.values, count);
             write_and_read(&codec, type, count);
         }
         mir_arena_free(&arena);
