@@ -431,9 +431,8 @@ static mir_status hours_find(mir_tlog_scan *scan, mir_view device, int64_t first
     for (uint32_t i = 0; i < scan->version->segment_count && status == MIR_OK; i++) {
         mir_tlog_segment *segment = scan->version->segments[i];
         if (mir_tlog_rollup_step_in(segment) != HOUR || segment->time_min > last_ns) continue;
-        mir_tlog_index_cursor *cursor = &scan->cursors[i];
-        cursor->segment = segment;
-        status = mir_tlog_index_find(cursor, &scan->codec, stored, device);
+        const mir_tlog_index_cursor *cursor;
+        status = mir_tlog_scan_find(scan, i, stored, device, &cursor);
         if (status == MIR_OK) {
             hours *more = realloc(*found, (*count + cursor->chunk_count) * sizeof *more);
             if (more == NULL) return MIR_E_NO_MEMORY;
@@ -448,6 +447,7 @@ static mir_status hours_find(mir_tlog_scan *scan, mir_view device, int64_t first
             (*found)[(*count)++] =
                 (hours){chunk->time_min, chunk->time_max + hour_ns, &segment->shapes[chunk->shape]};
         }
+        mir_tlog_scan_let_go(scan, i);
         /* What is damaged is counted where it is read. */
         if (status == MIR_E_NOT_FOUND || status == MIR_E_CORRUPT || status == MIR_E_IO) {
             status = MIR_OK;

@@ -9,6 +9,9 @@
 /* Columns of a series are compared each with each other. */
 enum { COUNTABLE_COLUMNS_MAX = 32 };
 
+/* Of bytes_max, what one thread may hold of indexes from one device to the next. */
+enum { CURSORS_PART = 32 };
+
 typedef struct device_key {
     mir_view id;
     uint32_t number;
@@ -54,6 +57,11 @@ mir_status mir_tlog_scan_init(mir_tlog_scan *scan)
     mir_status status = mir_tlog_codecs_take(&scan->tlog->codecs, &scan->codec);
     if (status == MIR_OK) status = mir_tlog_gather_init(&scan->gather);
     scan->cursors = calloc(scan->version->segment_count + 1, sizeof *scan->cursors);
+    if (scan->cursors != NULL && status == MIR_OK) {
+        scan->cursor_bytes = (scan->version->segment_count + UINT64_C(1)) * sizeof *scan->cursors;
+        status = mir_tlog_scan_take(scan, scan->cursor_bytes);
+    }
+    if (status == MIR_E_TOO_LARGE) return mir_tlog_scan_failed(scan, status);
     scan->times = malloc(sizeof *scan->times * MIR_TLOG_CHUNK_ROWS_MAX);
     scan->places = malloc(sizeof *scan->places);
     scan->walk = malloc(sizeof *scan->walk);
@@ -80,6 +88,8 @@ void mir_tlog_scan_fini(mir_tlog_scan *scan)
     for (uint32_t i = 0; scan->cursors != NULL && i < scan->version->segment_count; i++) {
         mir_tlog_index_fini(&scan->cursors[i]);
     }
+    mir_tlog_scan_give(scan, scan->cursor_bytes);
+    mir_tlog_scan_give(scan, (uint64_t)scan->source_capacity * sizeof *scan->sources);
     free(scan->cursors);
     free(scan->sources);
     free(scan->times);
@@ -132,6 +142,44 @@ mir_status mir_tlog_scan_failed(mir_tlog_scan *scan, mir_status status)
                              scan->bytes_max);
     default: return mir_error_set(error, status, "reading rows: %s", mir_status_name(status));
     }
+}
+
+/* ---- Indexes ---- */
+
+static void cursor_drop(mir_tlog_scan *scan, uint32_t segment)
+{
+    mir_tlog_index_cursor *cursor = &scan->cursors[segment];
+    const uint64_t bytes = mir_tlog_index_held(cursor);
+    mir_tlog_index_fini(cursor);
+    scan->cursor_bytes -= bytes;
+    mir_tlog_scan_give(scan, bytes);
+}
+
+mir_status mir_tlog_scan_find(mir_tlog_scan *scan, uint32_t segment, mir_view measurement,
+                              mir_view device, const mir_tlog_index_cursor **found)
+{
+    mir_tlog_index_cursor *cursor = &scan->cursors[segment];
+    cursor->segment = scan->version->segments[segment];
+    *found = cursor;
+    const uint64_t before = mir_tlog_index_held(cursor);
+    const mir_status status = mir_tlog_index_find(cursor, &scan->codec, measurement, device);
+    const uint64_t after = mir_tlog_index_held(cursor);
+    if (after == before) return status;
+    scan->cursor_bytes += after - before;
+    if (after < before) {
+        mir_tlog_scan_give(scan, before - after);
+        return status;
+    }
+    if (mir_tlog_scan_take(scan, after - before) == MIR_OK) return status;
+    for (uint32_t i = 0; i < scan->version->segment_count; i++) {
+        if (i != segment) cursor_drop(scan, i);
+    }
+    return mir_tlog_scan_take(scan, 0) == MIR_OK ? status : MIR_E_TOO_LARGE;
+}
+
+void mir_tlog_scan_let_go(mir_tlog_scan *scan, uint32_t segment)
+{
+    if (scan->cursor_bytes > scan->bytes_max / CURSORS_PART) cursor_drop(scan, segment);
 }
 
 /* ---- Where the rows are ---- */
@@ -196,12 +244,11 @@ static mir_status segment_note(mir_tlog_scan *scan, uint32_t number, mir_view de
     if (segment->time_max < scan->gather.time_first || segment->time_min > scan->gather.time_last) {
         return MIR_OK;
     }
-    mir_tlog_index_cursor *cursor = &scan->cursors[number];
-    cursor->segment = segment;
-    mir_status status = mir_tlog_index_find(cursor, &scan->codec, scan->measurement, device);
-    if (status == MIR_E_NOT_FOUND) return MIR_OK;
-    if (status == MIR_E_CORRUPT || status == MIR_E_IO) {
-        damage(scan);
+    const mir_tlog_index_cursor *cursor;
+    mir_status status = mir_tlog_scan_find(scan, number, scan->measurement, device, &cursor);
+    if (status == MIR_E_CORRUPT || status == MIR_E_IO) damage(scan);
+    if (status == MIR_E_NOT_FOUND || status == MIR_E_CORRUPT || status == MIR_E_IO) {
+        mir_tlog_scan_let_go(scan, number);
         return MIR_OK;
     }
     for (uint32_t i = 0; status == MIR_OK && i < cursor->chunk_count; i++) {
@@ -219,6 +266,7 @@ static mir_status segment_note(mir_tlog_scan *scan, uint32_t number, mir_view de
         };
         status = source_add(scan, &source);
     }
+    mir_tlog_scan_let_go(scan, number);
     return status;
 }
 

@@ -6,7 +6,8 @@
  *            or not at all when what the index or the chunk says about them is enough.
  * Ownership  Borrows the query's version and spec. What gather holds is valid until the next device.
  * Affinity   One thread at a time; any number of scans of one version at once.
- * Bounds     bytes_max of the query, counted together in `bytes`.
+ * Bounds     bytes_max of the query, counted together in `bytes`: what is put in order, and what is
+ *            held of indexes, of which a 32nd of it at most goes from one device to the next.
  * Errors     With a text for whoever asked. Damaged chunks are counted and left out. */
 #ifndef MIR_TLOG_SCAN_H
 #define MIR_TLOG_SCAN_H
@@ -42,6 +43,7 @@ typedef struct mir_tlog_scan {
     mir_tlog_codec codec;
     mir_tlog_gather gather;
     mir_tlog_index_cursor *cursors; /* one for each segment of the version */
+    uint64_t cursor_bytes;          /* what they and all that they hold take */
     mir_bytes chunk;
     mir_tlog_source *sources; /* by cluster */
     uint32_t source_count;
@@ -86,6 +88,13 @@ MIR_MUST_CHECK mir_status mir_tlog_scan_totals(mir_tlog_scan *scan, mir_view dev
 /* Counts memory of the query; MIR_E_TOO_LARGE beyond its bound. It is counted either way. */
 MIR_MUST_CHECK mir_status mir_tlog_scan_take(mir_tlog_scan *scan, uint64_t bytes);
 void mir_tlog_scan_give(mir_tlog_scan *scan, uint64_t bytes);
+/* The chunks of a device in one segment of the version, as mir_tlog_index_find, until they are let go;
+ * what that holds is counted. MIR_E_TOO_LARGE. */
+MIR_MUST_CHECK mir_status mir_tlog_scan_find(mir_tlog_scan *scan, uint32_t segment,
+                                             mir_view measurement, mir_view device,
+                                             const mir_tlog_index_cursor **found);
+/* They stay near for the next device, unless much is held already. */
+void mir_tlog_scan_let_go(mir_tlog_scan *scan, uint32_t segment);
 /* The error for a status, in words; MIR_E_FULL stands for more rows than rows_max. */
 MIR_MUST_CHECK mir_status mir_tlog_scan_failed(mir_tlog_scan *scan, mir_status status);
 bool mir_tlog_scan_cancelled(const mir_tlog_scan *scan);

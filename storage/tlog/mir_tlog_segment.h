@@ -184,6 +184,12 @@ typedef struct mir_tlog_index_cursor {
 } mir_tlog_index_cursor;
 
 void mir_tlog_index_fini(mir_tlog_index_cursor *cursor);
+/* The memory that it has taken. */
+static inline uint64_t mir_tlog_index_held(const mir_tlog_index_cursor *cursor)
+{
+    return (cursor->raw == NULL ? 0 : sizeof *cursor->raw + cursor->raw->size) +
+           cursor->chunk_capacity * sizeof *cursor->chunks;
+}
 /* A block that is damaged is taken from the spare index, if there is one.
  *
  * The next series: MIR_E_EMPTY after the last, MIR_E_CORRUPT for a damaged block, which the next
