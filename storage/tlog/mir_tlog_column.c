@@ -138,11 +138,27 @@ static bool doubles_are_ints(mir_tlog_codec *codec, const uint64_t *values, uint
     return smaller;
 }
 
+/* As samples that agree lately, or of one more. */
+static bool doubles_are_ints_again(mir_tlog_codec *codec, mir_tlog_trial *trial,
+                                   const uint64_t *values, uint32_t count)
+{
+    if (trial->kept > 0) {
+        trial->kept--;
+        return trial->as_ints;
+    }
+    const bool as_ints = doubles_are_ints(codec, values, count);
+    if (as_ints != trial->as_ints) trial->alike = 0;
+    trial->as_ints = as_ints;
+    if (trial->alike < TRIALS_MIN) trial->alike++;
+    if (trial->alike == TRIALS_MIN) trial->kept = TRIAL_WAITS;
+    return as_ints;
+}
+
 /* The bits as they are: as integers, which suits walks (their upper bits hardly change, and their
  * steps have fewer than the values), or byte by byte, which suits values that have bytes in common.
  */
-static void doubles_pack_bits(mir_tlog_codec *codec, mir_bytes *raw, const uint64_t *values,
-                              uint32_t count, uint8_t *encoding)
+static void doubles_pack_bits(mir_tlog_codec *codec, mir_bytes *raw, mir_tlog_trial *trial,
+                              const uint64_t *values, uint32_t count, uint8_t *encoding)
 {
     const size_t size = (size_t)count * 8;
     if (size < ZSTD_WORTH_BYTES) {
@@ -153,7 +169,7 @@ static void doubles_pack_bits(mir_tlog_codec *codec, mir_bytes *raw, const uint6
         raw->size += size;
         return;
     }
-    if (doubles_are_ints(codec, values, count)) {
+    if (doubles_are_ints_again(codec, trial, values, count)) {
         *encoding = ENCODING_INTS;
         const size_t before = raw->size;
         mir_tlog_ints_pack(raw, values, count, codec->work);
@@ -167,8 +183,8 @@ static void doubles_pack_bits(mir_tlog_codec *codec, mir_bytes *raw, const uint6
     raw->size += size;
 }
 
-static void doubles_pack(mir_tlog_codec *codec, mir_bytes *raw, const uint64_t *values,
-                         uint32_t count, uint8_t *encoding)
+static void doubles_pack(mir_tlog_codec *codec, mir_bytes *raw, mir_tlog_trial *trial,
+                         const uint64_t *values, uint32_t count, uint8_t *encoding)
 {
     uint64_t *whole = codec->work + MIR_TLOG_INTS_WORK;
     uint32_t scale;
@@ -182,7 +198,7 @@ static void doubles_pack(mir_tlog_codec *codec, mir_bytes *raw, const uint64_t *
         mir_bytes_u8(raw, (uint8_t)scale);
         mir_tlog_ints_pack(raw, whole, count, codec->work);
     } else {
-        doubles_pack_bits(codec, raw, values, count, encoding);
+        doubles_pack_bits(codec, raw, trial, values, count, encoding);
     }
 }
 
@@ -281,9 +297,14 @@ static mir_status texts_unpack(mir_tlog_codec *codec, mir_tlog_reader *in, uint3
 /* ---- A column: encoding, size, bytes ---- */
 
 /* Numbers that are packed already hardly ever become smaller, and trying costs more than packing. */
+static bool is_packed(uint8_t encoding)
+{
+    return encoding == ENCODING_INTS || encoding == ENCODING_SCALED;
+}
+
 static bool is_worth_trying(mir_tlog_trial *trial, uint8_t encoding)
 {
-    if (encoding != ENCODING_INTS || trial->failed < TRIALS_MIN) return true;
+    if (!is_packed(encoding) || trial->failed < TRIALS_MIN) return true;
     if (trial->waits == 0) return true;
     trial->waits--;
     return false;
@@ -291,9 +312,9 @@ static bool is_worth_trying(mir_tlog_trial *trial, uint8_t encoding)
 
 static void trial_end(mir_tlog_trial *trial, uint8_t encoding, bool paid)
 {
-    if (encoding != ENCODING_INTS) return;
+    if (!is_packed(encoding)) return;
     if (paid) {
-        *trial = (mir_tlog_trial){0};
+        trial->failed = trial->waits = 0;
     } else {
         if (trial->failed < TRIALS_MIN) trial->failed++;
         trial->waits = TRIAL_WAITS;
@@ -313,7 +334,7 @@ void mir_tlog_column_encode(mir_tlog_codec *codec, mir_bytes *out, uint32_t kind
     } else if (type == MIR_COLUMN_STRING) {
         texts_pack(codec, &codec->raw, texts, count, &encoding);
     } else if (type == MIR_COLUMN_F64) {
-        doubles_pack(codec, &codec->raw, values, count, &encoding);
+        doubles_pack(codec, &codec->raw, trial, values, count, &encoding);
     } else {
         mir_tlog_ints_pack(&codec->raw, values, count, codec->work);
     }

@@ -24,10 +24,13 @@ enum {
     MIR_TLOG_TRIALS = 64, /* columns are told apart by a hash with so many values */
 };
 
-/* Whether compressing the numbers of a column has paid lately. */
+/* What has paid lately for the numbers of a column. */
 typedef struct mir_tlog_trial {
-    uint8_t failed; /* in a row */
+    uint8_t failed; /* to compress them: in a row */
     uint8_t waits;  /* for so many chunks it is not tried again */
+    uint8_t alike;  /* samples of doubles with the same answer, in a row */
+    uint8_t kept;   /* for so many chunks it is taken to be the answer */
+    bool as_ints;   /* the answer: as integers they take less than byte by byte */
 } mir_tlog_trial;
 
 typedef struct mir_tlog_codec {

@@ -388,6 +388,39 @@ static void compression_that_has_not_paid_is_tried_now_and_then(void **state)
     mir_tlog_codec_fini(&codec);
 }
 
+/* Of doubles that walk, which suits integers, or whose upper bytes are some few in any order. */
+static size_t doubles_size(mir_tlog_codec *codec, bool walk, uint64_t *random)
+{
+    enum { COUNT = 2048 };
+    uint64_t values[COUNT];
+    for (uint32_t i = 0; i < COUNT; i++) {
+        const uint64_t r = sim_random(random);
+        const double upper = 1e9 / (double)(7 + r % 3 * 1000);
+        memcpy(&values[i], &upper, sizeof upper);
+        values[i] = walk ? bits_of_walk(r, i) : values[i] ^ (r >> 48);
+    }
+    return round_trip(codec, MIR_COLUMN_F64, values, COUNT) / COUNT;
+}
+
+static void doubles_that_change_their_nature_are_packed_by_the_new_one_soon(void **state)
+{
+    (void)state;
+    mir_tlog_codec codec;
+    assert_int_equal(mir_tlog_codec_init(&codec), MIR_OK);
+    uint64_t random = 1;
+    for (int change = 0; change < 4; change++) {
+        const bool walk = change % 2 == 1;
+        const size_t bytes = walk ? 6 : 4;
+        int otherwise = 0;
+        while (doubles_size(&codec, walk, &random) >= bytes) otherwise++;
+        assert_in_range(otherwise, 0, 20);
+        for (int i = 0; i < 100; i++) {
+            assert_true(doubles_size(&codec, walk, &random) < bytes);
+        }
+    }
+    mir_tlog_codec_fini(&codec);
+}
+
 static void varints_are_the_same_either_way(void **state)
 {
     (void)state;
@@ -413,6 +446,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(varints_are_the_same_either_way),
         cmocka_unit_test(compression_that_has_not_paid_is_tried_now_and_then),
+        cmocka_unit_test(doubles_that_change_their_nature_are_packed_by_the_new_one_soon),
         cmocka_unit_test(numbers_come_back_exactly),
         cmocka_unit_test(values_of_every_width_come_back),
         cmocka_unit_test(what_was_not_foreseen_costs_no_more_than_itself),

@@ -225,8 +225,10 @@ static cut cut_of(uint32_t rows, int64_t (*time_of)(uint32_t row))
         int64_t value = 1000;
         for (uint32_t row = 0; row < rows; row++) {
             gather.times[row] = time_of(row);
-            const int64_t step = row == 0 ? 0 : gather.times[row] - gather.times[row - 1];
-            value += step > 100 * MIR_NS_PER_S ? 1000000 : (int64_t)(sim_random(&random) % 3) - 1;
+            const uint64_t step =
+                row == 0 ? 0 : (uint64_t)gather.times[row] - (uint64_t)gather.times[row - 1];
+            value += step > 100 * (uint64_t)MIR_NS_PER_S ? 1000000
+                                                         : (int64_t)(sim_random(&random) % 3) - 1;
             gather.columns[column].values[row] = (uint64_t)value;
             gather.columns[column].present[row] = 1;
         }
