@@ -15,6 +15,7 @@
 #include "mir_tlog_output.h"
 #include "mir_tlog_retain.h"
 #include "mir_tlog_rollup.h"
+#include "mir_tlog_sweep.h"
 
 /* What runs beside the shards: syncing, spare logs, sealing, merging, retention. */
 
@@ -34,7 +35,8 @@ enum {
     ROLLUP_DAYS = 32,
     /* An old segment is packed again when zstd made at least one in so many of its bytes. */
     LIGHT_PART = 8,
-    MERGE_GROUP_CELLS_MAX = 16 << 20,
+    /* What a chunk with many columns may take, when it is put together, of that with a few. */
+    WIDE_TIMES = 8,
     /* Rows of one series between two looks at whether another thread should go on. */
     SEAL_ROWS_AT_ONCE = 4 * MIR_TLOG_CHUNK_ROWS_MAX,
 };
@@ -608,24 +610,15 @@ static bool is_calm(mir_tlog *tlog)
     return calm;
 }
 
-typedef struct merge_chunk {
-    mir_tlog_segment *segment;
-    mir_tlog_chunk chunk;
-    uint32_t order; /* later ones win */
-} merge_chunk;
-
 typedef struct merge {
     mir_tlog *tlog;
     mir_tlog_codec *codec;
-    mir_tlog_gather gather;
     mir_tlog_segment_writer *writer;
     mir_tlog_index_cursor cursors[MERGE_RUN_MAX];
     bool ended[MERGE_RUN_MAX];
     uint32_t count;
-    merge_chunk *chunks;
-    uint32_t chunk_count;
-    uint32_t chunk_capacity;
-    mir_bytes bytes;
+    mir_tlog_sweep_list chunks; /* of the series */
+    mir_tlog_sweep sweep;
 } merge;
 
 static mir_status merge_advance(merge *m, uint32_t which)
@@ -652,105 +645,67 @@ static int cursor_compare(const mir_tlog_index_cursor *a, const mir_tlog_index_c
     return order != 0 ? order : mir_view_compare(a->device, b->device);
 }
 
-static int chunk_time_compare(const void *a, const void *b)
+/* A chunk that stays as it is. */
+static mir_status merge_copy(merge *m, mir_view measurement, mir_view device,
+                             const mir_tlog_sweep_chunk *from, mir_error *error)
 {
-    const merge_chunk *left = a;
-    const merge_chunk *right = b;
-    if (left->chunk.time_min != right->chunk.time_min) {
-        return left->chunk.time_min < right->chunk.time_min ? -1 : 1;
-    }
-    return left->order < right->order ? -1 : left->order > right->order;
+    const mir_status status = mir_tlog_sweep_read(&m->sweep, from->segment, &from->chunk);
+    if (status != MIR_OK) return status;
+    return mir_tlog_segment_put_chunk(m->writer, m->codec, measurement, device, from->segment,
+                                      &from->chunk, mir_bytes_as_view(&m->sweep.bytes), error);
 }
 
-static int chunk_order_compare(const void *a, const void *b)
+/* As much at once as a full chunk needs, however many columns it has. */
+static uint64_t merge_room(const merge *m, const mir_tlog_sweep_list *group)
 {
-    const merge_chunk *left = a;
-    const merge_chunk *right = b;
-    if (left->chunk.generation != right->chunk.generation) {
-        return left->chunk.generation < right->chunk.generation ? -1 : 1;
+    const uint64_t least = atomic_load_explicit(&m->tlog->sweep_bytes_max, memory_order_relaxed);
+    uint64_t row = 0;
+    for (uint32_t i = 0; i < group->count; i++) {
+        const mir_tlog_sweep_chunk *from = &group->items[i];
+        const uint64_t bytes = mir_tlog_sweep_weight(from) / (from->chunk.rows + 1);
+        if (bytes > row) row = bytes;
     }
-    return left->order < right->order ? -1 : left->order > right->order;
+    const uint64_t chunk = row * MIR_TLOG_CHUNK_ROWS_MAX;
+    return chunk < least ? least : chunk < least * WIDE_TIMES ? chunk : least * WIDE_TIMES;
 }
 
-static mir_status chunk_bytes(merge *m, const merge_chunk *from)
+static mir_status merge_group(merge *m, mir_view measurement, mir_view device,
+                              const mir_tlog_sweep_list *group, mir_error *error)
 {
-    m->bytes.size = 0;
-    const mir_status status = mir_tlog_chunk_read(from->segment, &from->chunk, &m->bytes);
-    if (status == MIR_E_CORRUPT || status == MIR_E_IO) {
-        atomic_store_explicit(&from->segment->damaged, true, memory_order_relaxed);
+    if (group->count == 1 && !(m->codec->dense && group->items->segment->light_bytes > 0)) {
+        return merge_copy(m, measurement, device, group->items, error);
     }
-    if (!mir_bytes_ok(&m->bytes)) mir_bytes_free(&m->bytes);
-    return status;
-}
-
-/* Chunks that stay as they are. */
-static mir_status merge_copy(merge *m, mir_view measurement, mir_view device, merge_chunk *chunks,
-                             uint32_t count, mir_error *error)
-{
-    if (count > 1) qsort(chunks, count, sizeof *chunks, chunk_order_compare);
-    mir_status status = MIR_OK;
-    for (uint32_t i = 0; i < count && status == MIR_OK; i++) {
-        status = chunk_bytes(m, &chunks[i]);
-        if (status == MIR_OK) {
-            status = mir_tlog_segment_put_chunk(m->writer, m->codec, measurement, device,
-                                                chunks[i].segment, &chunks[i].chunk,
-                                                mir_bytes_as_view(&m->bytes), error);
-        }
-    }
-    return status;
-}
-
-static mir_status merge_group(merge *m, mir_view measurement, mir_view device, merge_chunk *chunks,
-                              uint32_t count, mir_error *error)
-{
-    uint64_t cells = 0;
     uint64_t generation = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        if (chunks[i].chunk.generation > generation) generation = chunks[i].chunk.generation;
-        const mir_tlog_segment_shape *shape = &chunks[i].segment->shapes[chunks[i].chunk.shape];
-        cells += (uint64_t)chunks[i].chunk.rows * (shape->column_count + 1);
+    for (uint32_t i = 0; i < group->count; i++) {
+        const mir_tlog_chunk *chunk = &group->items[i].chunk;
+        if (chunk->generation > generation) generation = chunk->generation;
     }
-    const bool as_they_are = count == 1 && !(m->codec->dense && chunks->segment->light_bytes > 0);
-    if (as_they_are || cells > MERGE_GROUP_CELLS_MAX) {
-        return merge_copy(m, measurement, device, chunks, count, error);
+    m->sweep.bytes_max = merge_room(m, group);
+    mir_tlog_sweep_begin(&m->sweep, group, INT64_MIN, INT64_MAX);
+    mir_status status;
+    while ((status = mir_tlog_sweep_next(&m->sweep)) == MIR_OK) {
+        if (stopping(m->tlog)) return MIR_E_CANCELLED;
+        mir_thread_offer();
+        status = mir_tlog_segment_put(m->writer, m->codec, measurement, device, &m->sweep.rows, 0,
+                                      m->sweep.rows.row_count, generation, error);
+        if (status != MIR_OK) return status;
     }
-    qsort(chunks, count, sizeof *chunks, chunk_order_compare);
-    mir_tlog_gather_reset(&m->gather);
-    mir_status status = MIR_OK;
-    for (uint32_t i = 0; i < count && status == MIR_OK; i++) {
-        status = chunk_bytes(m, &chunks[i]);
-        if (status == MIR_OK) {
-            status = mir_tlog_chunk_decode(m->codec, mir_bytes_as_view(&m->bytes),
-                                           &chunks[i].segment->shapes[chunks[i].chunk.shape],
-                                           &m->gather);
-            if (status == MIR_E_CORRUPT) {
-                atomic_store_explicit(&chunks[i].segment->damaged, true, memory_order_relaxed);
-            }
-        }
-    }
-    if (status == MIR_OK) status = mir_tlog_gather_finish(&m->gather);
-    if (status == MIR_OK && m->gather.row_count > 0) {
-        status = mir_tlog_segment_put(m->writer, m->codec, measurement, device, &m->gather, 0,
-                                      m->gather.row_count, generation, error);
-    }
-    return status;
+    return status == MIR_E_EMPTY ? MIR_OK : status;
 }
 
 /* Chunks in the order of time are put together until there are enough rows for a full one; those
  * that overlap stay together, so that their rows meet. */
 static mir_status merge_series(merge *m, mir_view measurement, mir_view device, mir_error *error)
 {
-    if (m->chunk_count > 1) {
-        qsort(m->chunks, m->chunk_count, sizeof *m->chunks, chunk_time_compare);
-    }
+    mir_tlog_sweep_sort(&m->chunks);
     mir_status status = MIR_OK;
     uint32_t first = 0;
-    while (first < m->chunk_count && status == MIR_OK) {
+    while (first < m->chunks.count && status == MIR_OK) {
         uint32_t end = first;
         uint32_t rows = 0;
         int64_t reach = INT64_MIN;
-        while (end < m->chunk_count) {
-            const mir_tlog_chunk *chunk = &m->chunks[end].chunk;
+        while (end < m->chunks.count) {
+            const mir_tlog_chunk *chunk = &m->chunks.items[end].chunk;
             const bool overlaps = end > first && chunk->time_min <= reach;
             const bool enough = rows >= MIR_TLOG_CHUNK_ROWS_MAX / 2 &&
                                 (end - first == 1 || chunk->rows > MIR_TLOG_CHUNK_ROWS_MAX - rows);
@@ -763,7 +718,8 @@ static mir_status merge_series(merge *m, mir_view measurement, mir_view device, 
             end++;
         }
         mir_thread_offer();
-        status = merge_group(m, measurement, device, m->chunks + first, end - first, error);
+        const mir_tlog_sweep_list group = {.items = m->chunks.items + first, .count = end - first};
+        status = merge_group(m, measurement, device, &group, error);
         first = end;
     }
     return status;
@@ -772,19 +728,11 @@ static mir_status merge_series(merge *m, mir_view measurement, mir_view device, 
 static mir_status merge_collect(merge *m, uint32_t which)
 {
     const mir_tlog_index_cursor *cursor = &m->cursors[which];
-    const uint32_t needed = m->chunk_count + cursor->chunk_count;
-    if (needed > m->chunk_capacity) {
-        merge_chunk *more = realloc(m->chunks, (size_t)needed * 2 * sizeof *more);
-        if (more == NULL) return MIR_E_NO_MEMORY;
-        m->chunks = more;
-        m->chunk_capacity = needed * 2;
+    mir_status status = MIR_OK;
+    for (uint32_t i = 0; i < cursor->chunk_count && status == MIR_OK; i++) {
+        status = mir_tlog_sweep_add(&m->chunks, cursor->segment, &cursor->chunks[i]);
     }
-    for (uint32_t i = 0; i < cursor->chunk_count; i++) {
-        m->chunks[m->chunk_count] = (merge_chunk){
-            .segment = cursor->segment, .chunk = cursor->chunks[i], .order = m->chunk_count};
-        m->chunk_count++;
-    }
-    return MIR_OK;
+    return status;
 }
 
 static mir_status merge_rows(merge *m, mir_error *error)
@@ -804,7 +752,7 @@ static mir_status merge_rows(merge *m, mir_error *error)
         const mir_view measurement = cursor_measurement(&m->cursors[least]);
         const mir_view device = m->cursors[least].device;
         bool at_least[MERGE_RUN_MAX] = {false};
-        m->chunk_count = 0;
+        m->chunks.count = 0;
         for (uint32_t i = 0; i < m->count && status == MIR_OK; i++) {
             at_least[i] = !m->ended[i] && cursor_compare(&m->cursors[i], &m->cursors[least]) == 0;
             if (at_least[i]) status = merge_collect(m, i);
@@ -835,11 +783,12 @@ static mir_status merge_run(mir_tlog *tlog, mir_tlog_codec *codec, const mir_tlo
             all.head.generation_max = inputs[i]->head.generation_max;
         }
     }
-    mir_status status = mir_tlog_gather_init(&m.gather);
+    mir_status status = mir_tlog_sweep_init(&m.sweep);
     if (status != MIR_OK) {
         codec->dense = false;
         return mir_error_set(error, status, "out of memory");
     }
+    m.sweep.codec = codec;
     status = mir_tlog_output_ready(&all, &all.list[0], error);
     m.writer = all.list[0].writer;
     if (status == MIR_OK) {
@@ -858,9 +807,8 @@ static mir_status merge_run(mir_tlog *tlog, mir_tlog_codec *codec, const mir_tlo
     }
     codec->dense = false;
     for (uint32_t i = 0; i < count; i++) mir_tlog_index_fini(&m.cursors[i]);
-    mir_tlog_gather_fini(&m.gather);
-    mir_bytes_free(&m.bytes);
-    free(m.chunks);
+    mir_tlog_sweep_fini(&m.sweep);
+    free(m.chunks.items);
     return status;
 }
 

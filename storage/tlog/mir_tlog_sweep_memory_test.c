@@ -13,8 +13,8 @@
 #include "mir_tlog_internal.h"
 #include "mir_tlog_oracle.h"
 
-/* One device sends thousands of rows a second. Rolling up its hour takes no more memory than rolling
- * up any other. */
+/* One device sends thousands of rows a second. Merging and rolling up its hour take no more memory than
+ * for any other. */
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 enum { PER_SECOND = 20, MEASURED = 0 };
@@ -28,6 +28,8 @@ enum { PER_SECOND = 1000, MEASURED = 1 };
 enum { PER_SECOND = 1000, MEASURED = 1 };
 #endif
 
+/* So many logs have rows of all of the hour: then they are merged. */
+enum { PARTS = 8 };
 enum { SECONDS = 3600, ROWS = SECONDS * PER_SECOND, AGAIN = 1009, PEAK_MIB = 48 };
 
 static const int64_t MINUTE_NS = 60 * MIR_NS_PER_S;
@@ -67,7 +69,15 @@ static bool is_sent_again(int64_t n)
     return n % AGAIN == 5;
 }
 
-static void put_rows(mir_tlog *tlog, bool again)
+/* At random, so that chunks of one begin within those of the others. The last one is small. */
+static int64_t part_of(int64_t n)
+{
+    uint64_t state = (uint64_t)n;
+    const uint64_t random = sim_random(&state);
+    return random % 64 == 7 ? PARTS - 1 : (int64_t)(random >> 8) % (PARTS - 1);
+}
+
+static void put_rows(mir_tlog *tlog, int64_t part, bool again)
 {
     mir_tlog_writer *writer = mir_tlog_writer_of(tlog, 0);
     mir_tlog_series *series;
@@ -78,7 +88,7 @@ static void put_rows(mir_tlog *tlog, bool again)
                      MIR_OK);
     row.column_count = 3;
     for (int64_t n = 0; n < ROWS; n++) {
-        if (again && !is_sent_again(n)) continue;
+        if (again ? !is_sent_again(n) : part_of(n) != part) continue;
         row.time_ns = START_NS + n * STEP_NS;
         row.present[0] = again ? 2 : 7;
         row.cells[0].f64 = (double)(n % 4096) / 4;
@@ -115,11 +125,21 @@ static uint64_t memory_kb(const char *what)
 /* From now on the peak is that of what comes. */
 static uint64_t peak_begin(void)
 {
+    if (!MEASURED) return 0;
     (void)malloc_trim(0);
     FILE *refs = fopen("/proc/self/clear_refs", "w");
     const bool written = refs != NULL && fputs("5", refs) >= 0;
     if (refs == NULL || fclose(refs) != 0 || !written) skip();
     return memory_kb("VmRSS:");
+}
+
+static void peak_end(const char *what, uint64_t before_kb)
+{
+    if (!MEASURED) return;
+    const uint64_t peak_kb = memory_kb("VmHWM:") - before_kb;
+    print_message("%d rows of one hour are %s with %llu KiB at most\n", ROWS, what,
+                  (unsigned long long)peak_kb);
+    assert_true(peak_kb < PEAK_MIB << 10);
 }
 
 static void check(mir_tlog *tlog)
@@ -179,15 +199,22 @@ static void check(mir_tlog *tlog)
     oracle_free(&sink.answer);
 }
 
-static void an_hour_of_any_number_of_rows_is_rolled_up(void **state)
+static uint64_t merges(mir_tlog *tlog)
+{
+    mir_tlog_stats stats;
+    mir_tlog_stats_read(tlog, &stats, NULL);
+    return stats.merges;
+}
+
+static void any_number_of_rows_is_merged_and_rolled_up(void **state)
 {
     (void)state;
     mir_log_set_level(MIR_LOG_ERROR);
-    char directory[] = "/tmp/mir-rollup-XXXXXX";
+    char directory[] = "/tmp/mir-sweep-XXXXXX";
     assert_non_null(mkdtemp(directory));
     now_ns = START_NS + 60 * MINUTE_NS;
     const mir_tlog_options options = {.directory = directory,
-                                      .log_bytes_max = 24 << 20,
+                                      .log_bytes_max = 96 << 20,
                                       .sync_ms = 100,
                                       .retention_age_ns = (uint64_t)(180 * MINUTE_NS),
                                       .rollups = {{true, 0}, {true, 0}, {true, 0}},
@@ -195,17 +222,17 @@ static void an_hour_of_any_number_of_rows_is_rolled_up(void **state)
     mir_tlog *tlog;
     mir_error error = {{0}};
     if (mir_tlog_open(&options, &tlog, &error) != MIR_OK) fail_msg("%s", error.text);
-    put_rows(tlog, false);
-    put_rows(tlog, true);
+    for (int64_t part = 0; part < PARTS - 1; part++) put_rows(tlog, part, false);
+    uint64_t before_kb = peak_begin();
+    put_rows(tlog, PARTS - 1, false);
+    assert_int_equal(merges(tlog), 1);
+    peak_end("merged", before_kb);
+    put_rows(tlog, 0, true);
     check(tlog);
-    const uint64_t before_kb = MEASURED ? peak_begin() : 0;
+    before_kb = peak_begin();
     now_ns = START_NS + 600 * MINUTE_NS;
     settle(tlog);
-    if (MEASURED) {
-        const uint64_t peak_kb = memory_kb("VmHWM:") - before_kb;
-        print_message("%d rows of one hour: %llu KiB at most\n", ROWS, (unsigned long long)peak_kb);
-        assert_true(peak_kb < PEAK_MIB << 10);
-    }
+    peak_end("rolled up", before_kb);
     mir_tlog_retention told;
     mir_tlog_retention_read(tlog, &told);
     assert_int_equal(told.rows, 0);
@@ -222,7 +249,7 @@ static void an_hour_of_any_number_of_rows_is_rolled_up(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(an_hour_of_any_number_of_rows_is_rolled_up),
+        cmocka_unit_test(any_number_of_rows_is_merged_and_rolled_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
