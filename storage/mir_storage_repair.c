@@ -581,25 +581,36 @@ static void state_clean(const char *folder)
     (void)rmdir(folder);
 }
 
-static mir_status state_repair(repairing *r, mir_error *error)
+/* Where copies are tried: beside what they would replace, or elsewhere for who only looks. */
+static mir_status scratch_make(const repairing *r, char *path, mir_error *error)
 {
-    char state[MIR_STORAGE_PATH_BYTES_MAX];
+    if (!r->dry) {
+        (void)snprintf(path, MIR_STORAGE_PATH_BYTES_MAX, "%s", r->data);
+        return MIR_OK;
+    }
+    const char *base = getenv("TMPDIR");
+    const mir_status status = mir_storage_path(
+        path, base == NULL || base[0] == '\0' ? "/tmp" : base, "mir-repair-XXXXXX", error);
+    if (status != MIR_OK) return status;
+    return mkdtemp(path) != NULL
+               ? MIR_OK
+               : mir_error_os(error, errno, "cannot make %s: set TMPDIR to another place", path);
+}
+
+static mir_status state_mend(repairing *r, const char *state, const char *scratch,
+                             mir_status status, const mir_error *first, mir_error *error)
+{
     char raw[MIR_STORAGE_PATH_BYTES_MAX];
     char made[MIR_STORAGE_PATH_BYTES_MAX];
-    mir_error why = {{0}};
-    mir_status status = mir_storage_path(state, r->data, "state", error);
-    if (status == MIR_OK) status = mir_storage_path(raw, r->data, "state.raw.tmp", error);
-    if (status == MIR_OK) status = mir_storage_path(made, r->data, "state.tmp", error);
-    if (status != MIR_OK) return status;
+    mir_error why = *first;
+    mir_status named = mir_storage_path(raw, scratch, "state.raw.tmp", error);
+    if (named == MIR_OK) named = mir_storage_path(made, scratch, "state.tmp", error);
+    if (named != MIR_OK) return named;
     state_clean(raw); /* of a repair that was killed */
     state_clean(made);
-    status = state_ask(state, mir_storage_state_check, &why);
     if (status == MIR_OK) return MIR_OK;
-    if (status != MIR_E_CORRUPT && status != MIR_E_NOT_FOUND)
-        return mir_error_set(error, status, "%s", why.text);
-    const mir_error first = why;
     if (status == MIR_E_CORRUPT && (mkdir(made, 0700) != 0 || mkdir(raw, 0700) != 0))
-        status = mir_error_os(error, errno, "cannot make %s", made);
+        status = mir_error_os(&why, errno, "cannot make %s", made);
     /* As it is, then with the one head, then with the other. */
     bool saved = false;
     int head = -1;
@@ -613,7 +624,7 @@ static mir_status state_repair(repairing *r, mir_error *error)
         .kind = MIR_STORAGE_STATE,
         .file = "state/data.mdb",
         .text =
-            saved ? "one of its two heads is damaged: the last change may be lost" : first.text};
+            saved ? "one of its two heads is damaged: the last change may be lost" : first->text};
     if (!saved || head > 0) lost(r, &damage);
     if (saved && !r->dry) status = state_swap(r, state, made, error);
     state_clean(raw);
@@ -629,6 +640,23 @@ static mir_status state_repair(repairing *r, mir_error *error)
     did(r, "state/data.mdb",
         "it cannot be repaired: make a data directory from a backup with `mir storage restore`");
     return MIR_OK;
+}
+
+static mir_status state_repair(repairing *r, mir_error *error)
+{
+    char state[MIR_STORAGE_PATH_BYTES_MAX];
+    char scratch[MIR_STORAGE_PATH_BYTES_MAX];
+    mir_error why = {{0}};
+    mir_status status = mir_storage_path(state, r->data, "state", error);
+    if (status != MIR_OK) return status;
+    const mir_status found = state_ask(state, mir_storage_state_check, &why);
+    if (found != MIR_OK && found != MIR_E_CORRUPT && found != MIR_E_NOT_FOUND)
+        return mir_error_set(error, found, "%s", why.text);
+    if (found == MIR_OK && r->dry) return MIR_OK;
+    status = scratch_make(r, scratch, error);
+    if (status == MIR_OK) status = state_mend(r, state, scratch, found, &why, error);
+    if (r->dry) (void)rmdir(scratch);
+    return status;
 }
 
 /* ---- All ---- */

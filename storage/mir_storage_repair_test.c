@@ -369,6 +369,45 @@ static bool die(void *context, uint64_t done, uint64_t total)
     return true;
 }
 
+static bool no_scratch(void *context, uint64_t done, uint64_t total)
+{
+    static const char *const names[] = {"state.tmp", "state.raw.tmp"};
+    const data_folder *f = context;
+    char path[160];
+    (void)done, (void)total;
+    for (size_t i = 0; i < 2; i++) {
+        (void)snprintf(path, sizeof path, "%s/%s", f->data, names[i]);
+        assert_int_not_equal(access(path, F_OK), 0);
+    }
+    return true;
+}
+
+static void test_who_only_looks_tries_copies_elsewhere(void **state)
+{
+    (void)state;
+    data_folder *f = data_new(30, 6);
+    mir_storage_repaired done;
+    mir_error error = {{0}};
+    char path[160];
+    const mir_storage_watch watch = {f, no_scratch, NULL, NULL};
+    (void)snprintf(path, sizeof path, "%s/state/data.mdb", f->data);
+    data_flip(path, 16);
+    const uint64_t before = files_sum(f->data);
+    assert_int_equal(mir_storage_repair(f->data, true, &watch, &done, &error), MIR_OK);
+    assert_int_equal(done.beyond, 0);
+    assert_int_equal(done.steps, 1);
+    assert_int_equal(files_sum(f->data), before);
+    /* Where there is no place, it says so. */
+    char *former = getenv("TMPDIR");
+    former = former == NULL ? NULL : strdup(former);
+    (void)setenv("TMPDIR", "/nonexistent", 1);
+    assert_int_not_equal(mir_storage_repair(f->data, true, &watch, &done, &error), MIR_OK);
+    assert_non_null(strstr(error.text, "set TMPDIR"));
+    former == NULL ? (void)unsetenv("TMPDIR") : (void)setenv("TMPDIR", former, 1);
+    free(former);
+    data_free(f);
+}
+
 static void test_who_only_looks_leaves_no_trace(void **state)
 {
     (void)state;
@@ -448,6 +487,7 @@ int main(void)
         cmocka_unit_test(test_cut_files),
         cmocka_unit_test(test_state),
         cmocka_unit_test(test_who_only_looks_leaves_no_trace),
+        cmocka_unit_test(test_who_only_looks_tries_copies_elsewhere),
         cmocka_unit_test(test_a_killed_repair_is_done_again),
         cmocka_unit_test(test_nothing_is_touched_that_is_in_use),
     };
