@@ -56,7 +56,8 @@ enum {
     FUZZ_SERIES = FUZZ_MEASUREMENTS * FUZZ_DEVICES,
     FUZZ_COLUMNS = 6,
     FUZZ_WORDS = 8,
-    FUZZ_ROWS_MAX = 2 * MIR_TLOG_CHUNK_ROWS_MAX,
+    FUZZ_ROWS_MAX = MIR_TLOG_CHUNK_ROWS_MAX + 500, /* of a series */
+    FUZZ_ROWS_ALL = MIR_TLOG_CHUNK_ROWS_MAX + 2500,
 };
 
 static const mir_view fuzz_measurements[FUZZ_MEASUREMENTS] = {MIR_VIEW_LITERAL("m.v1.A"),
@@ -97,7 +98,7 @@ static inline uint32_t fuzz_column_of(mir_view name, mir_column_type type)
 
 /* Of what was gathered, which is finished. A column or a text that was never written is one that was
  * made up. */
-static inline void fuzz_rows_of(fuzz_rows *rows, const mir_tlog_gather *gather)
+FUZZ_UNSEEN static inline void fuzz_rows_of(fuzz_rows *rows, const mir_tlog_gather *gather)
 {
     MIR_ASSERT(gather->row_count <= FUZZ_ROWS_MAX);
     rows->count = gather->row_count;
@@ -121,8 +122,8 @@ static inline void fuzz_rows_of(fuzz_rows *rows, const mir_tlog_gather *gather)
     }
 }
 
-static inline bool fuzz_same_row(const fuzz_rows *a, uint32_t at, const fuzz_rows *b,
-                                 uint32_t other)
+FUZZ_UNSEEN static inline bool fuzz_same_row(const fuzz_rows *a, uint32_t at, const fuzz_rows *b,
+                                             uint32_t other)
 {
     if (a->times[at] != b->times[other]) return false;
     for (uint32_t c = 0; c < FUZZ_COLUMNS; c++) {
@@ -143,8 +144,8 @@ static inline fuzz_input fuzz_part(fuzz_input *in)
 }
 
 /* A column of `rows` rows from row `from` on, all of them or some. */
-static inline void fuzz_column_make(fuzz_input *in, mir_tlog_gather *gather, uint32_t c,
-                                    uint32_t rows)
+FUZZ_UNSEEN static inline void fuzz_column_make(fuzz_input *in, mir_tlog_gather *gather, uint32_t c,
+                                                uint32_t rows)
 {
     static uint64_t values[FUZZ_ROWS_MAX];
     const mir_column_type type = fuzz_columns[c].type;
@@ -176,11 +177,11 @@ static inline void fuzz_column_make(fuzz_input *in, mir_tlog_gather *gather, uin
 }
 
 /* Rows of a series, put in order. */
-static inline void fuzz_rows_make(fuzz_input *in, mir_tlog_gather *gather)
+static inline void fuzz_rows_make(fuzz_input *in, mir_tlog_gather *gather, uint32_t most)
 {
     static uint64_t times[FUZZ_ROWS_MAX];
     fuzz_input part = fuzz_part(in);
-    const uint32_t rows = fuzz_values(&part, MIR_COLUMN_I64, times, FUZZ_ROWS_MAX);
+    const uint32_t rows = fuzz_values(&part, MIR_COLUMN_I64, times, most);
     const uint8_t columns = fuzz_byte(in);
     mir_tlog_gather_reset(gather);
     if (rows == 0) return;
@@ -204,6 +205,7 @@ static inline bool fuzz_segment_make(fuzz_input *in, fuzz_made *made, uint64_t i
     mir_tlog_segment_writer *writer;
     mir_tlog_gather gather;
     const uint8_t series = fuzz_byte(in);
+    uint32_t left = FUZZ_ROWS_ALL;
     bool any = false;
     MIR_ASSERT(mir_tlog_segment_begin(&files, "made", &head, &writer, NULL) == MIR_OK);
     MIR_ASSERT(mir_tlog_gather_init(&gather) == MIR_OK);
@@ -211,7 +213,8 @@ static inline bool fuzz_segment_make(fuzz_input *in, fuzz_made *made, uint64_t i
     for (uint32_t s = 0; s < FUZZ_SERIES; s++) {
         rows[s].count = 0;
         if ((series >> s & 1) == 0) continue;
-        fuzz_rows_make(in, &gather);
+        fuzz_rows_make(in, &gather, left < FUZZ_ROWS_MAX ? left : FUZZ_ROWS_MAX);
+        left -= gather.row_count;
         fuzz_rows_of(&rows[s], &gather);
         if (gather.row_count == 0) continue;
         any = true;
