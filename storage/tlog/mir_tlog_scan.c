@@ -12,6 +12,9 @@ enum { COUNTABLE_COLUMNS_MAX = 32 };
 /* Of bytes_max, what one thread may hold of indexes from one device to the next. */
 enum { CURSORS_PART = 32 };
 
+/* Rows of one device that take less than this part of bytes_max are put in order at once, or not. */
+enum { SPLIT_PART = 8 };
+
 typedef struct device_key {
     mir_view id;
     uint32_t number;
@@ -319,9 +322,10 @@ static mir_status sources_find(mir_tlog_scan *scan, mir_view device)
 
 /* ---- Rows ---- */
 
-static mir_status gather_source(mir_tlog_scan *scan, const mir_tlog_source *source)
+static mir_status gather_source(mir_tlog_scan *scan, mir_tlog_source *source)
 {
     if (mir_tlog_scan_cancelled(scan)) return MIR_E_CANCELLED;
+    if (source->lost) return MIR_OK;
     if (source->segment == NULL) {
         return mir_tlog_gather_mem(&scan->gather, source->mem, source->series, source->limit);
     }
@@ -336,7 +340,86 @@ static mir_status gather_source(mir_tlog_scan *scan, const mir_tlog_source *sour
     if (status == MIR_OK) status = mir_tlog_gather_count(&scan->gather);
     if (status != MIR_E_CORRUPT && status != MIR_E_IO) return status;
     damage(scan);
+    source->lost = true;
     return MIR_OK;
+}
+
+/* Sources from `first` to `end` - 1, in order. */
+static mir_status gather_sources(mir_tlog_scan *scan, uint32_t first, uint32_t end)
+{
+    mir_tlog_gather *gather = &scan->gather;
+    mir_status status = MIR_OK;
+    mir_tlog_gather_reset(gather);
+    for (uint32_t i = first; i < end && status == MIR_OK; i++) {
+        mir_tlog_source *source = &scan->sources[i];
+        if (source->time_min > gather->time_last || source->time_max < gather->time_first) continue;
+        status = gather_source(scan, source);
+        /* A chunk's texts are all there, whichever of its rows were taken. */
+        if (status == MIR_E_TOO_LARGE && gather->text_count > 0) {
+            status = mir_tlog_gather_pack_texts(gather);
+        }
+    }
+    return status == MIR_OK ? mir_tlog_gather_finish(gather) : status;
+}
+
+static mir_status gather_renew(mir_tlog_scan *scan)
+{
+    const mir_tlog_gather before = scan->gather;
+    mir_tlog_gather_fini(&scan->gather);
+    const mir_status status = mir_tlog_gather_init(&scan->gather);
+    scan->gather.fields = before.fields;
+    scan->gather.field_count = before.field_count;
+    scan->gather.renames = before.renames;
+    scan->gather.rename_count = before.rename_count;
+    scan->gather.numbers_only = before.numbers_only;
+    scan->gather.bytes_max = before.bytes_max;
+    scan->gather.shared = before.shared;
+    return status;
+}
+
+/* Rows of one cluster within a time go to `take`, in as many pieces that follow each other as memory
+ * makes of them: where it has no room for all of them at once, one half is done after the other. */
+static mir_status cluster_each(mir_tlog_scan *scan, uint32_t first, uint32_t end, int64_t first_ns,
+                               int64_t last_ns, mir_status (*take)(void *context), void *context)
+{
+    mir_tlog_gather *gather = &scan->gather;
+    gather->time_first = first_ns;
+    gather->time_last = last_ns;
+    mir_status status = gather_sources(scan, first, end);
+    /* What others hold does not become less by that. */
+    if (status == MIR_E_TOO_LARGE && first_ns < last_ns &&
+        gather->bytes >= scan->bytes_max / SPLIT_PART) {
+        const int64_t middle_ns =
+            (int64_t)((uint64_t)first_ns + ((uint64_t)last_ns - (uint64_t)first_ns) / 2);
+        status = gather_renew(scan);
+        if (status == MIR_OK)
+            status = cluster_each(scan, first, end, first_ns, middle_ns, take, context);
+        if (status != MIR_OK) return status;
+        return cluster_each(scan, first, end, middle_ns + 1, last_ns, take, context);
+    }
+    scan->rows_read += gather->rows_read;
+    gather->rows_read = 0;
+    return status == MIR_OK && gather->row_count > 0 ? take(context) : status;
+}
+
+/* The same for all that is wanted of the cluster. */
+static mir_status cluster_take(mir_tlog_scan *scan, uint32_t first, uint32_t end,
+                               mir_status (*take)(void *context), void *context)
+{
+    const int64_t wanted_first = scan->gather.time_first;
+    const int64_t wanted_last = scan->gather.time_last;
+    int64_t first_ns = INT64_MAX;
+    int64_t last_ns = INT64_MIN;
+    for (uint32_t i = first; i < end; i++) {
+        if (scan->sources[i].time_min < first_ns) first_ns = scan->sources[i].time_min;
+        if (scan->sources[i].time_max > last_ns) last_ns = scan->sources[i].time_max;
+    }
+    if (first_ns < wanted_first) first_ns = wanted_first;
+    if (last_ns > wanted_last) last_ns = wanted_last;
+    const mir_status status = cluster_each(scan, first, end, first_ns, last_ns, take, context);
+    scan->gather.time_first = wanted_first;
+    scan->gather.time_last = wanted_last;
+    return status;
 }
 
 /* How many rows of a cluster are in the range for certain. */
@@ -394,27 +477,33 @@ mir_status mir_tlog_scan_rows(mir_tlog_scan *scan, mir_view device, int64_t firs
     return mir_tlog_scan_failed(scan, status);
 }
 
+/* Whoever takes rows has words of its own for what goes wrong there. */
+typedef struct piece_taker {
+    mir_status (*take)(void *context);
+    void *context;
+    mir_status status;
+} piece_taker;
+
+static mir_status piece_give(void *context)
+{
+    piece_taker *to = context;
+    return to->status = to->take(to->context);
+}
+
 mir_status mir_tlog_scan_pieces(mir_tlog_scan *scan, mir_view device, int64_t first_ns,
                                 int64_t last_ns, mir_status (*take)(void *context), void *context)
 {
+    piece_taker to = {take, context, MIR_OK};
     scan->gather.time_first = first_ns;
     scan->gather.time_last = last_ns;
     mir_status status = sources_find(scan, device);
     for (uint32_t at = 0; at < scan->source_count && status == MIR_OK;) {
+        const uint32_t first = at;
         const uint32_t cluster = scan->sources[at].cluster;
-        mir_tlog_gather_reset(&scan->gather);
-        for (; at < scan->source_count && scan->sources[at].cluster == cluster; at++) {
-            if (status == MIR_OK) status = gather_source(scan, &scan->sources[at]);
-        }
-        if (status == MIR_OK) status = mir_tlog_gather_finish(&scan->gather);
-        scan->rows_read += scan->gather.rows_read;
-        scan->gather.rows_read = 0;
-        if (status != MIR_OK || scan->gather.row_count == 0) continue;
-        /* Whoever takes it has words of its own for what goes wrong there. */
-        const mir_status taken = take(context);
-        if (taken != MIR_OK) return taken;
+        while (at < scan->source_count && scan->sources[at].cluster == cluster) at++;
+        status = cluster_take(scan, first, at, piece_give, &to);
     }
-    return mir_tlog_scan_failed(scan, status);
+    return to.status != MIR_OK ? to.status : mir_tlog_scan_failed(scan, status);
 }
 
 /* ---- Totals ---- */
@@ -453,21 +542,20 @@ static mir_status totals_column(mir_tlog_scan *scan, mir_tlog_totals *totals,
     return status;
 }
 
-static mir_status totals_gathered(mir_tlog_scan *scan, uint32_t first, uint32_t end,
-                                  mir_tlog_totals *totals)
+typedef struct totals_taker {
+    mir_tlog_scan *scan;
+    mir_tlog_totals *totals;
+} totals_taker;
+
+static mir_status totals_gathered(void *context)
 {
-    mir_tlog_gather_reset(&scan->gather);
+    const totals_taker *to = context;
+    const mir_tlog_gather *gather = &to->scan->gather;
     mir_status status = MIR_OK;
-    for (uint32_t i = first; i < end && status == MIR_OK; i++) {
-        status = gather_source(scan, &scan->sources[i]);
+    for (uint32_t i = 0; i < gather->column_count && status == MIR_OK; i++) {
+        status = totals_column(to->scan, to->totals, &gather->columns[i]);
     }
-    if (status == MIR_OK) status = mir_tlog_gather_finish(&scan->gather);
-    for (uint32_t i = 0; i < scan->gather.column_count && status == MIR_OK; i++) {
-        status = totals_column(scan, totals, &scan->gather.columns[i]);
-    }
-    scan->rows_read += scan->gather.rows_read;
-    scan->gather.rows_read = 0;
-    return status;
+    return status == MIR_OK ? mir_tlog_totals_keep_texts(to->totals) : status;
 }
 
 /* Rows of the chunk that are in the range. */
@@ -751,9 +839,8 @@ static mir_status totals_cluster(mir_tlog_scan *scan, uint32_t first, uint32_t e
         !has_renamed(scan, &scan->sources[first])) {
         return totals_chunk(scan, &scan->sources[first], totals);
     }
-    mir_status status = totals_gathered(scan, first, end, totals);
-    if (status == MIR_OK) status = mir_tlog_totals_keep_texts(totals);
-    return status;
+    totals_taker to = {scan, totals};
+    return cluster_take(scan, first, end, totals_gathered, &to);
 }
 
 mir_status mir_tlog_scan_totals(mir_tlog_scan *scan, mir_view device, int64_t first_ns,

@@ -2,7 +2,8 @@
 /* mir_tlog_scan: one thread of a query at work, device by device.
  *
  * Why        Rows of a series lie in chunks and in memory. Those whose times overlap must be put in
- *            order first, so that the later of two equal rows counts; all others are read one by one,
+ *            order first, so that the later of two equal rows counts, and as many of them at once as
+ *            there is room for, unless they are the answer; all others are read one by one,
  *            or not at all when what the index or the chunk says about them is enough.
  * Ownership  Borrows the query's version and spec. What gather holds is valid until the next device.
  * Affinity   One thread at a time; any number of scans of one version at once.
@@ -24,6 +25,7 @@ typedef struct mir_tlog_source {
     uint64_t generation; /* then order: later ones win */
     uint32_t order;
     uint32_t cluster; /* sources of one cluster may overlap */
+    bool lost;        /* it is damaged, and that has been counted */
     mir_tlog_segment *segment;
     mir_tlog_chunk chunk;
     const mir_tlog_mem *mem;

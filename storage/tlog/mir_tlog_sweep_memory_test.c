@@ -152,8 +152,7 @@ static void check(mir_tlog *tlog)
                                                    MIR_TLOG_MAX | MIR_TLOG_FIRST | MIR_TLOG_LAST,
                                       .window_ns = (uint64_t)MINUTE_NS,
                                       .from_ns = START_NS,
-                                      .to_ns = START_NS + 60 * MINUTE_NS,
-                                      .bytes_max = UINT64_C(1) << 30};
+                                      .to_ns = START_NS + 60 * MINUTE_NS};
     oracle_sink sink = {0};
     const mir_tlog_sink to = oracle_sink_of(&sink);
     mir_tlog_query_info info;
@@ -216,6 +215,7 @@ static void any_number_of_rows_is_merged_and_rolled_up(void **state)
     const mir_tlog_options options = {.directory = directory,
                                       .log_bytes_max = 96 << 20,
                                       .sync_ms = 100,
+                                      .idle_ms = 1000000, /* nothing is sealed by itself */
                                       .retention_age_ns = (uint64_t)(180 * MINUTE_NS),
                                       .rollups = {{true, 0}, {true, 0}, {true, 0}},
                                       .wall_ns = wall_ns};
