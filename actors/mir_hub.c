@@ -300,6 +300,15 @@ const mir_endpoints mir_hub_endpoints = {
 
 static void clock_told(void *context, const mir_tlog_clock_state *state);
 
+/* Of events, too, none goes because a clock is ahead. The telemetry log knows the time; it opens after
+ * the store of the events, and is there when all runs. */
+static int64_t known_ns(void *context)
+{
+    const mir_hub *hub = context;
+    return atomic_load_explicit(&hub->started, memory_order_acquire) ? mir_tlog_known_ns(hub->tlog)
+                                                                     : 0;
+}
+
 mir_status mir_hub_create(const mir_config *config, mir_shard *const *shards, unsigned shard_count,
                           mir_workers *requests, const char *server_id, const char *io_name,
                           mir_hub **hub, mir_error *error)
@@ -331,11 +340,12 @@ mir_status mir_hub_create(const mir_config *config, mir_shard *const *shards, un
     for (size_t i = 0; i < config->events.retention_count; i++)
         rules[i] =
             (mir_event_rule){config->events.retention[i].name, config->events.retention[i].keep_ns};
-    mir_state_options state_options = {
-        .path = path,
-        .map_bytes = (uint64_t)config->state.map_size_bytes,
-        .sync = syncs[config->state.sync],
-        .retention = {rules, config->events.retention_count, config->events.default_keep_ns}};
+    mir_state_options state_options = {.path = path,
+                                       .map_bytes = (uint64_t)config->state.map_size_bytes,
+                                       .sync = syncs[config->state.sync],
+                                       .retention = {rules, config->events.retention_count,
+                                                     config->events.default_keep_ns, known_ns,
+                                                     fresh}};
     mir_status status = mir_state_open(&state_options, &fresh->state, error);
     if (status == MIR_OK) {
         (void)snprintf(path, sizeof path, "%s/telemetry", config->data);

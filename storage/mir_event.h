@@ -84,6 +84,9 @@ typedef struct mir_event_retention {
     const mir_event_rule *rules; /* copied by who takes them */
     size_t rule_count;
     int64_t default_keep_ns; /* for all other reasons; 0: for ever */
+    /* [mir_clock_wall_ns] What ages are counted to; 0: that is not known yet. Any thread. */
+    int64_t (*now_ns)(void *context);
+    void *context;
 } mir_event_retention;
 
 #endif

@@ -23,6 +23,7 @@ enum {
     SLICE_NS = 8 * 1000 * 1000,
     SLICE_KEYS_MIN = MIR_EVENT_INDEX_SLICE / 8,
     AGAIN_S = 60,
+    SOON_MS = 100, /* the time is not known yet */
     RETAIN_S = 3600,
 };
 
@@ -421,6 +422,12 @@ static void report(mir_event_keeper *keeper, const char *what, mir_status status
     mir_log_error("%s failed, and is tried again: %s", what, error.text);
 }
 
+static int64_t retention_now(const mir_event_keeper *keeper)
+{
+    const mir_event_retention *retention = &keeper->retention;
+    return retention->now_ns == NULL ? mir_clock_wall_ns() : retention->now_ns(retention->context);
+}
+
 static void *keeper_main(void *opaque)
 {
     mir_event_keeper *keeper = opaque;
@@ -431,15 +438,17 @@ static void *keeper_main(void *opaque)
         mir_status status = mir_event_index_all(keeper);
         report(keeper, "the index of events", status);
         if (status == MIR_OK) keeper->failing = MIR_OK;
-        if (mir_clock_mono_ns() >= retain_ns) {
+        const bool due = mir_clock_mono_ns() >= retain_ns;
+        const int64_t now_ns = due ? retention_now(keeper) : 0;
+        if (now_ns != 0) {
             uint64_t removed = 0;
-            status = mir_event_retain(keeper->state, mir_clock_wall_ns(), &removed, NULL);
+            status = mir_event_retain(keeper->state, now_ns, &removed, NULL);
             if (status == MIR_OK) status = mir_event_index_prune(keeper);
             report(keeper, "the retention of events", status);
             retain_ns = mir_clock_mono_ns() + RETAIN_S * MIR_NS_PER_S;
         }
         struct pollfd poll_fd = {.fd = keeper->wake_fd, .events = POLLIN};
-        if (poll(&poll_fd, 1, AGAIN_S * 1000) > 0) {
+        if (poll(&poll_fd, 1, due && now_ns == 0 ? SOON_MS : AGAIN_S * 1000) > 0) {
             uint64_t wakes;
             (void)!read(keeper->wake_fd, &wakes, sizeof wakes);
         }
@@ -516,6 +525,8 @@ static mir_status copy_retention(const mir_event_retention *from, mir_event_rete
                              "%zu rules of retention for events: use at most %d", from->rule_count,
                              MIR_EVENT_RULES_MAX);
     to->default_keep_ns = from->default_keep_ns;
+    to->now_ns = from->now_ns;
+    to->context = from->context;
     mir_event_rule *rules = calloc(from->rule_count + 1, sizeof *rules);
     if (rules == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
     to->rules = rules;

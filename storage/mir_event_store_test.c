@@ -684,7 +684,8 @@ static void retention_keeps_what_the_rules_say(void **state)
     fixture *f = fixture_new(MIR_STATE_SYNC_OFF, 256 << 20);
     const int64_t hour_ns = 3600 * MIR_NS_PER_S;
     mir_event_rule rules[] = {{"Short", hour_ns}, {"Forever", 0}, {"Long", 100 * hour_ns}};
-    mir_event_retention retention = {rules, 3, 10 * hour_ns};
+    mir_event_retention retention = {
+        .rules = rules, .rule_count = 3, .default_keep_ns = 10 * hour_ns};
     reopen_with(f, &retention);
     /* A schema stays as long as the events that show it: here some stay for ever. */
     assert_int_equal(f->state->schema_kept_ns, 0);
@@ -738,7 +739,7 @@ static void retention_of_many_runs_by_itself(void **state)
     index_them(f);
     /* All of it is older than a nanosecond when the store is opened again. */
     mir_event_rule rule = {"Forever", 0};
-    mir_event_retention retention = {&rule, 1, 1};
+    mir_event_retention retention = {.rules = &rule, .rule_count = 1, .default_keep_ns = 1};
     reopen_with(f, &retention);
     mir_state_stats stats;
     int64_t until_ns = mir_clock_mono_ns() + 60 * MIR_NS_PER_S;
@@ -747,6 +748,48 @@ static void retention_of_many_runs_by_itself(void **state)
     assert_int_equal(stats.events, 1);
     assert_string_equal(events(f, "{}"), "18385");
     assert_int_equal(stats.event_keeper_failures, 0);
+    events_free(f);
+}
+
+static _Atomic int64_t known_ns;
+static _Atomic int times_asked;
+
+static int64_t known_now(void *context)
+{
+    assert_ptr_equal(context, &known_ns);
+    times_asked++;
+    return known_ns;
+}
+
+/* Not what the clock says: it may be ahead, and the time may come to be known after the start only. */
+static void retention_goes_by_the_time_that_it_is_told(void **state)
+{
+    (void)state;
+    fixture *f = fixture_new(MIR_STATE_SYNC_OFF, 256 << 20);
+    (void)tell(f, (told){.reason = "Old"});
+    const int64_t then_ns = mir_timestamp_ns(event_at(f, 1)->status->first_at);
+    mir_event_retention retention = {
+        .default_keep_ns = 1, .now_ns = known_now, .context = &known_ns};
+    known_ns = 0;
+    times_asked = 0;
+    reopen_with(f, &retention);
+    const int64_t until_ns = mir_clock_mono_ns() + 60 * MIR_NS_PER_S;
+    while (times_asked < 3 && mir_clock_mono_ns() < until_ns) (void)sched_yield();
+    assert_string_equal(events(f, "{}"), "1");
+    mir_event_retention_state now;
+    mir_error error = {""};
+    assert_int_equal(mir_event_retention_get(f->state, &now, &error), MIR_OK);
+    assert_int_equal(now.last_run_ns, 0);
+    known_ns = then_ns;
+    while (now.last_run_ns == 0 && mir_clock_mono_ns() < until_ns)
+        assert_int_equal(mir_event_retention_get(f->state, &now, &error), MIR_OK);
+    assert_int_equal(now.last_run_ns, then_ns);
+    assert_string_equal(events(f, "{}"), "1");
+    known_ns = then_ns + MIR_NS_PER_S;
+    reopen_with(f, &retention);
+    do assert_int_equal(mir_event_retention_get(f->state, &now, &error), MIR_OK);
+    while (now.last_run_ns == 0 && mir_clock_mono_ns() < until_ns);
+    assert_string_equal(events(f, "{}"), "");
     events_free(f);
 }
 
@@ -803,6 +846,7 @@ int main(void)
         cmocka_unit_test(many_are_removed_in_slices),
         cmocka_unit_test(retention_keeps_what_the_rules_say),
         cmocka_unit_test(retention_of_many_runs_by_itself),
+        cmocka_unit_test(retention_goes_by_the_time_that_it_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -397,6 +397,8 @@ typedef struct mir_tlog_retention {
 } mir_tlog_retention;
 
 void mir_tlog_retention_read(mir_tlog *tlog, mir_tlog_retention *retention);
+/* What the clock says or, while that is far ahead, the time that is known. Any thread. */
+int64_t mir_tlog_known_ns(mir_tlog *tlog);
 
 /* How far a log file has been written with whole frames, and whether it may grow: not when it is not
  * among those that are to be sealed; then it is as it stands, however long. Any thread. */

@@ -198,3 +198,15 @@ void mir_tlog_clock_read(mir_tlog *tlog, mir_tlog_clock_state *state)
     state->ahead_ns = (uint64_t)now.wall_ns - (uint64_t)now.known_ns;
     state->apart_ns = (uint64_t)now.apart_ns;
 }
+
+int64_t mir_tlog_known_ns(mir_tlog *tlog)
+{
+    const int64_t wall_ns = tlog->options.wall_ns();
+    if (tlog->options.clock_wait_ns <= (uint64_t)AT_ONCE_NS) return wall_ns;
+    (void)pthread_mutex_lock(&tlog->mutex);
+    const mir_tlog_clock now = tlog->clock;
+    (void)pthread_mutex_unlock(&tlog->mutex);
+    /* It may have jumped since it was looked at. */
+    const int64_t known_ns = later_by(now.known_ns, tlog->options.mono_ns() - now.seen_ns);
+    return wall_ns > known_ns && is_far(wall_ns, known_ns) ? known_ns : wall_ns;
+}

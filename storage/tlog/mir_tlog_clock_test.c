@@ -165,6 +165,7 @@ static void a_start_with_a_clock_that_is_ahead_removes_nothing(void **state)
         reopen(&x);
         assert_int_equal(rows(&x), before);
         assert_int_equal(ahead_ns(&x), YEAR_NS);
+        assert_int_equal(mir_tlog_known_ns(x.tlog), now_ns - YEAR_NS);
         assert_int_equal(times_told, 2 * round + 1);
         assert_int_equal(told_ahead_ns, YEAR_NS);
         /* And comes back, with the server running or not. */
@@ -172,6 +173,7 @@ static void a_start_with_a_clock_that_is_ahead_removes_nothing(void **state)
         if (round == 1) reopen(&x);
         assert_int_equal(rows(&x), before);
         assert_int_equal(ahead_ns(&x), 0);
+        assert_int_equal(mir_tlog_known_ns(x.tlog), now_ns);
         if (round == 1) times_told++;
         assert_int_equal(times_told, 2 * round + 2);
     }
