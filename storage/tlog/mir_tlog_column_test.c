@@ -348,6 +348,36 @@ static void damaged_columns_are_not_read_past_their_end(void **state)
     mir_tlog_codec_fini(&codec);
 }
 
+/* A unit of one has a base as others have, whoever reads it; nobody writes it so. */
+static void a_base_counts_whatever_the_unit(void **state)
+{
+    (void)state;
+    enum { COUNT = 5 };
+    for (uint8_t unit = 1; unit < 3; unit++) {
+        mir_tlog_codec codec;
+        assert_int_equal(mir_tlog_codec_init(&codec), MIR_OK);
+        /* Integers, all in one group: unit, base 100, the unit, no differences, 3, without bits. */
+        const uint8_t bytes[] = {0, 6, 0x50, 200, 1, unit, 6, 0};
+        mir_tlog_reader in = mir_tlog_reader_of(bytes, sizeof bytes);
+        uint64_t values[COUNT];
+        assert_int_equal(
+            mir_tlog_column_decode(&codec, &in, MIR_COLUMN_I64, values, NULL, COUNT, NULL), MIR_OK);
+        mir_tlog_ints_places *places = malloc(sizeof *places);
+        mir_tlog_ints_walk *walk = malloc(sizeof *walk);
+        in = mir_tlog_reader_of(bytes, sizeof bytes);
+        assert_int_equal(mir_tlog_column_places(&codec, in, COUNT, places), MIR_OK);
+        assert_int_equal(mir_tlog_column_walk(&codec, &in, COUNT, walk), MIR_OK);
+        for (uint32_t i = 0; i < COUNT; i++) {
+            assert_int_equal(values[i], 100 + unit * 3);
+            assert_int_equal(mir_tlog_ints_at(places, i), values[i]);
+            assert_int_equal(mir_tlog_ints_walk_sum(walk, 1), values[i]);
+        }
+        free(places);
+        free(walk);
+        mir_tlog_codec_fini(&codec);
+    }
+}
+
 /* Random numbers, or the same few hundred of them again and again. */
 static size_t encoded_size(mir_tlog_codec *codec, uint32_t kind, bool repeats, uint64_t *random)
 {
@@ -449,6 +479,7 @@ int main(void)
         cmocka_unit_test(doubles_that_change_their_nature_are_packed_by_the_new_one_soon),
         cmocka_unit_test(numbers_come_back_exactly),
         cmocka_unit_test(values_of_every_width_come_back),
+        cmocka_unit_test(a_base_counts_whatever_the_unit),
         cmocka_unit_test(what_was_not_foreseen_costs_no_more_than_itself),
         cmocka_unit_test(texts_come_back_exactly),
         cmocka_unit_test(even_times_and_constants_take_almost_nothing),

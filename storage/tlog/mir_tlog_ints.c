@@ -729,7 +729,7 @@ mir_status mir_tlog_ints_unpack(mir_tlog_reader *in, uint64_t *values, uint32_t 
                                                  : differences_unpack(in, head, values, count);
     }
     if (status != MIR_OK) return status;
-    if (unit != 1) {
+    if (unit != 1 || low != 0) {
         for (uint32_t i = 0; i < count; i++) values[i] = low + values[i] * unit;
     }
     return MIR_OK;
