@@ -271,7 +271,7 @@ static bool take_cell(mir_view *rest, mir_view *cell, bool *quoted, bool *closed
 
 MIR_MUST_CHECK static mir_status take_header(mir_cli_records *from, mir_view text, mir_error *error)
 {
-    bool quoted = false, closed = false;
+    bool quoted = false, closed = false, has_time = false;
     mir_view cell;
     from->count = 0;
     from->columns_hash = 0;
@@ -281,12 +281,17 @@ MIR_MUST_CHECK static mir_status take_header(mir_cli_records *from, mir_view tex
         char *copy = mir_arena_strdup(&from->names, cell);
         if (copy == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "no memory");
         mir_view name = mir_view_of(copy, cell.size);
-        if (mir_view_eq_cstr(name, MIR_ROWS_TIME) || mir_view_eq_cstr(name, "time"))
-            from->time_place = i;
-        else if (mir_view_eq_cstr(name, MIR_ROWS_DEVICE))
-            from->device_place = i;
-        else if (mir_view_eq_cstr(name, MIR_ROWS_MEASUREMENT))
-            from->measurement_place = i;
+        /* The first of each name: those behind are fields, which may be called so, too. */
+        if (mir_view_eq_cstr(name, MIR_ROWS_TIME)) {
+            if (!has_time) from->time_place = i;
+            has_time = true;
+        } else if (mir_view_eq_cstr(name, "time")) {
+            if (from->time_place == NO_PLACE) from->time_place = i;
+        } else if (mir_view_eq_cstr(name, MIR_ROWS_DEVICE)) {
+            if (from->device_place == NO_PLACE) from->device_place = i;
+        } else if (mir_view_eq_cstr(name, MIR_ROWS_MEASUREMENT)) {
+            if (from->measurement_place == NO_PLACE) from->measurement_place = i;
+        }
         mir_status status = add_column(from, name, error);
         if (status != MIR_OK) return status;
     }

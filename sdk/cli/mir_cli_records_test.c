@@ -83,6 +83,12 @@ static void csv(void **state)
           "6 'later' is no time; write for example 2026-01-31T15:04:05Z\n"
           "9 -5 e \n10 6 e |z=last\n");
     reads(MIR_RECORDS_CSV, "_time,a\n1,\"x\n2,y\n", "2 a quote is not closed\n");
+    /* Fields may be called so, too: of what tells rows apart the first column counts. */
+    reads(MIR_RECORDS_CSV,
+          "_time,__id,_measurement,__id,_measurement,_time,time\n1,d,m,e,n,2,3\n"
+          "\n"
+          "time,_time,time\n1,2,3\n",
+          "2 1 d m|__id=e|_measurement=n|_time=2|time=3\n5 2  |time=1|time=3\n");
     reads(MIR_RECORDS_CSV, "a,b\n1,2\n", "error 1");
     reads(MIR_RECORDS_CSV, "\xef\xbb\xbf_time,a\n1,2\n", "2 1  |a=2\n");
 }
