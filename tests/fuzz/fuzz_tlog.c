@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the telemetry log reads from its files: logs, segments, the manifest and the position of who
- * reads from outside, of any bytes. The
- * first byte chooses. Checksums are repaired first, or no mutation would get past them. */
+/* What the telemetry log reads from its files: logs, segments, the manifest, the position of who reads
+ * from outside and what retention has counted, of any bytes. The first byte chooses. Checksums are
+ * repaired first, or no mutation would get past them. */
 #include <errno.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -9,8 +9,10 @@
 #include "fuzz_file.h"
 #include "fuzz_repair.h"
 #include "mir_assert.h"
+#include "mir_log.h"
 #include "mir_tlog_internal.h"
 #include "mir_tlog_position.h"
+#include "mir_tlog_tally.h"
 
 enum { FRAME_MAGIC = 0x4d52464d };
 
@@ -128,13 +130,17 @@ static void read_segment(uint8_t *data, size_t size)
     mir_tlog_codec_fini(&codec);
 }
 
+static void repair_whole(uint8_t *data, size_t size)
+{
+    if (size < MIR_TLOG_WHOLE_HEADER_BYTES) return;
+    (void)mir_tlog_put_u32(data + 12, (uint32_t)(size - 24));
+    (void)mir_tlog_put_u64(data + 16,
+                           XXH3_64bits_withSeed(data + 24, size - 24, mir_tlog_get_u64(data + 8)));
+}
+
 static void read_manifest(uint8_t *data, size_t size)
 {
-    if (size >= 24) {
-        (void)mir_tlog_put_u32(data + 12, (uint32_t)(size - 24));
-        (void)mir_tlog_put_u64(
-            data + 16, XXH3_64bits_withSeed(data + 24, size - 24, mir_tlog_get_u64(data + 8)));
-    }
+    repair_whole(data, size);
     mir_tlog_manifest manifest;
     if (mir_tlog_manifest_parse(mir_view_of(data, size), &manifest, NULL) == MIR_OK) {
         mir_tlog_manifest_fini(&manifest);
@@ -143,15 +149,35 @@ static void read_manifest(uint8_t *data, size_t size)
 
 static void read_position(uint8_t *data, size_t size)
 {
-    if (size >= 24) {
-        (void)mir_tlog_put_u32(data + 12, (uint32_t)(size - 24));
-        (void)mir_tlog_put_u64(
-            data + 16, XXH3_64bits_withSeed(data + 24, size - 24, mir_tlog_get_u64(data + 8)));
-    }
+    repair_whole(data, size);
     mir_tlog_position position;
     if (mir_tlog_position_parse(mir_view_of(data, size), &position, NULL) == MIR_OK) {
         mir_tlog_position_fini(&position);
     }
+}
+
+static int64_t wall_ns(void)
+{
+    return 1;
+}
+
+static void read_tally(uint8_t *data, size_t size)
+{
+    static mir_tlog tlog;
+    static const mir_tlog_rule rules[2] = {{.age_ns = 1}, {.deleted = true}};
+    repair_whole(data, size);
+    one_file file = {data, size};
+    const mir_tlog_files files = file_table(&file);
+    mir_error error = {{0}};
+    tlog.files = &files;
+    tlog.options.rules = rules;
+    tlog.options.rule_count = 2;
+    tlog.options.wall_ns = wall_ns;
+    const mir_status status = mir_tlog_tally_read(&tlog, &error);
+    MIR_ASSERT(status == MIR_OK || status == MIR_E_UNSUPPORTED);
+    /* What cannot be read is counted anew. */
+    if (error.text[0] != '\0')
+        MIR_ASSERT(tlog.retention.since_ns == 1 && tlog.retention.rows_removed[0] == 0);
 }
 
 typedef struct taker {
@@ -205,14 +231,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size < 1) return 0;
+    mir_log_set_level(MIR_LOG_ERROR);
     uint8_t *copy = malloc(size);
     if (copy == NULL) return 0;
     memcpy(copy, data + 1, size - 1);
-    switch (data[0] % 5) {
+    switch (data[0] % 6) {
     case 0: read_log(copy, size - 1); break;
     case 1: read_segment(copy, size - 1); break;
     case 2: read_manifest(copy, size - 1); break;
     case 3: read_position(copy, size - 1); break;
+    case 5: read_tally(copy, size - 1); break;
     default: read_rows(copy, size - 1);
     }
     free(copy);
