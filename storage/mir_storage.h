@@ -70,7 +70,7 @@ typedef struct mir_storage_checked {
     uint64_t files;
     uint64_t bytes;
     uint64_t chunks;
-    uint64_t rows;      /* of the chunks that are whole */
+    uint64_t rows;      /* of the chunks that are whole, and of logs */
     uint64_t damage;    /* how often the watch was told */
     uint64_t set_aside; /* *.damaged files that are there */
     uint64_t events;    /* links of their chain that were proved */

@@ -197,6 +197,17 @@ static void test_names_can_be_read(void **state)
     assert_true(mir_view_eq_cstr(mir_storage_measurement_shown(rollup, text), "m.v1.T (10m)"));
 }
 
+static void test_what_is_whole_is_counted_wherever_it_is(void **state)
+{
+    (void)state;
+    data_folder *f = data_new(90, 20);
+    mir_storage_checked checked;
+    mir_error error = {{0}};
+    assert_int_equal(mir_storage_verify(f->data, false, NULL, &checked, &error), MIR_OK);
+    assert_int_equal(checked.rows, 110);
+    data_free(f);
+}
+
 /* ---- Backing up ---- */
 
 static uint64_t rows_of(const char *data)
@@ -403,6 +414,7 @@ static void test_what_is_lost_stays_told(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_what_is_whole_is_counted_wherever_it_is),
         cmocka_unit_test(test_a_list_is_read_as_it_was_written),
         cmocka_unit_test(test_no_changed_list_is_taken),
         cmocka_unit_test(test_a_list_leads_nowhere_else),

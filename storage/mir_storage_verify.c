@@ -254,6 +254,7 @@ static mir_status log_check(checking *c, uint64_t number, mir_error *error)
         return MIR_OK;
     }
     c->checked->bytes += look.found.bytes;
+    c->checked->rows += look.found.rows;
     if (look.headers_damaged > 0) {
         damage.text =
             "one copy of its header is damaged; the other one is whole, and no row is lost";

@@ -406,19 +406,23 @@ static mir_status replay_frames(mir_tlog_records *r, mir_view bytes, size_t writ
     return MIR_OK;
 }
 
-/* Finds how far whole frames reach and what lies between and behind them. */
-static void survey(mir_view bytes, size_t written, uint64_t generation, mir_tlog_replay *replay)
+/* Finds how far whole frames reach and what lies between and behind them; how many rows they say that
+ * they have. */
+static uint64_t survey(mir_view bytes, size_t written, uint64_t generation, mir_tlog_replay *replay)
 {
+    uint64_t rows = 0;
     size_t at = MIR_TLOG_LOG_HEADER_BYTES;
     mir_tlog_frame frame;
     while (frame_find(bytes, written, at, generation, &frame)) {
         if (frame.start != at) replay->corrupt_frames++;
+        rows += frame.row_count;
         at = frame.end;
     }
     size_t end = at > written ? at : written;
     while (end > at && bytes.data[end - 1] == 0) end--;
     replay->bytes = at;
     replay->torn_bytes = end - at;
+    return rows;
 }
 
 static void records_fini(mir_tlog_records *r)
@@ -487,7 +491,7 @@ static mir_status replay_written(mir_view bytes, size_t written, uint64_t genera
     mir_status status = mir_tlog_log_header_read(bytes, written, generation, &base_ns, error);
     if (status != MIR_OK) return status;
     mir_tlog_replay found = {0};
-    survey(bytes, written, generation, &found);
+    (void)survey(bytes, written, generation, &found);
     if (found.bytes == MIR_TLOG_LOG_HEADER_BYTES && found.torn_bytes == 0) return MIR_E_EMPTY;
     mir_tlog_records r = {0};
     status = records_init(&r, generation, base_ns, bytes.size);
@@ -620,7 +624,7 @@ static mir_status look_written(mir_view bytes, size_t written, uint64_t generati
     const mir_status status = mir_tlog_log_header_read(bytes, written, generation, &base_ns, error);
     if (status != MIR_OK) return status;
     *look = (mir_tlog_log_look){.padding_damaged = padding_damaged(bytes, written, generation)};
-    survey(bytes, written, generation, &look->found);
+    look->found.rows = survey(bytes, written, generation, &look->found);
     for (int copy = 0; copy < 2; copy++) {
         const uint8_t *header = bytes.data + copy * HEADER_COPY_BYTES;
         if (memcmp(header, log_magic, sizeof log_magic) != 0 ||

@@ -116,7 +116,7 @@ typedef struct mir_tlog_log_look {
     uint8_t *bytes; /* the caller frees it; found.bytes of it are whole */
     uint32_t headers_damaged;
     uint32_t padding_damaged; /* frames behind which there are not zeros */
-    mir_tlog_replay found;    /* without rows */
+    mir_tlog_replay found;    /* rows as the frames say; none of them is looked at */
 } mir_tlog_log_look;
 
 /* May be done while a writer writes: a frame that is being written is torn then, and not a damaged
