@@ -422,10 +422,16 @@ static void report(mir_event_keeper *keeper, const char *what, mir_status status
     mir_log_error("%s failed, and is tried again: %s", what, error.text);
 }
 
+/* Schemas are kept as long as events, so the writer goes by the same time. */
 static int64_t retention_now(const mir_event_keeper *keeper)
 {
     const mir_event_retention *retention = &keeper->retention;
-    return retention->now_ns == NULL ? mir_clock_wall_ns() : retention->now_ns(retention->context);
+    const int64_t now_ns =
+        retention->now_ns == NULL ? mir_clock_wall_ns() : retention->now_ns(retention->context);
+    if (now_ns != 0)
+        atomic_store_explicit(&keeper->state->known_offset_ns, now_ns - mir_clock_mono_ns(),
+                              memory_order_relaxed);
+    return now_ns;
 }
 
 static void *keeper_main(void *opaque)
@@ -439,8 +445,8 @@ static void *keeper_main(void *opaque)
         report(keeper, "the index of events", status);
         if (status == MIR_OK) keeper->failing = MIR_OK;
         const bool due = mir_clock_mono_ns() >= retain_ns;
-        const int64_t now_ns = due ? retention_now(keeper) : 0;
-        if (now_ns != 0) {
+        const int64_t now_ns = retention_now(keeper);
+        if (due && now_ns != 0) {
             uint64_t removed = 0;
             status = mir_event_retain(keeper->state, now_ns, &removed, NULL);
             if (status == MIR_OK) status = mir_event_index_prune(keeper);

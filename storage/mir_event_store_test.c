@@ -793,6 +793,51 @@ static void retention_goes_by_the_time_that_it_is_told(void **state)
     events_free(f);
 }
 
+static uint64_t unused_schemas(fixture *f)
+{
+    MDB_txn *txn = NULL;
+    MDB_stat stat = {0};
+    mir_error error;
+    assert_int_equal(mir_state_read_begin(f->state, &txn, &error), MIR_OK);
+    assert_int_equal(mdb_stat(txn, f->state->db.schema_unused, &stat), 0);
+    mir_state_read_end(f->state, txn);
+    return stat.ms_entries;
+}
+
+static void schemas_go_by_the_same_time(void **state)
+{
+    (void)state;
+    fixture *f = fixture_new(MIR_STATE_SYNC_OFF, 256 << 20);
+    const int64_t day_ns = 24 * 3600 * MIR_NS_PER_S;
+    const int64_t unused_ns = mir_clock_wall_ns() - 100 * day_ns;
+    mir_state_key key = {.size = 0};
+    const uint8_t hash[MIR_STATE_HASH_BYTES] = {1};
+    mir_state_key_u64(&key, (uint64_t)unused_ns);
+    mir_state_key_view(&key, mir_view_of(hash, sizeof hash));
+    MDB_txn *txn = NULL;
+    MDB_val k = {key.size, (void *)(uintptr_t)key.data}, v = {0, NULL};
+    assert_int_equal(mdb_txn_begin(f->state->db.env, NULL, 0, &txn), 0);
+    assert_int_equal(mdb_put(txn, f->state->db.schema_unused, &k, &v, 0), 0);
+    assert_int_equal(mdb_txn_commit(txn), 0);
+    mir_event_retention retention = {
+        .default_keep_ns = day_ns, .now_ns = known_now, .context = &known_ns};
+    const int64_t until_ns = mir_clock_mono_ns() + 60 * MIR_NS_PER_S;
+    /* Nothing goes while the time is not known, or before it is due. */
+    static const int64_t days[] = {0, -1, 0, 2};
+    for (size_t i = 0; i < 4; i++) {
+        known_ns = i == 0 ? 0 : unused_ns + days[i] * day_ns;
+        times_asked = 0;
+        reopen_with(f, &retention);
+        while (times_asked < 2 && i == 0 && mir_clock_mono_ns() < until_ns) (void)sched_yield();
+        while (atomic_load(&f->state->known_offset_ns) == 0 && i != 0 &&
+               mir_clock_mono_ns() < until_ns)
+            (void)sched_yield();
+        (void)tell(f, (told){.reason = "Any"});
+        assert_int_equal(unused_schemas(f), i == 3 ? 0 : 1);
+    }
+    events_free(f);
+}
+
 /* Whoever makes names up finds an end, and what is asked for is found all the same. */
 static void names_are_bounded(void **state)
 {
@@ -846,6 +891,7 @@ int main(void)
         cmocka_unit_test(many_are_removed_in_slices),
         cmocka_unit_test(retention_keeps_what_the_rules_say),
         cmocka_unit_test(retention_of_many_runs_by_itself),
+        cmocka_unit_test(schemas_go_by_the_same_time),
         cmocka_unit_test(retention_goes_by_the_time_that_it_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -132,9 +132,11 @@ static mir_status commit_group(mir_state *state, mir_state_request *first, size_
         return status;
     }
     /* What an event shows of a device has its schema by reference. */
-    if (state->schema_kept_ns != 0)
-        status = mir_state_db_schema_sweep(
-            &state->db, txn, mir_clock_wall_ns() - state->schema_kept_ns, SCHEMAS_SWEPT_MAX);
+    const int64_t offset_ns = atomic_load_explicit(&state->known_offset_ns, memory_order_relaxed);
+    if (state->schema_kept_ns != 0 && offset_ns != 0)
+        status = mir_state_db_schema_sweep(&state->db, txn,
+                                           mir_clock_mono_ns() + offset_ns - state->schema_kept_ns,
+                                           SCHEMAS_SWEPT_MAX);
     mir_event_log events = {.db = &state->db, .txn = txn};
     size_t done = 0, devices = 0;
     mir_state_request *request = first;
@@ -373,6 +375,8 @@ mir_status mir_state_open(const mir_state_options *options, mir_state **state, m
     opened->db.lock_fd = -1;
     uint64_t map_bytes = options->map_bytes == 0 ? MAP_BYTES_DEFAULT : options->map_bytes;
     opened->schema_kept_ns = schema_kept_ns(&options->retention);
+    if (options->retention.now_ns == NULL)
+        atomic_init(&opened->known_offset_ns, mir_clock_wall_ns() - mir_clock_mono_ns());
     mir_status status =
         mir_state_db_open(options->path, map_bytes, options->sync, &opened->db, error);
     if (status == MIR_OK) status = mir_field_names_begin(&opened->db, error);

@@ -33,6 +33,8 @@ struct mir_state {
     mir_state_sync sync;
     uint32_t requests_max;
     int64_t schema_kept_ns; /* after its last device is gone; 0: for ever */
+    /* From the monotonic clock to the time that retention goes by; 0: it is not known yet. */
+    _Atomic int64_t known_offset_ns;
 
     _Atomic(MDB_txn *) readers[MIR_STATE_READERS_KEPT];
     _Atomic(mir_state_cells *) cells[MIR_STATE_CELL_PAGES];
