@@ -182,6 +182,24 @@ static mir_status footer_try(mir_tlog_mend *mend, const char *path, uint64_t id,
     return MIR_E_CORRUPT;
 }
 
+/* What is in the file twice a damaged trailer does not tell: the head before the index does. */
+static void spares_note(mir_tlog_segment *segment, uint64_t id, uint64_t size, const uint8_t *bytes,
+                        size_t tail)
+{
+    const uint64_t begins = size - tail;
+    for (int twice = 0; twice < 2; twice++) {
+        const uint64_t before = MIR_TLOG_SPARE_HEAD_BYTES + (uint64_t)segment->footer_bytes +
+                                (twice != 0 ? segment->index_bytes : 0);
+        mir_tlog_spare spare;
+        if (before > segment->index_offset || segment->index_offset - before < begins) continue;
+        if (!mir_tlog_spare_read(bytes + (segment->index_offset - before - begins), id, &spare) ||
+            spare.index_offset != segment->index_offset)
+            continue;
+        segment->has_spare_footer = true;
+        segment->has_spare_index = twice != 0;
+    }
+}
+
 /* The last zstd frame that ends where a trailer could begin, or did before it was cut off. `bytes` are
  * the last `tail` of the file. */
 static mir_status footer_find(mir_tlog_mend *mend, const char *path, uint64_t id, uint64_t size,
@@ -202,6 +220,7 @@ static mir_status footer_find(mir_tlog_mend *mend, const char *path, uint64_t id
                             (uint32_t)raw, mir_view_of(bytes + at + stored, tail - at - stored),
                             codec, NULL);
     }
+    if (status == MIR_OK) spares_note(mend->segment, id, size, bytes, tail);
     return status;
 }
 

@@ -236,11 +236,33 @@ static void without_header_and_index_nothing_is_guessed(void **state)
     }
 }
 
+/* The trailer says that there is a second index; what is left of it proves the footer alone. */
+static void an_index_is_read_from_its_second_place_without_a_trailer(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < SAMPLES; i++) {
+        if (!samples[i].twice) continue;
+        sim_disk *disk = sim_disk_new(1);
+        sim_inode *file = sample_load(&samples[i], disk);
+        had whole, found;
+        assert_int_equal(mended(disk, &samples[i], &whole), MIR_OK);
+        uint8_t *trailer = file->data + file->size - MIR_TLOG_SEGMENT_TRAILER_BYTES;
+        const uint64_t index = mir_tlog_get_u64(trailer);
+        const uint64_t footer = mir_tlog_get_u64(trailer + 8);
+        memset(file->data + index, 0, footer - index);
+        memset(trailer + 32, 0, MIR_TLOG_SEGMENT_TRAILER_BYTES - 32);
+        assert_int_equal(mended(disk, &samples[i], &found), MIR_OK);
+        assert_memory_equal(&found, &whole, sizeof whole);
+        sim_disk_free(disk);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_header_that_says_another_version_gives_no_other_rows),
         cmocka_unit_test(without_header_and_index_nothing_is_guessed),
+        cmocka_unit_test(an_index_is_read_from_its_second_place_without_a_trailer),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
