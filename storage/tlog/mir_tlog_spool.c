@@ -40,6 +40,7 @@ struct mir_tlog_spool {
     pin *pins; /* ascending generation */
     uint32_t pin_count;
     uint32_t pin_capacity;
+    uint64_t generation_max; /* that the position names, whether its log is there or not */
     bool in_round;
     uint32_t at; /* pin that the round is at */
     int64_t round_ns;
@@ -166,6 +167,7 @@ static mir_status position_load(mir_tlog_spool *spool, mir_error *error)
     if (status != MIR_OK) return status;
     for (uint32_t i = 0; i < position.log_count; i++) {
         const mir_tlog_position_log *log = &position.logs[i];
+        if (log->generation > spool->generation_max) spool->generation_max = log->generation;
         for (uint32_t p = 0; p < spool->pin_count; p++) {
             if (spool->pins[p].generation != log->generation) continue;
             if (log->offset < MIR_TLOG_LOG_HEADER_BYTES || log->offset % MIR_TLOG_FRAME_ALIGN != 0)
@@ -242,7 +244,9 @@ mir_status mir_tlog_spool_remove(const char *directory, const mir_tlog_files *fi
     const mir_status status = directory_set(&spool, directory, files, error);
     if (status != MIR_OK) return status;
     int handle;
-    if (spool.files->open(spool.files->context, directory, &handle) == -ENOENT) return MIR_OK;
+    const int result = spool.files->open(spool.files->context, directory, &handle);
+    if (result == -ENOENT) return MIR_OK;
+    if (result < 0) return mir_error_os(error, -result, "open %s", directory);
     (void)spool.files->close(spool.files->context, handle);
     return directory_list(&spool, true, error);
 }
@@ -280,10 +284,13 @@ static void log_made(void *context, uint64_t generation, const char *path)
 
 void mir_tlog_spool_options(mir_tlog_spool *spool, mir_tlog_options *options)
 {
-    /* What waits keeps its number, although the log may know nothing of it any more. */
-    if (spool->pin_count > 0) {
-        options->number_min = spool->pins[spool->pin_count - 1].generation + 1;
+    /* What waits keeps its number, although the log may know nothing of it any more; and what the
+     * position says of a log that is gone must not be taken for what it says of a new one. */
+    uint64_t taken = spool->generation_max;
+    if (spool->pin_count > 0 && spool->pins[spool->pin_count - 1].generation > taken) {
+        taken = spool->pins[spool->pin_count - 1].generation;
     }
+    if (taken > 0 && taken < UINT64_MAX) options->number_min = taken + 1;
     options->log_made = log_made;
     options->log_made_context = spool;
 }

@@ -81,6 +81,14 @@ static void faults_begin(faults *f, uint64_t fail_at, uint64_t fail_count, int c
     f->files.list = faulty_list;
 }
 
+/* Whose opening failed has nothing to close. */
+static int close_opened(void *context, int handle)
+{
+    const faults *f = context;
+    assert_int_equal(f->failed, 0);
+    return POSIX.close(POSIX.context, handle);
+}
+
 typedef struct world {
     faults *faults; /* null: none */
     char directory[128];
@@ -409,6 +417,42 @@ static void what_waits_outlives_the_log(void **state)
     assert_int_equal(w->given, 350);
 }
 
+/* The position is of logs of another life; those of this one must not be taken for them. */
+static void numbers_of_the_position_are_not_given_again(void **state)
+{
+    world *w = *state;
+    open_all(w, true);
+    write_rows(w, 0, 300);
+    read_to_the_end(w);
+    accept_all(w);
+    close_all(w);
+    char command[400];
+    (void)snprintf(command, sizeof command, "rm -r '%s'; rm -f '%s'/*.log", w->logs, w->pins);
+    assert_int_equal(system(command), 0);
+    open_all(w, true);
+    write_rows(w, 0, 300);
+    close_all(w); /* the other side was away all the time */
+    open_all(w, true);
+    read_to_the_end(w);
+    all_were_given(w);
+    assert_int_equal(w->given, 600);
+}
+
+/* Its handle is none then, and nobody else's. */
+static void a_spool_that_cannot_be_opened_is_not_removed(void **state)
+{
+    world *w = *state;
+    open_all(w, true);
+    write_rows(w, 0, 10);
+    close_all(w);
+    faults f;
+    mir_error error = {{0}};
+    faults_begin(&f, 1, 1, EACCES);
+    f.files.close = close_opened;
+    assert_int_equal(mir_tlog_spool_remove(w->pins, &f.files, &error), MIR_E_PERMISSION);
+    assert_int_equal(mir_tlog_spool_remove(w->pins, NULL, &error), MIR_OK);
+}
+
 static void damage_costs_what_it_hit(void **state)
 {
     world *w = *state;
@@ -592,6 +636,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(only_what_comes_from_then_on_is_in_it, world_setup,
                                         world_teardown),
         cmocka_unit_test_setup_teardown(what_waits_outlives_the_log, world_setup, world_teardown),
+        cmocka_unit_test_setup_teardown(numbers_of_the_position_are_not_given_again, world_setup,
+                                        world_teardown),
+        cmocka_unit_test_setup_teardown(a_spool_that_cannot_be_opened_is_not_removed, world_setup,
+                                        world_teardown),
         cmocka_unit_test_setup_teardown(damage_costs_what_it_hit, world_setup, world_teardown),
         cmocka_unit_test_setup_teardown(a_damaged_position_gives_all_again, world_setup,
                                         world_teardown),
