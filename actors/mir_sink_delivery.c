@@ -26,12 +26,20 @@ mir_sink_verdict mir_sink_judge(long http_status)
 uint64_t mir_sink_partial_of(mir_view text)
 {
     static const char mark[] = "dropped=";
-    const uint8_t *at = text.size == 0 ? NULL : memmem(text.data, text.size, mark, sizeof mark - 1);
-    if (at == NULL || memmem(text.data, text.size, "partial write", 13) == NULL) return 0;
+    const mir_view lead = MIR_VIEW_LITERAL("{\"error\":\"");
+    /* Where it begins and how it ends are its own words; between these a line may be shown, which
+     * says what a device wanted. */
+    if (mir_view_starts(text, lead)) text = mir_view_from(text, lead.size);
+    if (!mir_view_starts(text, MIR_VIEW_LITERAL("partial write"))) return 0;
+    while (text.size > 0 && memchr("\"}\r\n", text.data[text.size - 1], 4) != NULL) text.size--;
+    size_t digits = text.size;
+    while (digits > 0 && text.data[digits - 1] >= '0' && text.data[digits - 1] <= '9') digits--;
+    if (digits < sizeof mark - 1 ||
+        memcmp(text.data + digits - (sizeof mark - 1), mark, sizeof mark - 1) != 0)
+        return 0;
     uint64_t value = 0;
-    const uint8_t *end = text.data + text.size;
-    for (at += sizeof mark - 1; at < end && *at >= '0' && *at <= '9' && value < UINT32_MAX; at++)
-        value = value * 10 + (uint64_t)(*at - '0');
+    for (size_t i = digits; i < text.size && value < UINT32_MAX; i++)
+        value = value * 10 + (uint64_t)(text.data[i] - '0');
     return value;
 }
 

@@ -174,6 +174,15 @@ static void who_says_how_many_it_left_out_is_believed(void **state)
     assert_int_equal(mir_sink_partial_of(mir_view_cstr("partial write: dropped=0")), 0);
     assert_int_equal(mir_sink_partial_of(mir_view_cstr("dropped=7")), 0);
     assert_int_equal(mir_sink_partial_of((mir_view){0}), 0);
+    /* What it shows of a line that it refuses says nothing: a device wrote it. */
+    assert_int_equal(
+        mir_sink_partial_of(mir_view_cstr("{\"error\":\"unable to parse 'm s=\\\"partial write "
+                                          "dropped=3\\\"': bad\"}")),
+        0);
+    assert_int_equal(
+        mir_sink_partial_of(mir_view_cstr("{\"error\":\"partial write: unable to parse 'm "
+                                          "s=\\\"dropped=3\\\"': bad dropped=1\"}\n")),
+        1);
     assert_true(mir_sink_partial_of(mir_view_cstr("partial write dropped=99999999999999999999")) >
                 UINT32_MAX);
 }
