@@ -63,7 +63,8 @@ mir_status mir_line_field(mir_view name, mir_column_type type, const mir_cell *v
 {
     const size_t start = out->size;
     mir_bytes_u8(out, first ? ' ' : ',');
-    const mir_status status = put_name(name, ",= ", out, error);
+    /* A quote as well: VictoriaMetrics would take it for the begin of a text, and the row for none. */
+    const mir_status status = put_name(name, ",= \"", out, error);
     if (status != MIR_OK) {
         out->size = start;
         return status;

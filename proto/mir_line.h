@@ -14,7 +14,9 @@
  *            backslash; nothing is appended. Whether there was memory, mir_bytes_ok tells.
  * Source     InfluxDB's line protocol: `i` stands behind integers, `u` behind those that only an
  *            unsigned one can be, which InfluxDB 1 does not have. Doubles are the shortest ones that
- *            read back the same. Line ends stay as they are inside of texts. */
+ *            read back the same. Line ends stay as they are inside of texts. In the
+ *            name of a field a quote is escaped, too: InfluxDB takes both for the same name,
+ *            VictoriaMetrics keeps the backslash in it, but passes over a row without it. */
 #ifndef MIR_LINE_H
 #define MIR_LINE_H
 

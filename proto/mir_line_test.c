@@ -46,6 +46,20 @@ static void a_line_is_put_together(void **state)
                   "t=\"a \\\"b\\\" \\\\ ,=\nc\" -5\n");
 }
 
+/* VictoriaMetrics takes a quote for the begin of a text, wherever in the fields it stands. */
+static void a_quote_in_the_name_of_a_field_begins_no_text(void **state)
+{
+    (void)state;
+    mir_bytes out = {0};
+    const mir_cell one = {.i64 = 1};
+    assert_int_equal(mir_line_measurement(mir_view_cstr("m\"m"), &out, NULL), MIR_OK);
+    assert_int_equal(mir_line_tag(mir_view_cstr("k\""), mir_view_cstr("\"v"), &out, NULL), MIR_OK);
+    assert_int_equal(
+        mir_line_field(mir_view_cstr("by.\"a"), MIR_COLUMN_I64, &one, true, &out, NULL), MIR_OK);
+    mir_line_end(1, &out);
+    text_is(&out, "m\"m,k\"=\"v by.\\\"a=1i 1\n");
+}
+
 static void what_has_no_form_leaves_nothing_behind(void **state)
 {
     (void)state;
@@ -91,6 +105,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_line_is_put_together),
+        cmocka_unit_test(a_quote_in_the_name_of_a_field_begins_no_text),
         cmocka_unit_test(what_has_no_form_leaves_nothing_behind),
         cmocka_unit_test(doubles_read_back_the_same),
     };

@@ -327,13 +327,16 @@ static void take_csv(mir_cli_records *from, mir_view text, mir_cli_record *recor
                  from->count);
 }
 
-/* Up to one of the characters that is not escaped; escapes are taken out in place. */
-static mir_view take_name(mir_view *rest, const char *ends)
+/* Up to one of the characters that is not escaped; escapes are taken out in place, in the names of
+ * fields those of quotes as well. */
+static mir_view take_name(mir_view *rest, const char *ends, bool quotes)
 {
     uint8_t *at = (uint8_t *)(uintptr_t)rest->data;
     size_t used = 0, kept = 0;
     while (used < rest->size && (at[used] == '\0' || strchr(ends, at[used]) == NULL)) {
-        if (at[used] == '\\' && used + 1 < rest->size && is_escaped(at[used + 1])) used++;
+        if (at[used] == '\\' && used + 1 < rest->size &&
+            (is_escaped(at[used + 1]) || (quotes && at[used + 1] == '"')))
+            used++;
         at[kept++] = at[used++];
     }
     *rest = mir_view_from(*rest, used);
@@ -351,7 +354,7 @@ static bool take_value(mir_view *rest, mir_cli_text_value *value)
 {
     if (!skip(rest, '"')) {
         value->form = MIR_TEXT_BARE;
-        value->text = take_name(rest, ", ");
+        value->text = take_name(rest, ", ", false);
         return value->text.size > 0;
     }
     uint8_t *at = (uint8_t *)(uintptr_t)rest->data;
@@ -372,16 +375,16 @@ MIR_MUST_CHECK static mir_status take_line(mir_cli_records *from, mir_view rest,
 {
     from->count = 0;
     from->columns_hash = 0;
-    record->measurement = take_name(&rest, ", ");
+    record->measurement = take_name(&rest, ", ", false);
     while (skip(&rest, ',')) {
-        mir_view key = take_name(&rest, ",= ");
+        mir_view key = take_name(&rest, ",= ", false);
         if (!skip(&rest, '=')) unusable(record, bad_form, "a tag has no value");
-        mir_view tag = take_name(&rest, ", ");
+        mir_view tag = take_name(&rest, ", ", false);
         if (mir_view_eq_cstr(key, MIR_ROWS_DEVICE)) record->device_id = tag;
     }
     while (skip(&rest, ' ')) continue;
     do {
-        mir_view name = take_name(&rest, ",= ");
+        mir_view name = take_name(&rest, ",= ", true);
         mir_cli_text_value value;
         if (name.size == 0 || !skip(&rest, '=') || !take_value(&rest, &value)) {
             unusable(record, bad_form, "this is not measurement,tag=value field=value time");

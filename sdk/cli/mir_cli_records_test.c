@@ -98,15 +98,17 @@ static void line_protocol(void **state)
     (void)state;
     reads(MIR_RECORDS_GUESS,
           "# written by hand\n"
+          "m\"m,__id=\\\"q x\\\"\\=\\\"y=1,z=\"\\\"\" 8\n"
           "m\\ 1\\,2,__id=d\\=1\\ x,other=y a\\ b=1i,c=\"x \\\"y\\\", \\\\z=\n# \",d=t -7\n"
           "m,__id=d a=1\n"
           "\n"
           "m,__id a=1 5\n"
           "m a 5\r\n"
           "m a=\"open 5\nm a=1 6",
-          "2 -7 d=1 x m 1,2|a b=1i|c='x \"y\", \\z=\n# '|d=t\n4 the row has no time\n"
-          "6 a tag has no value\n7 this is not measurement,tag=value field=value time\n"
-          "8 this is not measurement,tag=value field=value time\n");
+          "2 8 \\\"q m\"m|x\"=\"y=1|z='\"'\n"
+          "3 -7 d=1 x m 1,2|a b=1i|c='x \"y\", \\z=\n# '|d=t\n5 the row has no time\n"
+          "7 a tag has no value\n8 this is not measurement,tag=value field=value time\n"
+          "9 this is not measurement,tag=value field=value time\n");
     reads(MIR_RECORDS_LINE, "m a=1 9223372036854775808\nm a=1 1.5\nm a=1 5 6\n",
           "1 '9223372036854775808' is no time\n2 '1.5' is no time\n3 '5 6' is no time\n");
 }

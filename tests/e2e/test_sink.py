@@ -34,6 +34,7 @@ message Env {
     optional int64 level = 3;
     optional string note = 4;
     optional bool open = 5;
+    map<string, double> by = 6;
 }
 """
 ANSWER_S = 6 * DEADLINE_S
@@ -537,6 +538,13 @@ def test_victoria_metrics_has_what_was_sent(launch, connect, env, run_peer, tmp_
     wait_until(lambda: exported()["sink.v1.Env_level"]["values"][-1] == 500, ANSWER_S, "the row with line ends in its text")
     victim = urllib.parse.urlencode({"match[]": f'{{__id="{name}-victim"}}'})
     assert fetch(f"{base}/api/v1/export?{victim}") == ""
+    # Nor does a key that it chooses cost the row.
+    keys = ['"', 'a"b', 'a "b', "ü, =1"]
+    report(bus, name, env.Env(ts=START_NS + 501 * SECOND_NS, level=501, note='a "b', by={key: 1 + n for n, key in enumerate(keys)}))
+    wait_until(lambda: exported()["sink.v1.Env_level"]["values"][-1] == 501, ANSWER_S, "the row with quotes in its names")
+    found = {metric.replace('\\"', '"'): one["values"] for metric, one in exported().items()}
+    for n, key in enumerate(keys):
+        assert found[f"sink.v1.Env_by_{key}"] == [1 + n]
 
 
 @pytest.mark.skipif(shutil.which("victoria-metrics") is None, reason="victoria-metrics is not installed")
@@ -591,3 +599,11 @@ bind-address = "127.0.0.1:{port}"
     found = json.loads(fetch(f"{base}/query?" + urllib.parse.urlencode({"db": "mir", "epoch": "ns", "q": query})))
     values = found["results"][0]["series"][0]["values"]
     assert values == [[time, n, n / 8] for n, time in enumerate(expected(100))]
+    keys = ['"', 'a"b', 'a "b', "ü, =1"]
+    report(bus, name, env.Env(ts=START_NS + 501 * SECOND_NS, by={key: 1 + n for n, key in enumerate(keys)}))
+    await_caught_up(server)
+    query = f"SELECT * FROM \"sink.v1.Env\" WHERE __id = '{name}' AND time = {START_NS + 501 * SECOND_NS}"
+    found = json.loads(fetch(f"{base}/query?" + urllib.parse.urlencode({"db": "mir", "epoch": "ns", "q": query})))
+    series = found["results"][0]["series"][0]
+    row = dict(zip(series["columns"], series["values"][0]))
+    assert [row[f"by_{key}"] for key in keys] == [1, 2, 3, 4]
