@@ -57,25 +57,31 @@ mir_status mir_storage_sync(const char *path, mir_error *error)
     return cause == 0 ? MIR_OK : mir_error_os(error, cause, "cannot sync %s", path);
 }
 
+static bool is_there(const char *directory, const char *name)
+{
+    char path[MIR_STORAGE_PATH_BYTES_MAX];
+    return mir_storage_path(path, directory, name, NULL) == MIR_OK && access(path, F_OK) == 0;
+}
+
+const char *mir_storage_unfinished(const char *data, const char **text)
+{
+    *text = "a restore into it did not finish: empty it and restore again";
+    if (is_there(data, MIR_STORAGE_RESTORING)) return MIR_STORAGE_RESTORING;
+    *text = "it is a backup that did not finish: take another one";
+    return is_there(data, MIR_STORAGE_MARKER_HALF) ? MIR_STORAGE_MARKER_HALF : NULL;
+}
+
 mir_status mir_storage_servable(const char *data, mir_error *error)
 {
-    static const struct {
-        const char *name;
-        const char *text;
-    } signs[] = {
-        {MIR_STORAGE_RESTORING, "a restore into it did not finish: empty it and restore again"},
-        {MIR_STORAGE_MARKER, "it is a backup: `mir storage restore` makes a data directory of it"},
-        {MIR_STORAGE_MARKER_HALF, "it is a backup that did not finish: take another one"},
-    };
     char path[MIR_STORAGE_PATH_BYTES_MAX];
-    for (size_t i = 0; i < sizeof signs / sizeof signs[0]; i++) {
-        const mir_status status = mir_storage_path(path, data, signs[i].name, error);
-        if (status != MIR_OK) return status;
-        if (access(path, F_OK) == 0)
-            return mir_error_set(error, MIR_E_INVALID, "data directory %s: %s", data,
-                                 signs[i].text);
+    const char *text;
+    const mir_status status = mir_storage_path(path, data, MIR_STORAGE_MARKER_HALF, error);
+    if (status != MIR_OK) return status;
+    if (mir_storage_unfinished(data, &text) == NULL) {
+        if (!is_there(data, MIR_STORAGE_MARKER)) return MIR_OK;
+        text = "it is a backup: `mir storage restore` makes a data directory of it";
     }
-    return MIR_OK;
+    return mir_error_set(error, MIR_E_INVALID, "data directory %s: %s", data, text);
 }
 
 bool mir_storage_served(const char *data)

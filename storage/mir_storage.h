@@ -118,7 +118,8 @@ typedef struct mir_storage_saved {
 
 /* Of a data directory, served or not, into a directory that is empty or not there; with `copy` no file
  * is shared with the original. It is on the disk when this returns MIR_OK; until then there is no
- * MIR_STORAGE_MARKER in it. MIR_E_EXISTS: the target is not empty. */
+ * MIR_STORAGE_MARKER in it. MIR_E_EXISTS: the target is not empty; _INVALID: the data directory is
+ * the half of a backup or of a restore, or the target is inside of it. */
 MIR_MUST_CHECK mir_status mir_storage_backup(const char *data, const char *target, bool copy,
                                              const mir_storage_watch *watch,
                                              mir_storage_saved *saved, mir_error *error);

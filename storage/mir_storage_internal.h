@@ -45,6 +45,9 @@ MIR_MUST_CHECK mir_status mir_storage_path(char *path, const char *directory, co
 uint64_t mir_storage_file_bytes(const char *directory, const char *name);
 /* A file's or a directory's own bytes are on the disk. */
 MIR_MUST_CHECK mir_status mir_storage_sync(const char *path, mir_error *error);
+/* The name of what says that not all of its files are there, of a restore or a backup that did not
+ * finish, and in words; or null. */
+const char *mir_storage_unfinished(const char *data, const char **text);
 /* Somebody holds the lock of the data directory. */
 bool mir_storage_served(const char *data);
 

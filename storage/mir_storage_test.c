@@ -376,6 +376,11 @@ static void test_half_a_backup_is_none(void **state)
     assert_int_equal(mir_storage_restore(f->other, again, NULL, &saved, &error), MIR_E_NOT_FOUND);
     assert_int_not_equal(access(again, F_OK), 0);
     assert_int_equal(mir_storage_servable(f->other, &error), MIR_E_INVALID);
+    /* Nor is what is made of it: a segment that is not there yet would be missed by nobody. */
+    assert_int_equal(mir_storage_backup(f->other, again, true, NULL, &saved, &error),
+                     MIR_E_INVALID);
+    assert_int_not_equal(access(again, F_OK), 0);
+    assert_int_equal(data_verify(f->other, MIR_STORAGE_MARKER_HALF).there, 1);
     assert_int_equal(rename(half, path), 0);
     /* A file that is not the one that was saved stops it, and nothing stays. */
     data_folder at = {.root = ""};
@@ -411,6 +416,65 @@ static void test_what_is_lost_stays_told(void **state)
     data_free(f);
 }
 
+/* A start was killed, or failed, between its two steps: the manifest still names what is set aside. */
+static void test_what_is_set_aside_twice_is_told_once(void **state)
+{
+    (void)state;
+    data_folder *f = data_new(300, 60);
+    char path[160], log[160], aside[176], again[128];
+    mir_storage_saved saved;
+    mir_error error = {{0}};
+    (void)snprintf(again, sizeof again, "%s/again", f->root);
+    assert_true(data_file(f, ".seg", 0, path));
+    (void)snprintf(aside, sizeof aside, "%s.damaged", path);
+    assert_int_equal(rename(path, aside), 0);
+    assert_true(data_file(f, ".log", 0, log));
+    (void)snprintf(aside, sizeof aside, "%s.damaged", log);
+    assert_int_equal(link(log, aside), 0);
+    data_flip(log, 3);
+    data_flip(log, 67);
+    if (mir_storage_backup(f->data, f->other, false, NULL, &saved, &error) != MIR_OK)
+        fail_msg("%s", error.text);
+    assert_int_equal(saved.damaged, 2);
+    assert_int_equal(mir_storage_restore(f->other, again, NULL, &saved, &error), MIR_OK);
+    data_free(f);
+}
+
+/* Who restores may read what those who can write to the backup may not. */
+static void test_a_restore_follows_no_links(void **state)
+{
+    (void)state;
+    data_folder *f = data_new(30, 6);
+    char path[160], secret[128], again[128], moved[160];
+    mir_storage_saved saved;
+    mir_error error = {{0}};
+    (void)snprintf(again, sizeof again, "%s/again", f->root);
+    (void)snprintf(secret, sizeof secret, "%s/secret", f->root);
+    assert_int_equal(mir_storage_backup(f->data, f->other, false, NULL, &saved, &error), MIR_OK);
+    data_folder at = {.root = ""};
+    memcpy(at.data, f->other, sizeof at.data);
+    /* The same bytes, so that nothing but the link is wrong. */
+    assert_true(data_file(&at, ".seg", 0, path));
+    assert_int_equal(rename(path, secret), 0);
+    assert_int_equal(symlink(secret, path), 0);
+    assert_int_equal(mir_storage_restore(f->other, again, NULL, &saved, &error), MIR_E_CORRUPT);
+    assert_int_not_equal(access(again, F_OK), 0);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    assert_int_equal(mir_storage_restore(f->other, again, NULL, &saved, &error), MIR_E_CORRUPT);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(rename(secret, path), 0);
+    (void)snprintf(path, sizeof path, "%s/telemetry", f->other);
+    (void)snprintf(moved, sizeof moved, "%s/moved", f->root);
+    assert_int_equal(rename(path, moved), 0);
+    assert_int_equal(symlink(moved, path), 0);
+    assert_int_equal(mir_storage_restore(f->other, again, NULL, &saved, &error), MIR_E_CORRUPT);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(rename(moved, path), 0);
+    assert_int_equal(mir_storage_restore(f->other, again, NULL, &saved, &error), MIR_OK);
+    data_free(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -426,6 +490,8 @@ int main(void)
         cmocka_unit_test(test_two_backups_into_one_directory),
         cmocka_unit_test(test_half_a_backup_is_none),
         cmocka_unit_test(test_what_is_lost_stays_told),
+        cmocka_unit_test(test_what_is_set_aside_twice_is_told_once),
+        cmocka_unit_test(test_a_restore_follows_no_links),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
 }

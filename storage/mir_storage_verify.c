@@ -343,6 +343,10 @@ static mir_status backup_check(checking *c, mir_error *error)
 {
     mir_storage_marker marker;
     mir_error why = {{0}};
+    const char *text;
+    const char *half = mir_storage_unfinished(c->data, &text);
+    if (half != NULL)
+        tell(c, (mir_storage_damage){.kind = MIR_STORAGE_BACKUP, .file = half, .text = text});
     mir_status status = mir_storage_marker_read(c->data, &marker, &why);
     if (status == MIR_E_NOT_FOUND) return MIR_OK;
     if (status != MIR_OK) {
