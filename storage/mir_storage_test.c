@@ -440,6 +440,87 @@ static void test_what_is_set_aside_twice_is_told_once(void **state)
     data_free(f);
 }
 
+/* A server merges while a check reads: what was there when it began goes, and `path` comes. */
+typedef struct merging {
+    const data_folder *f;
+    const char *gone;
+    const char *path;
+    const char *hidden;
+    bool done;
+    data_damage damage;
+} merging;
+
+static bool merge(void *context, uint64_t done, uint64_t total)
+{
+    merging *m = context;
+    (void)total;
+    if (m->done || done == 0) return true;
+    m->done = true;
+    char telemetry[128];
+    bool in_doubt;
+    mir_tlog_manifest manifest;
+    mir_error error = {{0}};
+    (void)snprintf(telemetry, sizeof telemetry, "%s/telemetry", m->f->data);
+    assert_int_equal(mir_tlog_manifest_read(&mir_tlog_files_posix, telemetry, &manifest, &error),
+                     MIR_OK);
+    assert_int_equal(manifest.segment_count, 1);
+    assert_int_equal(rename(m->hidden, m->path), 0);
+    manifest.segments[0] = strtoull(strrchr(m->path, '/') + 1, NULL, 16);
+    assert_int_equal(
+        mir_tlog_manifest_write(&mir_tlog_files_posix, telemetry, &manifest, &in_doubt, &error),
+        MIR_OK);
+    mir_tlog_manifest_fini(&manifest);
+    assert_int_equal(unlink(m->gone), 0);
+    return true;
+}
+
+static void merged_damage(void *context, const mir_storage_damage *damage)
+{
+    data_damage_count(&((merging *)context)->damage, damage);
+}
+
+static void test_what_comes_meanwhile_is_checked(void **state)
+{
+    (void)state;
+    data_folder *f = data_new(300, 0);
+    char telemetry[128], first[160], second[160], hidden[176];
+    mir_error error = {{0}};
+    bool in_doubt;
+    (void)snprintf(telemetry, sizeof telemetry, "%s/telemetry", f->data);
+    assert_true(data_file(f, ".seg", 0, first));
+    mir_tlog *tlog = data_open(telemetry);
+    data_put(tlog, 300, 600);
+    data_seal(tlog);
+    mir_tlog_close(tlog);
+    /* Two, or one of both. */
+    mir_tlog_manifest manifest;
+    assert_int_equal(mir_tlog_manifest_read(&mir_tlog_files_posix, telemetry, &manifest, &error),
+                     MIR_OK);
+    assert_int_equal(manifest.segment_count, 2);
+    assert_true(data_file(f, ".seg", 1, second));
+    (void)snprintf(hidden, sizeof hidden, "%s.hidden", second);
+    data_flip(second, 100);
+    assert_int_equal(rename(second, hidden), 0);
+    manifest.segments[0] = strtoull(strrchr(first, '/') + 1, NULL, 16);
+    manifest.segment_count = 1;
+    assert_int_equal(
+        mir_tlog_manifest_write(&mir_tlog_files_posix, telemetry, &manifest, &in_doubt, &error),
+        MIR_OK);
+    mir_tlog_manifest_fini(&manifest);
+    merging m = {.f = f, .gone = first, .path = second, .hidden = hidden};
+    char name[64];
+    (void)snprintf(name, sizeof name, "telemetry/%.20s", strrchr(second, '/') + 1);
+    m.damage.file = name;
+    const mir_storage_watch watch = {&m, merge, merged_damage, NULL};
+    mir_storage_checked checked;
+    if (mir_storage_verify(f->data, false, &watch, &checked, &error) != MIR_OK)
+        fail_msg("%s", error.text);
+    assert_true(m.done);
+    assert_int_equal(m.damage.there, 1);
+    assert_int_equal(m.damage.elsewhere, 0);
+    data_free(f);
+}
+
 /* Who restores may read what those who can write to the backup may not. */
 static void test_a_restore_follows_no_links(void **state)
 {
@@ -491,6 +572,7 @@ int main(void)
         cmocka_unit_test(test_half_a_backup_is_none),
         cmocka_unit_test(test_what_is_lost_stays_told),
         cmocka_unit_test(test_what_is_set_aside_twice_is_told_once),
+        cmocka_unit_test(test_what_comes_meanwhile_is_checked),
         cmocka_unit_test(test_a_restore_follows_no_links),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
