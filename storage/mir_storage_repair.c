@@ -263,7 +263,8 @@ out:
 
 /* ---- Logs ---- */
 
-static mir_status log_bytes(const char *path, uint8_t **bytes, size_t *size, mir_error *error)
+static mir_status log_bytes(const char *path, uint8_t **bytes, size_t *size, uint64_t *unread,
+                            mir_error *error)
 {
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return mir_error_os(error, errno, "cannot open %s", path);
@@ -277,8 +278,8 @@ static mir_status log_bytes(const char *path, uint8_t **bytes, size_t *size, mir
     else if ((made = calloc(1, (size_t)about.st_size + 1)) == NULL)
         status = mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
     if (status == MIR_OK) {
-        const int result =
-            mir_tlog_file_read(&mir_tlog_files_posix, fd, made, (size_t)about.st_size, 0);
+        const int result = mir_tlog_file_salvage(&mir_tlog_files_posix, fd, made,
+                                                 (size_t)about.st_size, 0, unread);
         if (result < 0) status = mir_error_os(error, -result, "cannot read %s", path);
     }
     (void)close(fd);
@@ -317,9 +318,16 @@ static mir_status log_write(repairing *r, uint64_t number, const uint8_t *bytes,
     return status;
 }
 
-static void log_losses(repairing *r, const char *name, const mir_tlog_replay *found)
+static void log_losses(repairing *r, const char *name, const mir_tlog_replay *found,
+                       uint64_t unread)
 {
     char text[200];
+    if (unread > 0) {
+        (void)snprintf(text, sizeof text,
+                       "the disk cannot read %" PRIu64 " bytes of it: the rows in them are lost",
+                       unread);
+        lost(r, &(mir_storage_damage){.kind = MIR_STORAGE_LOG, .file = name, .text = text});
+    }
     if (found->corrupt_frames > 0) {
         (void)snprintf(text, sizeof text,
                        "%" PRIu64 " damaged regions between whole frames: the rows that came then "
@@ -350,8 +358,9 @@ static mir_status log_repair(repairing *r, uint64_t number, bool aside, mir_erro
     mir_status status = mir_storage_path(path, r->data, name, error);
     uint8_t *bytes = NULL;
     size_t size = 0;
+    uint64_t unread = 0;
     mir_error why = {{0}};
-    if (status == MIR_OK) status = log_bytes(path, &bytes, &size, &why);
+    if (status == MIR_OK) status = log_bytes(path, &bytes, &size, &unread, &why);
     if (status == MIR_E_NO_MEMORY || status == MIR_E_PERMISSION)
         return mir_error_set(error, status, "%s", why.text);
     mir_tlog_mem *mem = NULL;
@@ -372,6 +381,8 @@ static mir_status log_repair(repairing *r, uint64_t number, bool aside, mir_erro
         free(bytes);
         return mir_error_set(error, status, "%s: %s", name, why.text);
     }
+    if (status == MIR_E_EMPTY && unread > 0)
+        status = mir_error_set(&why, MIR_E_CORRUPT, "the disk cannot read it");
     if (status != MIR_OK && status != MIR_E_EMPTY) {
         lost(r, &(mir_storage_damage){.kind = MIR_STORAGE_LOG, .file = name, .text = why.text});
         did(r, name, "it is moved to " MIR_STORAGE_DAMAGED "/");
@@ -379,8 +390,8 @@ static mir_status log_repair(repairing *r, uint64_t number, bool aside, mir_erro
         r->logs_changed = true;
         return r->dry ? MIR_OK : replaced(r, name, error);
     }
-    log_losses(r, name, &found);
-    const bool damaged = look.headers_damaged + look.padding_damaged > 0 || aside ||
+    log_losses(r, name, &found, unread);
+    const bool damaged = unread > 0 || look.headers_damaged + look.padding_damaged > 0 || aside ||
                          found.corrupt_frames + found.torn_bytes + found.rows_lost > 0;
     status = MIR_OK;
     if (damaged) {
@@ -398,6 +409,35 @@ static mir_status log_repair(repairing *r, uint64_t number, bool aside, mir_erro
     }
     free(bytes);
     return status == MIR_OK ? mir_storage_advance(&r->progress, size, error) : status;
+}
+
+/* What a start has set aside takes its name again, which somebody may have given to another file
+ * since: a log out of a backup. A repair that was killed leaves the same rows under both. */
+static mir_status log_place_check(const repairing *r, uint64_t number, mir_error *error)
+{
+    char name[MIR_STORAGE_NAME_BYTES_MAX];
+    char path[MIR_STORAGE_PATH_BYTES_MAX];
+    uint8_t *bytes[2] = {NULL, NULL};
+    size_t size[2] = {0, 0};
+    uint64_t unread = 0;
+    mir_status status = MIR_OK;
+    for (int aside = 0; aside < 2 && status == MIR_OK; aside++) {
+        (void)snprintf(name, sizeof name, "%016" PRIx64 ".log%s", number,
+                       aside != 0 ? ".damaged" : "");
+        status = mir_storage_path(path, r->telemetry, name, error);
+        if (status == MIR_OK) status = log_bytes(path, &bytes[aside], &size[aside], &unread, error);
+    }
+    if (status == MIR_OK) {
+        const bool mended = mir_tlog_mend_log(bytes[1], size[1], number);
+        if (!mended || size[0] > size[1] || memcmp(bytes[0], bytes[1], size[0]) != 0)
+            status = mir_error_set(error, MIR_E_INVALID,
+                                   "%s is there although %.20s is: their rows are not the same; "
+                                   "move one of them away, then repair",
+                                   path, name);
+    }
+    free(bytes[0]);
+    free(bytes[1]);
+    return status;
 }
 
 /* ---- The telemetry log ---- */
@@ -466,7 +506,13 @@ static mir_status telemetry_repair(repairing *r, mir_error *error)
         (void)snprintf(name, sizeof name, "%016" PRIx64 ".seg", files->manifest.segments[i]);
         r->progress.total += mir_storage_file_bytes(r->telemetry, name);
     }
-    status = manifest_repair(r, error);
+    for (uint32_t i = 0; i < files->set_aside && status == MIR_OK; i++) {
+        const uint64_t number = strtoull(files->aside[i], NULL, 16);
+        if (strcmp(files->aside[i] + 16, ".log.damaged") == 0 &&
+            mir_storage_number_in(files->logs, files->log_count, number))
+            status = log_place_check(r, number, error);
+    }
+    if (status == MIR_OK) status = manifest_repair(r, error);
     for (uint32_t i = 0; i < files->manifest.segment_count && status == MIR_OK; i++)
         status = segment_repair(r, files->manifest.segments[i], false, error);
     for (uint32_t i = 0; i < files->set_aside && status == MIR_OK; i++) {

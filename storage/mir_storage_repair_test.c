@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "mir_storage_testing.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <sys/file.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "mir_clock.h"
@@ -15,6 +17,29 @@
  * second repair finds nothing to do. */
 
 enum { SEALED = 90, LOGGED = 20 };
+
+/* A disk that cannot read some of one file. */
+static struct {
+    dev_t device;
+    ino_t file; /* 0: it can read all */
+    off_t from;
+    off_t end;
+} bad;
+
+ssize_t pread(int fd, void *data, size_t size, off_t offset)
+{
+    struct stat about;
+    if (bad.file != 0 && offset < bad.end && offset + (off_t)size > bad.from &&
+        fstat(fd, &about) == 0 && about.st_ino == bad.file && about.st_dev == bad.device) {
+        /* What comes before it can be read. */
+        if (offset >= bad.from) {
+            errno = EIO;
+            return -1;
+        }
+        size = (size_t)(bad.from - offset);
+    }
+    return syscall(SYS_pread64, fd, data, size, offset);
+}
 
 typedef struct lost_rows {
     uint64_t rows;
@@ -154,7 +179,7 @@ static void file_of(const data_folder *f, const char *suffix, char path[160])
 /* Where what is there twice begins, with the second footer. */
 static uint64_t chunks_end_of(const char *segment)
 {
-    uint8_t trailer[MIR_TLOG_SEGMENT_TRAILER_BYTES];
+    uint8_t trailer[MIR_TLOG_SEGMENT_TRAILER_BYTES] = {0};
     const int fd = open(segment, O_RDONLY | O_CLOEXEC);
     assert_true(fd >= 0);
     const off_t size = lseek(fd, 0, SEEK_END);
@@ -267,6 +292,130 @@ static void test_what_a_start_set_aside_comes_back(void **state)
     file_of(f, ".seg", path);
     assert_int_equal(unlink(path), 0);
     assert_int_equal(repaired(f, NULL, "missing").told, 1);
+    data_free(f);
+}
+
+/* A server that was told to do without a file may have got it back from a backup since. */
+static void test_a_log_takes_no_place_that_is_taken(void **state)
+{
+    (void)state;
+    data_folder *f = data_new(SEALED, LOGGED);
+    char log[160], aside[176];
+    mir_storage_repaired result;
+    mir_error error = {{0}};
+    copy_all(f->data, f->other);
+    file_of(f, ".log", log);
+    (void)snprintf(aside, sizeof aside, "%s.damaged", log);
+    copy_all(log, aside);
+    assert_int_equal(truncate(aside, 300), 0);
+    const uint64_t before = files_sum(f->other);
+    for (int dry = 1; dry >= 0; dry--) {
+        assert_int_equal(mir_storage_repair(f->other, dry != 0, NULL, &result, &error),
+                         MIR_E_INVALID);
+        assert_non_null(strstr(error.text, ".log.damaged"));
+        assert_int_equal(files_sum(f->other), before);
+    }
+    /* Without it all rows are there. */
+    assert_int_equal(unlink(aside), 0);
+    assert_int_equal(repair(f->other, false).steps, 0);
+    assert_int_equal(rows_there(f->other), SEALED + LOGGED);
+    data_free(f);
+}
+
+/* Repaired while the disk cannot read from `from` to `end` of that file. */
+static lost_rows repaired_bad(const data_folder *f, const char *path, off_t from, off_t end)
+{
+    struct stat about;
+    assert_int_equal(stat(path, &about), 0);
+    bad.device = about.st_dev;
+    bad.file = about.st_ino;
+    bad.from = from;
+    bad.end = end;
+    const lost_rows lost = repair(f->other, false);
+    bad.file = 0;
+    assert_true(lost.steps > 0);
+    assert_int_equal(data_verify(f->other, NULL).elsewhere, 0);
+    assert_int_equal(repair(f->other, false).steps, 0);
+    return lost;
+}
+
+/* Of so many devices that the index is longer than a page, and so many rows that it is there twice. */
+static void many_seal(const data_folder *f, uint32_t rows)
+{
+    enum { DEVICES = 450 };
+    static const mir_column columns[] = {{"n", 1, MIR_COLUMN_I64}};
+    char telemetry[128];
+    (void)snprintf(telemetry, sizeof telemetry, "%s/telemetry", f->data);
+    mir_tlog *tlog = data_open(telemetry);
+    mir_tlog_writer *writer = mir_tlog_writer_of(tlog, 0);
+    mir_row row;
+    assert_int_equal(mir_row_init(&row, 1, 1, 8), MIR_OK);
+    for (uint32_t n = 0; n < rows; n++) {
+        char device[32];
+        mir_tlog_series *series;
+        (void)snprintf(device, sizeof device, "device-%08x", n % DEVICES * UINT32_C(2654435761));
+        row.time_ns = INT64_C(1790000000000000000) + n;
+        row.column_count = 1;
+        row.present[0] = 1;
+        row.cells[0].i64 = (int64_t)(n * UINT64_C(0x9e3779b97f4a7c15));
+        assert_int_equal(mir_tlog_series_open(writer, mir_view_cstr(device), data_measurements[0],
+                                              columns, 1, &series),
+                         MIR_OK);
+        assert_int_equal(mir_tlog_append(writer, series, &row), MIR_OK);
+        if (n % 16 == 15) assert_int_equal(mir_tlog_commit_turn(writer, NULL), MIR_OK);
+    }
+    assert_int_equal(mir_tlog_commit_turn(writer, NULL), MIR_OK);
+    mir_row_fini(&row);
+    data_seal(tlog);
+    mir_tlog_close(tlog);
+}
+
+static void test_what_a_disk_cannot_read_costs_what_it_hit(void **state)
+{
+    (void)state;
+    enum { MANY = 2000, MORE = 27000, PAGE = 4096 };
+    data_folder *f = data_new(0, MANY);
+    char path[160];
+    struct stat about;
+    copy_all(f->data, f->other);
+    file_of(f, ".log", path);
+    const lost_rows log = repaired_bad(f, path, 2 * PAGE, 3 * PAGE);
+    assert_true(log.told > 0);
+    const uint64_t rows = rows_there(f->other);
+    if (rows >= MANY || rows < MANY - 400)
+        fail_msg("%" PRIu64 " rows of %d; %s", rows, MANY, log.last);
+    /* Where the rows end nothing shows that more of them are missing. */
+    off_t last = 0;
+    assert_true(data_file(f, ".log", 0, path));
+    FILE *file = fopen(path, "rb");
+    assert_non_null(file);
+    for (int c; (c = fgetc(file)) != EOF;)
+        if (c != 0) last = ftell(file);
+    assert_int_equal(fclose(file), 0);
+    copy_all(f->data, f->other);
+    file_of(f, ".log", path);
+    assert_true(repaired_bad(f, path, last / PAGE * PAGE, last / PAGE * PAGE + PAGE).told > 0);
+    assert_true(rows_there(f->other) < MANY);
+    data_free(f);
+    /* What says whose rows a segment has is there twice; a header follows from the rest. */
+    f = data_new(0, 0);
+    many_seal(f, MORE);
+    assert_true(data_file(f, ".seg", 0, path));
+    assert_int_equal(stat(path, &about), 0);
+    if (about.st_size - (off_t)chunks_end_of(path) < 2 * PAGE + 512)
+        fail_msg("%d of %d bytes", (int)(about.st_size - (off_t)chunks_end_of(path)),
+                 (int)about.st_size);
+    for (int where = 0; where < 3; where++) {
+        copy_all(f->data, f->other);
+        file_of(f, ".seg", path);
+        const off_t end = where == 0   ? about.st_size
+                          : where == 1 ? about.st_size - MIR_TLOG_SEGMENT_TRAILER_BYTES
+                                       : MIR_TLOG_SEGMENT_HEADER_BYTES;
+        const off_t from = where == 2 ? 0 : end - 64;
+        const lost_rows segment = repaired_bad(f, path, from, end);
+        if (segment.told > 0) fail_msg("%d: %s", where, segment.last);
+        assert_int_equal(rows_there(f->other), MORE);
+    }
     data_free(f);
 }
 
@@ -484,6 +633,8 @@ int main(void)
         cmocka_unit_test(test_every_byte_of_a_log),
         cmocka_unit_test(test_manifest),
         cmocka_unit_test(test_what_a_start_set_aside_comes_back),
+        cmocka_unit_test(test_a_log_takes_no_place_that_is_taken),
+        cmocka_unit_test(test_what_a_disk_cannot_read_costs_what_it_hit),
         cmocka_unit_test(test_cut_files),
         cmocka_unit_test(test_state),
         cmocka_unit_test(test_who_only_looks_leaves_no_trace),

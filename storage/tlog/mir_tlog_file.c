@@ -212,6 +212,27 @@ int mir_tlog_file_read(const mir_tlog_files *files, int handle, void *data, size
     return 0;
 }
 
+int mir_tlog_file_salvage(const mir_tlog_files *files, int handle, void *data, size_t size,
+                          uint64_t offset, uint64_t *unread)
+{
+    enum { PAGE_BYTES = 4096 }; /* a system reads no less of a disk */
+    int result = mir_tlog_file_read(files, handle, data, size, offset);
+    if (result != -EIO) return result;
+    for (size_t at = 0; at < size;) {
+        size_t part = PAGE_BYTES - (size_t)((offset + at) % PAGE_BYTES);
+        if (part > size - at) part = size - at;
+        uint8_t *to = (uint8_t *)data + at;
+        result = mir_tlog_file_read(files, handle, to, part, offset + at);
+        if (result < 0 && result != -EIO) return result;
+        if (result < 0) {
+            memset(to, 0, part);
+            *unread += part;
+        }
+        at += part;
+    }
+    return 0;
+}
+
 int mir_tlog_file_write(const mir_tlog_files *files, int handle, const void *data, size_t size,
                         uint64_t offset)
 {

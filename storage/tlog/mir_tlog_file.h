@@ -50,6 +50,10 @@ extern const mir_tlog_files mir_tlog_files_posix;
 /* All of it, or -errno; -ENODATA when the file ends before. */
 int mir_tlog_file_read(const mir_tlog_files *files, int handle, void *data, size_t size,
                        uint64_t offset);
+/* The same, but what the disk cannot read is zeros, and *unread counts their bytes: for who takes only
+ * what a checksum proves. */
+int mir_tlog_file_salvage(const mir_tlog_files *files, int handle, void *data, size_t size,
+                          uint64_t offset, uint64_t *unread);
 int mir_tlog_file_write(const mir_tlog_files *files, int handle, const void *data, size_t size,
                         uint64_t offset);
 

@@ -48,6 +48,10 @@ static int64_t overlay_pread(void *context, int handle, void *data, size_t size,
     const mir_tlog_mend *mend = context;
     if (offset >= mend->size) return 0;
     if (size > mend->size - offset) size = (size_t)(mend->size - offset);
+    if (offset + size <= EDGE_BYTES) { /* the disk may be unable to read it */
+        memcpy(data, mend->header + offset, size);
+        return (int64_t)size;
+    }
     const uint64_t trailer_at = mend->size - EDGE_BYTES;
     const uint64_t made_at = trailer_at - mend->footer_size;
     size_t below = size; /* the file may end before what is made */
@@ -279,7 +283,9 @@ static mir_status end_find(mir_tlog_mend *mend, int handle, const char *path, ui
     const size_t tail = (size_t)tail_max;
     uint8_t *bytes = malloc(tail + 1);
     if (bytes == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
-    const int result = mir_tlog_file_read(mend->below, handle, bytes, tail, size - tail);
+    uint64_t unread = 0;
+    const int result =
+        mir_tlog_file_salvage(mend->below, handle, bytes, tail, size - tail, &unread);
     mir_status status = result < 0 ? mir_error_os(error, -result, "read %s", path) : MIR_E_CORRUPT;
     if (status == MIR_E_CORRUPT && !has_trailer)
         status = footer_find(mend, path, id, size, bytes, tail, codec);
@@ -305,10 +311,12 @@ mir_status mir_tlog_mend_open(mir_tlog_mend *mend, const mir_tlog_files *files, 
     result = files->size(files->context, handle, &size);
     if (result == 0 && size <= 2 * EDGE_BYTES)
         status = mir_error_set(error, MIR_E_CORRUPT, "%s is too short", path);
+    uint64_t unread = 0;
     if (result == 0 && status == MIR_OK)
-        result = mir_tlog_file_read(files, handle, mend->header, EDGE_BYTES, 0);
+        result = mir_tlog_file_salvage(files, handle, mend->header, EDGE_BYTES, 0, &unread);
     if (result == 0 && status == MIR_OK)
-        result = mir_tlog_file_read(files, handle, mend->trailer, EDGE_BYTES, size - EDGE_BYTES);
+        result = mir_tlog_file_salvage(files, handle, mend->trailer, EDGE_BYTES, size - EDGE_BYTES,
+                                       &unread);
     if (result < 0) status = mir_error_os(error, -result, "read %s", path);
     if (status != MIR_OK) goto out;
     mend->size = size;
@@ -320,6 +328,8 @@ mir_status mir_tlog_mend_open(mir_tlog_mend *mend, const mir_tlog_files *files, 
     status = has_trailer
                  ? mir_tlog_segment_open(&mend->files, path, id, codec, &mend->segment, error)
                  : MIR_E_CORRUPT;
+    /* What else it says is there twice. */
+    if (status == MIR_E_IO) status = MIR_E_CORRUPT;
     if (status == MIR_E_CORRUPT)
         status = end_find(mend, handle, path, id, size, has_trailer, codec, error);
     if (status == MIR_E_CORRUPT)
