@@ -121,6 +121,13 @@ static double since(int64_t time_ns, int64_t origin_ns)
     return (double)((uint64_t)time_ns - (uint64_t)origin_ns);
 }
 
+/* Values between the first and the last one are shared out among buckets, one for each of the points
+ * between theirs: none is left over. */
+static uint32_t bucket_begin(uint32_t bucket, uint32_t count, uint32_t points)
+{
+    return 1 + (uint32_t)((uint64_t)bucket * (count - 2) / (points - 2));
+}
+
 /* Of each bucket of values the one that spans the largest triangle with the one chosen before it and
  * the mean of the next bucket; the first and the last value always. Sets present[row] to 2 there. */
 static void column_thin(mir_tlog_gather_column *column, const int64_t *times,
@@ -128,14 +135,12 @@ static void column_thin(mir_tlog_gather_column *column, const int64_t *times,
 {
     column->present[with_value[0]] = 2;
     column->present[with_value[count - 1]] = 2;
-    const double per_bucket = (double)(count - 2) / (double)(points - 2);
     uint32_t chosen = 0;
     for (uint32_t bucket = 0; bucket + 2 < points; bucket++) {
-        const uint32_t first = 1 + (uint32_t)(bucket * per_bucket);
-        const uint32_t next = 1 + (uint32_t)((bucket + 1) * per_bucket);
-        uint32_t next_end = 1 + (uint32_t)((bucket + 2) * per_bucket);
-        if (next_end > count) next_end = count;
-        if (bucket + 3 == points) next_end = count;
+        const uint32_t first = bucket_begin(bucket, count, points);
+        const uint32_t next = bucket_begin(bucket + 1, count, points);
+        const bool is_last = bucket + 3 == points;
+        const uint32_t next_end = is_last ? count : bucket_begin(bucket + 2, count, points);
         const int64_t origin_ns = times[with_value[chosen]];
         const double origin = mir_tlog_number_of(column->type, column->values[with_value[chosen]]);
         double mean_time = 0;
@@ -144,9 +149,8 @@ static void column_thin(mir_tlog_gather_column *column, const int64_t *times,
             mean_time += since(times[with_value[i]], origin_ns);
             mean_value += mir_tlog_number_of(column->type, column->values[with_value[i]]);
         }
-        const double members = next_end > next ? next_end - next : 1;
-        mean_time /= members;
-        mean_value /= members;
+        mean_time /= next_end - next;
+        mean_value /= next_end - next;
         double largest = -1;
         uint32_t best = first;
         for (uint32_t i = first; i < next; i++) {

@@ -887,6 +887,46 @@ static void points_keep_the_ends_and_the_peaks(void **state)
     fixture_fini(&x);
 }
 
+/* However many rows and points there are, the last row but one belongs to those that are chosen from. */
+static void points_keep_a_peak_right_before_the_end(void **state)
+{
+    (void)state;
+    static const mir_column wave[] = {{"w", 1, MIR_COLUMN_F64}};
+    for (int64_t rows = 250; rows < 256; rows++) {
+        fixture x;
+        fixture_init(&x, 12);
+        mir_tlog_writer *writer = mir_tlog_writer_of(x.tlog, 0);
+        for (int64_t i = 0; i < rows; i++) {
+            mir_tlog_series *series;
+            assert_int_equal(mir_tlog_series_open(writer, device_ids[0], mir_view_cstr("m.v1.W"),
+                                                  wave, 1, &series),
+                             MIR_OK);
+            x.row.time_ns = start_ns + i * 1000000;
+            x.row.column_count = 1;
+            x.row.dynamic_count = 0;
+            x.row.present[0] = 1;
+            x.row.cells[0].f64 = i == rows - 2 ? 50 : 0;
+            assert_int_equal(mir_tlog_append(writer, series, &x.row), MIR_OK);
+        }
+        assert_int_equal(mir_tlog_commit_turn(writer, NULL), MIR_OK);
+        for (uint32_t points = 4; points < 200; points++) {
+            course c = {0};
+            const mir_tlog_sink sink = {
+                .context = &c, .columns = page_columns, .rows = course_rows};
+            const mir_tlog_query_spec spec = {.device_ids = device_ids,
+                                              .device_count = 1,
+                                              .measurement = mir_view_cstr("m.v1.W"),
+                                              .from_ns = INT64_MIN,
+                                              .to_ns = INT64_MAX,
+                                              .points = points};
+            assert_int_equal(mir_tlog_query(x.tlog, &spec, &sink, NULL, NULL), MIR_OK);
+            assert_int_equal(c.rows, points);
+            if (c.high != 50) fail_msg("%u points of %d rows", points, (int)rows);
+        }
+        fixture_fini(&x);
+    }
+}
+
 /* ---- Refusals ---- */
 
 static void what_makes_no_sense_is_refused_with_words(void **state)
@@ -1700,6 +1740,7 @@ int main(void)
         cmocka_unit_test(limited_windows_are_the_first_ones),
         cmocka_unit_test(blocks_have_all_rows_of_each_device),
         cmocka_unit_test(points_keep_the_ends_and_the_peaks),
+        cmocka_unit_test(points_keep_a_peak_right_before_the_end),
         cmocka_unit_test(what_makes_no_sense_is_refused_with_words),
         cmocka_unit_test(percentiles_of_many_devices_take_the_memory_of_one),
         cmocka_unit_test(what_a_query_holds_at_once_is_within_its_bound),
