@@ -288,6 +288,8 @@ MIR_MUST_CHECK mir_status mir_tlog_live_create(mir_tlog *tlog, mir_tlog_writer *
                                                mir_tlog_live **live, mir_error *error);
 /* Whether rows are refused for the sake of the reserve. */
 void mir_tlog_disk_watch(mir_tlog *tlog);
+/* How much is free beyond the reserve; UINT64_MAX: there is none. */
+uint64_t mir_tlog_disk_room(const mir_tlog *tlog);
 MIR_MUST_CHECK mir_status mir_tlog_threads_start(mir_tlog *tlog, mir_error *error);
 void mir_tlog_threads_stop(mir_tlog *tlog);
 /* Something was frozen, or a writer's log has come to be more than half full: `pressed`. */

@@ -179,19 +179,40 @@ static void logs_grow(mir_tlog *tlog)
     mir_tlog_version_release(version);
 }
 
-void mir_tlog_disk_watch(mir_tlog *tlog)
+/* What is free, and how much of it is for others; false: there is no reserve, or it is not known. */
+static bool disk_look(const mir_tlog *tlog, uint64_t *free_bytes, uint64_t *reserve)
 {
-    uint64_t reserve = tlog->options.disk_reserve_bytes;
-    uint64_t free_bytes;
     uint64_t disk_bytes;
-    if (reserve == 0 || tlog->files->free_bytes(tlog->files->context, tlog->directory, &free_bytes,
-                                                &disk_bytes) < 0) {
-        return;
+    *reserve = tlog->options.disk_reserve_bytes;
+    if (*reserve == 0 || tlog->files->free_bytes(tlog->files->context, tlog->directory, free_bytes,
+                                                 &disk_bytes) < 0) {
+        return false;
     }
     /* A small disk is not all reserve. */
-    if (reserve > disk_bytes / 16) reserve = disk_bytes / 16;
+    if (*reserve > disk_bytes / 16) *reserve = disk_bytes / 16;
+    return true;
+}
+
+uint64_t mir_tlog_disk_room(const mir_tlog *tlog)
+{
+    uint64_t free_bytes;
+    uint64_t reserve;
+    if (!disk_look(tlog, &free_bytes, &reserve)) return UINT64_MAX;
+    return free_bytes > reserve ? free_bytes - reserve : 0;
+}
+
+static bool is_disk_low(const mir_tlog *tlog)
+{
+    return atomic_load_explicit(&tlog->disk_low, memory_order_relaxed);
+}
+
+void mir_tlog_disk_watch(mir_tlog *tlog)
+{
+    uint64_t reserve;
+    uint64_t free_bytes;
+    if (!disk_look(tlog, &free_bytes, &reserve)) return;
     atomic_store_explicit(&tlog->disk_reserve_bytes, reserve, memory_order_relaxed);
-    const bool low = atomic_load_explicit(&tlog->disk_low, memory_order_relaxed);
+    const bool low = is_disk_low(tlog);
     /* Somewhat more, so that it does not go on and off. */
     const uint64_t more = reserve / 8 < DISK_CALM_BYTES ? reserve / 8 : DISK_CALM_BYTES;
     if (free_bytes < reserve || (low && free_bytes - reserve < more)) {
@@ -479,7 +500,8 @@ static bool run_allowed(const mir_tlog_version *version, const uint32_t *run, ui
     return true;
 }
 
-static uint32_t run_find(const mir_tlog_version *version, uint64_t unsealed_min, uint32_t *run)
+static uint32_t run_find(const mir_tlog_version *version, uint64_t unsealed_min, uint64_t bytes_max,
+                         uint32_t *run)
 {
     for (uint32_t tier = 0; tier < 6; tier++) {
         for (uint32_t start = 0; start < version->segment_count; start++) {
@@ -489,7 +511,7 @@ static uint32_t run_find(const mir_tlog_version *version, uint64_t unsealed_min,
             for (uint32_t i = start; i < version->segment_count && count < MERGE_RUN_MAX; i++) {
                 const mir_tlog_segment *segment = version->segments[i];
                 if (partition_of(segment) != partition) continue;
-                if (tier_of(segment) > tier || bytes + segment->size > MERGE_BYTES_MAX ||
+                if (tier_of(segment) > tier || bytes + segment->size > bytes_max ||
                     atomic_load_explicit(&segment->damaged, memory_order_relaxed)) {
                     break;
                 }
@@ -516,8 +538,8 @@ static bool partition_over(const mir_tlog_segment *segment, int64_t today)
 
 /* The longest run of segments that are worth a merge although they are few. It ends: each merge
  * leaves fewer segments. */
-static uint32_t run_find_calm(const mir_tlog_version *version, uint64_t unsealed_min, int64_t today,
-                              uint32_t *run)
+static uint32_t run_find_calm(const mir_tlog_version *version, uint64_t unsealed_min,
+                              uint64_t bytes_max, int64_t today, uint32_t *run)
 {
     uint32_t best = 0;
     for (uint32_t start = 0; start + 1 < version->segment_count; start++) {
@@ -529,7 +551,7 @@ static uint32_t run_find_calm(const mir_tlog_version *version, uint64_t unsealed
         for (uint32_t i = start; i < version->segment_count && count < MERGE_RUN_MAX; i++) {
             const mir_tlog_segment *segment = version->segments[i];
             if (partition_of(segment) != partition) continue;
-            if (bytes + segment->size > MERGE_BYTES_MAX ||
+            if (bytes + segment->size > bytes_max ||
                 atomic_load_explicit(&segment->damaged, memory_order_relaxed)) {
                 break;
             }
@@ -560,12 +582,12 @@ static bool is_old(const mir_tlog *tlog, const mir_tlog_segment *segment)
 
 /* One that has become old and was packed in a hurry. What it becomes is not found again. */
 static uint32_t run_find_old(const mir_tlog *tlog, const mir_tlog_version *version,
-                             uint64_t unsealed_min, uint32_t *run)
+                             uint64_t unsealed_min, uint64_t bytes_max, uint32_t *run)
 {
     for (uint32_t i = 0; i < version->segment_count; i++) {
         const mir_tlog_segment *segment = version->segments[i];
         if (segment->light_bytes > 0 && segment->light_bytes >= segment->size / LIGHT_PART &&
-            segment->size <= MERGE_BYTES_MAX && is_old(tlog, segment) &&
+            segment->size <= bytes_max && is_old(tlog, segment) &&
             !atomic_load_explicit(&segment->damaged, memory_order_relaxed) &&
             run_allowed(version, &i, 1, unsealed_min)) {
             *run = i;
@@ -620,6 +642,12 @@ typedef struct merge {
     mir_tlog_sweep_list chunks; /* of the series */
     mir_tlog_sweep sweep;
 } merge;
+
+/* What others have written meanwhile may have taken the room: then it is given back. */
+static bool merge_ends(const merge *m)
+{
+    return stopping(m->tlog) || is_disk_low(m->tlog);
+}
 
 static mir_status merge_advance(merge *m, uint32_t which)
 {
@@ -684,7 +712,7 @@ static mir_status merge_group(merge *m, mir_view measurement, mir_view device,
     mir_tlog_sweep_begin(&m->sweep, group, INT64_MIN, INT64_MAX);
     mir_status status;
     while ((status = mir_tlog_sweep_next(&m->sweep)) == MIR_OK) {
-        if (stopping(m->tlog)) return MIR_E_CANCELLED;
+        if (merge_ends(m)) return MIR_E_CANCELLED;
         mir_thread_offer();
         status = mir_tlog_segment_put(m->writer, m->codec, measurement, device, &m->sweep.rows, 0,
                                       m->sweep.rows.row_count, generation, error);
@@ -740,7 +768,7 @@ static mir_status merge_rows(merge *m, mir_error *error)
     mir_status status = MIR_OK;
     for (uint32_t i = 0; i < m->count && status == MIR_OK; i++) status = merge_advance(m, i);
     while (status == MIR_OK) {
-        if (stopping(m->tlog)) return MIR_E_CANCELLED;
+        if (merge_ends(m)) return MIR_E_CANCELLED;
         uint32_t least = UINT32_MAX;
         for (uint32_t i = 0; i < m->count; i++) {
             if (m->ended[i]) continue;
@@ -815,20 +843,22 @@ static mir_status merge_run(mir_tlog *tlog, mir_tlog_codec *codec, const mir_tlo
 /* True when something was merged, and there may be more. */
 static bool merge_work(mir_tlog *tlog, mir_tlog_codec *codec, bool calm)
 {
+    if (is_disk_low(tlog)) return false;
     /* A merge needs the room of what it merges once more. */
-    if (atomic_load_explicit(&tlog->disk_low, memory_order_relaxed)) return false;
+    uint64_t bytes_max = mir_tlog_disk_room(tlog);
+    if (bytes_max > MERGE_BYTES_MAX) bytes_max = MERGE_BYTES_MAX;
     uint64_t unsealed_min = UINT64_MAX;
     (void)pthread_mutex_lock(&tlog->mutex);
     if (tlog->jobs != NULL) unsealed_min = tlog->jobs->mem->generation;
     (void)pthread_mutex_unlock(&tlog->mutex);
     mir_tlog_version *version = mir_tlog_version_acquire(tlog);
     uint32_t run[MERGE_RUN_MAX];
-    uint32_t count = run_find(version, unsealed_min, run);
+    uint32_t count = run_find(version, unsealed_min, bytes_max, run);
     if (count == 0 && calm) {
         const int64_t today = mir_tlog_day_of(tlog->options.wall_ns());
-        count = run_find_calm(version, unsealed_min, today, run);
+        count = run_find_calm(version, unsealed_min, bytes_max, today, run);
     }
-    if (count == 0) count = run_find_old(tlog, version, unsealed_min, run);
+    if (count == 0) count = run_find_old(tlog, version, unsealed_min, bytes_max, run);
     mir_status status = MIR_E_EMPTY;
     if (count > 0) {
         mir_error error;

@@ -544,6 +544,47 @@ static void what_is_left_over_is_merged_when_it_is_calm(void **state)
     now_ns = 0;
 }
 
+/* A merge needs the room of what it merges once more, and the reserve is not for that: the state store
+ * could not write meanwhile. */
+static void what_does_not_fit_beside_the_reserve_is_merged_when_it_does(void **state)
+{
+    (void)state;
+    const uint64_t reserve = 1 << 20;
+    fixture x = {.disk = sim_disk_new(7)};
+    assert_int_equal(mir_row_init(&x.row, 16, 16, 1024), MIR_OK);
+    x.tlog = open_with(&x.disk->files, 1, 8 << 20, 3600 * 1000);
+    x.writer = mir_tlog_writer_of(x.tlog, 0);
+    uint64_t random = 1;
+    int64_t t = 0;
+    now_ns = 1;
+    put_ints(&x, &random, &t, 2000);
+    put_ints(&x, &random, &t, 2000);
+    put_ints(&x, &random, &t, 1);
+    put_ints(&x, &random, &t, 1);
+    mir_tlog_stats stats;
+    mir_tlog_stats_read(x.tlog, &stats, NULL);
+    assert_int_equal(stats.segments, 4);
+    mir_tlog_close(x.tlog);
+
+    atomic_store(&x.disk->free_bytes, reserve + stats.segment_bytes / 4);
+    const mir_tlog_options options = {.directory = "/tlog",
+                                      .files = &x.disk->files,
+                                      .writer_count = 1,
+                                      .log_bytes_max = 8 << 20,
+                                      .idle_ms = 1,
+                                      .sync_ms = 1,
+                                      .disk_reserve_bytes = reserve,
+                                      .wall_ns = wall_ns};
+    assert_int_equal(mir_tlog_open(&options, &x.tlog, NULL), MIR_OK);
+    x.writer = mir_tlog_writer_of(x.tlog, 0);
+    await_segments(x.tlog, 3);
+    check_segments_stay(x.tlog, 3);
+    atomic_store(&x.disk->free_bytes, UINT64_MAX);
+    await_segments(x.tlog, 1);
+    fixture_fini(&x);
+    now_ns = 0;
+}
+
 /* What few rows still come goes to logs that stay open for minutes: nothing waits for these. */
 static void a_trickle_does_not_keep_what_is_left_over_from_being_merged(void **state)
 {
@@ -1326,6 +1367,7 @@ int main(void)
         cmocka_unit_test(window_is_the_mean_at_its_end_clipped),
         cmocka_unit_test(window_leaves_strings_and_booleans_out),
         cmocka_unit_test(what_is_left_over_is_merged_when_it_is_calm),
+        cmocka_unit_test(what_does_not_fit_beside_the_reserve_is_merged_when_it_does),
         cmocka_unit_test(old_texts_are_packed_densely),
         cmocka_unit_test(a_trickle_does_not_keep_what_is_left_over_from_being_merged),
         cmocka_unit_test(an_empty_log_is_small),
