@@ -34,7 +34,7 @@
  *            MIR_E_FULL, counted, and told to the log when it begins and when it ends.
  *            With less than disk_reserve_bytes free on the disk, looked at once a second, all rows
  *            are refused with MIR_E_NO_SPACE, and nothing is merged, until an eighth
- *            more, or 64 MiB, is free.
+ *            more, or 64 MiB, is free. Nor is what would not fit beside it.
  * Errors     See each function. A refused row is stored nowhere and counted by cause.
  * Source     The files are drawn in docs/formats/telemetry-log.md. */
 #ifndef MIR_TLOG_H

@@ -15,7 +15,7 @@ enum {
     KEPT = UINT32_MAX,                /* instead of a rule: it cannot be known now */
     ROLLUPS = MIR_TLOG_RULES_MAX + 1, /* a counter beside those of the rules */
     ROLLUP_PARTS = 6,   /* rollups are smaller than the rows by that much at least, as a rule */
-    LOW_DISK_PARTS = 2, /* while the disk is low, a copy may take such a part of the reserve */
+    LOW_DISK_PARTS = 2, /* while the disk is full, a copy may take such a part of the reserve */
 };
 
 static const int64_t DAY_NS = INT64_C(86400) * MIR_NS_PER_S;
@@ -369,11 +369,14 @@ static int segment_begin_compare(const void *a, const void *b)
     return left < right ? -1 : left > right;
 }
 
+/* What a copy may take: what is free beside the reserve, and of that a part in any case, since more is
+ * free afterwards. */
 static uint64_t room_of(const retain *r)
 {
-    if (!atomic_load_explicit(&r->tlog->disk_low, memory_order_relaxed)) return UINT64_MAX;
-    return atomic_load_explicit(&r->tlog->disk_reserve_bytes, memory_order_relaxed) /
-           LOW_DISK_PARTS;
+    const uint64_t room = mir_tlog_disk_room(r->tlog);
+    const uint64_t least =
+        atomic_load_explicit(&r->tlog->disk_reserve_bytes, memory_order_relaxed) / LOW_DISK_PARTS;
+    return room > least ? room : least;
 }
 
 /* Of what cannot be done at once, or has no room, as many of the earliest hours as can: the rest

@@ -11,7 +11,8 @@
  *            (mir_tlog_clock.h).
  * Bounds     In memory the rows of one chunk; on the disk one more copy of a segment, or of up to
  *            MIR_TLOG_EXPIRE_MAX whose rows share hours, read and written with
- *            MIR_TLOG_EXPIRE_BYTES_PER_S at most and, while the disk is low, only when it is small.
+ *            MIR_TLOG_EXPIRE_BYTES_PER_S at most, and only when that takes no more than is free
+ *            beside the disk's reserve, or half of the reserve.
  * Errors     Told to the log and counted; the rows stay, and it is tried again. A segment with damage
  *            is not written anew: it stays until the last of its rows is past the longest age. */
 #ifndef MIR_TLOG_RETAIN_H

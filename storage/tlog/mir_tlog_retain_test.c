@@ -447,6 +447,28 @@ static void a_low_disk_is_not_filled_with_copies(void **state)
     end(&x);
 }
 
+/* Nor is one that is not low, but would be when they are written. */
+static void copies_leave_the_disk_its_reserve(void **state)
+{
+    (void)state;
+    const mir_tlog_rule rules[] = {rule("plant-*", "env.*", HOUR_NS)};
+    fixture x;
+    begin(&x, rules, 1, 0);
+    fill(&x, 0, 2);
+    mir_tlog_close(x.tlog);
+    x.options.disk_reserve_bytes = 1000;
+    atomic_store(&x.disk->free_bytes, 1200);
+    now_ns = START_NS + 2 * HOUR_NS;
+    reopen(&x);
+    settle(&x);
+    assert_false(atomic_load(&x.tlog->disk_low));
+    assert_int_equal(first_of(&x, "env.v1.Temp", 0, 120), 0);
+    atomic_store(&x.disk->free_bytes, 5000);
+    settle(&x);
+    assert_int_equal(first_of(&x, "env.v1.Temp", 0, 120), 60);
+    end(&x);
+}
+
 /* A small disk is not all reserve, nor is half of the reserve then. */
 static void what_a_copy_may_take_depends_on_the_disk(void **state)
 {
@@ -588,6 +610,7 @@ int main(void)
         cmocka_unit_test(a_power_cut_at_any_change_keeps_what_is_to_be_kept),
         cmocka_unit_test(damage_keeps_its_segment_until_all_of_it_is_past_its_age),
         cmocka_unit_test(a_low_disk_is_not_filled_with_copies),
+        cmocka_unit_test(copies_leave_the_disk_its_reserve),
         cmocka_unit_test(what_a_copy_may_take_depends_on_the_disk),
         cmocka_unit_test(a_clock_that_was_ahead_delays_nothing),
         cmocka_unit_test(what_was_removed_is_counted_over_restarts),
