@@ -137,6 +137,8 @@ static bool name_take(mir_storage_files *files, const char *name)
         void *more = realloc(files->aside, (files->set_aside + UINT32_C(1)) * sizeof *files->aside);
         if (more == NULL) return false;
         files->aside = more;
+        const uint64_t aside = strtoull(name, NULL, 16);
+        if (aside > files->number_max) files->number_max = aside;
         memcpy(files->aside[files->set_aside++], name, size + 1);
         return true;
     }

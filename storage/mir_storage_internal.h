@@ -19,7 +19,7 @@ typedef struct mir_storage_files {
     mir_tlog_manifest manifest; /* its list, or all segments that are there if it is lost */
     mir_status manifest_status; /* MIR_OK, _NOT_FOUND (no rows yet, or lost), _CORRUPT */
     mir_error manifest_error;
-    uint64_t number_max;
+    uint64_t number_max;    /* of all of these files, those that are set aside among them */
     uint32_t segment_count; /* that are there */
     uint64_t *segments;
     uint32_t log_count; /* that are there and not sealed */

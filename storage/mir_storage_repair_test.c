@@ -275,6 +275,16 @@ static void test_what_a_start_set_aside_comes_back(void **state)
     (void)snprintf(telemetry, sizeof telemetry, "%s/telemetry", f->other);
     mir_tlog_close(data_open(telemetry));
     assert_int_not_equal(access(path, F_OK), 0);
+    /* Without a manifest as well its number is not free. */
+    char command[400];
+    mir_storage_files files;
+    (void)snprintf(command, sizeof command, "find %s -type f ! -name '*.damaged' -exec rm {} +",
+                   telemetry);
+    assert_int_equal(system(command), 0); /* paths of our own */
+    assert_int_equal(mir_storage_files_list(telemetry, &files, NULL), MIR_OK);
+    assert_int_equal(files.set_aside, 2);
+    assert_int_equal(files.number_max, strtoull(strrchr(path, '/') + 1, NULL, 16));
+    mir_storage_files_fini(&files);
     (void)snprintf(kept, sizeof kept, "%.20s.damaged", strrchr(path, '/') + 1);
     assert_int_equal(repaired(f, kept, "set aside").told, 0);
     (void)snprintf(path, sizeof path, "%.96s/" MIR_STORAGE_DAMAGED "/%.20s.damaged", f->other,

@@ -284,6 +284,8 @@ static int found_name(void *context, const char *name)
     if (strspn(name, "0123456789abcdef") == 16 &&
         (strcmp(name + 16, ".seg" DAMAGED) == 0 || strcmp(name + 16, ".log" DAMAGED) == 0)) {
         found->tlog->files_missing++;
+        const uint64_t aside = strtoull(name, NULL, 16);
+        if (aside > found->number_max) found->number_max = aside; /* its place stays free */
         mir_log_warn("telemetry: answers are partial while %s/%s is there: restore its rows from a "
                      "backup, or remove it to do without them",
                      found->tlog->directory, name);
@@ -329,13 +331,25 @@ static bool set_aside(mir_tlog *tlog, uint64_t number, const char *suffix, bool 
     mir_tlog_path(tlog, from, number, suffix);
     (void)snprintf(to, sizeof to, "%s" DAMAGED, from);
     int handle;
-    const int result = missing ? files->create(files->context, to, &handle)
-                               : files->rename(files->context, from, to);
+    uint64_t taken = 0;
+    if (!missing && files->open(files->context, to, &handle) == 0) {
+        (void)files->size(files->context, handle, &taken);
+        (void)files->close(files->context, handle);
+    }
+    /* What may still be repaired is not replaced; what was said to be missing and is there again is. */
+    const int result = missing     ? files->create(files->context, to, &handle)
+                       : taken > 0 ? -EEXIST
+                                   : files->rename(files->context, from, to);
     if (missing && result == -EEXIST) return true; /* it was set aside, and the crash came then */
     if (missing && result == 0) (void)files->close(files->context, handle);
     mir_tlog_count(&tlog->corrupt_chunks, 1);
     tlog->files_missing++;
-    if (result != 0) {
+    if (taken > 0) {
+        mir_log_error(
+            "telemetry: %s; its rows are missing, and answers are partial; it stays where "
+            "it is, as there is another %s: repair or remove that",
+            why, to);
+    } else if (result != 0) {
         mir_log_error("telemetry: %s; its rows are missing, and answers are partial", why);
     } else {
         mir_log_error("telemetry: %s; its rows are missing, and answers are partial while %s is "

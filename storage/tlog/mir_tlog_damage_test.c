@@ -8,6 +8,7 @@
 #include "mir_hash.h"
 #include "mir_log.h"
 #include "mir_tlog_numbered.h"
+#include "mir_tlog_output.h"
 
 /* Files that are not as they were left: bits, ends and whole files are gone, before a start or under
  * a log that serves. An answer is whole or says that it is not; what is there is right. */
@@ -359,6 +360,57 @@ static void flip_header(sim_disk *disk)
     file_with(disk, "seg", 0)->data[17] ^= 1;
 }
 
+/* It would take the place of what may still be repaired, once it is damaged itself. */
+static void no_file_gets_the_number_of_one_that_is_set_aside(void **state)
+{
+    (void)state;
+    for (int sealed = 0; sealed < 2; sealed++) {
+        sim_disk *disk = disk_with(TURNS, sealed != 0);
+        sim_inode *file = file_with(disk, sealed != 0 ? "seg" : "log", 0);
+        memset(file->data, 0, MIR_TLOG_LOG_HEADER_BYTES);
+        uint64_t corrupt;
+        assert_int_equal(rows_of(disk, &corrupt), 0);
+        char aside[64];
+        (void)snprintf(aside, sizeof aside, "%s", entry_with(disk, ".damaged")->name);
+        for (uint32_t i = 0; i < disk->now.count;) {
+            if (strstr(disk->now.entries[i].name, ".damaged") == NULL)
+                sim_remove(disk, &disk->now.entries[i]);
+            else
+                i++;
+        }
+        mir_tlog *tlog = open_copy(disk);
+        const uint64_t next = mir_tlog_number_take(tlog);
+        assert_true(next > strtoull(aside, NULL, 16));
+        mir_tlog_close(tlog);
+        sim_disk_free(disk);
+    }
+}
+
+/* Somebody may have put it back by hand. */
+static void what_is_set_aside_is_never_replaced(void **state)
+{
+    (void)state;
+    sim_disk *disk = disk_with(TURNS, true);
+    char path[80];
+    (void)snprintf(path, sizeof path, "%s.damaged", entry_with(disk, ".seg")->name);
+    int handle = -1;
+    assert_int_equal(sim_create(disk, path, &handle), 0);
+    assert_int_equal(sim_pwrite(disk, handle, "rows", 4, 0), 4);
+    assert_int_equal(sim_close(disk, handle), 0);
+    const sim_inode *aside = entry_with(disk, ".seg.damaged")->inode;
+    flip_header(disk);
+    for (int start = 0; start < 2; start++) {
+        uint64_t corrupt;
+        assert_int_equal(rows_of(disk, &corrupt), 0);
+        assert_true(corrupt > 0);
+        assert_ptr_equal(entry_with(disk, ".seg.damaged")->inode, aside);
+    }
+    flip_header(disk);
+    uint64_t corrupt;
+    assert_int_equal(rows_of(disk, &corrupt), ROWS);
+    sim_disk_free(disk);
+}
+
 /* The rename is on the disk, and the manifest that no longer has the segment is not. */
 static void a_crash_after_setting_aside_changes_nothing(void **state)
 {
@@ -498,6 +550,8 @@ int main(void)
         cmocka_unit_test(truncated_files_are_told),
         cmocka_unit_test(a_damaged_region_of_a_log_makes_answers_partial_until_it_is_sealed),
         cmocka_unit_test(a_log_whose_header_is_gone_is_set_aside),
+        cmocka_unit_test(no_file_gets_the_number_of_one_that_is_set_aside),
+        cmocka_unit_test(what_is_set_aside_is_never_replaced),
         cmocka_unit_test(a_log_whose_header_was_never_finished_is_none),
         cmocka_unit_test(a_crash_after_setting_aside_changes_nothing),
         cmocka_unit_test(what_cannot_be_set_aside_is_not_forgotten),
