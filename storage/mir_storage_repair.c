@@ -142,14 +142,23 @@ static mir_status segment_listed(repairing *r, uint64_t number, mir_error *error
     return MIR_OK;
 }
 
-static mir_status generations_see(void *context, const mir_tlog_index_cursor *at,
-                                  const mir_tlog_chunk *chunk, mir_view bytes, mir_error *error)
+/* Of all that its index lists, which may be read the next time. */
+static mir_status generations_find(repairing *r, mir_tlog_segment *segment, mir_error *error)
 {
-    repairing *r = context;
-    (void)at, (void)bytes, (void)error;
-    if (chunk->generation < r->generation_min) r->generation_min = chunk->generation;
-    if (chunk->generation > r->generation_max) r->generation_max = chunk->generation;
-    return MIR_OK;
+    mir_tlog_index_cursor at = {.segment = segment};
+    mir_status status = MIR_OK;
+    r->generation_min = UINT64_MAX;
+    r->generation_max = 0;
+    while (status == MIR_OK || status == MIR_E_CORRUPT || status == MIR_E_IO) {
+        status = mir_tlog_index_next(&at, &r->codec);
+        for (uint32_t i = 0; status == MIR_OK && i < at.chunk_count; i++) {
+            const uint64_t generation = at.chunks[i].generation;
+            if (generation < r->generation_min) r->generation_min = generation;
+            if (generation > r->generation_max) r->generation_max = generation;
+        }
+    }
+    mir_tlog_index_fini(&at);
+    return status == MIR_E_EMPTY ? MIR_OK : mir_error_set(error, status, "out of memory");
 }
 
 static mir_status chunk_write(void *context, const mir_tlog_index_cursor *at,
@@ -161,36 +170,44 @@ static mir_status chunk_write(void *context, const mir_tlog_index_cursor *at,
                                       at->device, segment, chunk, bytes, error);
 }
 
-/* What is whole of it, under the next number. */
-static mir_status segment_write(repairing *r, const char *name, mir_tlog_mend *mend,
+/* What is whole of it, under the next number. What is not is told now: a disk that fails may read less
+ * than it did a moment ago, or more. */
+static mir_status segment_write(repairing *r, mir_tlog_mend *mend, mir_storage_walk *walk,
                                 mir_error *error)
 {
     char file[MIR_STORAGE_NAME_BYTES_MAX];
     char temporary[MIR_STORAGE_PATH_BYTES_MAX];
     char path[MIR_STORAGE_PATH_BYTES_MAX];
     mir_tlog_segment_head head = mend->segment->head;
+    mir_status status = MIR_OK;
     if (mend->header_made) {
+        status = generations_find(r, mend->segment, error);
+        if (status != MIR_OK) return status;
         head.generation_min = r->generation_min;
         head.generation_max = r->generation_max;
     }
     head.id = r->manifest.next_number++;
     (void)snprintf(file, sizeof file, "%016" PRIx64 ".seg.tmp", head.id);
-    mir_status status = mir_storage_path(temporary, r->telemetry, file, error);
+    status = mir_storage_path(temporary, r->telemetry, file, error);
     file[20] = '\0';
     if (status == MIR_OK) status = mir_storage_path(path, r->telemetry, file, error);
     if (status != MIR_OK) return status;
     (void)unlink(temporary);
     status = mir_tlog_segment_begin(&mir_tlog_files_posix, temporary, &head, &r->writer, error);
     if (status != MIR_OK) return status;
-    mir_storage_walk walk = {
-        .file = name, .progress = &r->progress, .context = r, .keep = chunk_write};
-    status = mir_storage_walk_segment(&walk, mend->segment, &r->codec, error);
-    mir_bytes_free(&walk.bytes);
+    *walk = (mir_storage_walk){.file = walk->file,
+                               .progress = &r->progress,
+                               .context = r,
+                               .tell = lost_told,
+                               .keep = chunk_write};
+    status = mir_storage_walk_segment(walk, mend->segment, &r->codec, error);
+    mir_bytes_free(&walk->bytes);
     uint64_t size;
-    if (status == MIR_OK)
-        status = mir_tlog_segment_end(r->writer, &r->codec, &size, error);
-    else
+    if (status != MIR_OK || walk->chunks == 0) {
         mir_tlog_segment_abandon(r->writer);
+        return status;
+    }
+    status = mir_tlog_segment_end(r->writer, &r->codec, &size, error);
     if (status == MIR_OK && rename(temporary, path) != 0)
         status = mir_error_os(error, errno, "cannot rename %s", temporary);
     return status == MIR_OK ? segment_listed(r, head.id, error) : status;
@@ -233,13 +250,8 @@ static mir_status segment_repair(repairing *r, uint64_t number, bool aside, mir_
     if (status == MIR_E_CORRUPT || status == MIR_E_NOT_FOUND || status == MIR_E_IO)
         return segment_lost(r, number, name, aside, why.text, error);
     if (status != MIR_OK) return mir_error_set(error, status, "%s", why.text);
-    r->generation_min = UINT64_MAX;
-    r->generation_max = 0;
-    mir_storage_walk walk = {.file = name,
-                             .progress = &r->progress,
-                             .context = r,
-                             .tell = lost_told,
-                             .keep = generations_see};
+    mir_storage_walk walk = {
+        .file = name, .progress = &r->progress, .context = r, .tell = r->dry ? lost_told : NULL};
     status = mir_storage_walk_segment(&walk, mend.segment, &r->codec, error);
     mir_bytes_free(&walk.bytes);
     if (status != MIR_OK) goto out;
@@ -248,14 +260,14 @@ static mir_status segment_repair(repairing *r, uint64_t number, bool aside, mir_
         goto out;
     }
     r->manifest_changed = true;
+    if (!r->dry) status = segment_write(r, &mend, &walk, error);
+    if (status != MIR_OK) goto out;
     r->result->rows_kept += walk.rows;
     did(r, name,
         "%" PRIu64 " rows in %" PRIu64
         " chunks are kept, in a new segment; it is moved to " MIR_STORAGE_DAMAGED "/",
         walk.rows, walk.chunks);
-    if (r->dry) goto out;
-    if (walk.chunks > 0) status = segment_write(r, name, &mend, error);
-    if (status == MIR_OK) status = replaced(r, name, error);
+    if (!r->dry) status = replaced(r, name, error);
 out:
     mir_tlog_mend_close(&mend);
     return status;
