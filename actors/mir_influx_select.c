@@ -568,10 +568,11 @@ static mir_status found_columns(void *context, const mir_column *columns, uint32
         int size;
         if (plain)
             size = snprintf(name, sizeof name, "%.*s", MIR_VIEW_ARGS(one->field));
-        else if (one->function == MIR_INFLUXQL_PERCENTILE)
-            size = snprintf(name, sizeof name, "p%g(%.*s)", one->percentile,
-                            MIR_VIEW_ARGS(one->field));
-        else
+        else if (one->function == MIR_INFLUXQL_PERCENTILE) {
+            char function[MIR_TLOG_PERCENTILE_NAME_BYTES];
+            mir_tlog_percentile_name(one->percentile, function);
+            size = snprintf(name, sizeof name, "%s(%.*s)", function, MIR_VIEW_ARGS(one->field));
+        } else
             size = snprintf(name, sizeof name, "%s(%.*s)",
                             mir_influxql_function_name(one->function), MIR_VIEW_ARGS(one->field));
         if (size < 0 || (size_t)size >= sizeof name) continue; /* no field has such a name */

@@ -306,6 +306,10 @@ MIR_MUST_CHECK mir_status mir_tlog_query(mir_tlog *tlog, const mir_tlog_query_sp
                                          const mir_tlog_sink *sink, mir_tlog_query_info *info,
                                          mir_error *error);
 
+/* What stands before the field in the name of a column of percentiles. */
+enum { MIR_TLOG_PERCENTILE_NAME_BYTES = 32 };
+void mir_tlog_percentile_name(double percentile, char name[MIR_TLOG_PERCENTILE_NAME_BYTES]);
+
 enum { MIR_TLOG_ROWS_MAX = 8192 };
 
 typedef mir_status (*mir_tlog_rows_fn)(void *context, const mir_tlog_rows *block);

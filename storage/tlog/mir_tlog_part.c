@@ -4,6 +4,7 @@
 #include "mir_tlog_number.h"
 #include "mir_tlog_rollup_read.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -300,6 +301,11 @@ static mir_status output_add(outputs *all, mir_tlog_function function, const cha
                                    &all->numbers[all->count++]);
 }
 
+void mir_tlog_percentile_name(double percentile, char name[MIR_TLOG_PERCENTILE_NAME_BYTES])
+{
+    (void)snprintf(name, MIR_TLOG_PERCENTILE_NAME_BYTES, "p%.15g", percentile);
+}
+
 /* Of the columns of one name: `numbers` of them are, the others follow. */
 static mir_status outputs_of_name(outputs *all, const uint32_t *members, uint32_t numbers,
                                   uint32_t count)
@@ -322,8 +328,8 @@ static mir_status outputs_of_name(outputs *all, const uint32_t *members, uint32_
     }
     if ((spec->functions & MIR_TLOG_PERCENTILE) == 0) return status;
     for (uint32_t i = 0; i < spec->percentile_count && status == MIR_OK; i++) {
-        char name[32];
-        (void)snprintf(name, sizeof name, "p%g", spec->percentiles[i]);
+        char name[MIR_TLOG_PERCENTILE_NAME_BYTES];
+        mir_tlog_percentile_name(spec->percentiles[i], name);
         status = output_add(all, MIR_TLOG_PERCENTILE, name, spec->percentiles[i], members, numbers);
     }
     return status;
@@ -392,7 +398,10 @@ static int u64_compare(const void *a, const void *b)
 /* Nearest rank: the smallest value that so many percent of the values do not exceed. */
 static uint32_t rank_of(double percentile, uint32_t count)
 {
-    const double rank = ceil(percentile / 100 * count);
+    const double exact = percentile * count / 100;
+    const double whole = round(exact);
+    /* 99.9 % of 1,000 are 999, although doubles know no 99.9. */
+    const double rank = fabs(exact - whole) <= 4 * DBL_EPSILON * whole ? whole : ceil(exact);
     if (rank < 1) return 0;
     return rank > count ? count - 1 : (uint32_t)rank - 1;
 }

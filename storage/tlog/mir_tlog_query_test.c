@@ -306,9 +306,10 @@ static void want_numbers(const mir_tlog_query_spec *spec, const oracle *all, con
             for (uint32_t p = 0; p < spec->percentile_count; p++) {
                 char text[16];
                 (void)snprintf(text, sizeof text, "p%g", spec->percentiles[p]);
-                double rank = ceil(spec->percentiles[p] / 100 * numbers);
-                if (rank < 1) rank = 1;
-                const double value = sorted[(uint32_t)rank - 1];
+                /* Of percentiles with one decimal. */
+                uint32_t rank = 1;
+                while (rank * 1000 < lround(spec->percentiles[p] * 10) * numbers) rank++;
+                const double value = sorted[rank - 1];
                 uint64_t bits = bits_of(value);
                 for (uint32_t i = 0; type != MIR_COLUMN_F64 && i < b->count; i++) {
                     if (is_number(b->fields[i]) && number_of(b->fields[i]) == value) {
@@ -568,6 +569,88 @@ static void totals_are_those_of_the_rows(void **state)
         }
         fixture_fini(&x);
     }
+}
+
+typedef struct percentiles {
+    char names[MIR_TLOG_PERCENTILES_MAX][64];
+    double values[MIR_TLOG_PERCENTILES_MAX];
+    uint32_t count;
+} percentiles;
+
+static mir_status percentiles_columns(void *context, const mir_column *columns, uint32_t count)
+{
+    percentiles *p = context;
+    assert_true(count <= MIR_TLOG_PERCENTILES_MAX);
+    p->count = count;
+    for (uint32_t i = 0; i < count; i++) {
+        (void)snprintf(p->names[i], sizeof p->names[i], "%.*s", (int)columns[i].name_size,
+                       columns[i].name);
+    }
+    return MIR_OK;
+}
+
+static mir_status percentiles_rows(void *context, const mir_tlog_batch *batch)
+{
+    percentiles *p = context;
+    assert_int_equal(batch->row_count, 1);
+    for (uint32_t i = 0; i < batch->column_count; i++) p->values[i] = batch->cells[i].f64;
+    return MIR_OK;
+}
+
+static percentiles ask_percentiles(fixture *x, const double *wanted, uint32_t count)
+{
+    percentiles p = {0};
+    const mir_tlog_sink sink = {
+        .context = &p, .columns = percentiles_columns, .rows = percentiles_rows};
+    mir_tlog_query_spec spec = {.device_ids = device_ids,
+                                .device_count = 1,
+                                .measurement = mir_view_cstr("m.v1.W"),
+                                .from_ns = INT64_MIN,
+                                .to_ns = INT64_MAX,
+                                .functions = MIR_TLOG_PERCENTILE,
+                                .percentile_count = count};
+    memcpy(spec.percentiles, wanted, count * sizeof *wanted);
+    assert_int_equal(mir_tlog_query(x->tlog, &spec, &sink, NULL, NULL), MIR_OK);
+    return p;
+}
+
+/* Of the values 1 to n the rank is the value: 7 % of 100 are 7, and not one more. */
+static void percentiles_are_those_of_the_nearest_rank(void **state)
+{
+    (void)state;
+    static const mir_column wave[] = {{"w", 1, MIR_COLUMN_F64}};
+    fixture x;
+    fixture_init(&x, 15);
+    mir_tlog_writer *writer = mir_tlog_writer_of(x.tlog, 0);
+    mir_tlog_series *series;
+    assert_int_equal(
+        mir_tlog_series_open(writer, device_ids[0], mir_view_cstr("m.v1.W"), wave, 1, &series),
+        MIR_OK);
+    for (int64_t n = 1; n <= 1000; n++) {
+        x.row.time_ns = start_ns + n;
+        x.row.column_count = 1;
+        x.row.dynamic_count = 0;
+        x.row.present[0] = 1;
+        x.row.cells[0].f64 = (double)n;
+        assert_int_equal(mir_tlog_append(writer, series, &x.row), MIR_OK);
+        assert_int_equal(mir_tlog_commit_turn(writer, NULL), MIR_OK);
+        if (n > 120 && n % 100 != 0) continue;
+        for (int64_t tenths = 0; tenths <= 1000; tenths += n == 1000 ? 1 : 10) {
+            const double wanted = (double)tenths / 10;
+            const int64_t rank = (tenths * n + 999) / 1000;
+            const percentiles p = ask_percentiles(&x, &wanted, 1);
+            if (p.values[0] == (double)(rank < 1 ? 1 : rank)) continue;
+            fail_msg("p%g of %d values is %g", wanted, (int)n, p.values[0]);
+        }
+    }
+    /* However near they are, each has a column of its own. */
+    static const double close[] = {99.9999, 99.99991, 99.99992};
+    const percentiles p = ask_percentiles(&x, close, 3);
+    assert_int_equal(p.count, 3);
+    assert_string_equal(p.names[0], "p99.9999(w)");
+    assert_string_equal(p.names[1], "p99.99991(w)");
+    assert_string_equal(p.names[2], "p99.99992(w)");
+    fixture_fini(&x);
 }
 
 /* ---- Pages ---- */
@@ -1735,6 +1818,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(totals_are_those_of_the_rows),
+        cmocka_unit_test(percentiles_are_those_of_the_nearest_rank),
         cmocka_unit_test(pages_give_each_row_once),
         cmocka_unit_test(pages_give_each_row_that_is_left_once),
         cmocka_unit_test(limited_windows_are_the_first_ones),
