@@ -129,8 +129,14 @@ static uint32_t bucket_begin(uint32_t bucket, uint32_t count, uint32_t points)
     return 1 + (uint32_t)((uint64_t)bucket * (count - 2) / (points - 2));
 }
 
+static double value_at(const mir_tlog_gather_column *column, uint32_t row)
+{
+    return mir_tlog_number_of(column->type, column->values[row]);
+}
+
 /* Of each bucket of values the one that spans the largest triangle with the one chosen before it and
- * the mean of the next bucket; the first and the last value always. Sets present[row] to 2 there. */
+ * the mean of the next bucket; the first and the last value always. Sets present[row] to 2 there.
+ * Triangles with what is not finite would all be alike: it is chosen where there is nothing else. */
 static void column_thin(mir_tlog_gather_column *column, const int64_t *times,
                         const uint32_t *with_value, uint32_t count, uint32_t points)
 {
@@ -143,22 +149,28 @@ static void column_thin(mir_tlog_gather_column *column, const int64_t *times,
         const bool is_last = bucket + 3 == points;
         const uint32_t next_end = is_last ? count : bucket_begin(bucket + 2, count, points);
         const int64_t origin_ns = times[with_value[chosen]];
-        const double origin = mir_tlog_number_of(column->type, column->values[with_value[chosen]]);
+        double origin = value_at(column, with_value[chosen]);
         double mean_time = 0;
         double mean_value = 0;
+        uint32_t finite = 0;
         for (uint32_t i = next; i < next_end; i++) {
+            const double value = value_at(column, with_value[i]);
             mean_time += since(times[with_value[i]], origin_ns);
-            mean_value += mir_tlog_number_of(column->type, column->values[with_value[i]]);
+            if (!isfinite(value)) continue;
+            mean_value += value;
+            finite++;
         }
         mean_time /= next_end - next;
-        mean_value /= next_end - next;
+        if (finite > 0) mean_value /= finite;
+        if (!isfinite(origin)) origin = mean_value;
+        if (finite == 0) mean_value = origin;
         double largest = -1;
         uint32_t best = first;
         for (uint32_t i = first; i < next; i++) {
             const double time = since(times[with_value[i]], origin_ns);
-            const double value = mir_tlog_number_of(column->type, column->values[with_value[i]]);
+            const double value = value_at(column, with_value[i]);
             const double area = fabs(mean_time * (value - origin) - time * (mean_value - origin));
-            if (area > largest) {
+            if (isfinite(value) && area > largest) {
                 largest = area;
                 best = i;
             }

@@ -1010,6 +1010,54 @@ static void points_keep_a_peak_right_before_the_end(void **state)
     }
 }
 
+/* Values that are none, and infinite ones, hide no others. */
+static void points_keep_peaks_beside_what_is_not_finite(void **state)
+{
+    (void)state;
+    static const mir_column wave[] = {{"w", 1, MIR_COLUMN_F64}};
+    static const double odd[] = {NAN, INFINITY, -INFINITY};
+    fixture x;
+    fixture_init(&x, 16);
+    mir_tlog_writer *writer = mir_tlog_writer_of(x.tlog, 0);
+    for (uint32_t device = 0; device < DEVICES; device++) {
+        mir_tlog_series *series;
+        assert_int_equal(mir_tlog_series_open(writer, device_ids[device], mir_view_cstr("m.v1.W"),
+                                              wave, 1, &series),
+                         MIR_OK);
+        /* A tenth of the values are so, and all of them for a while; the peaks are elsewhere. */
+        for (int64_t i = 0; i < 3000; i++) {
+            const bool peak = i % 500 == 250;
+            const bool is_odd =
+                device % 3 != 2 && (sim_random(&x.random) % 10 == 0 || i / 100 == 7);
+            x.row.time_ns = start_ns + i * 1000000;
+            x.row.column_count = 1;
+            x.row.dynamic_count = 0;
+            x.row.present[0] = 1;
+            x.row.cells[0].f64 = peak ? 50 : is_odd ? odd[device % 3 == 0 ? 0 : i % 3] : 0;
+            assert_int_equal(mir_tlog_append(writer, series, &x.row), MIR_OK);
+        }
+        assert_int_equal(mir_tlog_commit_turn(writer, NULL), MIR_OK);
+        for (uint32_t points = 20; points < 200; points += 9) {
+            oracle_sink sink = {0};
+            const mir_tlog_sink to = oracle_sink_of(&sink);
+            const mir_tlog_query_spec spec = {.device_ids = &device_ids[device],
+                                              .device_count = 1,
+                                              .measurement = mir_view_cstr("m.v1.W"),
+                                              .from_ns = INT64_MIN,
+                                              .to_ns = INT64_MAX,
+                                              .points = points};
+            assert_int_equal(mir_tlog_query(x.tlog, &spec, &to, NULL, NULL), MIR_OK);
+            assert_int_equal(sink.rows, points);
+            uint32_t peaks = 0;
+            for (size_t i = 0; i < sink.answer.count; i++)
+                peaks += number_of(&sink.answer.fields[i]) == 50;
+            if (peaks != 6) fail_msg("device %u, %u points: %u peaks", device, points, peaks);
+            oracle_free(&sink.answer);
+        }
+    }
+    fixture_fini(&x);
+}
+
 /* ---- Refusals ---- */
 
 static void what_makes_no_sense_is_refused_with_words(void **state)
@@ -1825,6 +1873,7 @@ int main(void)
         cmocka_unit_test(blocks_have_all_rows_of_each_device),
         cmocka_unit_test(points_keep_the_ends_and_the_peaks),
         cmocka_unit_test(points_keep_a_peak_right_before_the_end),
+        cmocka_unit_test(points_keep_peaks_beside_what_is_not_finite),
         cmocka_unit_test(what_makes_no_sense_is_refused_with_words),
         cmocka_unit_test(percentiles_of_many_devices_take_the_memory_of_one),
         cmocka_unit_test(what_a_query_holds_at_once_is_within_its_bound),
