@@ -64,6 +64,7 @@ typedef struct query {
     mir_tlog_shares shares;
     mir_tlog_columns columns; /* of the answer */
     mir_tlog_query_info info;
+    int64_t given_ns; /* the time of the last row that was given out; not of runs, nor of shares */
     mir_error *error;
 } query;
 
@@ -489,6 +490,7 @@ static mir_status batch_give(query *q, const mir_tlog_sink *sink, const mir_tlog
         return mir_error_set(q->error, MIR_E_CANCELLED, "cancelled");
     }
     q->info.rows += batch->row_count;
+    q->given_ns = batch->times_ns[batch->row_count - 1];
     mir_thread_offer();
     return sink->rows(sink->context, batch);
 }
@@ -864,9 +866,9 @@ mir_status mir_tlog_query(mir_tlog *tlog, const mir_tlog_query_spec *spec,
     q->version = mir_tlog_version_acquire(tlog);
     mir_status status = spec_check(q);
     if (status == MIR_OK) status = query_run(q, sink);
-    /* What was left out is older than all of a full page from the newest row on. */
+    /* A full page from the newest row on does not reach back to what was left out. */
     if (q->spec.functions == 0 && q->spec.backward && q->spec.limit != 0 &&
-        q->info.rows >= q->spec.limit) {
+        q->info.rows >= q->spec.limit && q->given_ns >= q->info.left_out_until_ns) {
         q->info.left_out = false;
     }
     if (info != NULL) *info = q->info;

@@ -82,11 +82,15 @@ static mir_status devices_read(reading *r, const uint32_t *order, uint32_t count
         }
         r->device = order[i];
         mir_workers_breathe();
-        status = mir_tlog_scan_cancelled(&r->scan)
-                     ? mir_tlog_scan_failed(&r->scan, MIR_E_CANCELLED)
-                     : mir_tlog_scan_pieces(&r->scan, id, first_ns, last_ns, piece_take, r);
+        if (mir_tlog_scan_cancelled(&r->scan)) {
+            status = mir_tlog_scan_failed(&r->scan, MIR_E_CANCELLED);
+        }
+        /* First, since the sink may end it among its rows. */
         if (status == MIR_OK) {
             status = mir_tlog_rollup_missed(&r->scan, id, first_ns, last_ns);
+        }
+        if (status == MIR_OK) {
+            status = mir_tlog_scan_pieces(&r->scan, id, first_ns, last_ns, piece_take, r);
         }
     }
     return status;

@@ -509,7 +509,7 @@ mir_status mir_tlog_rollup_missed(mir_tlog_scan *scan, mir_view device, int64_t 
     size_t count = 0;
     const mir_status status = hours_find(scan, device, first_ns, last_ns, &found, &count);
     for (size_t i = 0; i < count; i++) {
-        mir_tlog_rollup_left_out(scan, found[i].end_ns < last_ns ? found[i].end_ns : last_ns);
+        mir_tlog_rollup_left_out(scan, found[i].end_ns <= last_ns ? found[i].end_ns : last_ns + 1);
     }
     free(found);
     return mir_tlog_scan_failed(scan, status);
