@@ -117,9 +117,7 @@ void mir_tlm_retention(mir_request *request)
     const mir_config *config = request->hub->config;
     mir_arena *arena = &request->arena;
     mir_tlog_retention state;
-    mir_tlog_stats stats;
     mir_tlog_retention_read(request->hub->tlog, &state);
-    mir_tlog_stats_read(request->hub->tlog, &stats, NULL);
     MirApi__V1__TelemetryRetention retention = MIR_API__V1__TELEMETRY_RETENTION__INIT;
     if (set_rules(config, &state, arena, &retention) == MIR_OK &&
         set_rollups(config, &state, arena, &retention) == MIR_OK) {
@@ -133,7 +131,7 @@ void mir_tlm_retention(mir_request *request)
         retention.bytes_removed = state.bytes_removed;
         retention.has_rows = retention.has_bytes = 1;
         retention.rows = state.rows;
-        retention.bytes = stats.segment_bytes - state.rollup_bytes;
+        retention.bytes = state.bytes;
         retention.has_rollup_bytes = 1;
         retention.rollup_bytes = state.rollup_bytes;
         if (state.oldest_ns != INT64_MAX)

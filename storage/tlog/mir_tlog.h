@@ -395,6 +395,7 @@ typedef struct mir_tlog_retention {
     int64_t run_ns;     /* when it last looked; 0: not yet */
     /* What there is now, in segments. */
     uint64_t rows;     /* without rollups */
+    uint64_t bytes;    /* of these */
     int64_t oldest_ns; /* INT64_MAX: no row */
     uint64_t rollup_rows[MIR_TLOG_ROLLUPS];
     uint64_t rollup_bytes;

@@ -635,6 +635,7 @@ void mir_tlog_retention_read(mir_tlog *tlog, mir_tlog_retention *retention)
     mir_tlog_version *version = mir_tlog_version_acquire(tlog);
     int64_t oldest_ns = INT64_MAX;
     uint64_t rows = 0;
+    uint64_t bytes = 0;
     uint64_t rollup_rows[MIR_TLOG_ROLLUPS] = {0};
     uint64_t rollup_bytes = 0;
     for (uint32_t i = 0; i < version->segment_count; i++) {
@@ -647,12 +648,14 @@ void mir_tlog_retention_read(mir_tlog *tlog, mir_tlog_retention *retention)
         }
         if (segment->time_min < oldest_ns) oldest_ns = segment->time_min;
         rows += segment->rows;
+        bytes += segment->size;
     }
     mir_tlog_version_release(version);
     (void)pthread_mutex_lock(&tlog->mutex);
     *retention = tlog->retention;
     (void)pthread_mutex_unlock(&tlog->mutex);
     retention->rows = rows;
+    retention->bytes = bytes;
     memcpy(retention->rollup_rows, rollup_rows, sizeof rollup_rows);
     retention->rollup_bytes = rollup_bytes;
     retention->oldest_ns = oldest_ns;

@@ -1020,6 +1020,11 @@ static void rollups_end_although_rows_stay(void **state)
     settle(&x);
     side *s = &x.sides[1];
     assert_true(stored_rollups(s, 0) > 0);
+    mir_tlog_stats stats;
+    mir_tlog_retention told;
+    mir_tlog_stats_read(s->tlog, &stats, NULL);
+    mir_tlog_retention_read(s->tlog, &told);
+    assert_int_equal(told.bytes + told.rollup_bytes, stats.segment_bytes);
     mir_tlog_close(s->tlog);
     s->options.retention_age_ns = 0;
     side_open(s);
