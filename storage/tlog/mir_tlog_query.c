@@ -861,6 +861,10 @@ mir_status mir_tlog_query(mir_tlog *tlog, const mir_tlog_query_spec *spec,
     if (q->spec.rows_max == 0) q->spec.rows_max = ROWS_MAX_DEFAULT;
     if (q->spec.bytes_max == 0) q->spec.bytes_max = MIR_TLOG_QUERY_BYTES_DEFAULT;
     if (q->spec.functions == 0 && q->spec.window_ns != 0) q->spec.functions = MIR_TLOG_MEAN;
+    /* The same windows, whose numbers are no larger than times. */
+    if (q->spec.window_ns != 0 && q->spec.window_ns <= INT64_MAX) {
+        q->spec.window_from_ns %= (int64_t)q->spec.window_ns;
+    }
     (void)pthread_mutex_init(&q->mutex, NULL);
     (void)pthread_cond_init(&q->changed, NULL);
     q->version = mir_tlog_version_acquire(tlog);

@@ -571,6 +571,174 @@ static void totals_are_those_of_the_rows(void **state)
     }
 }
 
+static mir_status page_columns(void *context, const mir_column *columns, uint32_t count)
+{
+    (void)context;
+    (void)columns;
+    (void)count;
+    return MIR_OK;
+}
+
+/* ---- The ends of time ---- */
+
+typedef struct span {
+    __int128 number; /* of the window */
+    int64_t time_ns;
+    uint64_t count;
+    __int128 sum;
+    int64_t first_ns, last_ns;
+    int64_t first, last;
+} span;
+
+typedef struct spans {
+    span list[1024];
+    uint32_t count;
+} spans;
+
+static int span_compare(const void *a, const void *b)
+{
+    const span *left = a;
+    const span *right = b;
+    return left->number < right->number ? -1 : left->number > right->number;
+}
+
+static __int128 floor_of(__int128 number, __int128 step)
+{
+    return number / step - (number % step < 0 ? 1 : 0);
+}
+
+static void spans_of(const int64_t (*rows)[2], uint32_t count, const mir_tlog_query_spec *spec,
+                     spans *to)
+{
+    to->count = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        const int64_t at_ns = rows[i][0];
+        if (at_ns < spec->from_ns || at_ns >= spec->to_ns) continue;
+        const __int128 length = (__int128)spec->window_ns;
+        const __int128 number = floor_of((__int128)at_ns - spec->window_from_ns, length);
+        const __int128 end = (number + 1) * length + spec->window_from_ns;
+        uint32_t n = 0;
+        while (n < to->count && to->list[n].number != number) n++;
+        span *of = &to->list[n];
+        if (n == to->count) {
+            to->count++;
+            *of = (span){.number = number,
+                         .time_ns = end < spec->to_ns ? (int64_t)end : spec->to_ns,
+                         .first_ns = at_ns,
+                         .last_ns = at_ns,
+                         .first = rows[i][1],
+                         .last = rows[i][1]};
+        }
+        of->count++;
+        of->sum += rows[i][1];
+        if (at_ns < of->first_ns) of->first = rows[i][1];
+        if (at_ns < of->first_ns) of->first_ns = at_ns;
+        if (at_ns > of->last_ns) of->last = rows[i][1];
+        if (at_ns > of->last_ns) of->last_ns = at_ns;
+    }
+    if (to->count > 1) qsort(to->list, to->count, sizeof *to->list, span_compare);
+}
+
+static mir_status spans_rows(void *context, const mir_tlog_batch *batch)
+{
+    spans *to = context;
+    assert_int_equal(batch->column_count, 4); /* count, first, last, sum */
+    for (uint32_t i = 0; i < batch->row_count; i++) {
+        const mir_cell *cells = &batch->cells[(size_t)i * 4];
+        assert_true(to->count < 1024);
+        to->list[to->count++] = (span){.time_ns = batch->times_ns[i],
+                                       .count = (uint64_t)cells[0].i64,
+                                       .first = cells[1].i64,
+                                       .last = cells[2].i64,
+                                       .sum = cells[3].i64};
+    }
+    return MIR_OK;
+}
+
+static int64_t edge_time(uint64_t *random)
+{
+    static const int64_t edges[] = {INT64_MIN, INT64_MIN + 4000,    -1000,
+                                    0,         1790000000000000000, INT64_MAX - 4000};
+    const uint64_t r = sim_random(random);
+    return edges[r % 6] + (int64_t)(r / 8 % 4001);
+}
+
+/* Windows of any length that begin anywhere, and ranges to where time ends. */
+static void windows_reach_to_the_ends_of_time(void **state)
+{
+    (void)state;
+    enum { ROWS = 600 };
+    static const mir_column whole[] = {{"i", 1, MIR_COLUMN_I64}};
+    static const uint64_t lengths[] = {1,         2, 3, 1000, INT64_MAX, (uint64_t)INT64_MAX + 1,
+                                       UINT64_MAX};
+    static const int64_t begins[] = {0, 1, -1, 999, INT64_MIN, INT64_MAX};
+    static int64_t rows[ROWS][2];
+    static spans wanted;
+    static spans got;
+    fixture x;
+    fixture_init(&x, 17);
+    mir_tlog_writer *writer = mir_tlog_writer_of(x.tlog, 0);
+    mir_tlog_series *series;
+    uint32_t count = 0;
+    for (int stage = 0; stage < 4; stage++) {
+        assert_int_equal(
+            mir_tlog_series_open(writer, device_ids[0], mir_view_cstr("m.v1.W"), whole, 1, &series),
+            MIR_OK);
+        for (int i = 0; i < ROWS / 4; i++) {
+            const int64_t at_ns = edge_time(&x.random);
+            uint32_t same = 0;
+            while (same < count && rows[same][0] != at_ns) same++;
+            if (same == count) count++;
+            rows[same][0] = at_ns;
+            rows[same][1] = (int64_t)(sim_random(&x.random) % 1000);
+            x.row.time_ns = at_ns;
+            x.row.column_count = 1;
+            x.row.dynamic_count = 0;
+            x.row.present[0] = 1;
+            x.row.cells[0].i64 = rows[same][1];
+            assert_int_equal(mir_tlog_append(writer, series, &x.row), MIR_OK);
+        }
+        assert_int_equal(mir_tlog_commit_turn(writer, NULL), MIR_OK);
+        if (stage > 0) seal(&x);
+        for (int i = 0; i < 400; i++) {
+            const uint64_t r = sim_random(&x.random);
+            const int64_t one = r % 3 == 0 ? INT64_MIN : edge_time(&x.random);
+            const int64_t other = r / 4 % 3 == 0 ? INT64_MAX : edge_time(&x.random);
+            if (one == other) continue;
+            mir_tlog_query_spec spec = {
+                .device_ids = device_ids,
+                .device_count = 1,
+                .measurement = mir_view_cstr("m.v1.W"),
+                .from_ns = one < other ? one : other,
+                .to_ns = one < other ? other : one,
+                .window_ns = lengths[r / 16 % 7],
+                .window_from_ns = begins[r / 128 % 6],
+                .functions = MIR_TLOG_COUNT | MIR_TLOG_SUM | MIR_TLOG_FIRST | MIR_TLOG_LAST,
+            };
+            const mir_tlog_sink sink = {
+                .context = &got, .columns = page_columns, .rows = spans_rows};
+            got.count = 0;
+            assert_int_equal(mir_tlog_query(x.tlog, &spec, &sink, NULL, NULL), MIR_OK);
+            spans_of(rows, count, &spec, &wanted);
+            for (uint32_t n = 0; n < got.count && n < wanted.count; n++) {
+                const span *a = &got.list[n];
+                const span *b = &wanted.list[n];
+                if (a->time_ns == b->time_ns && a->count == b->count && a->sum == b->sum &&
+                    a->first == b->first && a->last == b->last)
+                    continue;
+                fail_msg("windows of %llu since %lld, from %lld to %lld: row %u at %lld of %llu, "
+                         "want %lld of %llu",
+                         (unsigned long long)spec.window_ns, (long long)spec.window_from_ns,
+                         (long long)spec.from_ns, (long long)spec.to_ns, n, (long long)a->time_ns,
+                         (unsigned long long)a->count, (long long)b->time_ns,
+                         (unsigned long long)b->count);
+            }
+            assert_int_equal(got.count, wanted.count);
+        }
+    }
+    fixture_fini(&x);
+}
+
 typedef struct percentiles {
     char names[MIR_TLOG_PERCENTILES_MAX][64];
     double values[MIR_TLOG_PERCENTILES_MAX];
@@ -660,14 +828,6 @@ typedef struct page {
     uint32_t devices[4096];
     uint32_t count;
 } page;
-
-static mir_status page_columns(void *context, const mir_column *columns, uint32_t count)
-{
-    (void)context;
-    (void)columns;
-    (void)count;
-    return MIR_OK;
-}
 
 static mir_status page_rows(void *context, const mir_tlog_batch *batch)
 {
@@ -1866,6 +2026,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(totals_are_those_of_the_rows),
+        cmocka_unit_test(windows_reach_to_the_ends_of_time),
         cmocka_unit_test(percentiles_are_those_of_the_nearest_rank),
         cmocka_unit_test(pages_give_each_row_once),
         cmocka_unit_test(pages_give_each_row_that_is_left_once),
