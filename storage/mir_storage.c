@@ -221,8 +221,26 @@ mir_status mir_storage_advance(mir_storage_progress *progress, uint64_t bytes, m
     return mir_error_set(error, MIR_E_CANCELLED, "cancelled");
 }
 
+/* The next bytes of a file, although the disk cannot read all of them. */
+static ssize_t salvage(int from, uint8_t *buffer, uint64_t *unread)
+{
+    struct stat about;
+    const off_t at = lseek(from, 0, SEEK_CUR);
+    if (at < 0 || fstat(from, &about) != 0) return -1;
+    off_t size = about.st_size - at;
+    if (size > PUMP_BYTES) size = PUMP_BYTES;
+    if (size <= 0) return 0;
+    const int result = mir_tlog_file_salvage(&mir_tlog_files_posix, from, buffer, (size_t)size,
+                                             (uint64_t)at, unread);
+    if (result < 0) {
+        errno = -result;
+        return -1;
+    }
+    return lseek(from, at + size, SEEK_SET) < 0 ? -1 : (ssize_t)size;
+}
+
 mir_status mir_storage_pump(int from, int to, mir_storage_progress *progress, uint64_t *size,
-                            uint64_t *hash, mir_error *error)
+                            uint64_t *hash, uint64_t *unread, mir_error *error)
 {
     uint8_t *buffer = malloc(PUMP_BYTES);
     XXH3_state_t *sum = XXH3_createState();
@@ -231,7 +249,8 @@ mir_status mir_storage_pump(int from, int to, mir_storage_progress *progress, ui
     if (buffer == NULL || sum == NULL || XXH3_64bits_reset(sum) != XXH_OK)
         status = mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
     while (status == MIR_OK) {
-        const ssize_t got = read(from, buffer, PUMP_BYTES);
+        ssize_t got = read(from, buffer, PUMP_BYTES);
+        if (got < 0 && errno == EIO && unread != NULL) got = salvage(from, buffer, unread);
         if (got == 0) break;
         if (got < 0 && errno != EINTR) status = mir_error_os(error, errno, "cannot read");
         if (got < 0) continue;
@@ -250,6 +269,35 @@ mir_status mir_storage_pump(int from, int to, mir_storage_progress *progress, ui
     (void)XXH3_freeState(sum);
     free(buffer);
     return status;
+}
+
+mir_status mir_storage_log_bytes(const char *path, uint8_t **bytes, size_t *size, uint64_t *unread,
+                                 mir_error *error)
+{
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return mir_error_os(error, errno, "cannot open %s", path);
+    struct stat about;
+    mir_status status = MIR_OK;
+    uint8_t *made = NULL;
+    if (fstat(fd, &about) != 0)
+        status = mir_error_os(error, errno, "cannot read %s", path);
+    else if (about.st_size > MIR_TLOG_LOG_FILE_BYTES_MAX)
+        status = mir_error_set(error, MIR_E_CORRUPT, "%s is larger than any log", path);
+    else if ((made = calloc(1, (size_t)about.st_size + 1)) == NULL)
+        status = mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
+    if (status == MIR_OK) {
+        const int result = mir_tlog_file_salvage(&mir_tlog_files_posix, fd, made,
+                                                 (size_t)about.st_size, 0, unread);
+        if (result < 0) status = mir_error_os(error, -result, "cannot read %s", path);
+    }
+    (void)close(fd);
+    if (status != MIR_OK) {
+        free(made);
+        return status;
+    }
+    *bytes = made;
+    *size = (size_t)about.st_size;
+    return MIR_OK;
 }
 
 /* ---- The child ---- */

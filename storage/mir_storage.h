@@ -113,12 +113,14 @@ typedef struct mir_storage_saved {
     uint64_t bytes;
     uint64_t linked;  /* of the files: not copied, but another name of the same file */
     uint64_t damaged; /* files that are missing or of which nothing can be read: named alone */
+    uint64_t unread;  /* bytes of others that the disk could not read: zeros instead */
     int64_t at_ns;
 } mir_storage_saved;
 
 /* Of a data directory, served or not, into a directory that is empty or not there; with `copy` no file
  * is shared with the original. It is on the disk when this returns MIR_OK; until then there is no
- * MIR_STORAGE_MARKER in it. MIR_E_EXISTS: the target is not empty; _INVALID: the data directory is
+ * MIR_STORAGE_MARKER in it. The watch's `damage` is told of what the disk could not read of segments and
+ * logs; all else is saved. MIR_E_EXISTS: the target is not empty; _INVALID: the data directory is
  * the half of a backup or of a restore, or the target is inside of it. */
 MIR_MUST_CHECK mir_status mir_storage_backup(const char *data, const char *target, bool copy,
                                              const mir_storage_watch *watch,

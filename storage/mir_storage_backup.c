@@ -21,6 +21,13 @@
 
 enum { SNAPSHOTS_MAX = 1000, HANDLES_SPARE = 64 };
 
+/* It is saved, but for these bytes. */
+typedef struct unread_file {
+    mir_storage_kind kind;
+    uint64_t bytes;
+    char name[MIR_STORAGE_NAME_BYTES_MAX];
+} unread_file;
+
 typedef struct saving {
     const char *data;
     const char *target;
@@ -31,8 +38,10 @@ typedef struct saving {
     mir_storage_progress progress;
     mir_storage_files files;
     int half;     /* the marker that is not complete, or -1 */
-    int *handles; /* of the segments of the manifest, -1: it is missing */
+    int *handles; /* of the segments of the manifest, -1: it is missing, or cannot be opened */
     mir_storage_marker marker;
+    uint32_t unread_count;
+    unread_file *unread_files;
 } saving;
 
 /* Nothing in it but what a file system keeps there by itself, and `own` (may be null). */
@@ -174,6 +183,37 @@ static mir_status lost_save(saving *s, const char *file, mir_error *error)
     return status == MIR_OK ? listed(s, name, 0, true, mir_hash_fixed("", 0), error) : status;
 }
 
+/* Told when the backup is made: a snapshot that is tried again reads it once more. */
+static mir_status unread_note(saving *s, mir_storage_kind kind, const char *name, uint64_t unread,
+                              mir_error *error)
+{
+    if (unread == 0) return MIR_OK;
+    unread_file *more =
+        realloc(s->unread_files, (s->unread_count + UINT32_C(1)) * sizeof *s->unread_files);
+    if (more == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
+    s->unread_files = more;
+    unread_file *one = &more[s->unread_count++];
+    *one = (unread_file){.kind = kind, .bytes = unread};
+    (void)snprintf(one->name, sizeof one->name, "%s", name);
+    return MIR_OK;
+}
+
+static void unread_tell(saving *s)
+{
+    const mir_storage_watch *watch = s->progress.watch;
+    for (uint32_t i = 0; i < s->unread_count; i++) {
+        const unread_file *one = &s->unread_files[i];
+        char text[160];
+        s->saved->unread += one->bytes;
+        (void)snprintf(text, sizeof text,
+                       "the disk cannot read %" PRIu64 " bytes of it: what is in them is not saved",
+                       one->bytes);
+        if (watch != NULL && watch->damage != NULL)
+            watch->damage(watch->context, &(mir_storage_damage){
+                                              .kind = one->kind, .file = one->name, .text = text});
+    }
+}
+
 /* ---- The snapshot ---- */
 
 static void handles_close(saving *s)
@@ -211,10 +251,27 @@ static mir_status segments_open(saving *s, const char *telemetry, mir_error *err
         mir_status status = mir_storage_path(path, telemetry, name, error);
         if (status != MIR_OK) return status;
         s->handles[i] = open(path, O_RDONLY | O_CLOEXEC);
-        if (s->handles[i] < 0 && errno != ENOENT)
+        if (s->handles[i] < 0 && errno != ENOENT && errno != EIO)
             return mir_error_os(error, errno, "cannot open %s", path);
     }
     return MIR_OK;
+}
+
+/* A log of which the disk cannot read all; MIR_E_CORRUPT: no row can be had. */
+static mir_status log_salvage(const char *path, uint64_t number, mir_tlog_log_look *look,
+                              uint64_t *unread, mir_error *error)
+{
+    uint8_t *bytes = NULL;
+    size_t size = 0;
+    mir_status status = mir_storage_log_bytes(path, &bytes, &size, unread, error);
+    if (status != MIR_OK) return status;
+    status = mir_tlog_log_look_bytes(mir_view_of(bytes, size), number, look, error);
+    if (status == MIR_E_EMPTY && *unread > 0) status = MIR_E_CORRUPT;
+    if (status == MIR_OK)
+        look->bytes = bytes;
+    else
+        free(bytes);
+    return status;
 }
 
 /* The rows of one log up to now, if it is still there: else the manifest has changed. */
@@ -229,15 +286,26 @@ static mir_status log_save(saving *s, const char *telemetry, uint64_t number, mi
     if (from < 0)
         return errno == ENOENT ? MIR_E_AGAIN : mir_error_os(error, errno, "cannot open %s", path);
     mir_tlog_log_look look;
-    status = mir_tlog_log_look_at(&mir_tlog_files_posix, from, number, &look, error);
+    uint64_t unread = 0;
+    mir_error why = {{0}};
+    status = mir_tlog_log_look_at(&mir_tlog_files_posix, from, number, &look, &why);
     (void)close(from);
+    if (status == MIR_E_IO) status = log_salvage(path, number, &look, &unread, &why);
+    if (status == MIR_E_NOT_FOUND) return MIR_E_AGAIN; /* sealed meanwhile */
+    if (unread > 0 && (status == MIR_OK || status == MIR_E_CORRUPT)) {
+        const mir_status noted = unread_note(s, MIR_STORAGE_LOG, name, unread, error);
+        if (noted != MIR_OK) {
+            if (status == MIR_OK) free(look.bytes);
+            return noted;
+        }
+    }
     if (status == MIR_E_EMPTY) return MIR_OK;
     if (status == MIR_E_CORRUPT) { /* no row of it can be had */
         char lost[MIR_STORAGE_NAME_BYTES_MAX];
         (void)snprintf(lost, sizeof lost, "%016" PRIx64 ".log.damaged", number);
         return lost_save(s, lost, error);
     }
-    if (status != MIR_OK) return status;
+    if (status != MIR_OK) return mir_error_set(error, status, "%s", why.text);
     int to;
     status = create_file(s->target, name, 0640, &to, error);
     if (status == MIR_OK) {
@@ -261,6 +329,7 @@ static void unsave(saving *s)
         if (mir_storage_path(path, s->target, s->marker.entries[i].name, NULL) == MIR_OK)
             (void)unlink(path);
     mir_storage_marker_fini(&s->marker);
+    s->unread_count = 0;
     s->saved->files = s->saved->bytes = s->saved->damaged = s->progress.done = 0;
 }
 
@@ -326,8 +395,11 @@ static mir_status segment_save(saving *s, uint32_t i, mir_error *error)
     uint64_t size, hash;
     status = create_file(s->target, name, about.st_mode & 0660, &fd, error);
     if (status != MIR_OK) return status;
+    uint64_t unread = 0;
     status = finish_file(
-        fd, name, mir_storage_pump(s->handles[i], fd, &s->progress, &size, &hash, error), error);
+        fd, name, mir_storage_pump(s->handles[i], fd, &s->progress, &size, &hash, &unread, error),
+        error);
+    if (status == MIR_OK) status = unread_note(s, MIR_STORAGE_SEGMENT, name, unread, error);
     return status == MIR_OK ? listed(s, name, size, true, hash, error) : status;
 }
 
@@ -359,7 +431,7 @@ static mir_status segments_save(saving *s, mir_error *error)
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return mir_error_os(error, errno, "cannot read %s", path);
     uint64_t size, hash;
-    status = mir_storage_pump(fd, -1, &s->progress, &size, &hash, error);
+    status = mir_storage_pump(fd, -1, &s->progress, &size, &hash, NULL, error);
     (void)close(fd);
     return status == MIR_OK ? listed(s, "telemetry/MANIFEST", size, true, hash, error) : status;
 }
@@ -370,7 +442,7 @@ static mir_status state_save(saving *s, int from, uint64_t *size, uint64_t *hash
     mir_status status = create_file(s->target, "state/data.mdb", 0600, &fd, error);
     if (status != MIR_OK) return status;
     return finish_file(fd, "state/data.mdb",
-                       mir_storage_pump(from, fd, &s->progress, size, hash, error), error);
+                       mir_storage_pump(from, fd, &s->progress, size, hash, NULL, error), error);
 }
 
 static mir_status marker_write(saving *s, mir_error *error)
@@ -452,7 +524,9 @@ static mir_status save_all(saving *s, mir_error *error)
     if (status == MIR_OK) status = mir_storage_path(path, s->target, "state", error);
     if (status == MIR_OK) status = mir_storage_sync(path, error);
     if (status == MIR_OK) status = parent_sync(s->target, error);
-    return status == MIR_OK ? marker_write(s, error) : status;
+    if (status == MIR_OK) status = marker_write(s, error);
+    if (status == MIR_OK) unread_tell(s);
+    return status;
 }
 
 /* What was begun and will not be finished. */
@@ -522,6 +596,7 @@ mir_status mir_storage_backup(const char *data, const char *target, bool copy,
     handles_close(&s);
     mir_storage_files_fini(&s.files);
     mir_storage_marker_fini(&s.marker);
+    free(s.unread_files);
     return status;
 }
 
@@ -568,7 +643,7 @@ static mir_status entry_restore(const char *backup, const char *begun,
     if (status != MIR_OK) return status;
     status = create_file(begun, entry->name, (about.st_mode & 0660) | 0600, &to, error);
     if (status == MIR_OK) {
-        status = mir_storage_pump(from, to, progress, &size, &hash, error);
+        status = mir_storage_pump(from, to, progress, &size, &hash, NULL, error);
         if (status == MIR_OK && (size != entry->size || (entry->hashed && hash != entry->hash)))
             status = mir_error_set(error, MIR_E_CORRUPT,
                                    "it is damaged: not the file that the list of the backup names");

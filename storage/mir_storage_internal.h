@@ -101,9 +101,15 @@ typedef struct mir_storage_progress {
 } mir_storage_progress;
 MIR_MUST_CHECK mir_status mir_storage_advance(mir_storage_progress *progress, uint64_t bytes,
                                               mir_error *error);
-/* From where `from` stands to its end; `to` -1: only its hash. */
+/* From where `from` stands to its end; `to` -1: only its hash. With `unread`, what the disk cannot read
+ * of a file is zeros, and its bytes are added to that. */
 MIR_MUST_CHECK mir_status mir_storage_pump(int from, int to, mir_storage_progress *progress,
-                                           uint64_t *size, uint64_t *hash, mir_error *error);
+                                           uint64_t *size, uint64_t *hash, uint64_t *unread,
+                                           mir_error *error);
+/* All of a log, which the caller frees; what the disk cannot read is zeros, and *unread counts it.
+ * MIR_E_NOT_FOUND, _CORRUPT (larger than any log). */
+MIR_MUST_CHECK mir_status mir_storage_log_bytes(const char *path, uint8_t **bytes, size_t *size,
+                                                uint64_t *unread, mir_error *error);
 
 /* Reads every chunk of a segment. Zeroed but for the file's name, the progress and what is to be called
  * with the context: `tell` with each damage (may be null), `keep` with each whole chunk (may be null;

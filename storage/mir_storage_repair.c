@@ -84,8 +84,8 @@ static int file_keep(const char *from, const char *to, mir_error *error, mir_sta
         return cause;
     }
     mir_storage_progress none = {0};
-    uint64_t size, hash;
-    *status = mir_storage_pump(source, target, &none, &size, &hash, error);
+    uint64_t size, hash, unread = 0;
+    *status = mir_storage_pump(source, target, &none, &size, &hash, &unread, error);
     if (*status == MIR_OK && fsync(target) != 0)
         *status = mir_error_os(error, errno, "cannot sync %s", to);
     (void)close(source);
@@ -275,35 +275,6 @@ out:
 
 /* ---- Logs ---- */
 
-static mir_status log_bytes(const char *path, uint8_t **bytes, size_t *size, uint64_t *unread,
-                            mir_error *error)
-{
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return mir_error_os(error, errno, "cannot open %s", path);
-    struct stat about;
-    mir_status status = MIR_OK;
-    uint8_t *made = NULL;
-    if (fstat(fd, &about) != 0)
-        status = mir_error_os(error, errno, "cannot read %s", path);
-    else if (about.st_size > MIR_TLOG_LOG_FILE_BYTES_MAX)
-        status = mir_error_set(error, MIR_E_CORRUPT, "%s is larger than any log", path);
-    else if ((made = calloc(1, (size_t)about.st_size + 1)) == NULL)
-        status = mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
-    if (status == MIR_OK) {
-        const int result = mir_tlog_file_salvage(&mir_tlog_files_posix, fd, made,
-                                                 (size_t)about.st_size, 0, unread);
-        if (result < 0) status = mir_error_os(error, -result, "cannot read %s", path);
-    }
-    (void)close(fd);
-    if (status != MIR_OK) {
-        free(made);
-        return status;
-    }
-    *bytes = made;
-    *size = (size_t)about.st_size;
-    return MIR_OK;
-}
-
 /* Takes the place of `<number>.log`. */
 static mir_status log_write(repairing *r, uint64_t number, const uint8_t *bytes, size_t size,
                             mir_error *error)
@@ -372,7 +343,7 @@ static mir_status log_repair(repairing *r, uint64_t number, bool aside, mir_erro
     size_t size = 0;
     uint64_t unread = 0;
     mir_error why = {{0}};
-    if (status == MIR_OK) status = log_bytes(path, &bytes, &size, &unread, &why);
+    if (status == MIR_OK) status = mir_storage_log_bytes(path, &bytes, &size, &unread, &why);
     if (status == MIR_E_NO_MEMORY || status == MIR_E_PERMISSION)
         return mir_error_set(error, status, "%s", why.text);
     mir_tlog_mem *mem = NULL;
@@ -393,6 +364,9 @@ static mir_status log_repair(repairing *r, uint64_t number, bool aside, mir_erro
         free(bytes);
         return mir_error_set(error, status, "%s: %s", name, why.text);
     }
+    if (status == MIR_E_EMPTY && aside && size == 0) /* what a backup says of one */
+        status =
+            mir_error_set(&why, MIR_E_CORRUPT, "it is missing: which rows were in it is not known");
     if (status == MIR_E_EMPTY && unread > 0)
         status = mir_error_set(&why, MIR_E_CORRUPT, "the disk cannot read it");
     if (status != MIR_OK && status != MIR_E_EMPTY) {
@@ -437,7 +411,8 @@ static mir_status log_place_check(const repairing *r, uint64_t number, mir_error
         (void)snprintf(name, sizeof name, "%016" PRIx64 ".log%s", number,
                        aside != 0 ? ".damaged" : "");
         status = mir_storage_path(path, r->telemetry, name, error);
-        if (status == MIR_OK) status = log_bytes(path, &bytes[aside], &size[aside], &unread, error);
+        if (status == MIR_OK)
+            status = mir_storage_log_bytes(path, &bytes[aside], &size[aside], &unread, error);
     }
     if (status == MIR_OK) {
         const bool mended = mir_tlog_mend_log(bytes[1], size[1], number);
@@ -562,7 +537,7 @@ static mir_status state_copy(repairing *r, const char *from, const char *to, mir
     if (status == MIR_OK) {
         uint64_t size, hash;
         mir_error why = {{0}};
-        status = mir_storage_pump(child.from, fd, &r->progress, &size, &hash, error);
+        status = mir_storage_pump(child.from, fd, &r->progress, &size, &hash, NULL, error);
         const mir_status ended = mir_storage_child_end(&child, &why);
         if (status == MIR_OK && ended != MIR_OK)
             status = mir_error_set(error, ended, "%s", why.text);
@@ -596,9 +571,9 @@ static mir_status state_head(const char *from, const char *to, int good, mir_err
         return status;
     }
     mir_storage_progress none = {0};
-    uint64_t size, hash;
+    uint64_t size, hash, unread = 0;
     uint8_t page[PAGE_BYTES_MAX];
-    status = mir_storage_pump(in, out, &none, &size, &hash, error);
+    status = mir_storage_pump(in, out, &none, &size, &hash, &unread, error);
     const off_t good_at = good * (off_t)page_size;
     if (status == MIR_OK) {
         if (pread(out, page, page_size, good_at) != (ssize_t)page_size) {

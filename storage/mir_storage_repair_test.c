@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "mir_storage_testing.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <sys/file.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "mir_clock.h"
@@ -17,33 +15,6 @@
  * second repair finds nothing to do. */
 
 enum { SEALED = 90, LOGGED = 20 };
-
-/* A disk that cannot read some of one file. */
-static struct {
-    dev_t device;
-    ino_t file; /* 0: it can read all */
-    off_t from;
-    off_t end;
-    uint32_t spared; /* so many reads of it go well */
-} bad;
-
-ssize_t pread(int fd, void *data, size_t size, off_t offset)
-{
-    struct stat about;
-    if (bad.file != 0 && offset < bad.end && offset + (off_t)size > bad.from &&
-        fstat(fd, &about) == 0 && about.st_ino == bad.file && about.st_dev == bad.device) {
-        /* What comes before it can be read. */
-        if (bad.spared > 0) {
-            bad.spared--;
-        } else if (offset >= bad.from) {
-            errno = EIO;
-            return -1;
-        } else {
-            size = (size_t)(bad.from - offset);
-        }
-    }
-    return syscall(SYS_pread64, fd, data, size, offset);
-}
 
 typedef struct lost_rows {
     uint64_t rows;
@@ -339,14 +310,9 @@ static void test_a_log_takes_no_place_that_is_taken(void **state)
 /* Repaired while the disk cannot read from `from` to `end` of that file. */
 static lost_rows repaired_bad(const data_folder *f, const char *path, off_t from, off_t end)
 {
-    struct stat about;
-    assert_int_equal(stat(path, &about), 0);
-    bad.device = about.st_dev;
-    bad.file = about.st_ino;
-    bad.from = from;
-    bad.end = end;
+    bad_begin(path, from, end, 0);
     const lost_rows lost = repair(f->other, false);
-    bad.file = 0;
+    bad_disk.file = 0;
     assert_true(lost.steps > 0);
     assert_int_equal(data_verify(f->other, NULL).elsewhere, 0);
     assert_int_equal(repair(f->other, false).steps, 0);
@@ -433,25 +399,74 @@ static void test_what_a_disk_cannot_read_costs_what_it_hit(void **state)
     data_free(f);
 }
 
+/* All else is worth the more then. */
+static void test_what_the_disk_cannot_read_keeps_nothing_else_out(void **state)
+{
+    (void)state;
+    enum { PAGE = 4096, IN_SEGMENT = 3000, IN_LOG = 2000 };
+    data_folder *f = data_new(0, 0);
+    many_seal(f, IN_SEGMENT);
+    char path[160], again[128], telemetry[160], name[64];
+    (void)snprintf(again, sizeof again, "%s/again", f->root);
+    (void)snprintf(telemetry, sizeof telemetry, "%s/telemetry", f->data);
+    mir_tlog *tlog = data_open(telemetry);
+    data_put(tlog, 0, IN_LOG);
+    mir_tlog_close(tlog);
+    (void)snprintf(telemetry, sizeof telemetry, "%s/telemetry", again);
+    static const char *const suffixes[] = {".seg", ".log"};
+    /* A page in the middle, or all of it. */
+    for (int turn = 0; turn < 4; turn++) {
+        mir_storage_saved saved;
+        mir_error error = {{0}};
+        assert_true(data_file(f, suffixes[turn / 2], 0, path));
+        (void)snprintf(name, sizeof name, "telemetry/%.20s", strrchr(path, '/') + 1);
+        data_damage told = {.file = name};
+        const mir_storage_watch watch = {&told, NULL, data_damage_count, NULL};
+        if (turn % 2 == 0)
+            bad_begin(path, PAGE, PAGE + 1, 0);
+        else
+            bad_begin(path, 0, 64 << 20, 0);
+        const mir_status status =
+            mir_storage_backup(f->data, f->other, true, &watch, &saved, &error);
+        bad_disk.file = 0;
+        if (status != MIR_OK) fail_msg("%d: %s", turn, error.text);
+        if (told.there != 1) fail_msg("%d: told %u times", turn, told.there);
+        assert_int_equal(told.elsewhere, 0);
+        if (turn % 2 == 0) assert_int_equal(saved.unread, PAGE);
+        assert_int_equal(mir_storage_restore(f->other, again, NULL, &saved, &error), MIR_OK);
+        mir_storage_repaired repaired;
+        assert_int_equal(mir_storage_repair(again, false, NULL, &repaired, &error), MIR_OK);
+        assert_true(repaired.steps > 0 && repaired.lost > 0);
+        tlog = data_open(telemetry);
+        if (mir_tlog_settle(tlog, 60000, &error) != MIR_OK) fail_msg("%s", error.text);
+        mir_tlog_close(tlog);
+        mir_storage_stats stats;
+        assert_int_equal(mir_storage_stats_read(again, NULL, &stats, &error), MIR_OK);
+        static const uint64_t least[4] = {IN_LOG + IN_SEGMENT / 2, IN_LOG, IN_SEGMENT + IN_LOG / 2,
+                                          IN_SEGMENT};
+        if (stats.all.rows < least[turn] || stats.all.rows >= IN_SEGMENT + IN_LOG)
+            fail_msg("%d: %" PRIu64 " rows", turn, stats.all.rows);
+        mir_storage_stats_fini(&stats);
+        data_remove(f->other);
+        data_remove(again);
+    }
+    data_free(f);
+}
+
 /* Disks that fail read the same bytes now and then. */
 static void test_what_can_be_read_once_is_kept_or_told(void **state)
 {
     (void)state;
     data_folder *f = data_new(SEALED, 0);
     char path[160];
-    struct stat about;
     for (uint32_t spared = 0; spared < 3; spared++) {
         copy_all(f->data, f->other);
         file_of(f, ".seg", path);
         data_flip(path, 20); /* so that it is made anew */
-        assert_int_equal(stat(path, &about), 0);
-        bad.device = about.st_dev;
-        bad.file = about.st_ino;
-        bad.from = MIR_TLOG_SEGMENT_HEADER_BYTES; /* the first chunk */
-        bad.end = bad.from + 1;
-        bad.spared = spared;
+        /* Of the first chunk. */
+        bad_begin(path, MIR_TLOG_SEGMENT_HEADER_BYTES, MIR_TLOG_SEGMENT_HEADER_BYTES + 1, spared);
         const lost_rows lost = repair(f->other, false);
-        bad.file = 0;
+        bad_disk.file = 0;
         assert_int_equal(lost.unknown, 0);
         assert_true(spared == 2 ? lost.rows == 0 : lost.rows > 0);
         assert_int_equal(rows_there(f->other), SEALED - lost.rows);
@@ -677,6 +692,7 @@ int main(void)
         cmocka_unit_test(test_a_log_takes_no_place_that_is_taken),
         cmocka_unit_test(test_what_a_disk_cannot_read_costs_what_it_hit),
         cmocka_unit_test(test_what_can_be_read_once_is_kept_or_told),
+        cmocka_unit_test(test_what_the_disk_cannot_read_keeps_nothing_else_out),
         cmocka_unit_test(test_cut_files),
         cmocka_unit_test(test_state),
         cmocka_unit_test(test_who_only_looks_leaves_no_trace),

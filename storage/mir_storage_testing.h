@@ -5,6 +5,7 @@
 #define MIR_STORAGE_TESTING_H
 
 #include <dirent.h>
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -12,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -28,6 +30,60 @@ static const mir_view data_devices[DATA_DEVICES] = {
     MIR_VIEW_LITERAL("boiler"), MIR_VIEW_LITERAL("cooler"), MIR_VIEW_LITERAL("dryer")};
 static const mir_view data_measurements[DATA_MEASUREMENTS] = {MIR_VIEW_LITERAL("m.v1.A"),
                                                               MIR_VIEW_LITERAL("m.v1.B")};
+
+/* A disk that cannot read some of one file. */
+static struct {
+    dev_t device;
+    ino_t file; /* 0: it can read all */
+    off_t from;
+    off_t end;
+    uint32_t spared; /* so many reads of it go well */
+} bad_disk;
+
+static inline void bad_begin(const char *path, off_t from, off_t end, uint32_t spared)
+{
+    struct stat about;
+    assert_int_equal(stat(path, &about), 0);
+    bad_disk.device = about.st_dev;
+    bad_disk.file = about.st_ino;
+    bad_disk.from = from;
+    bad_disk.end = end;
+    bad_disk.spared = spared;
+}
+
+/* How much of it can be read from there on; 0: nothing. */
+static inline size_t bad_size(int fd, size_t size, off_t offset)
+{
+    struct stat about;
+    if (bad_disk.file == 0 || offset >= bad_disk.end || offset + (off_t)size <= bad_disk.from ||
+        fstat(fd, &about) != 0 || about.st_ino != bad_disk.file || about.st_dev != bad_disk.device)
+        return size;
+    if (bad_disk.spared > 0) {
+        bad_disk.spared--;
+        return size;
+    }
+    return offset >= bad_disk.from ? 0
+                                   : (size_t)(bad_disk.from - offset); /* what comes before it */
+}
+
+ssize_t pread(int fd, void *data, size_t size, off_t offset);
+ssize_t pread(int fd, void *data, size_t size, off_t offset)
+{
+    const size_t some = bad_size(fd, size, offset);
+    if (some > 0 || size == 0) return syscall(SYS_pread64, fd, data, some, offset);
+    errno = EIO;
+    return -1;
+}
+
+ssize_t read(int fd, void *data, size_t size);
+ssize_t read(int fd, void *data, size_t size)
+{
+    const off_t offset = bad_disk.file == 0 ? -1 : lseek(fd, 0, SEEK_CUR);
+    const size_t some = offset < 0 ? size : bad_size(fd, size, offset);
+    if (some > 0 || size == 0) return syscall(SYS_read, fd, data, some);
+    errno = EIO;
+    return -1;
+}
 
 typedef struct data_folder {
     char root[64];

@@ -403,7 +403,7 @@ static mir_status backup_check(checking *c, mir_error *error)
         }
         uint64_t size = mir_storage_file_bytes(c->data, entry->name), hash = entry->hash;
         if (entry->hashed) {
-            status = mir_storage_pump(fd, -1, &c->progress, &size, &hash, &why);
+            status = mir_storage_pump(fd, -1, &c->progress, &size, &hash, NULL, &why);
             damage.text = why.text;
             if (status == MIR_E_IO) tell(c, damage);
             if (status == MIR_E_IO)

@@ -328,15 +328,17 @@ static int stats(mir_cli *cli, const char *data, const mir_cli_args *args, bool 
     return code;
 }
 
-static int saved(const mir_storage_saved *saved, const char *what, const char *where, bool json)
+static int saved(const mir_storage_saved *saved, const char *what, const char *where,
+                 const showing *s)
 {
     char at[MIR_CLOCK_TEXT_BYTES], bytes[32];
     (void)mir_clock_rfc3339(saved->at_ns, at);
-    if (json)
-        return print_json(json_pack("{s:s,s:s,s:I,s:I,s:I,s:I}", "directory", where, "at", at,
-                                    "files", (json_int_t)saved->files, "bytes",
+    if (s->damage != NULL)
+        return print_json(json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:O}", "directory", where, "at",
+                                    at, "files", (json_int_t)saved->files, "bytes",
                                     (json_int_t)saved->bytes, "linked", (json_int_t)saved->linked,
-                                    "damaged", (json_int_t)saved->damaged));
+                                    "damaged", (json_int_t)saved->damaged, "unread",
+                                    (json_int_t)saved->unread, "lost", s->damage));
     bytes_text(saved->bytes, bytes);
     (void)printf("%s %s: %" PRIu64 " files, %s", what, where, saved->files, bytes);
     if (saved->linked > 0) (void)printf(" (%" PRIu64 " shared with the original)", saved->linked);
@@ -344,6 +346,10 @@ static int saved(const mir_storage_saved *saved, const char *what, const char *w
     if (saved->damaged > 0)
         mir_cli_note("%" PRIu64 " damaged files are not in it: `mir storage verify` tells which",
                      saved->damaged);
+    if (saved->unread > 0)
+        mir_cli_note("%" PRIu64 " bytes could not be read: replace the disk; after a restore, "
+                     "answers are partial until `mir storage repair` has accepted the loss",
+                     saved->unread);
     return MIR_EXIT_OK;
 }
 
@@ -375,7 +381,7 @@ int mir_main_storage(mir_cli *cli, const mir_cli_command *command, const mir_cli
                  .damage = json ? json_array() : NULL,
                  .steps = json ? json_array() : NULL};
     s.progress.unit = " MiB";
-    const mir_storage_watch watch = {&s, show_progress, NULL, NULL};
+    const mir_storage_watch watch = {&s, show_progress, show_damage, NULL};
     mir_storage_saved done;
     mir_error error = {{0}};
     mir_status status;
@@ -390,13 +396,13 @@ int mir_main_storage(mir_cli *cli, const mir_cli_command *command, const mir_cli
         status = mir_storage_restore(args->words[0], args->words[1], &watch, &done, &error);
         mir_cli_progress_hide(&s.progress);
         code = status != MIR_OK ? conclude(status, &error)
-                                : saved(&done, "restored into", args->words[1], json);
+                                : saved(&done, "restored into", args->words[1], &s);
     } else {
         status = mir_storage_backup(data, args->words[0], mir_cli_flag(args, MIR_OPT_COPY), &watch,
                                     &done, &error);
         mir_cli_progress_hide(&s.progress);
         code = status != MIR_OK ? conclude(status, &error)
-                                : saved(&done, "backed up into", args->words[0], json);
+                                : saved(&done, "backed up into", args->words[0], &s);
     }
     json_decref(s.damage);
     json_decref(s.steps);
