@@ -154,16 +154,12 @@ static void file_of(const data_folder *f, const char *suffix, char path[160])
 /* Where what is there twice begins, with the second footer. */
 static uint64_t chunks_end_of(const char *segment)
 {
-    uint8_t trailer[MIR_TLOG_SEGMENT_TRAILER_BYTES] = {0};
-    const int fd = open(segment, O_RDONLY | O_CLOEXEC);
-    assert_true(fd >= 0);
-    const off_t size = lseek(fd, 0, SEEK_END);
-    assert_int_equal(pread(fd, trailer, sizeof trailer, size - (off_t)sizeof trailer),
-                     sizeof trailer);
-    assert_int_equal(close(fd), 0);
-    assert_int_equal(trailer[47], 3);
-    const uint64_t index = mir_tlog_get_u64(trailer), footer = mir_tlog_get_u64(trailer + 8);
-    return 2 * index - footer - mir_tlog_get_u32(trailer + 16) - MIR_TLOG_SPARE_HEAD_BYTES;
+    uint8_t trailer[MIR_TLOG_SEGMENT_TRAILER_BYTES];
+    const uint64_t index = data_index_of(segment, trailer);
+    assert_int_equal(trailer[47], 7);
+    const uint64_t footer = mir_tlog_get_u64(trailer + 8);
+    return 2 * index - footer - mir_tlog_get_u32(trailer + 16) - MIR_TLOG_SPARE_HEAD_BYTES -
+           MIR_TLOG_SPARE_GAP_BYTES;
 }
 
 static void test_every_byte_of_a_segment(void **state)
@@ -175,7 +171,9 @@ static void test_every_byte_of_a_segment(void **state)
     uint32_t nothing_lost = 0, rows_lost = 0;
     assert_true(data_file(f, ".seg", 0, path));
     const uint64_t chunks_end = chunks_end_of(path);
-    for (uint64_t at = 0;; at += at < 64 ? 7 : at < chunks_end ? 29 : 5) {
+    uint8_t trailer[MIR_TLOG_SEGMENT_TRAILER_BYTES];
+    const uint64_t index = data_index_of(path, trailer);
+    for (uint64_t at = 0;; at += data_step(at, index, at < 64 ? 7 : at < chunks_end ? 29 : 5)) {
         copy_all(f->data, f->other);
         file_of(f, ".seg", path);
         assert_int_equal(stat(path, &about), 0);
@@ -319,10 +317,9 @@ static lost_rows repaired_bad(const data_folder *f, const char *path, off_t from
     return lost;
 }
 
-/* Of so many devices that the index is longer than a page, and so many rows that it is there twice. */
-static void many_seal(const data_folder *f, uint32_t rows)
+/* Of 450 devices the index is longer than a page, and of 27,000 rows it is there twice. */
+static void many_seal(const data_folder *f, uint32_t rows, uint32_t devices)
 {
-    enum { DEVICES = 450 };
     static const mir_column columns[] = {{"n", 1, MIR_COLUMN_I64}};
     char telemetry[128];
     (void)snprintf(telemetry, sizeof telemetry, "%s/telemetry", f->data);
@@ -333,7 +330,7 @@ static void many_seal(const data_folder *f, uint32_t rows)
     for (uint32_t n = 0; n < rows; n++) {
         char device[32];
         mir_tlog_series *series;
-        (void)snprintf(device, sizeof device, "device-%08x", n % DEVICES * UINT32_C(2654435761));
+        (void)snprintf(device, sizeof device, "device-%08x", n % devices * UINT32_C(2654435761));
         row.time_ns = INT64_C(1790000000000000000) + n;
         row.column_count = 1;
         row.present[0] = 1;
@@ -379,7 +376,7 @@ static void test_what_a_disk_cannot_read_costs_what_it_hit(void **state)
     data_free(f);
     /* What says whose rows a segment has is there twice; a header follows from the rest. */
     f = data_new(0, 0);
-    many_seal(f, MORE);
+    many_seal(f, MORE, 450);
     assert_true(data_file(f, ".seg", 0, path));
     assert_int_equal(stat(path, &about), 0);
     if (about.st_size - (off_t)chunks_end_of(path) < 2 * PAGE + 512)
@@ -399,13 +396,43 @@ static void test_what_a_disk_cannot_read_costs_what_it_hit(void **state)
     data_free(f);
 }
 
+/* A page is the least that it loses, and small segments had all that is in them twice in one. */
+static void test_no_page_of_a_segment_has_both_of_what_is_there_twice(void **state)
+{
+    (void)state;
+    enum { PAGE = 4096, MANY = 3000 };
+    for (int many = 0; many < 2; many++) {
+        data_folder *f = data_new(many != 0 ? 0 : SEALED, 0);
+        if (many != 0) many_seal(f, MANY, 40);
+        const uint64_t all = many != 0 ? MANY : SEALED;
+        char path[160];
+        struct stat about;
+        assert_true(data_file(f, ".seg", 0, path));
+        assert_int_equal(stat(path, &about), 0);
+        const off_t chunks_end = (off_t)chunks_end_of(path);
+        uint32_t hit = 0;
+        for (off_t from = 0; from < about.st_size; from += PAGE) {
+            copy_all(f->data, f->other);
+            file_of(f, ".seg", path);
+            const lost_rows lost = repaired_bad(f, path, from, from + PAGE);
+            /* The names of all that is lost are known, and how many rows. */
+            if (lost.unknown > 0) fail_msg("page at %d: %s", (int)from, lost.last);
+            assert_int_equal(rows_there(f->other), all - lost.rows);
+            if (from >= chunks_end) assert_int_equal(lost.told, 0);
+            hit += lost.rows > 0;
+        }
+        assert_int_equal(hit, (chunks_end + PAGE - 1) / PAGE);
+        data_free(f);
+    }
+}
+
 /* All else is worth the more then. */
 static void test_what_the_disk_cannot_read_keeps_nothing_else_out(void **state)
 {
     (void)state;
     enum { PAGE = 4096, IN_SEGMENT = 3000, IN_LOG = 2000 };
     data_folder *f = data_new(0, 0);
-    many_seal(f, IN_SEGMENT);
+    many_seal(f, IN_SEGMENT, 40);
     char path[160], again[128], telemetry[160], name[64];
     (void)snprintf(again, sizeof again, "%s/again", f->root);
     (void)snprintf(telemetry, sizeof telemetry, "%s/telemetry", f->data);
@@ -692,6 +719,7 @@ int main(void)
         cmocka_unit_test(test_a_log_takes_no_place_that_is_taken),
         cmocka_unit_test(test_what_a_disk_cannot_read_costs_what_it_hit),
         cmocka_unit_test(test_what_can_be_read_once_is_kept_or_told),
+        cmocka_unit_test(test_no_page_of_a_segment_has_both_of_what_is_there_twice),
         cmocka_unit_test(test_what_the_disk_cannot_read_keeps_nothing_else_out),
         cmocka_unit_test(test_cut_files),
         cmocka_unit_test(test_state),

@@ -135,7 +135,11 @@ static void flip_all(const data_folder *f, const char *suffix, uint64_t end)
     assert_true(data_file(f, suffix, 0, path));
     assert_int_equal(stat(path, &about), 0);
     const char *file = path + strlen(f->data) + 1;
-    for (uint64_t at = 0; at < (uint64_t)about.st_size && at < end; at++) {
+    uint8_t trailer[MIR_TLOG_SEGMENT_TRAILER_BYTES];
+    const bool segment = strcmp(suffix, ".seg") == 0;
+    const uint64_t index = segment ? data_index_of(path, trailer) : 0;
+    for (uint64_t at = 0; at < (uint64_t)about.st_size && at < end;
+         at += segment ? data_step(at, index, 1) : 1) {
         data_flip(path, at);
         const data_damage found = data_verify(f->data, file);
         data_flip(path, at);

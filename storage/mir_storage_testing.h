@@ -66,7 +66,13 @@ static inline size_t bad_size(int fd, size_t size, off_t offset)
                                    : (size_t)(bad_disk.from - offset); /* what comes before it */
 }
 
-ssize_t pread(int fd, void *data, size_t size, off_t offset);
+/* Of a pipe there is no place. */
+static inline size_t bad_size_here(int fd, size_t size)
+{
+    const off_t offset = bad_disk.file == 0 ? -1 : lseek(fd, 0, SEEK_CUR);
+    return offset < 0 ? size : bad_size(fd, size, offset);
+}
+
 ssize_t pread(int fd, void *data, size_t size, off_t offset)
 {
     const size_t some = bad_size(fd, size, offset);
@@ -75,11 +81,9 @@ ssize_t pread(int fd, void *data, size_t size, off_t offset)
     return -1;
 }
 
-ssize_t read(int fd, void *data, size_t size);
 ssize_t read(int fd, void *data, size_t size)
 {
-    const off_t offset = bad_disk.file == 0 ? -1 : lseek(fd, 0, SEEK_CUR);
-    const size_t some = offset < 0 ? size : bad_size(fd, size, offset);
+    const size_t some = bad_size_here(fd, size);
     if (some > 0 || size == 0) return syscall(SYS_read, fd, data, some);
     errno = EIO;
     return -1;
@@ -224,6 +228,26 @@ static inline void data_flip(const char *path, uint64_t at)
     assert_int_equal(fseek(file, (long)at, SEEK_SET), 0);
     assert_int_not_equal(fputc(byte ^ 0x10, file), EOF);
     assert_int_equal(fclose(file), 0);
+}
+
+/* Where the first index of a segment begins; before it there are MIR_TLOG_SPARE_GAP_BYTES zeros. */
+static inline uint64_t data_index_of(const char *segment, uint8_t trailer[64])
+{
+    FILE *file = fopen(segment, "rb");
+    assert_non_null(file);
+    assert_int_equal(fseek(file, -MIR_TLOG_SEGMENT_TRAILER_BYTES, SEEK_END), 0);
+    assert_int_equal(fread(trailer, 1, MIR_TLOG_SEGMENT_TRAILER_BYTES, file),
+                     MIR_TLOG_SEGMENT_TRAILER_BYTES);
+    assert_int_equal(fclose(file), 0);
+    return mir_tlog_get_u64(trailer);
+}
+
+/* One of these zeros is as good as the next. */
+static inline uint64_t data_step(uint64_t at, uint64_t index, uint64_t step)
+{
+    enum { ZEROS = 500 };
+    const bool zeros = at + MIR_TLOG_SPARE_GAP_BYTES > index + 8 && at + ZEROS + 8 < index;
+    return zeros ? ZEROS : step;
 }
 
 /* How often a file was called damaged, and others were. */

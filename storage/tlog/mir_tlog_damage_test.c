@@ -162,7 +162,11 @@ static void flipped_bits_under_a_log_that_serves(void **state)
     sim_inode *segment = file_with(disk, "seg", 0);
     mir_tlog *tlog = open_copy(disk);
     uint64_t partial = 0;
+    const uint64_t index =
+        mir_tlog_get_u64(segment->data + segment->size - MIR_TLOG_SEGMENT_TRAILER_BYTES);
+    const uint64_t gap = index - MIR_TLOG_SPARE_GAP_BYTES;
     for (uint64_t at = 0; at < segment->size; at++) {
+        if (at == gap + 8) at = index - 8; /* zeros that nobody reads who asks */
         const uint8_t bit = (uint8_t)(1u << (at % 8));
         segment->data[at] ^= bit;
         present_rows rows;
@@ -183,7 +187,7 @@ static void flipped_bits_under_a_log_that_serves(void **state)
         free(rows.seen);
         segment->data[at] ^= bit;
     }
-    assert_true(partial > segment->size / 2);
+    assert_true(partial > (segment->size - MIR_TLOG_SPARE_GAP_BYTES) / 2);
     present_rows rows;
     see(tlog, ROWS, &rows);
     assert_int_equal(rows.count, ROWS);

@@ -307,6 +307,13 @@ static void one_with_a_second_index_is_read(void **state)
     in_a_fresh_directory(read_copy, MIR_SOURCE_DIR "/tests/data/telemetry-log/3-twice");
 }
 
+/* Made since these are a page away from the first ones. */
+static void one_with_a_gap_is_read(void **state)
+{
+    (void)state;
+    in_a_fresh_directory(read_copy, MIR_SOURCE_DIR "/tests/data/telemetry-log/3-apart");
+}
+
 static void read_rollups(const char *directory, const char *from)
 {
     each_file(from, directory);
@@ -357,6 +364,7 @@ int main(void)
         cmocka_unit_test(a_directory_of_version_2_is_read),
         cmocka_unit_test(a_directory_of_version_3_is_read),
         cmocka_unit_test(one_with_a_second_index_is_read),
+        cmocka_unit_test(one_with_a_gap_is_read),
         cmocka_unit_test(rollups_of_version_2_are_read),
         cmocka_unit_test(what_is_written_now_is_read),
     };

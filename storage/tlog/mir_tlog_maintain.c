@@ -555,8 +555,10 @@ static uint32_t run_find_calm(const mir_tlog_version *version, uint64_t unsealed
                 atomic_load_explicit(&segment->damaged, memory_order_relaxed)) {
                 break;
             }
-            bytes += segment->size;
-            if (segment->size > largest) largest = segment->size;
+            /* The gap is in all of them, and would make the smallest alike. */
+            const uint64_t size = segment->size - segment->spare_gap;
+            bytes += size;
+            if (size > largest) largest = size;
             rows += segment->rows;
             chunks += segment->chunk_count;
             over = over && partition_over(segment, today);

@@ -191,16 +191,19 @@ static void spares_note(mir_tlog_segment *segment, uint64_t id, uint64_t size, c
                         size_t tail)
 {
     const uint64_t begins = size - tail;
-    for (int twice = 0; twice < 2; twice++) {
-        const uint64_t before = MIR_TLOG_SPARE_HEAD_BYTES + (uint64_t)segment->footer_bytes +
-                                (twice != 0 ? segment->index_bytes : 0);
+    for (int kind = 0; kind < 4; kind++) {
+        const bool twice = (kind & 1) != 0;
+        const uint32_t gap = (kind & 2) != 0 ? MIR_TLOG_SPARE_GAP_BYTES : 0;
+        const uint64_t before = MIR_TLOG_SPARE_HEAD_BYTES + (uint64_t)segment->footer_bytes + gap +
+                                (twice ? segment->index_bytes : 0);
         mir_tlog_spare spare;
         if (before > segment->index_offset || segment->index_offset - before < begins) continue;
         if (!mir_tlog_spare_read(bytes + (segment->index_offset - before - begins), id, &spare) ||
             spare.index_offset != segment->index_offset)
             continue;
         segment->has_spare_footer = true;
-        segment->has_spare_index = twice != 0;
+        segment->has_spare_index = twice;
+        segment->spare_gap = gap;
     }
 }
 
@@ -235,9 +238,13 @@ static mir_status spare_try(mir_tlog_mend *mend, const char *path, uint64_t id, 
 {
     const uint64_t spare_end = spare_offset + MIR_TLOG_SPARE_HEAD_BYTES + spare->stored;
     const uint64_t between = spare->index_offset - spare_end;
-    if (spare->index_offset < spare_end || (between != 0 && between != spare->index_bytes) ||
-        spare->index_bytes > MIR_TLOG_MEND_TAIL_BYTES_MAX)
+    if (spare->index_offset < spare_end || spare->index_bytes > MIR_TLOG_MEND_TAIL_BYTES_MAX)
         return MIR_E_CORRUPT;
+    /* No index of that size has a gap but no second one. */
+    const bool twice = between != 0 && (between == spare->index_bytes ||
+                                        between == spare->index_bytes + MIR_TLOG_SPARE_GAP_BYTES);
+    const uint64_t gap = between - (twice ? spare->index_bytes : 0);
+    if (gap != 0 && gap != MIR_TLOG_SPARE_GAP_BYTES) return MIR_E_CORRUPT;
     mend->footer = malloc((size_t)spare->stored + 1);
     if (mend->footer == NULL) return MIR_E_NO_MEMORY;
     memcpy(mend->footer, footer, spare->stored);
@@ -247,7 +254,8 @@ static mir_status spare_try(mir_tlog_mend *mend, const char *path, uint64_t id, 
                  mir_view_of(footer, spare->stored), spare->raw_size, 0);
     mir_status status = mir_tlog_segment_open(&mend->files, path, id, codec, &mend->segment, NULL);
     if (status == MIR_OK) {
-        mend->segment->has_spare_index = between != 0;
+        mend->segment->has_spare_index = twice;
+        mend->segment->spare_gap = (uint32_t)gap;
         return MIR_OK;
     }
     free(mend->footer);

@@ -25,6 +25,7 @@ static const sample samples[] = {
     {"2/0000000000000005.seg", 5, 2, false},
     {"3/0000000000000005.seg", 5, 3, false},
     {"3-twice/0000000000000006.seg", 6, 3, true},
+    {"3-apart/0000000000000006.seg", 6, 3, true},
     {NULL, 7, 3, true},
     {NULL, 7, 3, false},
 };

@@ -29,6 +29,7 @@ enum {
     TRAILER_LIGHT_BITS = 56,
     TRAILER_SPARE_FOOTER = 1,
     TRAILER_SPARE_INDEX = 2,
+    TRAILER_SPARE_GAP = 4,
     /* A column of fewer values is read as fast as its statistics. */
     STATISTICS_ROWS_MIN = 16,
     /* For the codec: times, and columns by a hash of their names. */
@@ -988,7 +989,8 @@ static mir_status segment_end(mir_tlog_segment_writer *writer, mir_tlog_codec *c
     const uint64_t spare_offset = writer->offset + writer->buffer.size;
     const bool spare_index = writer->index.size <= SPARE_INDEX_SMALL_BYTES ||
                              writer->index.size <= spare_offset / SPARE_INDEX_PART;
-    mir_tlog_spare spare = {.index_offset = spare_offset + MIR_TLOG_SPARE_HEAD_BYTES + footer.size,
+    mir_tlog_spare spare = {.index_offset = spare_offset + MIR_TLOG_SPARE_HEAD_BYTES + footer.size +
+                                            MIR_TLOG_SPARE_GAP_BYTES,
                             .index_bytes = writer->index.size,
                             .stored = (uint32_t)footer.size,
                             .raw_size = (uint32_t)raw_size,
@@ -997,13 +999,17 @@ static mir_status segment_end(mir_tlog_segment_writer *writer, mir_tlog_codec *c
     spare_put(&writer->buffer, writer->head.id, &spare);
     mir_bytes_view(&writer->buffer, mir_bytes_as_view(&footer));
     if (spare_index) mir_bytes_view(&writer->buffer, mir_bytes_as_view(&writer->index));
+    /* One page that cannot be read must not have both. */
+    static const uint8_t gap[MIR_TLOG_SPARE_GAP_BYTES];
+    mir_bytes_append(&writer->buffer, gap, sizeof gap);
     mir_bytes_view(&writer->buffer, mir_bytes_as_view(&writer->index));
     mir_bytes_view(&writer->buffer, mir_bytes_as_view(&footer));
     mir_bytes_free(&footer);
     if (raw_size > MIR_TLOG_FOOTER_BYTES_MAX)
         return mir_error_set(error, MIR_E_TOO_LARGE, "a segment's footer is too large");
     uint8_t trailer[MIR_TLOG_SEGMENT_TRAILER_BYTES];
-    const uint64_t spares = TRAILER_SPARE_FOOTER | (spare_index ? TRAILER_SPARE_INDEX : 0);
+    const uint64_t spares =
+        TRAILER_SPARE_FOOTER | TRAILER_SPARE_GAP | (spare_index ? TRAILER_SPARE_INDEX : 0);
     (void)mir_tlog_put_u64(trailer, spare.index_offset);
     (void)mir_tlog_put_u64(trailer + 8, spare.index_offset + spare.index_bytes);
     (void)mir_tlog_put_u32(trailer + 16, spare.stored);
@@ -1159,6 +1165,8 @@ static mir_status segment_load(mir_tlog_segment *segment, const char *path, uint
     segment->light_bytes = more & ((UINT64_C(1) << TRAILER_LIGHT_BITS) - 1);
     segment->has_spare_footer = (spares & TRAILER_SPARE_FOOTER) != 0;
     segment->has_spare_index = (spares & TRAILER_SPARE_INDEX) != 0;
+    if ((spares & TRAILER_SPARE_GAP) != 0 && index_offset >= MIR_TLOG_SPARE_GAP_BYTES)
+        segment->spare_gap = MIR_TLOG_SPARE_GAP_BYTES;
     segment->index_offset = index_offset;
     segment->footer_bytes = stored;
     segment->footer_raw_bytes = raw_size;
@@ -1331,10 +1339,10 @@ static mir_status block_load(mir_tlog_index_cursor *cursor, mir_tlog_codec *code
     cursor->has_before = cursor->has_entry = false;
     cursor->next_block = number + 1;
     const mir_status status = block_fetch(segment, codec, number, offset, &cursor->raw);
+    const uint64_t back = segment->index_bytes + segment->spare_gap;
     if ((status == MIR_E_CORRUPT || status == MIR_E_IO) && segment->has_spare_index &&
-        offset >= segment->index_bytes &&
-        block_fetch(segment, codec, number, offset - segment->index_bytes, &cursor->raw) ==
-            MIR_OK) {
+        offset >= back &&
+        block_fetch(segment, codec, number, offset - back, &cursor->raw) == MIR_OK) {
         cursor->from_spare = true;
     }
     if (cursor->raw == NULL) return status;
@@ -1467,9 +1475,17 @@ mir_status mir_tlog_index_find(mir_tlog_index_cursor *cursor, mir_tlog_codec *co
 mir_status mir_tlog_segment_check_spares(mir_tlog_segment *segment, mir_tlog_codec *codec)
 {
     mir_status status = MIR_OK;
+    const uint64_t back = segment->index_bytes + segment->spare_gap;
+    if (segment->spare_gap > 0) {
+        uint8_t gap[MIR_TLOG_SPARE_GAP_BYTES];
+        const int result = mir_tlog_file_read(segment->files, segment->handle, gap, sizeof gap,
+                                              segment->index_offset - sizeof gap);
+        if (result < 0) return result == -ENODATA ? MIR_E_CORRUPT : mir_status_from_errno(-result);
+        if (gap[0] != 0 || memcmp(gap, gap + 1, sizeof gap - 1) != 0) return MIR_E_CORRUPT;
+    }
     if (segment->has_spare_footer) {
         const uint64_t after =
-            segment->index_offset - (segment->has_spare_index ? segment->index_bytes : 0);
+            segment->index_offset - (segment->has_spare_index ? back : segment->spare_gap);
         const uint64_t size = MIR_TLOG_SPARE_HEAD_BYTES + (uint64_t)segment->footer_bytes;
         if (after > segment->index_offset || after < size) return MIR_E_CORRUPT;
         uint8_t *bytes = malloc(size);
@@ -1492,9 +1508,9 @@ mir_status mir_tlog_segment_check_spares(mir_tlog_segment *segment, mir_tlog_cod
     for (uint32_t i = 0; segment->has_spare_index && i < segment->block_count && status == MIR_OK;
          i++) {
         const uint64_t offset = segment->blocks[i].offset;
-        if (offset < segment->index_bytes) return MIR_E_CORRUPT;
+        if (offset < back) return MIR_E_CORRUPT;
         mir_tlog_raw_block *raw = NULL;
-        status = block_fetch(segment, codec, i, offset - segment->index_bytes, &raw);
+        status = block_fetch(segment, codec, i, offset - back, &raw);
         free(raw);
     }
     return status;

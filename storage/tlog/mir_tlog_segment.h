@@ -26,6 +26,7 @@ enum {
     MIR_TLOG_SEGMENT_HEADER_BYTES = 64,
     MIR_TLOG_SEGMENT_TRAILER_BYTES = 64,
     MIR_TLOG_SPARE_HEAD_BYTES = 56,
+    MIR_TLOG_SPARE_GAP_BYTES = 4096, /* a page, and the least that a disk loses */
     MIR_TLOG_CHUNK_HEADER_BYTES = 16,
     MIR_TLOG_CHUNK_BYTES_MAX = 64 << 20,
     MIR_TLOG_CHUNK_TEXT_BYTES = 1 << 20, /* a chunk ends before its strings pass this */
@@ -98,7 +99,8 @@ typedef struct mir_tlog_segment {
     uint32_t footer_bytes; /* as stored, and unpacked */
     uint32_t footer_raw_bytes;
     bool has_spare_footer;
-    bool has_spare_index; /* its blocks once more, right before them */
+    bool has_spare_index; /* its blocks once more */
+    uint32_t spare_gap;   /* zeros between these two and the index: 0 or MIR_TLOG_SPARE_GAP_BYTES */
     int64_t time_min;
     int64_t time_max;
     uint32_t measurement_count;
