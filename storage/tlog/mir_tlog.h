@@ -210,7 +210,8 @@ typedef struct mir_tlog_query_spec {
     double percentiles[MIR_TLOG_PERCENTILES_MAX]; /* 0 to 100, with MIR_TLOG_PERCENTILE */
     uint32_t percentile_count;
     /* With functions: the group of each device; null: each for itself. Of first values at one time
-     * that of the smallest device id counts, of last ones that of the greatest. */
+     * that of the smallest device id counts, of last ones that of the greatest; of one device that of
+     * the first and of the last type: I64, U64, F64. */
     const uint32_t *groups;
     uint32_t group_count;
     bool backward;  /* rows in descending time, equal times in descending device id */

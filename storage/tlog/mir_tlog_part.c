@@ -360,15 +360,17 @@ static mir_status outputs_make(outputs *all, uint32_t *members)
         const mir_view name = mir_tlog_column_name(&set->columns[i]);
         uint32_t *mine = members + used;
         uint32_t numbers = 0;
-        /* A name has one type, as good as always. */
-        for (int pass = 0; pass < 2; pass++) {
+        /* A name has one type, as good as always. Whatever order they came in, numbers are first. */
+        for (int type = MIR_COLUMN_I64; type <= MIR_COLUMN_STRING; type++) {
             for (uint32_t k = i; k < set->count; k++) {
-                const bool fits = mir_tlog_is_number(set->columns[k].type) == (pass == 0);
-                if (!fits || !mir_view_eq(name, mir_tlog_column_name(&set->columns[k]))) continue;
+                if ((int)set->columns[k].type != type ||
+                    !mir_view_eq(name, mir_tlog_column_name(&set->columns[k]))) {
+                    continue;
+                }
                 done[k] = 1;
                 members[used++] = k;
+                numbers += mir_tlog_is_number(set->columns[k].type);
             }
-            if (pass == 0) numbers = (uint32_t)(members + used - mine);
         }
         status = outputs_of_name(all, mine, numbers, (uint32_t)(members + used - mine));
     }
@@ -513,7 +515,7 @@ static uint64_t mixed_value(const outputs *all, const output *o, uint32_t window
             better = better || time_ns < at_ns || (time_ns == at_ns && device < at_device);
             break;
         case MIR_TLOG_LAST:
-            better = better || time_ns > at_ns || (time_ns == at_ns && device > at_device);
+            better = better || time_ns > at_ns || (time_ns == at_ns && device >= at_device);
             break;
         default: break;
         }
