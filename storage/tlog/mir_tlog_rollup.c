@@ -27,9 +27,10 @@ typedef enum part {
     PART_FIRST_NS = 'F', /* since the step began */
     PART_LAST_NS = 'E',
     PART_INCREASE = 'i', /* within the step */
+    PART_UNCERTAIN = 'u',
 } part;
 
-static const char parts[] = "nlhsSfeFEi";
+static const char parts[] = "nlhsSfeFEiu";
 
 static const double SAME_SUM = 1e-9;
 
@@ -372,6 +373,10 @@ static mir_status cell_encode(const mir_column *column, const mir_tlog_total *ce
                               (uint64_t)(cell->sum >> 64), numbers);
         }
     }
+    /* What was uncertain once stays so: an earlier row does not have it where this one has not. */
+    if (status == MIR_OK && cell->uncertain) {
+        status = part_set(to, column, PART_UNCERTAIN, MIR_COLUMN_I64, row, 1, numbers);
+    }
     if (status != MIR_OK || (!whole && cell->increase == straight)) return status;
     return part_set(to, column, PART_INCREASE, MIR_COLUMN_F64, row,
                     mir_tlog_bits_of(cell->increase), numbers);
@@ -542,6 +547,7 @@ static void cell_decode(const stored_parts *p, mir_column_type type, uint32_t st
         cell.increase = mir_tlog_number_of(type, cell.last) - mir_tlog_number_of(type, cell.first);
     if (part_get(p, PART_INCREASE, MIR_COLUMN_F64, row, &bits))
         cell.increase = mir_tlog_double_of(bits);
+    cell.uncertain = part_get(p, PART_UNCERTAIN, MIR_COLUMN_I64, row, &bits) && bits != 0;
     *to = cell;
 }
 
@@ -593,10 +599,11 @@ static void cell_add(mir_tlog_total *to, mir_column_type type, const mir_tlog_to
     /* Exact where one of them ends before the other begins. */
     if (mir_tlog_is_number(type)) {
         const bool before = from->last_ns < to->first_ns;
-        const double between = before ? increase_of(type, from->last, to->first)
-                               : to->last_ns < from->first_ns
-                                   ? increase_of(type, to->last, from->first)
-                                   : 0;
+        const bool after = to->last_ns < from->first_ns;
+        const double between = before  ? increase_of(type, from->last, to->first)
+                               : after ? increase_of(type, to->last, from->first)
+                                       : 0;
+        to->uncertain = to->uncertain || from->uncertain || !(before || after);
         to->increase += from->increase + between;
         to->sum = (__int128)((unsigned __int128)to->sum + (unsigned __int128)from->sum);
         to->sum_f64 += from->sum_f64;

@@ -188,6 +188,10 @@ static mir_status items_add(reading *r, uint32_t row)
         status = room(r, &list, &r->cell_capacity, r->cell_count, sizeof *r->cells);
         r->cells = list;
         if (status != MIR_OK) return status;
+        if (from->uncertain && (r->totals->functions & MIR_TLOG_RATE) != 0) {
+            mir_tlog_rollup_left_out(r->scan,
+                                     r->table.times[row] + mir_tlog_rollup_step_ns[r->step]);
+        }
         r->items[r->item_count++] = (item){.time_ns = from->first_ns, .cell = r->cell_count};
         item_cell *cell = &r->cells[r->cell_count++];
         *cell = (item_cell){.column = r->answered[c].column, .total = *from};

@@ -62,6 +62,7 @@ typedef struct fixture {
     side sides[SIDES]; /* all, and with rollups */
     mir_row row;
     uint64_t random;
+    uint64_t puts;
     uint32_t cases;
     bool extremes; /* of integers: as doubles, which rates are, their sums are not exact */
 } fixture;
@@ -315,6 +316,85 @@ static void rollups_answer_what_the_rows_did(void **state)
         assert_true(stored_rollups(&x.sides[1], 0) > 1000);
         compare_all(&x, now_ns, true);
         assert_true(x.cases > 60);
+        end(&x);
+    }
+}
+
+/* A row of any time: mostly of now, some hours or days late, and some for the second time, as long as the
+ * first one is there. */
+static void put_any(fixture *x, int64_t newest_ns)
+{
+    const uint64_t r = sim_random(&x->random);
+    const uint32_t device = (uint32_t)(r >> 8) % DEVICES;
+    const int64_t unique_ns = (int64_t)(x->puts++ % 1000000);
+    int64_t at_ns = newest_ns - (int64_t)(r >> 16) % (20 * MINUTE_NS);
+    if (r % 16 == 0) at_ns = newest_ns - (int64_t)(r >> 16) % (6 * HOUR_NS);
+    if (r % 64 == 1) at_ns = newest_ns - (int64_t)(r >> 16) % (3 * DAY_NS);
+    if (r % 256 == 2) at_ns = newest_ns + (int64_t)(r >> 16) % HOUR_NS;
+    at_ns -= at_ns % MIR_NS_PER_S;
+    if (r % 8 != 3 || at_ns < newest_ns - AGE_HOURS * HOUR_NS + 10 * MINUTE_NS) at_ns += unique_ns;
+    put(x, device, at_ns);
+}
+
+static void side_reopen(side *s)
+{
+    mir_tlog_close(s->tlog);
+    side_open(s);
+}
+
+/* Rows come, late ones and some twice, logs are sealed and merged or not, the clock goes on and back, the
+ * program ends and starts, and queries come at any moment. */
+static void whatever_happens_answers_are_the_same(void **state)
+{
+    (void)state;
+    static const mir_tlog_rule rules[] = {{.deleted = true}}; /* is kept for ever, as "c" is */
+    const char *more = getenv("MIR_TEST_SEEDS");
+    const uint64_t seeds = more == NULL ? (SEEDS + 1) / 2 : strtoull(more, NULL, 10);
+    for (uint64_t seed = 1; seed <= seeds; seed++) {
+        fixture x;
+        begin(&x, 1000 + seed);
+        x.extremes = seed % 3 == 0;
+        side *s = &x.sides[1];
+        mir_tlog_close(s->tlog);
+        s->options.rules = rules;
+        s->options.rule_count = seed % 2;
+        s->options.idle_ms = (uint32_t)(seed % 5) * 20;
+        side_open(s);
+        int64_t newest_ns = START_NS + 4 * DAY_NS;
+        now_ns = newest_ns;
+        for (int turn = 0; turn < 60; turn++) {
+            const uint64_t r = sim_random(&x.random);
+            for (uint64_t n = r >> 8 & 255; n > 0; n--) put_any(&x, newest_ns);
+            commit(&x);
+            if (r % 2 == 0) freeze(&x);
+            if ((r >> 16) % 4 == 0) settle(&x);
+            if ((r >> 20) % 8 == 0) side_reopen(&x.sides[r >> 24 & 1]);
+            if ((r >> 28) % 3 == 0) newest_ns += (int64_t)(r >> 32) % (4 * HOUR_NS);
+            now_ns =
+                (r >> 30) % 8 == 0 ? newest_ns - (int64_t)(r >> 32) % (3 * HOUR_NS) : newest_ns;
+            static const int64_t minutes[] = {0, 1, 5, 30, 60, 7, 24 * 60};
+            for (int i = 0; i < 4; i++) {
+                const uint64_t q = sim_random(&x.random);
+                mir_tlog_query_spec spec =
+                    spec_of(all_but_rate, minutes[q % 7] * MINUTE_NS, START_NS, INT64_MAX);
+                if (q >> 8 & 1) spec.from_ns += (int64_t)(q >> 16) % (4 * 24 * 60) * MINUTE_NS;
+                if (q >> 9 & 1) spec.to_ns = newest_ns - newest_ns % MINUTE_NS;
+                if (q >> 10 & 1) spec.functions = MIR_TLOG_LAST;
+                if (q >> 11 & 1) spec.functions = MIR_TLOG_COUNT;
+                assert_true(compare(&x, &spec));
+                if (q >> 12 & 1) spec.window_ns += 30 * (uint64_t)MIR_NS_PER_S;
+                if (q >> 13 & 1) spec.from_ns += (int64_t)(q >> 16) % MINUTE_NS;
+                if ((q >> 14) % 4 == 0 && !x.extremes) spec.functions = MIR_TLOG_RATE;
+                (void)compare(&x, &spec);
+                spec.functions = 0;
+                spec.window_ns = 0;
+                spec.limit = (q >> 20) % 300;
+                spec.backward = q >> 15 & 1;
+                (void)compare(&x, &spec);
+            }
+        }
+        settle(&x);
+        compare_all(&x, newest_ns, false);
         end(&x);
     }
 }
@@ -1152,6 +1232,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rollups_answer_what_the_rows_did),
+        cmocka_unit_test(whatever_happens_answers_are_the_same),
         cmocka_unit_test(late_rows_are_added),
         cmocka_unit_test(what_rollups_cannot_tell_is_said),
         cmocka_unit_test(each_page_says_what_is_left_out),

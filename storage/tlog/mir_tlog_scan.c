@@ -857,10 +857,12 @@ mir_status mir_tlog_scan_totals(mir_tlog_scan *scan, mir_view device, int64_t fi
     scan->gather.time_first = first_ns;
     scan->gather.time_last = last_ns;
     status = sources_find(scan, device);
-    if ((totals->functions & MIR_TLOG_RATE) != 0 && scan->source_count > 0 &&
-        scan->sources[0].time_min <= rolled_ns) {
-        /* What came late is between values that were counted up already. */
+    /* What came late is between values that were counted up already. */
+    const bool counts_up = (totals->functions & MIR_TLOG_RATE) != 0;
+    for (uint32_t i = 0; counts_up && i < scan->source_count; i++) {
+        if (scan->sources[i].time_min > rolled_ns) continue;
         mir_tlog_rollup_left_out(scan, rolled_ns + 1);
+        break;
     }
     for (uint32_t n = 0; n < scan->source_count && status == MIR_OK;) {
         const uint32_t at = last_only ? scan->source_count - 1 - n : n;

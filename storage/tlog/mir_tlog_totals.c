@@ -563,7 +563,7 @@ static mir_status total_add(const mir_tlog_totals *totals, mir_tlog_total *to,
         (from->first_ns == to->first_ns && first_device < to->first_device)) {
         to->first_ns = from->first_ns;
         to->first = from->first;
-        to->first_device = first_device & INT32_MAX;
+        to->first_device = first_device & (INT32_MAX >> 1);
         if (type == MIR_COLUMN_STRING) to->low = from->low;
     }
     if (to->count == 0 || from->last_ns > to->last_ns ||

@@ -35,8 +35,9 @@ typedef struct mir_tlog_total {
     int64_t first_ns;
     int64_t last_ns;
     /* Of a group: whose first and last are. */
-    uint32_t first_device : 31;
-    bool ordered : 1; /* low and high are there */
+    uint32_t first_device : 30;
+    bool ordered : 1;   /* low and high are there */
+    bool uncertain : 1; /* of what is rolled up: the increase was more, perhaps */
     uint32_t last_device : 31;
     bool rated : 1;
 } mir_tlog_total;

@@ -95,7 +95,8 @@ static void check_same(const mir_tlog_rollup *a, const mir_tlog_rollup *b)
                        one->last == other->last && one->low == other->low &&
                        one->high == other->high && one->ordered == other->ordered);
             MIR_ASSERT(one->sum == other->sum && same_bits(one->sum_f64, other->sum_f64) &&
-                       same_bits(one->increase, other->increase));
+                       same_bits(one->increase, other->increase) &&
+                       one->uncertain == other->uncertain);
         }
     }
 }
