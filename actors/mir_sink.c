@@ -64,7 +64,8 @@ struct mir_sink {
     int64_t said_unwritten_ns;
     uint64_t refused_unsaid;
     bool told;  /* that it fails */
-    bool takes; /* mir_sink_port's */
+    bool takes; /* mir_sink_port's, as is the next one */
+    mir_sink_pace pace;
 
     pthread_mutex_t mutex;
     pthread_cond_t wake;
@@ -535,7 +536,8 @@ static void *sink_main(void *context)
                                 .failed = failed,
                                 .accepted = accepted,
                                 .refused = refused,
-                                .takes = &sink->takes};
+                                .takes = &sink->takes,
+                                .pace = &sink->pace};
     const int64_t began_ns = mir_clock_wall_ns();
     const uint64_t before = mir_tlog_spool_count(sink->spool, &sink->stop);
     (void)pthread_mutex_lock(&sink->mutex);

@@ -110,6 +110,26 @@ static mir_sink_verdict refusal_judge(const mir_sink_port *port, mir_sink_answer
     return MIR_SINK_AGAIN;
 }
 
+/* It had more than it could do in its time, or in ours. */
+static bool is_slow(const mir_sink_answer *answer)
+{
+    return answer->slow || answer->http_status == 408 || answer->http_status == 500 ||
+           answer->http_status == 504;
+}
+
+static void pace_slower(mir_sink_pace *pace, uint32_t count)
+{
+    *pace = (mir_sink_pace){.lines_max = count / 4 > 0 ? count / 4 : 1};
+}
+
+/* Of small posts nothing follows. */
+static void pace_faster(mir_sink_pace *pace, uint32_t count)
+{
+    if (pace->lines_max == 0 || count < pace->lines_max / 2) return;
+    if (++pace->posts_well < MIR_SINK_POSTS_WELL) return;
+    *pace = (mir_sink_pace){.lines_max = pace->lines_max * 2};
+}
+
 /* A piece that is refused is cut in halves, the first one first, until it is one line. */
 mir_status mir_sink_deliver(const mir_sink_lines *lines, const mir_sink_port *port)
 {
@@ -122,6 +142,10 @@ mir_status mir_sink_deliver(const mir_sink_lines *lines, const mir_sink_port *po
     ends[depth++] = lines->count;
     while (depth > 0) {
         const uint32_t count = ends[depth - 1] - at;
+        if (count > 1 && port->pace->lines_max > 0 && count > port->pace->lines_max) {
+            ends[depth++] = at + count / 2;
+            continue;
+        }
         const mir_view body = part_of(lines, at, count);
         mir_sink_answer answer = {0};
         port->post(port->context, body, &answer);
@@ -132,6 +156,7 @@ mir_status mir_sink_deliver(const mir_sink_lines *lines, const mir_sink_port *po
         if (verdict == MIR_SINK_REFUSED) verdict = refusal_judge(port, &answer);
         if (verdict == MIR_SINK_AGAIN) {
             *port->takes = false;
+            if (is_slow(&answer)) pace_slower(port->pace, count);
             const int64_t wait_ns =
                 mir_sink_backoff_ns(++failed, answer.retry_after_ns, port->random(port->context));
             port->failed(port->context, &answer, wait_ns);
@@ -139,6 +164,7 @@ mir_status mir_sink_deliver(const mir_sink_lines *lines, const mir_sink_port *po
             continue;
         }
         failed = 0;
+        pace_faster(port->pace, count);
         if (verdict == MIR_SINK_REFUSED && !partial && count > 1) {
             ends[depth++] = at + count / 2;
             continue;

@@ -18,6 +18,9 @@ typedef struct peer {
     bool partial;   /* it takes what it can of a body that it refuses */
     bool elsewhere; /* nobody wants lines there, which is answered as a wrong line is */
     bool takes;     /* as the sender knows */
+    mir_sink_pace pace;
+    uint32_t lines_in_time; /* of more it says nothing in time; 0: it is fast */
+    unsigned timeouts;
     unsigned asked; /* whether it is the lines */
     unsigned posts;
     unsigned waits;
@@ -44,6 +47,14 @@ static void peer_post(void *context, mir_view body, mir_sink_answer *answer)
         const long status = p->script[p->at++];
         answer->http_status = status < 0 ? 0 : status;
         answer->retry_after_ns = p->retry_after_ns;
+        (void)snprintf(answer->text, sizeof answer->text, "scripted");
+        return;
+    }
+    uint32_t lines = 0;
+    for (size_t i = 0; i < body.size; i++) lines += body.data[i] == '\n';
+    if (p->lines_in_time > 0 && lines > p->lines_in_time) {
+        p->timeouts++;
+        answer->slow = true;
         (void)snprintf(answer->text, sizeof answer->text, "scripted");
         return;
     }
@@ -121,7 +132,8 @@ static mir_status deliver(peer *p, const char *text)
                                 .failed = peer_failed,
                                 .accepted = peer_accepted,
                                 .refused = peer_refused,
-                                .takes = &p->takes};
+                                .takes = &p->takes,
+                                .pace = &p->pace};
     const mir_status status = mir_sink_deliver(&lines, &port);
     mir_sink_lines_fini(&lines);
     return status;
@@ -193,7 +205,7 @@ static void failures_are_tried_again_ever_later(void **state)
     peer p = {.script = {-1, 500, 503, 429, 401, 404, 301, 408}};
     assert_int_equal(deliver(&p, "a\nb\n"), MIR_OK);
     assert_string_equal(p.taken, "a\nb\n");
-    assert_int_equal(p.posts, 9);
+    assert_int_equal(p.posts, 10); /* since the 500 one by one */
     assert_int_equal(p.failures, 8);
     assert_true(p.last_wait_ns > p.waited_ns / 8);
     /* A refusal in the middle begins anew; the line before it is not sent again. */
@@ -234,6 +246,38 @@ static void a_wrong_place_is_no_fault_of_the_lines(void **state)
     assert_string_equal(s.taken, "a\n");
     assert_int_equal(s.waits, 2);
     assert_int_equal(s.refused, 0);
+}
+
+/* It would get nothing at all otherwise, as each try is the whole batch. */
+static void who_is_slow_gets_less_at_once(void **state)
+{
+    (void)state;
+    char text[1024] = "";
+    for (int i = 0; i < 200; i++) (void)strcat(text, i % 50 == 7 ? "ax\n" : "abc\n");
+    for (uint32_t lines = 1; lines < 100; lines = lines * 3 + 1) {
+        peer p = {.lines_in_time = lines, .waits_max = 50};
+        assert_int_equal(deliver(&p, text), MIR_OK);
+        assert_int_equal(p.accepted, 196);
+        assert_int_equal(p.refused, 4);
+        assert_true(p.timeouts < 20);
+        /* What it can do is known to the next batch, and tried again now and then. */
+        p.timeouts = 0;
+        p.taken[0] = p.refused_lines[0] = '\0';
+        assert_int_equal(deliver(&p, text), MIR_OK);
+        assert_int_equal(p.accepted, 2 * 196);
+        assert_true(p.timeouts < 16); /* once in 16 posts */
+    }
+    /* One that is fast again gets all at once. */
+    peer p = {.lines_in_time = 3};
+    assert_int_equal(deliver(&p, "a\nb\nc\nd\ne\nf\n"), MIR_OK);
+    assert_string_equal(p.taken, "a\nb\nc\nd\ne\nf\n");
+    p.lines_in_time = 0;
+    for (int i = 0; i < 60; i++) {
+        p.taken[0] = '\0';
+        p.posts = 0;
+        assert_int_equal(deliver(&p, "a\nb\nc\nd\ne\nf\n"), MIR_OK);
+    }
+    assert_int_equal(p.posts, 1);
 }
 
 static void a_stop_ends_it(void **state)
@@ -297,6 +341,7 @@ int main(void)
         cmocka_unit_test(who_says_how_many_it_left_out_is_believed),
         cmocka_unit_test(failures_are_tried_again_ever_later),
         cmocka_unit_test(a_wrong_place_is_no_fault_of_the_lines),
+        cmocka_unit_test(who_is_slow_gets_less_at_once),
         cmocka_unit_test(a_stop_ends_it),
         cmocka_unit_test(waits_have_bounds),
         cmocka_unit_test(statuses_are_judged),

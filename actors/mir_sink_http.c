@@ -175,6 +175,10 @@ void mir_sink_http_post(mir_sink_http *http, mir_view body, mir_sink_answer *ans
     if (code == CURLE_OK) code = curl_easy_perform(http->curl);
     if (code != CURLE_OK) {
         const char *why = http->error[0] != '\0' ? http->error : curl_easy_strerror(code);
+        curl_off_t sent_bytes = 0;
+        (void)curl_easy_getinfo(http->curl, CURLINFO_SIZE_UPLOAD_T, &sent_bytes);
+        /* Somebody was there. What a stop has ended is nobody's fault. */
+        answer->slow = sent_bytes > 0 && code != CURLE_ABORTED_BY_CALLBACK;
         set_text(answer, why, strlen(why));
         return;
     }

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <arpa/inet.h>
 #include <netdb.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -6,7 +7,9 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -95,9 +98,39 @@ static void a_post_ends_in_time_without_a_name_server(void **state)
     post_ends(50 * MIR_NS_PER_MS, false, "timed out");
 }
 
+/* Whose system takes the bytes, but who never answers; and nobody. */
+static void who_is_slow_is_told_from_nobody(void **state)
+{
+    (void)state;
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof address;
+    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_true(fd >= 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof address), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &size), 0);
+    char url[64];
+    (void)snprintf(url, sizeof url, "http://127.0.0.1:%d/write", ntohs(address.sin_port));
+    for (int there = 0; there < 2; there++) {
+        if (there != 0) assert_int_equal(listen(fd, 5), 0);
+        atomic_bool stop = false;
+        mir_sink_http *http = NULL;
+        mir_sink_answer answer;
+        mir_error error = {{0}};
+        const mir_sink_http_options options = {
+            .url = url, .timeout_ns = 2 * MIR_NS_PER_S, .stop = &stop};
+        assert_int_equal(mir_sink_http_create(&options, &http, &error), MIR_OK);
+        mir_sink_http_post(http, MIR_VIEW_LITERAL("m v=1i 1\n"), &answer);
+        mir_sink_http_destroy(http);
+        assert_int_equal(answer.http_status, 0);
+        if (answer.slow != (there != 0)) fail_msg("%d: %s", there, answer.text);
+    }
+    (void)close(fd);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(who_is_slow_is_told_from_nobody),
         cmocka_unit_test(a_stop_does_not_wait_for_a_name_server),
         cmocka_unit_test(a_post_ends_in_time_without_a_name_server),
     };

@@ -234,6 +234,18 @@ def test_whatever_is_answered_rows_come_once_it_works(launch, connect, env, peer
     assert {path for path, _ in peer.heads} == {"/write?db=mir"}
 
 
+def test_who_is_slower_than_a_batch_takes_gets_less_at_once(launch, connect, env, peer, name):
+    server = launch(to(peer, **{"telemetry.sink.timeout": "1s"}))
+    bus = connect(server)
+    launch_device(bus, name, env)
+    peer.rule = lambda lines: (204, "") if len(lines) <= 40 else None
+    send(bus, env, name, 0, 200)
+    peer.await_times(name, 200)
+    assert sorted(set(peer.times(name))) == expected(200)
+    status = await_caught_up(server)
+    assert status["rows_sent"] == 200 and status["rows_refused"] == 0
+
+
 def test_a_refused_row_takes_none_along(launch, connect, env, peer, name):
     server = launch(to(peer))
     bus = connect(server)
