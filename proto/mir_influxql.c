@@ -1093,10 +1093,10 @@ static void read_group(parser *p, mir_influxql_statement *statement)
             dimension->text = want_pattern(p);
         } else {
             const bool bare = !failed(p) && p->token.kind == TOKEN_WORD;
+            const bool is_time = bare && is_word(p, "time");
             dimension->text = want_dotted(p);
             if (bare && is_sign(p, "(")) {
-                if (!mir_view_eq_cstr(dimension->text, "time"))
-                    unsupported(p, "time(interval) is the only call that GROUP BY takes");
+                if (!is_time) unsupported(p, "time(interval) is the only call that GROUP BY takes");
                 read_windows(p, statement);
                 if (failed(p)) return;
                 continue;
