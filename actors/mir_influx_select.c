@@ -154,6 +154,32 @@ static bool is_tag(const selection *s, const mir_influxql_expression *term)
     return false;
 }
 
+static bool takes(mir_influxql_function function, mir_column_type type)
+{
+    if (function == MIR_INFLUXQL_COUNT || function == MIR_INFLUXQL_FIRST ||
+        function == MIR_INFLUXQL_LAST)
+        return true;
+    return type != MIR_COLUMN_STRING && type != MIR_COLUMN_BOOL;
+}
+
+/* A field of texts or booleans alone has no mean: nothing would come of it, and nobody would know why. */
+static mir_status check_types(const selection *s, const slot *wanted)
+{
+    const mir_column *unfit = NULL;
+    for (uint32_t i = 0; i < s->field_count; i++) {
+        const mir_column *field = &s->fields[i];
+        if (!mir_view_eq(wanted->field, mir_view_of(field->name, field->name_size))) continue;
+        if (takes(wanted->function, field->type)) return MIR_OK;
+        unfit = field;
+    }
+    if (unfit == NULL) return MIR_OK;
+    return mir_error_set(s->work->error, MIR_E_UNSUPPORTED,
+                         "%s(%.*s): the field's values are %s, of which there are count, first "
+                         "and last",
+                         mir_influxql_function_name(wanted->function), MIR_VIEW_ARGS(wanted->field),
+                         unfit->type == MIR_COLUMN_BOOL ? "booleans" : "texts");
+}
+
 /* The slot that a term without function, or with one of values, stands for. `all`: what `*` means. */
 static mir_status make_leaf(selection *s, const mir_influxql_expression *term, mir_view all,
                             node *made)
@@ -164,6 +190,8 @@ static mir_status make_leaf(selection *s, const mir_influxql_expression *term, m
         wanted.function = term->function;
         wanted.field = term->left->kind == MIR_INFLUXQL_ALL ? all : term->left->name;
         if (term->function == MIR_INFLUXQL_PERCENTILE) wanted.percentile = term->number;
+        const mir_status status = check_types(s, &wanted);
+        if (status != MIR_OK) return status;
     } else {
         if (term->kind == MIR_INFLUXQL_ALL) wanted.field = all;
         wanted.is_tag = term->kind == MIR_INFLUXQL_NAME && is_tag(s, term);
@@ -271,14 +299,6 @@ static mir_status add_output(selection *s, mir_view name, node *root, bool is_co
     if (!ok) return no_memory(s);
     s->outputs[s->output_count++] = (output){mir_view_of(kept, size), root, is_count};
     return MIR_OK;
-}
-
-static bool takes(mir_influxql_function function, mir_column_type type)
-{
-    if (function == MIR_INFLUXQL_COUNT || function == MIR_INFLUXQL_FIRST ||
-        function == MIR_INFLUXQL_LAST)
-        return true;
-    return type != MIR_COLUMN_STRING && type != MIR_COLUMN_BOOL;
 }
 
 static mir_status add_one(selection *s, const mir_influxql_field *field, mir_view all)
@@ -698,6 +718,108 @@ static mir_status find_by_group(selection *s, mir_tlog_query_spec *spec)
     return MIR_OK;
 }
 
+static bool is_number(const mir_influx_value *value)
+{
+    return value->type == MIR_COLUMN_I64 || value->type == MIR_COLUMN_U64 ||
+           value->type == MIR_COLUMN_F64;
+}
+
+static double number_of(const mir_influx_value *value)
+{
+    switch (value->type) {
+    case MIR_COLUMN_I64: return (double)value->i64;
+    case MIR_COLUMN_U64: return (double)value->u64;
+    case MIR_COLUMN_F64: return value->f64;
+    default: return 0;
+    }
+}
+
+/* Of numbers. */
+static bool equals(const mir_influx_value *a, const mir_influx_value *b)
+{
+    if (a->type == b->type && a->type != MIR_COLUMN_F64) return a->i64 == b->i64;
+    const double left = number_of(a), right = number_of(b);
+    return left == right || (isnan(left) && isnan(right));
+}
+
+static int64_t range_time(const mir_influxql_statement *q)
+{
+    return q->from_ns == INT64_MIN ? 0 : q->from_ns;
+}
+
+/* Whether it is one value of the rows, whose time the answer has. */
+static bool is_choice(const selection *s)
+{
+    if (s->slot_count != 1) return false;
+    switch (s->slots[0].function) {
+    case MIR_INFLUXQL_FIRST:
+    case MIR_INFLUXQL_LAST:
+    case MIR_INFLUXQL_MIN:
+    case MIR_INFLUXQL_MAX:
+    case MIR_INFLUXQL_PERCENTILE: return true;
+    default: return false;
+    }
+}
+
+/* The first row with a value that was chosen. */
+typedef struct choice {
+    finding finding;
+    const mir_influx_value *wanted; /* null: any */
+    int64_t time_ns;
+    bool found;
+} choice;
+
+static mir_status choice_columns(void *context, const mir_column *columns, uint32_t count)
+{
+    choice *c = context;
+    return found_columns(&c->finding, columns, count);
+}
+
+static mir_status choice_rows(void *context, const mir_tlog_batch *batch)
+{
+    choice *c = context;
+    selection *s = c->finding.s;
+    for (uint32_t r = 0; r < batch->row_count; r++) {
+        mir_influx_value value;
+        const mir_status status = take_cell(s, &s->slots[0], batch, r, &value);
+        if (status != MIR_OK) return status;
+        if (value.type == 0 ||
+            (c->wanted != NULL && (!is_number(&value) || !equals(&value, c->wanted))))
+            continue;
+        c->time_ns = batch->times_ns[r];
+        c->found = true;
+        return MIR_E_EMPTY; /* enough */
+    }
+    return MIR_OK;
+}
+
+/* What is found has the value and no time: where that stands is looked for. Where only rollups are
+ * left, it stands nowhere. */
+static mir_status find_choices(selection *s, const mir_tlog_query_spec *found)
+{
+    const mir_influxql_function function = s->slots[0].function;
+    mir_view *ids = take(s, s->devices->count, sizeof *ids);
+    if (ids == NULL) return no_memory(s);
+    for (uint32_t row = 0; row < s->row_count; row++) {
+        const uint32_t g = s->owners[row];
+        const mir_influx_value *value = &s->values[row];
+        mir_tlog_query_spec spec = *found;
+        choice c = {{s, &spec}, function == MIR_INFLUXQL_FIRST ? NULL : value, 0, false};
+        const mir_tlog_sink sink = {.context = &c, .columns = choice_columns, .rows = choice_rows};
+        spec.device_ids = ids;
+        spec.device_count = s->group_at[g + 1] - s->group_at[g];
+        for (uint32_t i = 0; i < spec.device_count; i++)
+            ids[i] = s->ids[s->by_group[s->group_at[g] + i]];
+        spec.functions = spec.percentile_count = spec.group_count = 0;
+        spec.groups = NULL;
+        const mir_status status =
+            mir_tlog_query(s->work->request->tlog, &spec, &sink, NULL, s->work->error);
+        if (status != MIR_OK && !c.found) return status;
+        s->times[row] = c.found ? c.time_ns : range_time(s->statement);
+    }
+    return MIR_OK;
+}
+
 static mir_status find_rows(selection *s)
 {
     const mir_influxql_statement *q = s->statement;
@@ -730,26 +852,14 @@ static mir_status find_rows(selection *s)
     } else {
         return find_by_group(s, &spec);
     }
-    return query_log(s, &spec);
+    status = query_log(s, &spec);
+    if (status == MIR_OK && q->window_ns == 0 && is_choice(s) &&
+        s->slots[0].function != MIR_INFLUXQL_LAST)
+        status = find_choices(s, &spec);
+    return status;
 }
 
 /* --- calculations ---------------------------------------------------------------------------- */
-
-static bool is_number(const mir_influx_value *value)
-{
-    return value->type == MIR_COLUMN_I64 || value->type == MIR_COLUMN_U64 ||
-           value->type == MIR_COLUMN_F64;
-}
-
-static double number_of(const mir_influx_value *value)
-{
-    switch (value->type) {
-    case MIR_COLUMN_I64: return (double)value->i64;
-    case MIR_COLUMN_U64: return (double)value->u64;
-    case MIR_COLUMN_F64: return value->f64;
-    default: return 0;
-    }
-}
 
 static __int128 integer_of(const mir_influx_value *value)
 {
@@ -828,8 +938,9 @@ static mir_influx_value row_by_row(node *n, int64_t time_ns, const mir_influx_va
         result = calculate('-', value, &n->before);
         if (n->function == MIR_INFLUXQL_DERIVATIVE ||
             n->function == MIR_INFLUXQL_NON_NEGATIVE_DERIVATIVE)
-            result =
-                elapsed_ns == 0 ? nothing : of_double(number_of(&result) / elapsed_ns * n->unit_ns);
+            /* In this order of divisions, which InfluxDB has: the last digits are the same. */
+            result = elapsed_ns == 0 ? nothing
+                                     : of_double(number_of(&result) / (elapsed_ns / n->unit_ns));
         const bool non_negative = n->function == MIR_INFLUXQL_NON_NEGATIVE_DERIVATIVE ||
                                   n->function == MIR_INFLUXQL_NON_NEGATIVE_DIFFERENCE;
         if (non_negative && number_of(&result) < 0) result = nothing;
@@ -1014,14 +1125,11 @@ static void gather(const selection *s, const uint32_t *order, size_t from, size_
 
 /* --- what is written ------------------------------------------------------------------------- */
 
-/* Without windows the time is the beginning of what was asked for, or that of the one last value. */
+/* Without windows the time is the beginning of what was asked for, or that of the one value chosen. */
 static int64_t time_of(const selection *s, int64_t found_ns)
 {
     const mir_influxql_statement *q = s->statement;
-    if (!q->aggregates || q->window_ns != 0 ||
-        (s->slot_count == 1 && s->slots[0].function == MIR_INFLUXQL_LAST))
-        return found_ns;
-    return q->from_ns == INT64_MIN ? 0 : q->from_ns;
+    return !q->aggregates || q->window_ns != 0 || is_choice(s) ? found_ns : range_time(q);
 }
 
 static mir_status write_row(selection *s, int64_t time_ns, const mir_influx_value *values)

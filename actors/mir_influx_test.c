@@ -336,7 +336,15 @@ static void values_come_together(void **state)
                                                                              "083333333333333,1,7,"
                                                                              "6,3,1]]}");
     expect_series(w, "SELECT last(temperature) FROM " AIR, HEAD("\"last\"") "[[1700000025,6]]}");
-    expect_series(w, "SELECT first(level) FROM " AIR, HEAD("\"first\"") "[[0,10]]}");
+    expect_series(w, "SELECT first(level) FROM " AIR, HEAD("\"first\"") "[[1700000000,10]]}");
+    /* What one row has comes with its time; of several values the first row's. */
+    expect_series(w, "SELECT min(level) FROM " AIR " WHERE time > 1700000000s",
+                  HEAD("\"min\"") "[[1700000005,20]]}");
+    expect_series(w, "SELECT percentile(temperature, 50) FROM " AIR " WHERE __id = 'a'",
+                  HEAD("\"percentile\"") "[[1700000005,2]]}");
+    expect_series(w, "SELECT first(note) FROM " AIR,
+                  HEAD("\"first\"") "[[1700000003,\"x\\\"y\"]]}");
+    expect_series(w, "SELECT max(level) - min(level) FROM " AIR, HEAD("\"max_min\"") "[[0,50]]}");
     expect_series(
         w, "SELECT sum(temperature) FROM " AIR " GROUP BY site",
         "{\"name\":\"env.v1.Air\",\"tags\":{\"site\":\"north\"},\"columns\":[\"time\",\"sum\"],"
@@ -365,8 +373,9 @@ static void values_come_together(void **state)
                   " WHERE __id = 'a' AND time >= 1700000000s",
                   HEAD("\"share\"") "[[1700000000,100]]}");
     expect_series(w, "SELECT max(temperature) FROM /v1/ WHERE __id = 'a'",
-                  HEAD("\"max\"") "[[0,6]]},{\"name\":\"wind.v1.Wind\",\"columns\":[\"time\","
-                                  "\"max\"],\"values\":[[0,0.5]]}");
+                  HEAD("\"max\"") "[[1700000025,6]]},{\"name\":\"wind.v1.Wind\","
+                                  "\"columns\":[\"time\",\"max\"],"
+                                  "\"values\":[[1700000001,0.5]]}");
     /* The name that a device has now, for what it said under the one before. */
     assert_int_equal(update(w->store, "{\"ids\":[\"a\"]}", "{\"name\":\"main\"}"), MIR_OK);
     expect_series(
@@ -468,6 +477,8 @@ static void what_is_wrong_is_said(void **state)
     expect_error(w, "SELECT a FROM m WHERE b =~ /(/", "the regular expression /(/");
     assert_int_equal(w->status, MIR_OK);
     expect_error(w, "SELECT level FROM " AIR " WHERE note = 'x'", "note is a field");
+    expect_error(w, "SELECT mean(note) FROM " AIR, "the field's values are texts");
+    expect_error(w, "SELECT spread(\"on\") FROM " AIR, "the field's values are booleans");
     expect_error(w, "SELECT level FROM " AIR " WHERE __name =~ /^(.?.?.?){30}[QR]$/",
                  "takes too many steps");
     expect_error(w,
