@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import itertools
+import subprocess
 
 import pytest
 from bus import PUMP, Bus, Device, Loop, schema_of
@@ -48,3 +49,19 @@ def name():
 @pytest.fixture(scope="session")
 def pump():
     return schema_of(PUMP, "pump.proto")
+
+
+@pytest.fixture
+def run_peer(tmp_path):
+    """Starts another server, which ends with the test."""
+    running = []
+
+    def run(*command):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path)
+        running.append(process)
+        return process
+
+    yield run
+    for process in running:
+        process.kill()
+        process.wait()

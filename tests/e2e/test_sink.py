@@ -18,6 +18,7 @@ import urllib.request
 import pytest
 from bus import DEADLINE_S, Bus
 from load import Stream, readings_kind, status_of
+from peers import ANSWER_S, answers, fetch, free_port, start_influxdb
 from test_telemetry import SECOND_NS, START_NS, Kind, launch_device, report
 
 from wire import wait_until
@@ -37,7 +38,6 @@ message Env {
     map<string, double> by = 6;
 }
 """
-ANSWER_S = 6 * DEADLINE_S
 SCALE = int(os.environ.get("MIR_TEST_SCALE", "1"))
 LINE = re.compile(r"^(?P<measurement>[^, ]+),(?P<tags>(?:\\.|[^ \\])+) (?P<fields>.*) (?P<time>-?\d+)$")
 
@@ -482,40 +482,6 @@ def test_the_command_shows_how_far_it_is(launch, connect, env, peer, name):
     assert json.loads(done.stdout)["lag_rows"] == 5
 
 
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
-def fetch(url, method="GET"):
-    with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=ANSWER_S) as answer:
-        return answer.read().decode()
-
-
-def answers(url):
-    try:
-        fetch(url)
-    except OSError:
-        return False
-    return True
-
-
-@pytest.fixture
-def run_peer(tmp_path):
-    running = []
-
-    def run(*command):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path)
-        running.append(process)
-        return process
-
-    yield run
-    for process in running:
-        process.kill()
-        process.wait()
-
-
 @pytest.mark.skipif(shutil.which("victoria-metrics") is None, reason="victoria-metrics is not installed")
 def test_victoria_metrics_has_what_was_sent(launch, connect, env, run_peer, tmp_path, name):
     port = free_port()
@@ -577,22 +543,7 @@ def test_a_wrong_path_loses_nothing(launch, connect, env, run_peer, tmp_path, na
 
 @pytest.mark.skipif(shutil.which("influxd") is None, reason="influxdb is not installed")
 def test_influxdb_has_what_was_sent(launch, connect, env, run_peer, tmp_path, name):
-    port, rpc = free_port(), free_port()
-    base = f"http://127.0.0.1:{port}"
-    config = tmp_path / "influxdb.conf"
-    config.write_text(f"""
-reporting-disabled = true
-bind-address = "127.0.0.1:{rpc}"
-[meta]
-dir = "{tmp_path}/meta"
-[data]
-dir = "{tmp_path}/data"
-wal-dir = "{tmp_path}/wal"
-[http]
-bind-address = "127.0.0.1:{port}"
-""")
-    run_peer("influxd", "-config", str(config))
-    wait_until(lambda: answers(f"{base}/ping"), ANSWER_S, "InfluxDB")
+    base = start_influxdb(run_peer, tmp_path)
     server = launch({"telemetry.sink.url": f"{base}/write?db=mir", "telemetry.sink.linger": "20ms"})
     bus = connect(server)
     bus.create(name, f"{name}-pump", "plant", labels={"site": "north"})
