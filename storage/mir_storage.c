@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
@@ -22,7 +23,7 @@
 
 /* What all parts need: the list of files, and the child that reads LMDB. */
 
-enum { PUMP_BYTES = 256 * 1024 };
+enum { PUMP_BYTES = 256 * 1024, HANDLES_SPARE = 64 };
 
 const char *mir_storage_kind_name(mir_storage_kind kind)
 {
@@ -194,6 +195,67 @@ mir_status mir_storage_files_list(const char *telemetry, mir_storage_files *file
               sizeof *found.manifest.segments, number_compare);
     *files = found;
     return MIR_OK;
+}
+
+void mir_storage_held_fini(mir_storage_held *held)
+{
+    for (uint32_t i = 0; held->handles != NULL && i < held->files.manifest.segment_count; i++)
+        if (held->handles[i] >= 0) (void)close(held->handles[i]);
+    free(held->handles);
+    mir_storage_files_fini(&held->files);
+    *held = (mir_storage_held){0};
+}
+
+static bool same_manifest(const mir_tlog_manifest *a, const mir_tlog_manifest *b)
+{
+    return a->segment_count == b->segment_count && a->sealed_count == b->sealed_count &&
+           (a->segment_count == 0 ||
+            memcmp(a->segments, b->segments, a->segment_count * sizeof *a->segments) == 0) &&
+           (a->sealed_count == 0 ||
+            memcmp(a->sealed, b->sealed, a->sealed_count * sizeof *a->sealed) == 0);
+}
+
+static mir_status segments_open(mir_storage_held *held, const char *telemetry, mir_error *error)
+{
+    const uint32_t count = held->files.manifest.segment_count;
+    struct rlimit handles;
+    if (getrlimit(RLIMIT_NOFILE, &handles) == 0 && handles.rlim_cur < count + HANDLES_SPARE) {
+        handles.rlim_cur = handles.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &handles);
+    }
+    held->handles = malloc((count + UINT32_C(1)) * sizeof *held->handles);
+    if (held->handles == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
+    for (uint32_t i = 0; i < count; i++) held->handles[i] = -1;
+    for (uint32_t i = 0; i < count; i++) {
+        char path[MIR_STORAGE_PATH_BYTES_MAX];
+        char name[MIR_STORAGE_NAME_BYTES_MAX];
+        (void)snprintf(name, sizeof name, "%016" PRIx64 ".seg", held->files.manifest.segments[i]);
+        mir_status status = mir_storage_path(path, telemetry, name, error);
+        if (status != MIR_OK) return status;
+        held->handles[i] = open(path, O_RDONLY | O_CLOEXEC);
+        if (held->handles[i] < 0 && errno != ENOENT && errno != EIO)
+            return mir_error_os(error, errno, "cannot open %s", path);
+    }
+    return MIR_OK;
+}
+
+mir_status mir_storage_hold(const char *telemetry, mir_storage_held *held, mir_error *error)
+{
+    *held = (mir_storage_held){0};
+    mir_status status = mir_storage_files_list(telemetry, &held->files, error);
+    if (status != MIR_OK) return status;
+    status = segments_open(held, telemetry, error);
+    mir_storage_files now = {0};
+    if (status == MIR_OK) status = mir_storage_files_list(telemetry, &now, error);
+    if (status != MIR_OK) return status;
+    const bool same = same_manifest(&held->files.manifest, &now.manifest);
+    mir_storage_files_fini(&now);
+    return same ? MIR_OK : MIR_E_AGAIN;
+}
+
+mir_status mir_storage_hold_gives_up(mir_error *error)
+{
+    return mir_error_set(error, MIR_E_AGAIN, "the telemetry log changes too fast: try again");
 }
 
 mir_view mir_storage_measurement_shown(mir_view stored,

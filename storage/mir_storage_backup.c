@@ -8,7 +8,6 @@
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -18,8 +17,6 @@
 /* The instant of a backup is that of the state store's read transaction; right behind it the segments
  * are opened and the logs read, before anything large is copied. What is opened stays there although
  * the server merges it away. */
-
-enum { SNAPSHOTS_MAX = 1000, HANDLES_SPARE = 64 };
 
 /* It is saved, but for these bytes. */
 typedef struct unread_file {
@@ -36,9 +33,8 @@ typedef struct saving {
     bool copy;
     mir_storage_saved *saved;
     mir_storage_progress progress;
-    mir_storage_files files;
-    int half;     /* the marker that is not complete, or -1 */
-    int *handles; /* of the segments of the manifest, -1: it is missing, or cannot be opened */
+    mir_storage_held held;
+    int half; /* the marker that is not complete, or -1 */
     mir_storage_marker marker;
     uint32_t unread_count;
     unread_file *unread_files;
@@ -216,47 +212,6 @@ static void unread_tell(saving *s)
 
 /* ---- The snapshot ---- */
 
-static void handles_close(saving *s)
-{
-    for (uint32_t i = 0; s->handles != NULL && i < s->files.manifest.segment_count; i++)
-        if (s->handles[i] >= 0) (void)close(s->handles[i]);
-    free(s->handles);
-    s->handles = NULL;
-}
-
-static bool same_manifest(const mir_tlog_manifest *a, const mir_tlog_manifest *b)
-{
-    return a->segment_count == b->segment_count && a->sealed_count == b->sealed_count &&
-           (a->segment_count == 0 ||
-            memcmp(a->segments, b->segments, a->segment_count * sizeof *a->segments) == 0) &&
-           (a->sealed_count == 0 ||
-            memcmp(a->sealed, b->sealed, a->sealed_count * sizeof *a->sealed) == 0);
-}
-
-static mir_status segments_open(saving *s, const char *telemetry, mir_error *error)
-{
-    const uint32_t count = s->files.manifest.segment_count;
-    struct rlimit handles;
-    if (getrlimit(RLIMIT_NOFILE, &handles) == 0 && handles.rlim_cur < count + HANDLES_SPARE) {
-        handles.rlim_cur = handles.rlim_max;
-        (void)setrlimit(RLIMIT_NOFILE, &handles);
-    }
-    s->handles = malloc((count + UINT32_C(1)) * sizeof *s->handles);
-    if (s->handles == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
-    for (uint32_t i = 0; i < count; i++) s->handles[i] = -1;
-    for (uint32_t i = 0; i < count; i++) {
-        char path[MIR_STORAGE_PATH_BYTES_MAX];
-        char name[MIR_STORAGE_NAME_BYTES_MAX];
-        (void)snprintf(name, sizeof name, "%016" PRIx64 ".seg", s->files.manifest.segments[i]);
-        mir_status status = mir_storage_path(path, telemetry, name, error);
-        if (status != MIR_OK) return status;
-        s->handles[i] = open(path, O_RDONLY | O_CLOEXEC);
-        if (s->handles[i] < 0 && errno != ENOENT && errno != EIO)
-            return mir_error_os(error, errno, "cannot open %s", path);
-    }
-    return MIR_OK;
-}
-
 /* A log of which the disk cannot read all; MIR_E_CORRUPT: no row can be had. */
 static mir_status log_salvage(const char *path, uint64_t number, mir_tlog_log_look *look,
                               uint64_t *unread, mir_error *error)
@@ -336,19 +291,12 @@ static void unsave(saving *s)
 /* One try: MIR_E_AGAIN when the server has replaced the manifest meanwhile. */
 static mir_status snapshot_try(saving *s, const char *telemetry, mir_error *error)
 {
-    mir_status status = mir_storage_files_list(telemetry, &s->files, error);
+    mir_status status = mir_storage_hold(telemetry, &s->held, error);
     if (status != MIR_OK) return status;
-    status = segments_open(s, telemetry, error);
-    mir_storage_files now = {0};
-    if (status == MIR_OK) status = mir_storage_files_list(telemetry, &now, error);
-    if (status != MIR_OK) return status;
-    const bool same = same_manifest(&s->files.manifest, &now.manifest);
-    mir_storage_files_fini(&now);
-    if (!same) return MIR_E_AGAIN;
-    for (uint32_t i = 0; i < s->files.log_count && status == MIR_OK; i++)
-        status = log_save(s, telemetry, s->files.logs[i], error);
-    for (uint32_t i = 0; i < s->files.set_aside && status == MIR_OK; i++)
-        status = lost_save(s, s->files.aside[i], error);
+    for (uint32_t i = 0; i < s->held.files.log_count && status == MIR_OK; i++)
+        status = log_save(s, telemetry, s->held.files.logs[i], error);
+    for (uint32_t i = 0; i < s->held.files.set_aside && status == MIR_OK; i++)
+        status = lost_save(s, s->held.files.aside[i], error);
     return status;
 }
 
@@ -357,16 +305,15 @@ static mir_status snapshot(saving *s, mir_error *error)
     char telemetry[MIR_STORAGE_PATH_BYTES_MAX];
     mir_status status = mir_storage_path(telemetry, s->data, "telemetry", error);
     if (status != MIR_OK) return status;
-    for (int tries = 0; tries < SNAPSHOTS_MAX; tries++) {
+    for (int tries = 0; tries < MIR_STORAGE_HOLDS_MAX; tries++) {
         status = snapshot_try(s, telemetry, error);
         if (status != MIR_E_AGAIN) return status;
-        handles_close(s);
-        mir_storage_files_fini(&s->files);
+        mir_storage_held_fini(&s->held);
         unsave(s);
         status = mir_storage_advance(&s->progress, 0, error);
         if (status != MIR_OK) return status;
     }
-    return mir_error_set(error, MIR_E_AGAIN, "the telemetry log changes too fast: try again");
+    return mir_storage_hold_gives_up(error);
 }
 
 /* ---- The rest ---- */
@@ -377,12 +324,12 @@ static mir_status segment_save(saving *s, uint32_t i, mir_error *error)
     char from[MIR_STORAGE_PATH_BYTES_MAX];
     char to[MIR_STORAGE_PATH_BYTES_MAX];
     (void)snprintf(name, sizeof name, "telemetry/%016" PRIx64 ".seg",
-                   s->files.manifest.segments[i]);
+                   s->held.files.manifest.segments[i]);
     mir_status status = mir_storage_path(from, s->data, name, error);
     if (status == MIR_OK) status = mir_storage_path(to, s->target, name, error);
     if (status != MIR_OK) return status;
     struct stat about;
-    if (fstat(s->handles[i], &about) != 0)
+    if (fstat(s->held.handles[i], &about) != 0)
         return mir_error_os(error, errno, "cannot read %s", from);
     if (!s->copy && link(from, to) == 0) {
         s->saved->linked++;
@@ -397,7 +344,8 @@ static mir_status segment_save(saving *s, uint32_t i, mir_error *error)
     if (status != MIR_OK) return status;
     uint64_t unread = 0;
     status = finish_file(
-        fd, name, mir_storage_pump(s->handles[i], fd, &s->progress, &size, &hash, &unread, error),
+        fd, name,
+        mir_storage_pump(s->held.handles[i], fd, &s->progress, &size, &hash, &unread, error),
         error);
     if (status == MIR_OK) status = unread_note(s, MIR_STORAGE_SEGMENT, name, unread, error);
     return status == MIR_OK ? listed(s, name, size, true, hash, error) : status;
@@ -405,11 +353,11 @@ static mir_status segment_save(saving *s, uint32_t i, mir_error *error)
 
 static mir_status segments_save(saving *s, mir_error *error)
 {
-    const mir_tlog_manifest *manifest = &s->files.manifest;
+    const mir_tlog_manifest *manifest = &s->held.files.manifest;
     mir_status status = MIR_OK;
     uint32_t kept = 0;
     for (uint32_t i = 0; i < manifest->segment_count && status == MIR_OK; i++) {
-        if (s->handles[i] < 0) {
+        if (s->held.handles[i] < 0) {
             char lost[MIR_STORAGE_NAME_BYTES_MAX];
             (void)snprintf(lost, sizeof lost, "%016" PRIx64 ".seg.damaged", manifest->segments[i]);
             status = lost_save(s, lost, error);
@@ -418,7 +366,7 @@ static mir_status segments_save(saving *s, mir_error *error)
         status = segment_save(s, i, error);
         manifest->segments[kept++] = manifest->segments[i];
     }
-    if (status != MIR_OK || s->files.manifest_status != MIR_OK) return status;
+    if (status != MIR_OK || s->held.files.manifest_status != MIR_OK) return status;
     char path[MIR_STORAGE_PATH_BYTES_MAX];
     status = mir_storage_path(path, s->target, "telemetry", error);
     if (status != MIR_OK) return status;
@@ -508,9 +456,9 @@ static mir_status save_all(saving *s, mir_error *error)
         status = mir_storage_advance(&s->progress, 0, error);
     s->saved->at_ns = mir_clock_wall_ns();
     if (status == MIR_OK) status = snapshot(s, error);
-    for (uint32_t i = 0; i < s->files.manifest.segment_count && status == MIR_OK; i++) {
+    for (uint32_t i = 0; i < s->held.files.manifest.segment_count && status == MIR_OK; i++) {
         struct stat about;
-        if (s->handles[i] >= 0 && fstat(s->handles[i], &about) == 0)
+        if (s->held.handles[i] >= 0 && fstat(s->held.handles[i], &about) == 0)
             s->progress.total += (uint64_t)about.st_size;
     }
     if (status == MIR_OK) status = state_save(s, child.from, &size, &hash, error);
@@ -593,8 +541,7 @@ mir_status mir_storage_backup(const char *data, const char *target, bool copy,
     }
     if (status != MIR_OK && s.made_target) (void)rmdir(target);
     if (s.half >= 0) (void)close(s.half);
-    handles_close(&s);
-    mir_storage_files_fini(&s.files);
+    mir_storage_held_fini(&s.held);
     mir_storage_marker_fini(&s.marker);
     free(s.unread_files);
     return status;

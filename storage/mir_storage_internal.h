@@ -33,6 +33,18 @@ typedef struct mir_storage_files {
 MIR_MUST_CHECK mir_status mir_storage_files_list(const char *telemetry, mir_storage_files *files,
                                                  mir_error *error);
 void mir_storage_files_fini(mir_storage_files *files);
+/* One moment of the telemetry log beside a server: what its manifest lists stays there, opened, although
+ * the server merges it away. */
+enum { MIR_STORAGE_HOLDS_MAX = 1000 };
+typedef struct mir_storage_held {
+    mir_storage_files files;
+    int *handles; /* of the segments of the manifest, -1: it is missing, or cannot be opened */
+} mir_storage_held;
+/* One try: MIR_E_AGAIN when the manifest was replaced meanwhile. To be finished in any case. */
+MIR_MUST_CHECK mir_status mir_storage_hold(const char *telemetry, mir_storage_held *held,
+                                           mir_error *error);
+mir_status mir_storage_hold_gives_up(mir_error *error);
+void mir_storage_held_fini(mir_storage_held *held);
 bool mir_storage_number_in(const uint64_t *numbers, uint32_t count, uint64_t number);
 
 /* What rows came to is named by theirs: "m.v1.T (10m)"; `text` is used for that alone. */

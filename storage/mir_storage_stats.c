@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "mir_storage_internal.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -110,15 +111,29 @@ static mir_status series_count(counting *c, const mir_tlog_index_cursor *at)
     return MIR_OK;
 }
 
-static mir_status segment_count(counting *c, const char *path, uint64_t number, mir_error *error)
+/* What is open already, under no name any more perhaps. It is the opener's then. */
+static int held_open(void *context, const char *path, int *handle)
+{
+    int *held = context;
+    (void)path;
+    if (*held < 0) return -ENOENT;
+    *handle = *held;
+    *held = -1;
+    return 0;
+}
+
+static mir_status segment_count(counting *c, const char *path, uint64_t number, int *held,
+                                mir_error *error)
 {
     mir_tlog_segment *segment = NULL;
-    mir_status status =
-        mir_tlog_segment_open(&mir_tlog_files_posix, path, number, &c->codec, &segment, error);
-    if (status == MIR_E_NO_MEMORY) return status;
+    mir_error why = {{0}};
+    mir_tlog_files files = mir_tlog_files_posix;
+    files.context = held;
+    files.open = held_open;
+    mir_status status = mir_tlog_segment_open(&files, path, number, &c->codec, &segment, &why);
+    if (status == MIR_E_NO_MEMORY) return mir_error_set(error, status, "%s", why.text);
     if (status != MIR_OK) {
-        /* Merged away meanwhile, if it is not there: its rows are in another one, or gone. */
-        if (access(path, F_OK) == 0) c->stats->damaged++;
+        c->stats->damaged++;
         return MIR_OK;
     }
     c->stats->segments++;
@@ -174,6 +189,18 @@ void mir_storage_stats_fini(mir_storage_stats *stats)
     *stats = (mir_storage_stats){0};
 }
 
+static mir_status hold(counting *c, const char *telemetry, mir_storage_held *held, mir_error *error)
+{
+    for (int tries = 0; tries < MIR_STORAGE_HOLDS_MAX; tries++) {
+        mir_storage_held_fini(held);
+        mir_status status = mir_storage_hold(telemetry, held, error);
+        if (status != MIR_E_AGAIN) return status;
+        status = mir_storage_advance(&c->progress, 0, error);
+        if (status != MIR_OK) return status;
+    }
+    return mir_storage_hold_gives_up(error);
+}
+
 mir_status mir_storage_stats_read(const char *data, const mir_storage_watch *watch,
                                   mir_storage_stats *stats, mir_error *error)
 {
@@ -181,38 +208,41 @@ mir_status mir_storage_stats_read(const char *data, const mir_storage_watch *wat
     counting c = {.stats = &made, .progress = {.watch = watch}};
     char telemetry[MIR_STORAGE_PATH_BYTES_MAX];
     char path[MIR_STORAGE_PATH_BYTES_MAX + MIR_STORAGE_NAME_BYTES_MAX];
-    mir_storage_files files;
+    mir_storage_held held = {0};
     mir_status status = mir_storage_path(telemetry, data, "telemetry", error);
-    if (status == MIR_OK) status = mir_storage_files_list(telemetry, &files, error);
-    if (status != MIR_OK) return status;
-    status = mir_tlog_codec_init(&c.codec);
-    if (status != MIR_OK) {
-        mir_storage_files_fini(&files);
-        return mir_error_set(error, status, "out of memory");
+    if (status == MIR_OK) status = hold(&c, telemetry, &held, error);
+    if (status == MIR_OK) {
+        status = mir_tlog_codec_init(&c.codec);
+        if (status != MIR_OK) (void)mir_error_set(error, status, "out of memory");
     }
-    const uint32_t segments = files.manifest.segment_count;
+    if (status != MIR_OK) {
+        mir_storage_held_fini(&held);
+        return status;
+    }
+    const mir_storage_files *files = &held.files;
+    const uint32_t segments = files->manifest.segment_count;
     for (uint32_t i = 0; i < segments; i++) {
         char name[MIR_STORAGE_NAME_BYTES_MAX];
-        (void)snprintf(name, sizeof name, "%016" PRIx64 ".seg", files.manifest.segments[i]);
+        (void)snprintf(name, sizeof name, "%016" PRIx64 ".seg", files->manifest.segments[i]);
         c.progress.total += mir_storage_file_bytes(telemetry, name);
     }
     made.state_bytes = mir_storage_file_bytes(data, "state/data.mdb");
-    made.set_aside = files.set_aside;
+    made.set_aside = files->set_aside;
+    for (uint32_t i = 0; i < files->log_count && status == MIR_OK; i++) {
+        (void)snprintf(path, sizeof path, "%s/%016" PRIx64 ".log", telemetry, files->logs[i]);
+        status = log_count(&c, path, files->logs[i], error);
+    }
     for (uint32_t i = 0; i < segments && status == MIR_OK; i++) {
         (void)snprintf(path, sizeof path, "%s/%016" PRIx64 ".seg", telemetry,
-                       files.manifest.segments[i]);
-        status = segment_count(&c, path, files.manifest.segments[i], error);
-    }
-    for (uint32_t i = 0; i < files.log_count && status == MIR_OK; i++) {
-        (void)snprintf(path, sizeof path, "%s/%016" PRIx64 ".log", telemetry, files.logs[i]);
-        status = log_count(&c, path, files.logs[i], error);
+                       files->manifest.segments[i]);
+        status = segment_count(&c, path, files->manifest.segments[i], &held.handles[i], error);
     }
     for (uint32_t i = 0; i < made.measurement_count; i++) widen(&made.all, &made.measurements[i]);
     if (made.measurement_count > 1)
         qsort(made.measurements, made.measurement_count, sizeof *made.measurements, by_bytes);
     free(c.series.places);
     mir_tlog_codec_fini(&c.codec);
-    mir_storage_files_fini(&files);
+    mir_storage_held_fini(&held);
     if (status != MIR_OK) {
         mir_storage_stats_fini(&made);
         return status;

@@ -525,6 +525,43 @@ static void test_what_comes_meanwhile_is_checked(void **state)
     data_free(f);
 }
 
+static bool unlink_all(void *context, uint64_t done, uint64_t total)
+{
+    const merging *m = context;
+    (void)total;
+    if (done == 0) return true;
+    (void)unlink(m->gone);
+    (void)unlink(m->path);
+    return true;
+}
+
+/* The rows of what it has not read yet are not in what it lists. */
+static void test_what_is_merged_away_meanwhile_is_counted(void **state)
+{
+    (void)state;
+    data_folder *f = data_new(300, 0);
+    char telemetry[128], first[160], second[160];
+    mir_error error = {{0}};
+    (void)snprintf(telemetry, sizeof telemetry, "%s/telemetry", f->data);
+    mir_tlog *tlog = data_open(telemetry);
+    data_put(tlog, 300, 600);
+    data_seal(tlog);
+    mir_tlog_close(tlog);
+    assert_true(data_file(f, ".seg", 0, first));
+    assert_true(data_file(f, ".seg", 1, second));
+    merging m = {.f = f, .gone = first, .path = second};
+    const mir_storage_watch watch = {&m, unlink_all, NULL, NULL};
+    mir_storage_stats stats;
+    if (mir_storage_stats_read(f->data, &watch, &stats, &error) != MIR_OK)
+        fail_msg("%s", error.text);
+    assert_int_not_equal(access(second, F_OK), 0);
+    assert_int_equal(stats.all.rows, 600);
+    assert_int_equal(stats.segments, 2);
+    assert_int_equal(stats.damaged, 0);
+    mir_storage_stats_fini(&stats);
+    data_free(f);
+}
+
 /* Who restores may read what those who can write to the backup may not. */
 static void test_a_restore_follows_no_links(void **state)
 {
@@ -577,6 +614,7 @@ int main(void)
         cmocka_unit_test(test_what_is_lost_stays_told),
         cmocka_unit_test(test_what_is_set_aside_twice_is_told_once),
         cmocka_unit_test(test_what_comes_meanwhile_is_checked),
+        cmocka_unit_test(test_what_is_merged_away_meanwhile_is_counted),
         cmocka_unit_test(test_a_restore_follows_no_links),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
