@@ -335,16 +335,28 @@ static bool same_hours(const mir_tlog_segment *a, const mir_tlog_segment *b)
     return a->time_min < hour_after(b->time_max) && b->time_min < hour_after(a->time_max);
 }
 
-/* The segments that have rows which go within the same hours, and those within theirs. */
-static mir_status group_find(retain *r, mir_tlog_segment **group, uint32_t *count, uint64_t *bytes)
+/* Whether the other one may have values that later ones of this one replace. */
+static bool is_older(const mir_tlog_segment *segment, const mir_tlog_segment *other)
+{
+    return mir_tlog_rollup_step_in(other) == mir_tlog_rollup_step_in(segment) &&
+           other->head.generation_max < segment->head.generation_min &&
+           other->time_min <= segment->time_max && other->time_max >= segment->time_min;
+}
+
+/* Adds segments of which rows have to go at the same time, and those of theirs. What is rolled up goes by
+ * whole hours, from all that have some of them; of other rows no earlier value may stay when a later one
+ * goes: it would be there again. */
+static mir_status group_find(retain *r, bool rolled, mir_tlog_segment **group, uint32_t *count,
+                             uint64_t *bytes)
 {
     const mir_tlog_version *version = r->version;
+    const int step = mir_tlog_rollup_step_in(group[0]);
     for (uint32_t at = 0; at < *count; at++) {
         for (uint32_t i = 0; i < version->segment_count; i++) {
             mir_tlog_segment *other = version->segments[i];
             bool known = other->retain_gone || is_damaged(other) ||
-                         mir_tlog_rollup_step_in(other) != MIR_TLOG_ROLLUP_NONE ||
-                         !same_hours(group[at], other);
+                         mir_tlog_rollup_step_in(other) != step ||
+                         !(rolled ? same_hours(group[at], other) : is_older(group[at], other));
             for (uint32_t g = 0; g < *count && !known; g++) known = group[g] == other;
             if (known) continue;
             look found;
@@ -441,23 +453,52 @@ static mir_status group_remove(retain *r, mir_tlog_segment **group, uint32_t cou
     return MIR_OK;
 }
 
-static mir_status group_expire(retain *r, mir_tlog_segment *segment, const look *found,
-                               mir_error *error)
+/* `group` has the segment and those that go with it. */
+static mir_status group_expire(retain *r, mir_tlog_segment **group, uint32_t count,
+                               uint64_t written, mir_error *error)
 {
-    mir_tlog_segment **group = malloc(((size_t)r->version->segment_count + 1) * sizeof *group);
-    if (group == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
-    uint32_t count = 1;
-    uint64_t written = bytes_written(found);
-    group[0] = segment;
-    r->cap_ns = INT64_MAX;
-    mir_status status = found->rolled ? group_find(r, group, &count, &written) : MIR_OK;
     const uint32_t all = count;
-    if (status == MIR_OK && (count > MIR_TLOG_EXPIRE_MAX || written > room_of(r))) {
+    mir_status status = MIR_OK;
+    r->cap_ns = INT64_MAX;
+    if (count > MIR_TLOG_EXPIRE_MAX || written > room_of(r)) {
         status = group_cap(r, group, &count, error);
     }
     if (status == MIR_OK) status = group_remove(r, group, count, error);
     if (status == MIR_OK && r->cap_ns != INT64_MAX) r->more = true;
     for (uint32_t i = count; i < all && r->more; i++) group[i]->retain_ns = r->now_ns;
+    return status;
+}
+
+/* What is due of a segment goes, if that is worth it or cannot wait any more. */
+static mir_status segment_remove(retain *r, mir_tlog_segment *segment, const look *found,
+                                 mir_error *error)
+{
+    const bool all_gone = found->cut && found->rows_left == 0;
+    const bool much = found->bytes_gone * 2 >= found->bytes &&
+                      found->all_ns > time_after(r->now_ns, found->slack_min_ns);
+    if (!found->cut || !(all_gone || much || found->overdue)) return MIR_OK;
+    mir_tlog_segment **group = malloc(((size_t)r->version->segment_count + 1) * sizeof *group);
+    if (group == NULL) return mir_error_set(error, MIR_E_NO_MEMORY, "out of memory");
+    uint64_t rows[ROLLUPS + 1];
+    memcpy(rows, r->rows, sizeof rows);
+    uint32_t count = 1;
+    uint64_t written = bytes_written(found);
+    group[0] = segment;
+    mir_status status = group_find(r, found->rolled, group, &count, &written);
+    const bool alone = count == 1;
+    if (status == MIR_OK && all_gone && !found->rolled && alone) {
+        memcpy(r->rows, rows, sizeof rows);
+        const uint64_t bytes = segment->size;
+        status = segment_drop(r, segment, error);
+        if (status == MIR_OK) removed_note(r, bytes, 0, 0);
+    } else if (status == MIR_OK && (alone || found->rolled || found->overdue)) {
+        status = group_expire(r, group, count, written, error);
+    } else if (status == MIR_OK) {
+        /* All of it may go, but not before others, for which it is not worth it yet. */
+        const uint64_t wait_ns = found->slack_min_ns / 4;
+        segment->retain_ns = time_after(
+            r->now_ns, wait_ns < (uint64_t)LOOK_NS_MIN ? (uint64_t)LOOK_NS_MIN : wait_ns);
+    }
     free(group);
     return status;
 }
@@ -475,16 +516,7 @@ static void segment_retain(retain *r, mir_tlog_segment *segment)
     mir_status status = segment_look(r, segment, &found);
     if (status == MIR_OK) {
         segment->retain_ns = next_look(r, &found);
-        const bool much = found.bytes_gone * 2 >= found.bytes &&
-                          found.all_ns > time_after(r->now_ns, found.slack_min_ns);
-        const bool all_gone = found.cut && found.rows_left == 0;
-        if (all_gone && !found.rolled) {
-            const uint64_t bytes = segment->size;
-            status = segment_drop(r, segment, &error);
-            if (status == MIR_OK) removed_note(r, bytes, 0, 0);
-        } else if (all_gone || (found.cut && (found.overdue || much))) {
-            status = group_expire(r, segment, &found, &error);
-        }
+        status = segment_remove(r, segment, &found, &error);
     } else if (status == MIR_E_CORRUPT) {
         segment_damage_found(r, segment);
         segment_damaged(r, segment);
@@ -537,27 +569,54 @@ static void by_age(retain *r, bool all)
     }
 }
 
+/* A segment, and the newest time of what has to go before it: its own, or that of one whose values it
+ * replaces, which must not be there again. */
+typedef struct aged {
+    mir_tlog_segment *segment;
+    int64_t last_ns;
+} aged;
+
 /* Rows before rollups, of these shorter steps first; of each the oldest first. */
 static int segment_age_compare(const void *a, const void *b)
 {
-    const mir_tlog_segment *one = *(mir_tlog_segment *const *)a;
-    const mir_tlog_segment *other = *(mir_tlog_segment *const *)b;
-    const int step = mir_tlog_rollup_step_in(one);
-    const int other_step = mir_tlog_rollup_step_in(other);
+    const aged *one = a;
+    const aged *other = b;
+    const int step = mir_tlog_rollup_step_in(one->segment);
+    const int other_step = mir_tlog_rollup_step_in(other->segment);
     if (step != other_step) return step < other_step ? -1 : 1;
-    const int64_t left = one->time_max;
-    const int64_t right = other->time_max;
+    if (one->last_ns != other->last_ns) return one->last_ns < other->last_ns ? -1 : 1;
+    const uint64_t left = one->segment->head.generation_max;
+    const uint64_t right = other->segment->head.generation_max;
     return left < right ? -1 : left > right;
 }
 
-/* Moves what is to go to the front: rows as long as they take more than half of the size, so that
+/* In the order in which they go. MIR_E_NO_MEMORY. */
+static mir_status sort_by_age(mir_tlog_segment **segments, uint32_t count)
+{
+    aged *all = malloc(((size_t)count + 1) * sizeof *all);
+    if (all == NULL) return MIR_E_NO_MEMORY;
+    /* They come by ascending generation: of those before it the times are final. */
+    for (uint32_t i = 0; i < count; i++) {
+        all[i] = (aged){segments[i], segments[i]->time_max};
+        for (uint32_t k = 0; k < i; k++) {
+            if (all[k].last_ns > all[i].last_ns && is_older(segments[i], segments[k])) {
+                all[i].last_ns = all[k].last_ns;
+            }
+        }
+    }
+    qsort(all, count, sizeof *all, segment_age_compare);
+    for (uint32_t i = 0; i < count; i++) segments[i] = all[i].segment;
+    free(all);
+    return MIR_OK;
+}
+
+/* Moves what is to go to the front of segments in the order of their age: rows as long as they take more than half of the size, so that
  * rollups of years do not leave those of today no room. */
 static uint32_t beyond_size(mir_tlog_segment **segments, uint32_t count, uint64_t bytes_max)
 {
     uint32_t rows_end = 0;
     uint64_t rows = 0;
     uint64_t all = 0;
-    qsort(segments, count, sizeof(mir_tlog_segment *), segment_age_compare);
     for (uint32_t i = 0; i < count; i++) {
         all += segments[i]->size;
         if (mir_tlog_rollup_step_in(segments[i]) != MIR_TLOG_ROLLUP_NONE) continue;
@@ -585,10 +644,13 @@ static void by_size(retain *r)
     const uint64_t bytes_max = tlog->options.retention_bytes_max;
     if (bytes_max == 0) return;
     mir_tlog_version *version = mir_tlog_version_acquire(tlog);
-    mir_tlog_segment **segments = malloc((version->segment_count + 1) * sizeof *segments);
-    if (segments != NULL && version->segment_count > 0) {
-        memcpy(segments, version->segments, version->segment_count * sizeof *segments);
-        const uint32_t count = beyond_size(segments, version->segment_count, bytes_max);
+    const uint32_t all = version->segment_count;
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < all; i++) bytes += version->segments[i]->size;
+    mir_tlog_segment **segments = bytes <= bytes_max ? NULL : malloc(all * sizeof *segments);
+    if (segments != NULL) memcpy(segments, version->segments, all * sizeof *segments);
+    if (segments != NULL && sort_by_age(segments, all) == MIR_OK) {
+        const uint32_t count = beyond_size(segments, all, bytes_max);
         uint64_t rows = 0;
         uint64_t rollups = 0;
         uint64_t gone = 0;

@@ -5,6 +5,8 @@
  *            is dropped as a whole, which costs nothing; another is written anew without them, so
  *            it is worth waiting until that is much of it. How long it may wait is promised: a
  *            quarter of the age, and a day at most. Rows are then cut off exactly at their age.
+ *            What later values replaced is in older segments: it goes with them or before, since it
+ *            would be there again.
  * Ownership  Belongs to the log.
  * Affinity   The background thread.
  * Units      Times are those of the rows, against options.wall_ns as far as that is believed

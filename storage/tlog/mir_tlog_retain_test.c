@@ -578,6 +578,197 @@ static void what_was_removed_is_counted_over_restarts(void **state)
     end(&x);
 }
 
+/* Late rows that replace earlier ones are in a segment of their own, with older times than the rest of
+ * the first one: that goes before them. */
+static void what_was_replaced_does_not_come_back(void **state)
+{
+    (void)state;
+    fixture x;
+    begin(&x, NULL, 0, 0);
+    mir_tlog_close(x.tlog);
+    x.options.idle_ms = 1000000; /* no merges */
+    reopen(&x);
+    for (int64_t minute = 0; minute < 600; minute++) put(&x, "env.v1.Temp", 0, minute);
+    freeze(&x);
+    settle(&x);
+    mir_tlog_writer *writer = mir_tlog_writer_of(x.tlog, 0);
+    mir_tlog_series *series;
+    assert_int_equal(mir_tlog_series_open(writer, mir_view_cstr(device_names[0]),
+                                          mir_view_cstr("env.v1.Temp"), one_int, 1, &series),
+                     MIR_OK);
+    for (int64_t minute = 0; minute < 100; minute++) {
+        x.row.time_ns = START_NS + minute * MINUTE_NS;
+        x.row.column_count = 1;
+        x.row.dynamic_count = 0;
+        x.row.present[0] = 1;
+        x.row.cells[0].i64 = -1;
+        assert_int_equal(mir_tlog_append(writer, series, &x.row), MIR_OK);
+    }
+    freeze(&x);
+    settle(&x);
+    mir_tlog_stats stats;
+    mir_tlog_stats_read(x.tlog, &stats, NULL);
+    assert_int_equal(stats.segments, 2);
+    mir_tlog_close(x.tlog);
+    x.options.retention_bytes_max = stats.segment_bytes - 1;
+    reopen(&x);
+    settle(&x);
+    mir_tlog_stats_read(x.tlog, &stats, NULL);
+    assert_int_equal(stats.segments, 1);
+    const mir_view id = mir_view_cstr(device_names[0]);
+    const mir_view field = mir_view_cstr("i");
+    const mir_tlog_query_spec spec = {.device_ids = &id,
+                                      .device_count = 1,
+                                      .measurement = mir_view_cstr("env.v1.Temp"),
+                                      .fields = &field,
+                                      .field_count = 1,
+                                      .from_ns = INT64_MIN,
+                                      .to_ns = START_NS + 100 * MINUTE_NS};
+    oracle_sink sink = {0};
+    const mir_tlog_sink to = oracle_sink_of(&sink);
+    assert_int_equal(mir_tlog_query(x.tlog, &spec, &to, NULL, NULL), MIR_OK);
+    for (size_t i = 0; i < sink.answer.count; i++)
+        assert_int_equal((int64_t)sink.answer.fields[i].bits, -1);
+    oracle_free(&sink.answer);
+    end(&x);
+}
+
+enum { MODEL_MINUTES = 8 * 1440, MESSAGES = 2 };
+
+/* What is known of a row. */
+typedef struct model_row {
+    int64_t value; /* 0: it never came */
+    bool may_be_gone;
+} model_row;
+
+typedef struct model {
+    fixture x;
+    uint64_t random;
+    int64_t values;
+    model_row rows[MESSAGES][DEVICES][MODEL_MINUTES];
+} model;
+
+static const char *const model_messages[MESSAGES] = {"env.v1.Temp", "audit.v1.Entry"};
+
+static void model_put(model *m, int64_t minute)
+{
+    const uint64_t r = sim_random(&m->random);
+    const uint32_t message = (uint32_t)(r % MESSAGES);
+    const uint32_t device = (uint32_t)(r / MESSAGES % DEVICES);
+    if (minute < 0 || minute >= MODEL_MINUTES) return;
+    mir_tlog_writer *writer = mir_tlog_writer_of(m->x.tlog, 0);
+    mir_tlog_series *series;
+    assert_int_equal(mir_tlog_series_open(writer, mir_view_cstr(device_names[device]),
+                                          mir_view_cstr(model_messages[message]), one_int, 1,
+                                          &series),
+                     MIR_OK);
+    mir_row *row = &m->x.row;
+    row->time_ns = START_NS + minute * MINUTE_NS;
+    row->column_count = 1;
+    row->dynamic_count = 0;
+    row->present[0] = 1;
+    row->cells[0].i64 = ++m->values;
+    assert_int_equal(mir_tlog_append(writer, series, row), MIR_OK);
+    m->rows[message][device][minute] = (model_row){.value = m->values};
+}
+
+/* 0: for ever. By the rules of `whatever_happens_rows_go_in_time`. */
+static int64_t model_age(uint32_t message, uint32_t device)
+{
+    mir_bytes name_space = {0};
+    const bool there =
+        namespace_of(&now_ns, mir_view_cstr(device_names[device]), &name_space) == MIR_OK;
+    const bool is_plant = there && name_space.size > 5 && memcmp(name_space.data, "plant-", 6) == 0;
+    mir_bytes_free(&name_space);
+    if (is_plant && message == 0) return 5 * HOUR_NS;
+    if (!there) return 30 * HOUR_NS;
+    return message == 1 ? 0 : 2 * DAY_NS;
+}
+
+/* Rows within their age are there, with the value that came last; those that are past it for longer than
+ * is promised are not, and no other value of theirs is. */
+static void model_check(model *m, uint64_t seed, int turn)
+{
+    for (uint32_t message = 0; message < MESSAGES; message++) {
+        for (uint32_t device = 0; device < DEVICES; device++) {
+            const int64_t age_ns = model_age(message, device);
+            const int64_t slack_ns = (int64_t)mir_tlog_retain_slack_ns((uint64_t)age_ns);
+            const mir_view id = mir_view_cstr(device_names[device]);
+            const mir_tlog_query_spec spec = {.device_ids = &id,
+                                              .device_count = 1,
+                                              .measurement = mir_view_cstr(model_messages[message]),
+                                              .from_ns = INT64_MIN,
+                                              .to_ns = INT64_MAX};
+            oracle_sink sink = {0};
+            const mir_tlog_sink to = oracle_sink_of(&sink);
+            assert_int_equal(mir_tlog_query(m->x.tlog, &spec, &to, NULL, NULL), MIR_OK);
+            assert_false(sink.disordered);
+            size_t at = 0;
+            for (int64_t minute = 0; minute < MODEL_MINUTES; minute++) {
+                model_row *row = &m->rows[message][device][minute];
+                const int64_t time_ns = START_NS + minute * MINUTE_NS;
+                const bool is_there =
+                    at < sink.answer.count && sink.answer.fields[at].time_ns == time_ns;
+                const int64_t found = is_there ? (int64_t)sink.answer.fields[at++].bits : 0;
+                const bool old = age_ns != 0 && time_ns < now_ns - age_ns;
+                const bool overdue = old && time_ns < now_ns - age_ns - slack_ns;
+                row->may_be_gone = row->may_be_gone || old;
+                const bool right = found == row->value ? row->value == 0 || !overdue
+                                                       : found == 0 && row->may_be_gone;
+                if (right) continue;
+                fail_msg("seed %d, turn %d: %s of %s at minute %d (now %d): %d, want %d%s",
+                         (int)seed, turn, model_messages[message], device_names[device],
+                         (int)minute, (int)((now_ns - START_NS) / MINUTE_NS), (int)found,
+                         (int)row->value, overdue ? " or none" : "");
+            }
+            assert_int_equal(at, sink.answer.count);
+            oracle_free(&sink.answer);
+        }
+    }
+}
+
+/* Rows come, late ones and some again and again, devices move, the clock goes on and back, the program
+ * ends and starts. */
+static void whatever_happens_rows_go_in_time(void **state)
+{
+    (void)state;
+    const mir_tlog_rule rules[] = {rule("plant-*", "env.*", 5 * HOUR_NS),
+                                   {.deleted = true, .age_ns = (uint64_t)(30 * HOUR_NS)},
+                                   rule("", "audit.*", 0)};
+    const char *more = getenv("MIR_TEST_SEEDS");
+    const uint64_t seeds = more == NULL ? 2 : strtoull(more, NULL, 10);
+    for (uint64_t seed = 1; seed <= seeds; seed++) {
+        model *m = calloc(1, sizeof *m);
+        m->random = seed;
+        begin(&m->x, rules, 3, (uint64_t)(2 * DAY_NS));
+        int64_t newest = 1440;
+        for (int turn = 0; turn < 60; turn++) {
+            const uint64_t r = sim_random(&m->random);
+            for (uint64_t n = r % 200; n > 0; n--) {
+                const uint64_t q = sim_random(&m->random);
+                const int64_t back =
+                    q % 16 == 0 ? (int64_t)(q >> 8) % 3000 : (int64_t)(q >> 8) % 90;
+                model_put(m, newest - back);
+            }
+            now_ns = START_NS + newest * MINUTE_NS;
+            if ((r >> 8) % 8 == 0) now_ns -= (int64_t)(r >> 16) % (5 * HOUR_NS);
+            if ((r >> 12) % 8 == 0) namespace_b = (r >> 15 & 1) != 0 ? "plant-9" : "lab";
+            freeze(&m->x);
+            settle(&m->x);
+            if ((r >> 20) % 8 == 0) {
+                mir_tlog_close(m->x.tlog);
+                m->x.options.idle_ms = (r >> 23 & 1) != 0 ? 1 : 1000000;
+                reopen(&m->x);
+                settle(&m->x);
+            }
+            model_check(m, seed, turn);
+            newest += (r >> 24) % 3 == 0 ? (int64_t)(r >> 32) % 500 : (int64_t)(r >> 32) % 60;
+        }
+        end(&m->x);
+        free(m);
+    }
+}
+
 static void rules_that_cannot_be_are_refused(void **state)
 {
     (void)state;
@@ -614,6 +805,8 @@ int main(void)
         cmocka_unit_test(what_a_copy_may_take_depends_on_the_disk),
         cmocka_unit_test(a_clock_that_was_ahead_delays_nothing),
         cmocka_unit_test(what_was_removed_is_counted_over_restarts),
+        cmocka_unit_test(what_was_replaced_does_not_come_back),
+        cmocka_unit_test(whatever_happens_rows_go_in_time),
         cmocka_unit_test(rules_that_cannot_be_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
