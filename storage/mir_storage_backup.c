@@ -18,6 +18,9 @@
  * are opened and the logs read, before anything large is copied. What is opened stays there although
  * the server merges it away. */
 
+enum { PARTS = 2 };
+static const char *const parts[PARTS] = {"telemetry", "state"};
+
 /* It is saved, but for these bytes. */
 typedef struct unread_file {
     mir_storage_kind kind;
@@ -477,16 +480,27 @@ static mir_status save_all(saving *s, mir_error *error)
     return status;
 }
 
-/* What was begun and will not be finished. */
-static void remove_begun(const char *root, const char *const *names, size_t count)
+/* All files of a folder that is open. */
+static void remove_files(int folder)
+{
+    const int own = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *directory = own < 0 ? NULL : fdopendir(own);
+    if (directory == NULL && own >= 0) (void)close(own);
+    for (const struct dirent *entry; directory != NULL && (entry = readdir(directory)) != NULL;)
+        (void)unlinkat(folder, entry->d_name, 0);
+    if (directory != NULL) (void)closedir(directory);
+}
+
+/* What was begun and will not be finished; not what a link in its place leads to. */
+static void remove_begun(const char *root)
 {
     char path[MIR_STORAGE_PATH_BYTES_MAX];
-    for (size_t i = 0; i < count; i++) {
-        if (mir_storage_path(path, root, names[i], NULL) != MIR_OK) continue;
-        DIR *directory = opendir(path);
-        for (const struct dirent *entry; directory != NULL && (entry = readdir(directory)) != NULL;)
-            (void)unlinkat(dirfd(directory), entry->d_name, 0);
-        if (directory != NULL) (void)closedir(directory);
+    for (size_t i = 0; i < PARTS; i++) {
+        if (mir_storage_path(path, root, parts[i], NULL) != MIR_OK) continue;
+        const int folder = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (folder < 0) continue;
+        remove_files(folder);
+        (void)close(folder);
         (void)rmdir(path);
     }
 }
@@ -507,7 +521,6 @@ mir_status mir_storage_backup(const char *data, const char *target, bool copy,
                               const mir_storage_watch *watch, mir_storage_saved *saved,
                               mir_error *error)
 {
-    static const char *const begun[] = {"telemetry", "state"};
     *saved = (mir_storage_saved){0};
     saving s = {.data = data,
                 .target = target,
@@ -535,7 +548,7 @@ mir_status mir_storage_backup(const char *data, const char *target, bool copy,
     status = save_all(&s, error);
     if (status != MIR_OK && s.mine) {
         if (mir_storage_path(path, target, MIR_STORAGE_MARKER, NULL) == MIR_OK) (void)unlink(path);
-        remove_begun(target, begun, 2);
+        remove_begun(target);
         if (mir_storage_path(path, target, MIR_STORAGE_MARKER_HALF, NULL) == MIR_OK)
             (void)unlink(path);
     }
@@ -579,22 +592,40 @@ static mir_status entry_open(const char *backup, const mir_storage_entry *entry,
     return mir_error_set(error, MIR_E_CORRUPT, "%s/%s is no file", backup, entry->name);
 }
 
-static mir_status entry_restore(const char *backup, const char *begun,
-                                const mir_storage_entry *entry, const struct stat *owner,
-                                mir_storage_progress *progress, mir_error *error)
+/* The owner of the data directory can put anything in the place of anything in it, while root writes
+ * there: so nothing below it is found by its path but with what is open. */
+typedef struct restoring {
+    const char *backup;
+    const char *data;
+    struct stat owner; /* of the data directory */
+    int data_fd;
+    int begun_fd;
+    int part_fds[PARTS];
+    bool begun; /* there is MIR_STORAGE_RESTORING, and it is ours */
+    mir_storage_progress progress;
+} restoring;
+
+static mir_status entry_restore(restoring *r, const mir_storage_entry *entry, mir_error *error)
 {
-    int from = -1, to = -1;
+    int from = -1;
     uint64_t size = 0, hash = 0;
     struct stat about;
-    mir_status status = entry_open(backup, entry, &from, &about, error);
+    mir_status status = entry_open(r->backup, entry, &from, &about, error);
     if (status != MIR_OK) return status;
-    status = create_file(begun, entry->name, (about.st_mode & 0660) | 0600, &to, error);
-    if (status == MIR_OK) {
-        status = mir_storage_pump(from, to, progress, &size, &hash, NULL, error);
+    const char *name = strchr(entry->name, '/') + 1;
+    const size_t folder = (size_t)(name - entry->name - 1);
+    const size_t part = strncmp(entry->name, parts[0], folder) == 0 ? 0 : 1;
+    const int to =
+        openat(r->part_fds[part], name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+               (about.st_mode & 0660) | 0600);
+    if (to < 0) {
+        status = mir_error_os(error, errno, "cannot create %s", entry->name);
+    } else {
+        status = mir_storage_pump(from, to, &r->progress, &size, &hash, NULL, error);
         if (status == MIR_OK && (size != entry->size || (entry->hashed && hash != entry->hash)))
             status = mir_error_set(error, MIR_E_CORRUPT,
                                    "it is damaged: not the file that the list of the backup names");
-        if (status == MIR_OK && geteuid() == 0 && fchown(to, owner->st_uid, owner->st_gid) != 0)
+        if (status == MIR_OK && geteuid() == 0 && fchown(to, r->owner.st_uid, r->owner.st_gid) != 0)
             status = mir_error_os(error, errno, "cannot give it to the owner of the directory");
         status = finish_file(to, entry->name, status, error);
     }
@@ -602,25 +633,86 @@ static mir_status entry_restore(const char *backup, const char *begun,
     return status;
 }
 
-static mir_status part_place(const char *data, const char *begun, const char *name,
-                             const struct stat *owner, mir_error *error)
+/* A folder of our own within one that is open. */
+static mir_status folder_make(int in, const char *name, mode_t mode, int *fd, mir_error *error)
 {
-    char from[MIR_STORAGE_PATH_BYTES_MAX];
-    char to[MIR_STORAGE_PATH_BYTES_MAX];
-    mir_status status = mir_storage_path(from, begun, name, error);
-    if (status == MIR_OK) status = mir_storage_path(to, data, name, error);
+    struct stat about;
+    if (mkdirat(in, name, mode | 0700) != 0)
+        return mir_error_os(error, errno, "cannot make %s", name);
+    *fd = openat(in, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (*fd < 0) return mir_error_os(error, errno, "cannot open %s", name);
+    if (fstat(*fd, &about) == 0 && about.st_uid == geteuid()) return MIR_OK;
+    return mir_error_set(error, MIR_E_PERMISSION, "%s has been replaced by somebody else", name);
+}
+
+static mir_status begin_restoring(restoring *r, mir_error *error)
+{
+    mir_status status = folder_make(r->data_fd, MIR_STORAGE_RESTORING, 0, &r->begun_fd, error);
     if (status != MIR_OK) return status;
-    if (geteuid() == 0 && chown(from, owner->st_uid, owner->st_gid) != 0)
-        return mir_error_os(error, errno, "cannot change the owner of %s", from);
-    status = mir_storage_sync(from, error);
-    if (status != MIR_OK) return status;
-    return rename(from, to) == 0 ? MIR_OK : mir_error_os(error, errno, "cannot rename %s", from);
+    /* Another restore may have come between. */
+    status = check_empty(r->data, MIR_STORAGE_RESTORING, error);
+    r->begun = status == MIR_OK;
+    if (!r->begun) (void)unlinkat(r->data_fd, MIR_STORAGE_RESTORING, AT_REMOVEDIR);
+    for (size_t i = 0; i < PARTS && status == MIR_OK; i++) {
+        char like[MIR_STORAGE_PATH_BYTES_MAX];
+        struct stat about;
+        status = mir_storage_path(like, r->backup, parts[i], error);
+        const mode_t mode = status == MIR_OK && stat(like, &about) == 0 ? about.st_mode & 0770 : 0;
+        if (status == MIR_OK)
+            status = folder_make(r->begun_fd, parts[i], mode, &r->part_fds[i], error);
+    }
+    if (status == MIR_OK && fsync(r->data_fd) != 0)
+        status = mir_error_os(error, errno, "cannot sync %s", r->data);
+    return status;
+}
+
+static mir_status part_place(restoring *r, size_t part, mir_error *error)
+{
+    const int fd = r->part_fds[part];
+    if (geteuid() == 0 && fchown(fd, r->owner.st_uid, r->owner.st_gid) != 0)
+        return mir_error_os(error, errno, "cannot change the owner of %s", parts[part]);
+    if (fsync(fd) != 0) return mir_error_os(error, errno, "cannot sync %s", parts[part]);
+    return renameat(r->begun_fd, parts[part], r->data_fd, parts[part]) == 0
+               ? MIR_OK
+               : mir_error_os(error, errno, "cannot rename %s", parts[part]);
+}
+
+static mir_status finish_restoring(restoring *r, mir_error *error)
+{
+    mir_status status = MIR_OK;
+    for (size_t i = 0; i < PARTS && status == MIR_OK; i++) status = part_place(r, i, error);
+    if (status == MIR_OK && fsync(r->data_fd) != 0)
+        status = mir_error_os(error, errno, "cannot sync %s", r->data);
+    if (status == MIR_OK && unlinkat(r->data_fd, MIR_STORAGE_RESTORING, AT_REMOVEDIR) != 0)
+        status = mir_error_os(error, errno, "cannot remove %s/" MIR_STORAGE_RESTORING, r->data);
+    if (status == MIR_OK && fsync(r->data_fd) != 0)
+        status = mir_error_os(error, errno, "cannot sync %s", r->data);
+    return status == MIR_OK ? parent_sync(r->data, error) : status;
+}
+
+static void undo_restoring(const restoring *r)
+{
+    for (size_t i = 0; i < PARTS && r->begun; i++) {
+        if (r->part_fds[i] < 0) continue;
+        remove_files(r->part_fds[i]);
+        if (unlinkat(r->begun_fd, parts[i], AT_REMOVEDIR) != 0)
+            (void)unlinkat(r->data_fd, parts[i], AT_REMOVEDIR);
+    }
+    if (r->begun) (void)unlinkat(r->data_fd, MIR_STORAGE_RESTORING, AT_REMOVEDIR);
+}
+
+static mir_status data_open(restoring *r, bool made, mir_error *error)
+{
+    const int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC | (made ? O_NOFOLLOW : 0);
+    r->data_fd = open(r->data, flags);
+    return r->data_fd >= 0 && fstat(r->data_fd, &r->owner) == 0
+               ? MIR_OK
+               : mir_error_os(error, errno, "cannot read %s", r->data);
 }
 
 mir_status mir_storage_restore(const char *backup, const char *data, const mir_storage_watch *watch,
                                mir_storage_saved *saved, mir_error *error)
 {
-    static const char *const parts[] = {"telemetry", "state"};
     *saved = (mir_storage_saved){0};
     mir_storage_marker marker;
     mir_status status = mir_storage_marker_read(backup, &marker, error);
@@ -628,13 +720,14 @@ mir_status mir_storage_restore(const char *backup, const char *data, const mir_s
         return mir_error_set(
             error, status, "%s is no complete backup: it has no file " MIR_STORAGE_MARKER, backup);
     if (status != MIR_OK) return status;
-    char begun[MIR_STORAGE_PATH_BYTES_MAX];
     bool made = false;
-    bool mine = false;
-    struct stat owner;
-    mir_storage_progress progress = {.watch = watch, .total = marker.bytes};
-    status = mir_storage_path(begun, data, MIR_STORAGE_RESTORING, error);
-    if (status == MIR_OK) status = empty_directory(data, &made, error);
+    restoring r = {.backup = backup,
+                   .data = data,
+                   .data_fd = -1,
+                   .begun_fd = -1,
+                   .part_fds = {-1, -1},
+                   .progress = {.watch = watch, .total = marker.bytes}};
+    status = empty_directory(data, &made, error);
     if (status != MIR_OK) {
         mir_storage_marker_fini(&marker);
         return status;
@@ -642,42 +735,23 @@ mir_status mir_storage_restore(const char *backup, const char *data, const mir_s
     if (within(data, backup))
         status = mir_error_set(error, MIR_E_INVALID,
                                "%s is inside the backup: choose another place", data);
-    if (status == MIR_OK && stat(data, &owner) != 0)
-        status = mir_error_os(error, errno, "cannot read %s", data);
+    if (status == MIR_OK) status = data_open(&r, made, error);
     if (status == MIR_OK) status = room_check(data, marker.bytes, error);
-    if (status == MIR_OK) status = make_directory(data, MIR_STORAGE_RESTORING, NULL, error);
-    /* Another restore may have come between. */
-    if (status == MIR_OK) {
-        status = check_empty(data, MIR_STORAGE_RESTORING, error);
-        mine = status == MIR_OK;
-        if (!mine) (void)rmdir(begun);
-    }
-    for (size_t i = 0; i < 2 && status == MIR_OK; i++) {
-        char like[MIR_STORAGE_PATH_BYTES_MAX];
-        status = mir_storage_path(like, backup, parts[i], error);
-        if (status == MIR_OK) status = make_directory(begun, parts[i], like, error);
-    }
-    if (status == MIR_OK) status = mir_storage_sync(data, error);
+    if (status == MIR_OK) status = begin_restoring(&r, error);
     for (uint32_t i = 0; i < marker.count && status == MIR_OK; i++)
-        status = entry_restore(backup, begun, &marker.entries[i], &owner, &progress, error);
-    for (size_t i = 0; i < 2 && status == MIR_OK; i++)
-        status = part_place(data, begun, parts[i], &owner, error);
-    if (status == MIR_OK) status = mir_storage_sync(data, error);
-    if (status == MIR_OK && rmdir(begun) != 0)
-        status = mir_error_os(error, errno, "cannot remove %s", begun);
-    if (status == MIR_OK) status = mir_storage_sync(data, error);
-    if (status == MIR_OK) status = parent_sync(data, error);
+        status = entry_restore(&r, &marker.entries[i], error);
+    if (status == MIR_OK) status = finish_restoring(&r, error);
     if (status != MIR_OK) {
-        if (mine) {
-            remove_begun(begun, parts, 2);
-            remove_begun(data, parts, 2);
-            (void)rmdir(begun);
-        }
+        undo_restoring(&r);
         if (made) (void)rmdir(data);
     } else {
         *saved = (mir_storage_saved){
             .files = marker.count, .bytes = marker.bytes, .at_ns = marker.at_ns};
     }
+    for (size_t i = 0; i < PARTS; i++)
+        if (r.part_fds[i] >= 0) (void)close(r.part_fds[i]);
+    if (r.begun_fd >= 0) (void)close(r.begun_fd);
+    if (r.data_fd >= 0) (void)close(r.data_fd);
     mir_storage_marker_fini(&marker);
     return status;
 }

@@ -597,6 +597,65 @@ static void test_a_restore_follows_no_links(void **state)
     data_free(f);
 }
 
+/* The owner of a data directory puts something else in the place of what root has begun there. */
+typedef struct replacing {
+    const data_folder *f;
+    const char *data;
+    bool done;
+} replacing;
+
+static void run(const char *format, ...) MIR_PRINTF(1, 2);
+static void run(const char *format, ...)
+{
+    char command[512];
+    va_list values;
+    va_start(values, format);
+    (void)vsnprintf(command, sizeof command, format, values);
+    va_end(values);
+    assert_int_equal(system(command), 0); /* paths of our own */
+}
+
+static bool replace(void *context, uint64_t done, uint64_t total)
+{
+    replacing *r = context;
+    (void)total;
+    if (r->done || done == 0) return true;
+    r->done = true;
+    run("mv %s/restoring %s/moved", r->data, r->data);
+    run("ln -s %s/victim %s/restoring", r->f->root, r->data);
+    return true;
+}
+
+static void test_a_restore_writes_nowhere_else(void **state)
+{
+    (void)state;
+    data_folder *f = data_new(300, 60);
+    char again[128], path[160];
+    mir_storage_saved saved;
+    mir_error error = {{0}};
+    (void)snprintf(again, sizeof again, "%s/again", f->root);
+    assert_int_equal(mir_storage_backup(f->data, f->other, true, NULL, &saved, &error), MIR_OK);
+    assert_int_equal(mkdir(again, 0700), 0);
+    run("mkdir -p %s/victim/telemetry %s/victim/state", f->root, f->root);
+    run("touch %s/victim/telemetry/precious %s/victim/state/precious", f->root, f->root);
+    replacing r = {.f = f, .data = again};
+    const mir_storage_watch watch = {&r, replace, NULL, NULL};
+    assert_int_not_equal(mir_storage_restore(f->other, again, &watch, &saved, &error), MIR_OK);
+    assert_true(r.done);
+    /* What is there was there before, and no more came. */
+    for (int part = 0; part < 2; part++) {
+        (void)snprintf(path, sizeof path, "%s/victim/%s", f->root,
+                       part == 0 ? "telemetry" : "state");
+        run("test \"$(ls %s)\" = precious", path);
+    }
+    /* All of its own is gone, and it can be done again. */
+    run("rmdir %s/moved && rm %s/restoring", again, again);
+    if (mir_storage_restore(f->other, again, NULL, &saved, &error) != MIR_OK)
+        fail_msg("%s", error.text);
+    assert_int_equal(data_verify(again, NULL).elsewhere, 0);
+    data_free(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -616,6 +675,7 @@ int main(void)
         cmocka_unit_test(test_what_comes_meanwhile_is_checked),
         cmocka_unit_test(test_what_is_merged_away_meanwhile_is_counted),
         cmocka_unit_test(test_a_restore_follows_no_links),
+        cmocka_unit_test(test_a_restore_writes_nowhere_else),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
 }
