@@ -507,6 +507,40 @@ mir_status mir_tlog_gather_pack_texts(mir_tlog_gather *gather)
     return status;
 }
 
+/* To get less memory may fail: then it stays as it is, uncounted. */
+static void column_shrink(mir_tlog_gather_column *column, uint32_t rows, uint32_t capacity)
+{
+    if (column->capacity > rows) memset(column->present + rows, 0, column->capacity - rows);
+    if (column->capacity <= capacity) return;
+    uint64_t *values = realloc(column->values, capacity * sizeof *values);
+    if (values != NULL) column->values = values;
+    uint8_t *present = realloc(column->present, capacity);
+    if (present != NULL) column->present = present;
+    column->capacity = capacity;
+}
+
+mir_status mir_tlog_gather_cut(mir_tlog_gather *gather, uint32_t rows)
+{
+    uint32_t capacity = 64;
+    while (capacity < rows) capacity *= 2;
+    if (capacity < gather->capacity) gather->capacity = capacity;
+    if (gather->times_capacity > gather->capacity) {
+        int64_t *times = realloc(gather->times, gather->capacity * sizeof *times);
+        if (times != NULL) gather->times = times;
+        gather->times_capacity = gather->capacity;
+    }
+    /* What was counted when it could not be had is not counted any more. */
+    uint64_t bytes = (uint64_t)gather->times_capacity * 8 +
+                     (uint64_t)gather->text_capacity * sizeof(mir_view) + gather->bytes_text;
+    for (uint32_t i = 0; i < gather->column_capacity; i++) {
+        column_shrink(&gather->columns[i], rows, gather->capacity);
+        bytes += (uint64_t)gather->columns[i].capacity * 9;
+    }
+    give_bytes(gather, gather->bytes - bytes);
+    gather->row_count = rows;
+    return mir_tlog_gather_pack_texts(gather);
+}
+
 mir_status mir_tlog_gather_finish(mir_tlog_gather *gather)
 {
     bool ordered = true;

@@ -72,6 +72,8 @@ MIR_MUST_CHECK mir_status mir_tlog_gather_count(mir_tlog_gather *gather);
 /* Texts that no row has, as those of a chunk's rows that were not taken, make room. On failure the
  * rows are of no use any more. */
 MIR_MUST_CHECK mir_status mir_tlog_gather_pack_texts(mir_tlog_gather *gather);
+/* Without the rows from `rows` on, and most of the memory that they took; those before are finished. */
+MIR_MUST_CHECK mir_status mir_tlog_gather_cut(mir_tlog_gather *gather, uint32_t rows);
 /* The texts, and what they point into, are the caller's now; in `shared` they stay counted. */
 void mir_tlog_gather_give_texts(mir_tlog_gather *gather, mir_view **texts, mir_arena *arena);
 

@@ -964,6 +964,64 @@ static void pages_give_each_row_once(void **state)
     fixture_fini(&x);
 }
 
+/* A page of few rows takes little memory, however many rows there are that are not in order, in memory and
+ * in segments. */
+static void a_page_takes_the_memory_of_its_rows(void **state)
+{
+    (void)state;
+    enum { ROWS = 120000 };
+    static const mir_column whole[] = {{"i", 1, MIR_COLUMN_I64}};
+    static page got;
+    fixture x;
+    fixture_init(&x, 18);
+    mir_tlog_writer *writer = mir_tlog_writer_of(x.tlog, 0);
+    for (int64_t i = 0; i < ROWS; i++) {
+        mir_tlog_series *series;
+        assert_int_equal(
+            mir_tlog_series_open(writer, device_ids[0], mir_view_cstr("m.v1.W"), whole, 1, &series),
+            MIR_OK);
+        /* Each half of them from the first time to the last one; most are at the end of it. */
+        const int64_t at = i % (ROWS / 2) * 2 + i / (ROWS / 2);
+        x.row.time_ns = start_ns + at * 1000 - (at < 1000 ? INT64_C(86400000000000) : 0);
+        x.row.column_count = 1;
+        x.row.dynamic_count = 0;
+        x.row.present[0] = 1;
+        x.row.cells[0].i64 = at;
+        assert_int_equal(mir_tlog_append(writer, series, &x.row), MIR_OK);
+        if (i % 1000 == 0) assert_int_equal(mir_tlog_commit_turn(writer, NULL), MIR_OK);
+        if (i == ROWS / 2) seal(&x);
+    }
+    assert_int_equal(mir_tlog_commit_turn(writer, NULL), MIR_OK);
+    for (int backward = 0; backward < 2; backward++) {
+        mir_tlog_query_spec spec = {.device_ids = device_ids,
+                                    .device_count = 1,
+                                    .measurement = mir_view_cstr("m.v1.W"),
+                                    .from_ns = INT64_MIN,
+                                    .to_ns = INT64_MAX,
+                                    .backward = backward == 1,
+                                    .bytes_max = 1 << 20};
+        int64_t at = backward == 1 ? ROWS - 1 : 0;
+        for (spec.limit = 1; spec.limit <= 1500; spec.limit = spec.limit * 2 + 1) {
+            got.count = 0;
+            rows_in_order(&x, &spec, &got);
+            assert_int_equal(got.count, spec.limit);
+            for (uint32_t i = 0; i < got.count; i++) {
+                const int64_t day_ns = at < 1000 ? INT64_C(86400000000000) : 0;
+                assert_int_equal(got.times[i], start_ns + at * 1000 - day_ns);
+                at += backward == 1 ? -1 : 1;
+            }
+            spec.after = true;
+            spec.after_ns = got.times[got.count - 1];
+            spec.after_device = device_ids[0];
+        }
+        /* All of them have no room. */
+        spec.limit = 0;
+        const mir_tlog_sink sink = {.context = &got, .columns = page_columns, .rows = page_rows};
+        assert_int_equal(mir_tlog_query(x.tlog, &spec, &sink, NULL, NULL), MIR_E_TOO_LARGE);
+    }
+    fixture_fini(&x);
+}
+
 /* A chunk has fewer rows than its index says then: what follows it is no less in its page, and what other
  * devices have behind it does not come before. */
 static void pages_give_each_row_that_is_left_once(void **state)
@@ -2088,6 +2146,7 @@ int main(void)
         cmocka_unit_test(windows_reach_to_the_ends_of_time),
         cmocka_unit_test(percentiles_are_those_of_the_nearest_rank),
         cmocka_unit_test(pages_give_each_row_once),
+        cmocka_unit_test(a_page_takes_the_memory_of_its_rows),
         cmocka_unit_test(pages_give_each_row_that_is_left_once),
         cmocka_unit_test(limited_windows_are_the_first_ones),
         cmocka_unit_test(blocks_have_all_rows_of_each_device),

@@ -15,6 +15,10 @@ enum { CURSORS_PART = 32 };
 /* Rows of one device that take less than this part of bytes_max are put in order at once, or not. */
 enum { SPLIT_PART = 8 };
 
+/* From so many rows on, and so many times as many as are wanted, they are looked for in a part of the
+ * time first. */
+enum { MANY_ROWS = 16384, MANY_TIMES = 4, SHORTER_TIMES = 16 };
+
 typedef struct device_key {
     mir_view id;
     uint32_t number;
@@ -453,6 +457,86 @@ static uint32_t sources_narrow(const mir_tlog_scan *scan, uint32_t taken, uint64
     return taken;
 }
 
+static uint64_t rows_at_most(const mir_tlog_scan *scan, uint32_t first, uint32_t end)
+{
+    uint64_t rows = 0;
+    for (uint32_t i = first; i < end; i++) {
+        const mir_tlog_source *source = &scan->sources[i];
+        rows += source->segment == NULL ? source->rows : source->chunk.rows;
+    }
+    return rows;
+}
+
+/* Adds the rows of sources within a time to those that are there. */
+static mir_status rows_add(mir_tlog_scan *scan, uint32_t first, uint32_t end, int64_t first_ns,
+                           int64_t last_ns)
+{
+    mir_tlog_gather *gather = &scan->gather;
+    const int64_t wanted_first = gather->time_first;
+    const int64_t wanted_last = gather->time_last;
+    mir_status status = MIR_OK;
+    gather->time_first = first_ns;
+    gather->time_last = last_ns;
+    for (uint32_t i = first; i < end && status == MIR_OK; i++) {
+        mir_tlog_source *source = &scan->sources[i];
+        if (source->time_min > last_ns || source->time_max < first_ns) continue;
+        status = gather_source(scan, source);
+    }
+    gather->time_first = wanted_first;
+    gather->time_last = wanted_last;
+    return status == MIR_OK ? mir_tlog_gather_finish(gather) : status;
+}
+
+/* The first rows of sources, or backward the last ones, until there are `limit`: of many more a time
+ * after the other, each longer than the one before, so that what is not wanted takes no room. */
+static mir_status rows_take(mir_tlog_scan *scan, uint32_t first, uint32_t end, uint64_t limit,
+                            bool backward)
+{
+    const mir_tlog_gather *gather = &scan->gather;
+    const uint64_t rows = rows_at_most(scan, first, end);
+    int64_t from_ns = INT64_MAX;
+    int64_t to_ns = INT64_MIN;
+    for (uint32_t i = first; i < end; i++) {
+        if (scan->sources[i].time_min < from_ns) from_ns = scan->sources[i].time_min;
+        if (scan->sources[i].time_max > to_ns) to_ns = scan->sources[i].time_max;
+    }
+    if (from_ns < gather->time_first) from_ns = gather->time_first;
+    if (to_ns > gather->time_last) to_ns = gather->time_last;
+    const uint64_t whole_ns = (uint64_t)to_ns - (uint64_t)from_ns;
+    uint64_t span_ns = whole_ns;
+    if (rows > MANY_ROWS && limit - gather->row_count < rows / MANY_TIMES) {
+        const double part = (double)(limit - gather->row_count + 1) * MANY_TIMES / 2 / (double)rows;
+        span_ns = (uint64_t)((double)whole_ns * part);
+    }
+    mir_status status = MIR_OK;
+    while (status == MIR_OK && gather->row_count < limit) {
+        const uint32_t before = gather->row_count;
+        const bool is_rest = span_ns >= (uint64_t)to_ns - (uint64_t)from_ns;
+        int64_t cut_ns = backward ? from_ns : to_ns;
+        if (!is_rest) {
+            cut_ns = backward ? (int64_t)((uint64_t)to_ns - span_ns)
+                              : (int64_t)((uint64_t)from_ns + span_ns);
+        }
+        status = backward ? rows_add(scan, first, end, cut_ns, to_ns)
+                          : rows_add(scan, first, end, from_ns, cut_ns);
+        if (status == MIR_E_TOO_LARGE && span_ns > 0 && limit != UINT64_MAX &&
+            gather->bytes >= scan->bytes_max / SPLIT_PART) {
+            /* There are more in this time than elsewhere. */
+            span_ns = (is_rest ? (uint64_t)to_ns - (uint64_t)from_ns : span_ns) / SHORTER_TIMES;
+            status = mir_tlog_gather_cut(&scan->gather, before);
+            continue;
+        }
+        if (is_rest) return status;
+        if (backward) {
+            to_ns = cut_ns - 1;
+        } else {
+            from_ns = cut_ns + 1;
+        }
+        span_ns = span_ns > UINT64_MAX / MANY_TIMES - 1 ? UINT64_MAX : (span_ns + 1) * MANY_TIMES;
+    }
+    return status;
+}
+
 mir_status mir_tlog_scan_rows(mir_tlog_scan *scan, mir_view device, int64_t first_ns,
                               int64_t last_ns, uint64_t limit, bool backward)
 {
@@ -467,10 +551,7 @@ mir_status mir_tlog_scan_rows(mir_tlog_scan *scan, mir_view device, int64_t firs
         const uint32_t before = taken;
         taken = sources_narrow(scan, before, limit - scan->gather.row_count, backward);
         const uint32_t first = backward ? scan->source_count - taken : before;
-        for (uint32_t i = 0; i < taken - before && status == MIR_OK; i++) {
-            status = gather_source(scan, &scan->sources[first + i]);
-        }
-        if (status == MIR_OK) status = mir_tlog_gather_finish(&scan->gather);
+        status = rows_take(scan, first, first + (taken - before), limit, backward);
     }
     scan->rows_read += scan->gather.rows_read;
     scan->gather.rows_read = 0;
