@@ -310,7 +310,7 @@ static lost_rows repaired_bad(const data_folder *f, const char *path, off_t from
 {
     bad_begin(path, from, end, 0);
     const lost_rows lost = repair(f->other, false);
-    bad_disk.file = 0;
+    bad_end();
     assert_true(lost.steps > 0);
     assert_int_equal(data_verify(f->other, NULL).elsewhere, 0);
     assert_int_equal(repair(f->other, false).steps, 0);
@@ -460,7 +460,7 @@ static void test_what_the_disk_cannot_read_keeps_nothing_else_out(void **state)
             bad_begin(path, 0, 64 << 20, 0);
         const mir_status status =
             mir_storage_backup(f->data, f->other, true, &watch, &saved, &error);
-        bad_disk.file = 0;
+        bad_end();
         if (status != MIR_OK) fail_msg("%d: %s", turn, error.text);
         if (told.there != 1) fail_msg("%d: told %u times", turn, told.there);
         assert_int_equal(told.elsewhere, 0);
@@ -498,7 +498,7 @@ static void test_what_can_be_read_once_is_kept_or_told(void **state)
         /* Of the first chunk. */
         bad_begin(path, MIR_TLOG_SEGMENT_HEADER_BYTES, MIR_TLOG_SEGMENT_HEADER_BYTES + 1, spared);
         const lost_rows lost = repair(f->other, false);
-        bad_disk.file = 0;
+        bad_end();
         assert_int_equal(lost.unknown, 0);
         assert_true(spared == 2 ? lost.rows == 0 : lost.rows > 0);
         assert_int_equal(rows_there(f->other), SEALED - lost.rows);

@@ -34,7 +34,7 @@ static const mir_view data_measurements[DATA_MEASUREMENTS] = {MIR_VIEW_LITERAL("
 /* A disk that cannot read some of one file. */
 static struct {
     dev_t device;
-    ino_t file; /* 0: it can read all */
+    _Atomic ino_t file; /* 0: it can read all; the others are set before it */
     off_t from;
     off_t end;
     uint32_t spared; /* so many reads of it go well */
@@ -45,10 +45,15 @@ static inline void bad_begin(const char *path, off_t from, off_t end, uint32_t s
     struct stat about;
     assert_int_equal(stat(path, &about), 0);
     bad_disk.device = about.st_dev;
-    bad_disk.file = about.st_ino;
     bad_disk.from = from;
     bad_disk.end = end;
     bad_disk.spared = spared;
+    bad_disk.file = about.st_ino;
+}
+
+static inline void bad_end(void)
+{
+    bad_disk.file = 0;
 }
 
 /* How much of it can be read from there on; 0: nothing. */
@@ -145,6 +150,7 @@ static inline data_folder *data_new(uint32_t sealed, uint32_t logged)
     data_folder *f = calloc(1, sizeof *f);
     assert_non_null(f);
     (void)snprintf(f->root, sizeof f->root, "/tmp/mir-storage-XXXXXX");
+    bad_end(); /* of a test that failed */
     assert_non_null(mkdtemp(f->root));
     (void)snprintf(f->data, sizeof f->data, "%s/data", f->root);
     (void)snprintf(f->other, sizeof f->other, "%s/other", f->root);
