@@ -81,7 +81,8 @@ static mir_status set_groups(const char *by, MirStore__V1__DeviceRecord *const *
     static const char label_prefix[] = "label:";
     const char *label = NULL;
     bool everything = strcmp(by, "all") == 0;
-    if (strncmp(by, label_prefix, sizeof label_prefix - 1) == 0) {
+    if (strncmp(by, label_prefix, sizeof label_prefix - 1) == 0 &&
+        by[sizeof label_prefix - 1] != '\0') {
         label = by + sizeof label_prefix - 1;
     } else if (!everything && strcmp(by, "namespace") != 0) {
         return mir_error_set(error, MIR_E_INVALID,

@@ -97,13 +97,13 @@ static int print_retention(const MirApi__V1__TelemetryRetention *from)
     mir_cli_table_free(table);
     if (status != MIR_OK) return mir_cli_fail("no memory for the table");
     mir_cli_text_size((double)from->bytes, text, sizeof text);
-    (void)printf("\n%" PRIu64 " row%s stored in %s", from->rows, from->rows == 1 ? " is" : "s are",
-                 text);
+    (void)printf("\n%" PRIu64 " row%s in segments, %s", from->rows,
+                 from->rows == 1 ? " is" : "s are", text);
     if (from->oldest != NULL) {
         mir_cli_when_age(mir_timestamp_ns(from->oldest), now_ns, text, sizeof text);
         (void)printf(", the oldest from %s", text);
     }
-    (void)printf(".\n");
+    (void)printf("; the newest come there from logs.\n");
     for (size_t i = 0; i < from->n_rollups; i++) {
         const MirApi__V1__TelemetryRetention__Rollup *rollup = from->rollups[i];
         if (rollup->has_keep_seconds)

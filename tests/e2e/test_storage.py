@@ -305,3 +305,11 @@ def test_a_repair_keeps_what_can_be_read(launch, loop, name):
             assert rows == [row_of(stream.device, row[2]) for row in rows]
             missing = set(range(stream.covered)) - {row[2] for row in rows}
             assert len(missing) == done["rows_lost"] == max(missing) - min(missing) + 1
+
+
+def test_without_a_data_directory_it_says_how_to_name_one(tmp_path):
+    for command in (["verify"], ["repair"], ["stats"], ["backup", tmp_path / "backup"]):
+        found = subprocess.run([BINARY, "storage", *command], capture_output=True, text=True, check=False,
+                               env={**os.environ, "MIR_DATA": str(tmp_path / "none")})  # fmt: skip
+        assert found.returncode == 1
+        assert found.stderr == f"mir: there is no data directory at {tmp_path}/none; name another with --data\n"

@@ -128,6 +128,7 @@ def test_points_show_the_course_of_a_field(bus, device, weather):  # noqa: F811
     ({"functions": ["p1", "p2", "p3", "p4", "p5"]}, "at most 4 percentiles"),
     ({"functions": ["mean"] * 17}, "at most 16 functions"),
     ({"functions": ["mean"], "group_by": "colour"}, "cannot be grouped by 'colour': use device, namespace, label:<key> or all"),
+    ({"functions": ["mean"], "group_by": "label:"}, "cannot be grouped by 'label:': use device, namespace, label:<key> or all"),
     ({"group_by": "all"}, "rows as they are cannot be grouped: add a function"),
     ({"functions": ["mean"], "points": 10}, "cursor and points are for rows as they are"),
     ({"aggregation_window": "1m", "cursor": "1:a"}, "cursor and points are for rows as they are"),

@@ -369,6 +369,8 @@ int mir_main_storage(mir_cli *cli, const mir_cli_command *command, const mir_cli
         if (mir_paths_data_dir(data_default) != MIR_OK)
             return mir_cli_usage(cli, "there is no default data directory; name one with --data");
         data = data_default;
+        if (access(data, F_OK) != 0)
+            return mir_cli_fail("there is no data directory at %s; name another with --data", data);
     }
     (void)sigaction(SIGINT, &(struct sigaction){.sa_handler = stop}, NULL);
     (void)sigaction(SIGTERM, &(struct sigaction){.sa_handler = stop}, NULL);
