@@ -8,6 +8,9 @@
 #include "mir_hash.h"
 #include "mir_tlog_log.h"
 
+/* What a search may cost whatever is in the file: a whole segment's frames have far fewer blocks. */
+enum { BLOCKS_MAX = 1 << 24, TRIED_BYTES_MAX = 1 << 30 };
+
 enum { EDGE_BYTES = 64 }; /* header and trailer of a segment, and a copy of a log's header */
 
 static const uint8_t header_magic[8] = {'M', 'I', 'R', 'T', 'S', 'E', 'G', 0};
@@ -207,6 +210,42 @@ static void spares_note(mir_tlog_segment *segment, uint64_t id, uint64_t size, c
     }
 }
 
+/* The bytes of the zstd frame that begins there, 0 if it is none or ends elsewhere. One may lie within
+ * the other a thousand times: *blocks is what may be looked at still. RFC 8878, 3.1.1. */
+static size_t frame_size(const uint8_t *bytes, size_t size, uint32_t *blocks)
+{
+    static const uint8_t dictionary_bytes[4] = {0, 1, 2, 4};
+    static const uint8_t content_bytes[4] = {0, 2, 4, 8};
+    enum { REPEATED = 1, RESERVED = 3 };
+    if (size < 6) return 0;
+    const uint8_t form = bytes[4];
+    const bool one_segment = (form >> 5 & 1) != 0;
+    size_t at = (size_t)5 + dictionary_bytes[form & 3] + content_bytes[form >> 6] +
+                (!one_segment || form >> 6 == 0 ? 1 : 0);
+    for (bool last = false; !last;) {
+        if (*blocks == 0 || at > size || size - at < 3) return 0;
+        --*blocks;
+        const uint32_t head =
+            bytes[at] | (uint32_t)bytes[at + 1] << 8 | (uint32_t)bytes[at + 2] << 16;
+        const uint32_t kind = head >> 1 & 3;
+        const uint32_t stored = kind == REPEATED ? 1 : head >> 3;
+        last = (head & 1) != 0;
+        at += 3;
+        if (kind == RESERVED || stored > size - at) return 0;
+        at += stored;
+    }
+    at += (form >> 2 & 1) != 0 ? 4 : 0; /* its checksum */
+    return at <= size ? at : 0;
+}
+
+/* Whether so much may be unpacked and hashed still. */
+static bool tried_take(uint64_t *tried, uint64_t bytes)
+{
+    if (*tried > TRIED_BYTES_MAX) return false;
+    *tried += bytes;
+    return true;
+}
+
 /* The last zstd frame that ends where a trailer could begin, or did before it was cut off. `bytes` are
  * the last `tail` of the file. */
 static mir_status footer_find(mir_tlog_mend *mend, const char *path, uint64_t id, uint64_t size,
@@ -214,15 +253,17 @@ static mir_status footer_find(mir_tlog_mend *mend, const char *path, uint64_t id
 {
     static const uint8_t frame_magic[4] = {0x28, 0xb5, 0x2f, 0xfd};
     mir_status status = MIR_E_CORRUPT;
+    uint32_t blocks = BLOCKS_MAX;
+    uint64_t tried = 0;
     for (size_t at = tail; status == MIR_E_CORRUPT && at-- > 0;) {
         if (tail - at < sizeof frame_magic ||
             memcmp(bytes + at, frame_magic, sizeof frame_magic) != 0)
             continue;
-        const size_t stored = ZSTD_findFrameCompressedSize(bytes + at, tail - at);
         const unsigned long long raw = ZSTD_getFrameContentSize(bytes + at, tail - at);
-        if (ZSTD_isError(stored) || tail - at - stored > EDGE_BYTES ||
-            raw > MIR_TLOG_FOOTER_BYTES_MAX || size - tail + at < EDGE_BYTES)
-            continue;
+        if (raw > MIR_TLOG_FOOTER_BYTES_MAX || size - tail + at < EDGE_BYTES) continue;
+        const size_t stored = frame_size(bytes + at, tail - at, &blocks);
+        if (stored == 0 || tail - at - stored > EDGE_BYTES) continue;
+        if (!tried_take(&tried, stored + raw)) break;
         status = footer_try(mend, path, id, size - tail + at, mir_view_of(bytes + at, stored),
                             (uint32_t)raw, mir_view_of(bytes + at + stored, tail - at - stored),
                             codec, NULL);
@@ -270,12 +311,14 @@ static mir_status spare_find(mir_tlog_mend *mend, const char *path, uint64_t id,
                              const uint8_t *bytes, size_t tail, mir_tlog_codec *codec)
 {
     mir_status status = MIR_E_CORRUPT;
+    uint64_t tried = 0;
     for (size_t at = tail; status == MIR_E_CORRUPT && at-- > 0;) {
         mir_tlog_spare spare;
         if (bytes[at] != 'M' || tail - at < MIR_TLOG_SPARE_HEAD_BYTES ||
             !mir_tlog_spare_read(bytes + at, id, &spare) ||
             spare.stored > tail - at - MIR_TLOG_SPARE_HEAD_BYTES)
             continue;
+        if (!tried_take(&tried, spare.stored + spare.raw_size)) break;
         const uint8_t *footer = bytes + at + MIR_TLOG_SPARE_HEAD_BYTES;
         if (spare.hash != mir_hash_fixed(footer, spare.stored)) continue;
         status = spare_try(mend, path, id, size, size - tail + at, &spare, footer, codec);

@@ -7,7 +7,8 @@
  * Ownership  A mend owns the segment that it shows; nothing is written.
  * Affinity   One thread.
  *            What the disk cannot read of a file's ends is taken for damaged.
- * Bounds     A footer, the first or the second one, is looked for in the last MIR_TLOG_MEND_TAIL_BYTES_MAX of a file.
+ * Bounds     A footer, the first or the second one, is looked for in the last MIR_TLOG_MEND_TAIL_BYTES_MAX of a file,
+ *            in a time that is bounded whatever is in it.
  * Errors     MIR_E_CORRUPT: no chunk can be had; _UNSUPPORTED, _IO, _NOT_FOUND, _NO_MEMORY.
  * Source     docs/formats/telemetry-log.md. */
 #ifndef MIR_TLOG_MEND_H

@@ -258,9 +258,46 @@ static void an_index_is_read_from_its_second_place_without_a_trailer(void **stat
     }
 }
 
+/* Each byte of them looks like the beginning of what goes on to the end of the file. Who looks each
+ * time as far as it goes looks for hours. */
+static void files_that_are_made_to_be_searched_have_an_end(void **state)
+{
+    (void)state;
+    enum { BYTES = 16 << 20 };
+    uint8_t *bytes = malloc(BYTES);
+    assert_non_null(bytes);
+    for (int kind = 0; kind < 2; kind++) {
+        /* A frame whose block of 6 bytes is the head of the next one. */
+        static const uint8_t frame[9] = {0x28, 0xb5, 0x2f, 0xfd, 0x20, 1, 6 << 3, 0, 0};
+        size_t at = MIR_TLOG_SEGMENT_HEADER_BYTES;
+        memset(bytes, 0, BYTES);
+        for (; kind == 0 && at + sizeof frame <= BYTES; at += sizeof frame)
+            memcpy(bytes + at, frame, sizeof frame);
+        for (; kind == 1 && at + MIR_TLOG_SPARE_HEAD_BYTES <= BYTES;
+             at += MIR_TLOG_SPARE_HEAD_BYTES) {
+            uint8_t *head = bytes + at;
+            memcpy(head, "MIRTCPY", 8);
+            (void)mir_tlog_put_u64(head + 8, 7);
+            (void)mir_tlog_put_u32(head + 32, (uint32_t)(BYTES - at - MIR_TLOG_SPARE_HEAD_BYTES));
+            (void)mir_tlog_put_u64(head + 48, mir_hash_fixed(head, 48));
+        }
+        sim_disk *disk = sim_disk_new(1);
+        int handle = -1;
+        assert_int_equal(sim_create(disk, path, &handle), 0);
+        assert_int_equal(sim_pwrite(disk, handle, bytes, BYTES, 0), BYTES);
+        assert_int_equal(sim_close(disk, handle), 0);
+        mir_tlog_mend mend;
+        assert_int_equal(mir_tlog_mend_open(&mend, &disk->files, path, 7, &codec, NULL),
+                         MIR_E_CORRUPT);
+        sim_disk_free(disk);
+    }
+    free(bytes);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(files_that_are_made_to_be_searched_have_an_end),
         cmocka_unit_test(a_header_that_says_another_version_gives_no_other_rows),
         cmocka_unit_test(without_header_and_index_nothing_is_guessed),
         cmocka_unit_test(an_index_is_read_from_its_second_place_without_a_trailer),
