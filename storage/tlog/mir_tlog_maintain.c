@@ -39,6 +39,13 @@ enum {
     WIDE_TIMES = 8,
     /* Rows of one series between two looks at whether another thread should go on. */
     SEAL_ROWS_AT_ONCE = 4 * MIR_TLOG_CHUNK_ROWS_MAX,
+    /* About so much of one series is put in order at once, in what a sweep has of rows; since its rows
+     * are looked through for each stretch, there are no more than so many of these. */
+    SEAL_SWEEPS = 2,
+    SEAL_STRETCHES_MAX = 16,
+    SEAL_SAMPLES = 8192,
+    SEAL_TIME_BYTES = 8,
+    SEAL_CELL_BYTES = 9,
 };
 
 /* So long without a refused row, and the log is full no more. */
@@ -257,7 +264,12 @@ struct mir_tlog_seal {
     uint32_t count;
     uint32_t next; /* the first of the series whose rows are being put, or come next */
     uint32_t end;  /* behind the last of these */
-    uint32_t row;  /* of the gather: up to here they are in segments */
+    /* Of very many rows some are put in order at a time: the last times of each of these stretches. */
+    int64_t cuts[SEAL_STRETCHES_MAX];
+    uint32_t cut_count;
+    uint32_t cut; /* the stretch that is gathered, or comes next */
+    bool is_gathered;
+    uint32_t row; /* of the gather: up to here they are in segments */
     mir_tlog_gather gather;
     mir_tlog_outputs all;
 };
@@ -294,19 +306,91 @@ static mir_status seal_begin(mir_tlog *tlog, const mir_tlog_live *live, mir_tlog
     return MIR_OK;
 }
 
-/* The rows of the next device and measurement, whatever shapes they have. */
+static int time_compare(const void *a, const void *b)
+{
+    const int64_t left = *(const int64_t *)a;
+    const int64_t right = *(const int64_t *)b;
+    return left < right ? -1 : left > right;
+}
+
+/* The times of some rows of the series, as many before each as before the others. */
+static mir_status times_sample(const mir_tlog_live *live, const mir_tlog_seal *s, uint64_t rows,
+                               int64_t *times, uint32_t *count)
+{
+    const uint64_t stride = rows / SEAL_SAMPLES + 1;
+    uint64_t number = 0;
+    *count = 0;
+    for (uint32_t i = s->next; i < s->end; i++) {
+        mir_tlog_mem_cursor cursor;
+        mir_status status = mir_tlog_mem_cursor_init(&cursor, live->mem, s->series[i],
+                                                     mir_tlog_mem_published(s->series[i]));
+        if (status != MIR_OK) return status;
+        while (status == MIR_OK) {
+            int64_t time_ns;
+            uint32_t cells;
+            status = mir_tlog_mem_next(&cursor, &time_ns, s->gather.cells, &cells);
+            if (status != MIR_OK || number++ % stride != 0 || *count == SEAL_SAMPLES) continue;
+            times[(*count)++] = time_ns;
+        }
+        mir_tlog_mem_cursor_fini(&cursor);
+        if (status != MIR_E_EMPTY) return status;
+    }
+    return MIR_OK;
+}
+
+/* The next device and measurement, whatever shapes its rows have. */
+static mir_status seal_series(const mir_tlog_live *live, mir_tlog_seal *s)
+{
+    const uint64_t bytes_max =
+        atomic_load_explicit(&live->tlog->sweep_bytes_max, memory_order_relaxed) * SEAL_SWEEPS;
+    uint64_t bytes = 0;
+    uint64_t rows = 0;
+    for (s->end = s->next; s->end < s->count && same_series(s->series[s->next], s->series[s->end]);
+         s->end++) {
+        const mir_tlog_mem_series *series = s->series[s->end];
+        rows += mir_tlog_mem_rows(series);
+        bytes += (uint64_t)mir_tlog_mem_rows(series) *
+                 (SEAL_TIME_BYTES + series->shape->column_count * (uint64_t)SEAL_CELL_BYTES);
+    }
+    const uint64_t wanted = bytes / bytes_max + 1;
+    const uint32_t stretches = wanted < SEAL_STRETCHES_MAX ? (uint32_t)wanted : SEAL_STRETCHES_MAX;
+    s->cut = 0;
+    s->cut_count = stretches;
+    s->cuts[stretches - 1] = INT64_MAX;
+    if (stretches == 1) return MIR_OK;
+    int64_t *times = malloc(SEAL_SAMPLES * sizeof *times);
+    uint32_t count = 0;
+    mir_status status =
+        times == NULL ? MIR_E_NO_MEMORY : times_sample(live, s, rows, times, &count);
+    if (count > 1) qsort(times, count, sizeof *times, time_compare);
+    for (uint32_t i = 0; i + 1 < stretches && count > 0; i++) {
+        s->cuts[i] = times[(uint64_t)count * (i + 1) / stretches];
+    }
+    if (count == 0) s->cuts[0] = INT64_MAX;
+    if (count == 0) s->cut_count = 1;
+    free(times);
+    return status;
+}
+
+/* The rows of its next stretch. */
 static mir_status seal_gather(const mir_tlog_live *live, mir_tlog_seal *s)
 {
-    mir_tlog_gather_reset(&s->gather);
+    mir_tlog_gather *gather = &s->gather;
+    mir_tlog_gather_reset(gather);
     s->row = 0;
-    mir_status status = MIR_OK;
-    for (s->end = s->next; s->end < s->count && status == MIR_OK &&
-                           same_series(s->series[s->next], s->series[s->end]);
-         s->end++) {
-        status = mir_tlog_gather_mem(&s->gather, live->mem, s->series[s->end],
-                                     mir_tlog_mem_published(s->series[s->end]));
+    gather->time_last = s->cuts[s->cut];
+    gather->time_first = s->cut == 0 ? INT64_MIN : s->cuts[s->cut - 1];
+    if (s->cut > 0) {
+        /* Many rows may have the time of two cuts: they were in the first one's. */
+        if (gather->time_first == gather->time_last) return MIR_OK;
+        gather->time_first++;
     }
-    return status == MIR_OK ? mir_tlog_gather_finish(&s->gather) : status;
+    mir_status status = MIR_OK;
+    for (uint32_t i = s->next; i < s->end && status == MIR_OK; i++) {
+        status = mir_tlog_gather_mem(gather, live->mem, s->series[i],
+                                     mir_tlog_mem_published(s->series[i]));
+    }
+    return status == MIR_OK ? mir_tlog_gather_finish(gather) : status;
 }
 
 /* Whether a job is one for the sealers, which run at the priority of the shards. */
@@ -324,14 +408,13 @@ static mir_status seal_rows(const mir_tlog_live *live, mir_tlog_seal *s, mir_tlo
             if (job_pressed(live)) return MIR_E_AGAIN;
             mir_thread_offer();
         }
-        mir_status status;
-        if (s->end <= s->next) {
-            status = seal_gather(live, s);
-            if (status != MIR_OK) {
-                return mir_error_set(error, status, "reading rows back: %s",
-                                     mir_status_name(status));
-            }
+        mir_status status = MIR_OK;
+        if (s->end <= s->next) status = seal_series(live, s);
+        if (status == MIR_OK && !s->is_gathered) status = seal_gather(live, s);
+        if (status != MIR_OK) {
+            return mir_error_set(error, status, "reading rows back: %s", mir_status_name(status));
         }
+        s->is_gathered = true;
         uint32_t last = s->gather.row_count;
         if (last - s->row > SEAL_ROWS_AT_ONCE) last = s->row + SEAL_ROWS_AT_ONCE;
         const mir_tlog_mem_series *series = s->series[s->next];
@@ -339,7 +422,9 @@ static mir_status seal_rows(const mir_tlog_live *live, mir_tlog_seal *s, mir_tlo
                                       &s->gather, s->row, last, error);
         if (status != MIR_OK) return status;
         s->row = last;
-        if (last == s->gather.row_count) s->next = s->end;
+        if (last < s->gather.row_count) continue;
+        s->is_gathered = false;
+        if (++s->cut == s->cut_count) s->next = s->end;
     }
     return MIR_OK;
 }

@@ -274,6 +274,10 @@ static void property_answers_match_oracle(void **state)
         /* With merges when there are many segments, or whenever there are two. */
         const uint32_t idle_ms = seed == 2 ? 0 : 1;
         f.tlog = open_with(&disk->files, 1, 8 << 20, idle_ms);
+        /* So that a few rows are as much work as many; long texts have no room in a merge then. */
+        const bool is_little = seed == 3;
+        const uint64_t sweep_bytes = is_little ? 1000 : MIR_TLOG_SWEEP_BYTES;
+        atomic_store(&f.tlog->sweep_bytes_max, sweep_bytes);
         mir_tlog_stats stats;
         uint64_t merges = 0;
         for (int round = 0; round < 40; round++) {
@@ -295,6 +299,7 @@ static void property_answers_match_oracle(void **state)
                 mir_tlog_close(f.tlog);
                 f.writers = 1 + (uint32_t)(sim_random(&f.random) % 3);
                 f.tlog = open_with(&disk->files, f.writers, 8 << 20, idle_ms);
+                atomic_store(&f.tlog->sweep_bytes_max, sweep_bytes);
                 check_equal(f.tlog, &f.stored, "reopened");
                 break;
             default:
@@ -306,7 +311,7 @@ static void property_answers_match_oracle(void **state)
         settle(f.tlog);
         check_equal(f.tlog, &f.stored, "at the end");
         mir_tlog_stats_read(f.tlog, &stats, NULL);
-        assert_true(merges + stats.merges > 0);
+        assert_true(is_little || merges + stats.merges > 0);
         assert_int_equal(stats.corrupt_chunks + stats.corrupt_frames + stats.torn_bytes_cut, 0);
         mir_tlog_close(f.tlog);
         f.tlog = open_on(&disk->files, 1, 8 << 20);
