@@ -26,6 +26,8 @@
 #define SAY_NS        (60 * MIR_NS_PER_S) /* how often the same trouble is logged */
 #define READ_PAUSE_NS (1 * MIR_NS_PER_S)
 
+#define TIME_SENT "time_" /* the name of a field `time`, there */
+
 enum { WITHHELD_AT_ONCE = 100000 }; /* rows, before it looks up */
 
 /* What stands behind the measurement in a device's lines. */
@@ -63,8 +65,9 @@ struct mir_sink {
     int64_t said_refused_ns;
     int64_t said_unwritten_ns;
     uint64_t refused_unsaid;
-    bool told;  /* that it fails */
-    bool takes; /* mir_sink_port's, as is the next one */
+    bool told;      /* that it fails */
+    bool said_time; /* that a field goes by another name */
+    bool takes;     /* mir_sink_port's, as is the next one */
     mir_sink_pace pace;
 
     pthread_mutex_t mutex;
@@ -276,23 +279,59 @@ static bool one_line(mir_sink *sink, mir_view text, mir_view *made)
     return mir_bytes_ok(out);
 }
 
-static bool field_put(mir_sink *sink, const mir_column *column, const mir_tlog_cell *cell,
+static const mir_column *column_of(const mir_tlog_log_row *row, uint32_t at)
+{
+    const mir_tlog_shape *shape = row->series->shape;
+    return at < shape->column_count ? &shape->columns[at]
+                                    : &row->series->extra_table[at - shape->column_count]->column;
+}
+
+static bool is_named(const mir_column *column, const char *name)
+{
+    return mir_view_eq_cstr(mir_view_of(column->name, column->name_size), name);
+}
+
+/* InfluxDB leaves out a field `time` without a word, or the row that has no other. A row that has a
+ * field of the other name as well loses one of them: it is counted. False: this one. */
+static bool name_sent(mir_sink *sink, const mir_tlog_log_row *row, const mir_column *column,
+                      mir_view *name)
+{
+    *name = mir_view_of(column->name, column->name_size);
+    if (!is_named(column, "time")) return true;
+    for (uint32_t i = 0; i < row->cell_count; i++)
+        if (row->cells[i].column < MIR_TLOG_COLUMNS_MAX &&
+            is_named(column_of(row, row->cells[i].column), TIME_SENT))
+            return false;
+    *name = mir_view_cstr(TIME_SENT);
+    if (!sink->said_time) {
+        sink->said_time = true;
+        mir_log_warn("telemetry sink: the field time of %.*s is sent as " TIME_SENT
+                     ": InfluxDB would leave it out",
+                     MIR_VIEW_ARGS(row->series->shape->measurement));
+    }
+    return true;
+}
+
+static bool field_put(mir_sink *sink, const mir_tlog_log_row *row, const mir_tlog_cell *cell,
                       bool first, mir_bytes *out)
 {
+    const mir_column *column = column_of(row, cell->column);
     mir_cell value = {.u64 = 0};
-    bool has_form = true;
+    mir_view name;
+    bool has_form = name_sent(sink, row, column, &name);
     switch (column->type) {
-    case MIR_COLUMN_STRING: has_form = one_line(sink, cell->value.text, &value.string); break;
+    case MIR_COLUMN_STRING:
+        has_form = one_line(sink, cell->value.text, &value.string) && has_form;
+        break;
     case MIR_COLUMN_BOOL: value.boolean = cell->value.bits != 0; break;
     case MIR_COLUMN_I64: value.i64 = (int64_t)cell->value.bits; break;
     case MIR_COLUMN_U64: value.u64 = cell->value.bits; break;
     case MIR_COLUMN_F64:
         memcpy(&value.f64, &cell->value.bits, sizeof value.f64);
-        has_form = isfinite(value.f64);
+        has_form = has_form && isfinite(value.f64);
         break;
     }
-    if (has_form && mir_line_field(mir_view_of(column->name, column->name_size), column->type,
-                                   &value, first, out, NULL) == MIR_OK)
+    if (has_form && mir_line_field(name, column->type, &value, first, out, NULL) == MIR_OK)
         return true;
     sink->left_out++;
     return false;
@@ -331,10 +370,7 @@ static mir_status row_take(void *context, const mir_tlog_log_row *row)
         const mir_tlog_cell *cell = &row->cells[i];
         const uint32_t at = cell->column;
         if (at >= MIR_TLOG_COLUMNS_MAX || sink->last[at] != i) continue;
-        const mir_column *column = at < shape->column_count
-                                       ? &shape->columns[at]
-                                       : &series->extra_table[at - shape->column_count]->column;
-        if (field_put(sink, column, cell, first, out)) first = false;
+        if (field_put(sink, row, cell, first, out)) first = false;
     }
     if (first && mir_bytes_ok(out)) {
         out->size = start;

@@ -38,6 +38,19 @@ message Env {
     map<string, double> by = 6;
 }
 """
+# Only here may both of these names be in one message.
+CLOCK = """
+syntax = "proto2";
+package PACKAGE.v1;
+import "mir/device/v1/mir.proto";
+
+message Clock {
+    option (mir.device.v1.message_type) = MESSAGE_TYPE_TELEMETRY;
+    optional int64 ts = 1 [(mir.device.v1.timestamp) = TIMESTAMP_TYPE_NANO];
+    optional int64 time = 2;
+    optional int64 time_ = 3 [json_name = "too"];
+}
+"""
 SCALE = int(os.environ.get("MIR_TEST_SCALE", "1"))
 LINE = re.compile(r"^(?P<measurement>[^, ]+),(?P<tags>(?:\\.|[^ \\])+) (?P<fields>.*) (?P<time>-?\d+)$")
 
@@ -192,6 +205,18 @@ def test_rows_are_lines_with_what_the_device_is_called(launch, connect, env, pee
     bus.ask("core.update", targets={"ids": [name]}, meta={"name": "kettle"})
     report(bus, name, env.Env(ts=START_NS + 2, temperature=2))
     wait_until(lambda: "__name=kettle," in "".join(peer.bodies), ANSWER_S, "the new name")
+
+
+def test_a_field_that_influxdb_leaves_out_goes_by_another_name(launch, connect, peer, name):
+    server = launch(to(peer))
+    bus = connect(server)
+    clock = Kind(CLOCK, "clock")
+    launch_device(bus, name, clock)
+    report(bus, name, clock.Clock(ts=START_NS, time=7), clock.Clock(ts=START_NS + 1, time=8, time_=9))
+    wait_until(lambda: len(peer.lines) >= 2, ANSWER_S, "two rows")
+    assert [LINE.match(line)["fields"] for line in peer.lines] == ["time_=7i", "time_=9i"]
+    assert "time of clock.v1.Clock is sent as time_" in server.log()
+    assert await_caught_up(server)["values_left_out"] == 1
 
 
 def test_nothing_is_lost_while_the_other_side_is_away(launch, connect, env, peer, name):
