@@ -501,6 +501,7 @@ static void accepted(void *context, uint32_t lines, size_t bytes)
     sink->stats.bytes_sent += bytes;
     (void)pthread_mutex_unlock(&sink->mutex);
     works(sink);
+    spool_look(sink); /* the batch may go out in many slow pieces */
 }
 
 static void refused(void *context, uint64_t lines, mir_view line, const mir_sink_answer *answer)
