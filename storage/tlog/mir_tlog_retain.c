@@ -344,15 +344,16 @@ static bool is_older(const mir_tlog_segment *segment, const mir_tlog_segment *ot
 }
 
 /* Adds segments of which rows have to go at the same time, and those of theirs. What is rolled up goes by
- * whole hours, from all that have some of them; of other rows no earlier value may stay when a later one
- * goes: it would be there again. */
+ * whole hours, from all that have some of them, whatever it is that begins with it; of other rows no
+ * earlier value may stay when a later one goes: it would be there again. */
 static mir_status group_find(retain *r, bool rolled, mir_tlog_segment **group, uint32_t *count,
                              uint64_t *bytes)
 {
     const mir_tlog_version *version = r->version;
     const int step = mir_tlog_rollup_step_in(group[0]);
-    for (uint32_t at = 0; at < *count; at++) {
-        for (uint32_t i = 0; i < version->segment_count; i++) {
+    for (uint32_t at = 0; at < *count;) {
+        const bool by_hours = rolled;
+        for (uint32_t i = 0; i < version->segment_count && rolled == by_hours; i++) {
             mir_tlog_segment *other = version->segments[i];
             bool known = other->retain_gone || is_damaged(other) ||
                          mir_tlog_rollup_step_in(other) != step ||
@@ -369,7 +370,10 @@ static mir_status group_find(retain *r, bool rolled, mir_tlog_segment **group, u
             if (!found.cut) continue;
             group[(*count)++] = other;
             *bytes += bytes_written(&found);
+            rolled = rolled || found.rolled;
         }
+        /* Segments with the same hours are more than older ones. */
+        at = rolled == by_hours ? at + 1 : 0;
     }
     return MIR_OK;
 }

@@ -336,6 +336,24 @@ static void put_any(fixture *x, int64_t newest_ns)
     put(x, device, at_ns);
 }
 
+/* A row of another measurement, of which nothing stays: it makes segments due at other times. */
+static void put_beside(fixture *x, uint32_t device, int64_t time_ns)
+{
+    for (int i = 0; i < SIDES; i++) {
+        mir_tlog_writer *writer = mir_tlog_writer_of(x->sides[i].tlog, 0);
+        mir_tlog_series *series;
+        assert_int_equal(mir_tlog_series_open(writer, device_ids[device], mir_view_cstr("n.v1.T"),
+                                              other_type, 1, &series),
+                         MIR_OK);
+        x->row.time_ns = time_ns;
+        x->row.column_count = 1;
+        x->row.dynamic_count = 0;
+        x->row.present[0] = 1;
+        x->row.cells[0].f64 = 1;
+        assert_int_equal(mir_tlog_append(writer, series, &x->row), MIR_OK);
+    }
+}
+
 static void side_reopen(side *s)
 {
     mir_tlog_close(s->tlog);
@@ -347,7 +365,10 @@ static void side_reopen(side *s)
 static void whatever_happens_answers_are_the_same(void **state)
 {
     (void)state;
-    static const mir_tlog_rule rules[] = {{.deleted = true}}; /* is kept for ever, as "c" is */
+    static const mir_tlog_rule rules[] = {{.measurement = MIR_VIEW_LITERAL("n.*"),
+                                           .nothing_stays = true,
+                                           .age_ns = (uint64_t)3600 * MIR_NS_PER_S},
+                                          {.deleted = true}}; /* is kept for ever, as "c" is */
     const char *more = getenv("MIR_TEST_SEEDS");
     const uint64_t seeds = more == NULL ? (SEEDS + 1) / 2 : strtoull(more, NULL, 10);
     for (uint64_t seed = 1; seed <= seeds; seed++) {
@@ -357,14 +378,21 @@ static void whatever_happens_answers_are_the_same(void **state)
         side *s = &x.sides[1];
         mir_tlog_close(s->tlog);
         s->options.rules = rules;
-        s->options.rule_count = seed % 2;
+        s->options.rule_count = seed % 3;
         s->options.idle_ms = (uint32_t)(seed % 5) * 20;
         side_open(s);
         int64_t newest_ns = START_NS + 4 * DAY_NS;
         now_ns = newest_ns;
         for (int turn = 0; turn < 60; turn++) {
             const uint64_t r = sim_random(&x.random);
-            for (uint64_t n = r >> 8 & 255; n > 0; n--) put_any(&x, newest_ns);
+            for (uint64_t n = (r >> 40) % 4 == 0 ? 0 : r >> 8 & 255; n > 0; n--) {
+                put_any(&x, newest_ns);
+            }
+            for (uint64_t n = (r >> 42) % 20; n > 0; n--) {
+                const uint64_t q = sim_random(&x.random);
+                const int64_t late_ns = q % 4 == 0 ? 9 * HOUR_NS : MINUTE_NS;
+                put_beside(&x, (uint32_t)q % DEVICES, newest_ns - (int64_t)(q >> 8) % late_ns);
+            }
             commit(&x);
             if (r % 2 == 0) freeze(&x);
             if ((r >> 16) % 4 == 0) settle(&x);
@@ -1088,6 +1116,42 @@ static void any_number_of_segments_may_share_hours(void **state)
     end(&x);
 }
 
+/* What has to go because of rows that are not rolled up takes an older segment with it, of which rows are:
+ * these have later values in a third one, for which it is not time yet. */
+static void hours_go_as_a_whole_with_whatever_takes_them_along(void **state)
+{
+    (void)state;
+    static const mir_tlog_rule rules[] = {{.measurement = MIR_VIEW_LITERAL("n.*"),
+                                           .nothing_stays = true,
+                                           .age_ns = (uint64_t)3600 * MIR_NS_PER_S}};
+    fixture x;
+    begin(&x, 30);
+    side *s = &x.sides[1];
+    mir_tlog_close(s->tlog);
+    s->options.rules = rules;
+    s->options.rule_count = 1;
+    s->options.idle_ms = 1000000; /* no merges */
+    side_open(s);
+    for (int part = 0; part < 3; part++) {
+        for (int64_t n = 0; n < 40 && part == 1; n++) put_beside(&x, 0, START_NS + HOUR_NS + n);
+        for (int64_t n = 120; n < 360 && part != 1; n++)
+            put(&x, 0, START_NS + n * 10 * MIR_NS_PER_S);
+        for (int64_t n = 0; n < 1500 && part != 1; n++)
+            put(&x, 0, START_NS + HOUR_NS + n * 6 * MIR_NS_PER_S + part);
+        freeze(&x);
+        settle(&x);
+    }
+    assert_int_equal(s->tlog->version->segment_count, 3);
+    now_ns = START_NS + 4 * HOUR_NS + 10 * MINUTE_NS;
+    settle(&x);
+    const mir_tlog_query_spec spec = spec_of(all_but_rate, HOUR_NS, START_NS, now_ns);
+    assert_true(compare(&x, &spec));
+    now_ns += 10 * HOUR_NS;
+    settle(&x);
+    assert_true(compare(&x, &spec));
+    end(&x);
+}
+
 /* Rows are kept for ever now: what earlier ones came to is kept for its time all the same. */
 static void rollups_end_although_rows_stay(void **state)
 {
@@ -1250,6 +1314,7 @@ int main(void)
         cmocka_unit_test(what_is_added_to_an_infinite_value_counts),
         cmocka_unit_test(a_device_may_move_while_its_rows_are_looked_at),
         cmocka_unit_test(any_number_of_segments_may_share_hours),
+        cmocka_unit_test(hours_go_as_a_whole_with_whatever_takes_them_along),
         cmocka_unit_test(rollups_end_although_rows_stay),
         cmocka_unit_test(what_is_sent_again_counts_once),
         cmocka_unit_test(odd_times_and_values_are_as_rows_are),
