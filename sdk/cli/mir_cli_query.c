@@ -245,7 +245,11 @@ int mir_cli_query_ask(mir_cli_session *session, mir_cli_query *query,
         }
         if (!append(&session->arena, all, &capacity, page)) return no_memory();
         all->damaged_chunks += page->damaged_chunks;
-        if (page->rollups_until != NULL) all->rollups_until = page->rollups_until;
+        /* Pages of older rows tell of older ones that are left out. */
+        if (page->rollups_until != NULL &&
+            (all->rollups_until == NULL ||
+             mir_timestamp_ns(page->rollups_until) > mir_timestamp_ns(all->rollups_until)))
+            all->rollups_until = page->rollups_until;
         all->cursor = page->cursor != NULL && page->cursor[0] != '\0' ? page->cursor : NULL;
         if (all->cursor == NULL || page->n_rows == 0 || all->n_rows >= query->limit) break;
         request->cursor = all->cursor;

@@ -414,6 +414,31 @@ def test_json_has_the_values_of_a_field_that_had_two_types(server, bus, name):
     assert [column["type"] for column in answer["columns"] if column["name"] == "v"] == ["int64", "string"]
 
 
+def test_pages_say_together_what_is_left_out(launch, connect, name, weather):  # noqa: F811
+    """One device's rows are kept, and reach behind what of the other's is there as rollups alone."""
+    server = launch({"telemetry.retention.age": "2h", "telemetry.retention.rules": "[{namespace: kept, age: 0}]",
+                     "limits.max_payload": "32KiB"})
+    bus = connect(server)
+    devices = [f"{name}-a", f"{name}-b"]
+    hour_ns = 3600 * SECOND_NS
+    now_ns = time.time_ns()
+    first_ns = (now_ns // hour_ns - 9) * hour_ns
+    for device, namespace in zip(devices, ("kept", "else")):
+        bus.create(device, namespace=namespace)
+        launch_device(bus, device, weather)
+        report(bus, device, *[weather.Sample(ts=at_ns, pressure=1) for at_ns in range(first_ns, now_ns, 20 * SECOND_NS)])
+    bus.close()
+    server.stop()  # A start seals what there is.
+    server.start()
+    bus = connect(server)
+    told = wait_until(lambda: (t := bus.ask("tlm.retention")).rules[1].rows_removed >= 6 * 180 and t, what="rows have gone")
+    until_s = first_ns // SECOND_NS + told.rules[1].rows_removed // 180 * 3600
+    asked = run(server, "query", *devices, "-m", weather.name("Sample"), "--from", str(first_ns // SECOND_NS), "--limit", "1500", "-o", "csv")
+    assert asked.returncode == 0 and asked.stdout.count("\n") == 1501
+    assert f"of rows from before {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(until_s))}" in asked.stderr
+    bus.close()
+
+
 def test_rows_that_are_gone_are_drawn_from_what_they_came_to(launch, connect, name, weather):  # noqa: F811
     server = launch({"telemetry.retention.age": "2h"})
     bus = connect(server)
