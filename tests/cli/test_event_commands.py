@@ -536,7 +536,7 @@ def test_the_retention_of_telemetry_is_shown(mir, hub):
         ["(deleted)", "*", "1h", "30m", "3"],
         ["*", "*", "for", "ever", "0"],
     ]
-    assert "1000 rows are stored in 3.0 MiB, the oldest from 2h" in result.stdout
+    assert "1000 rows are in segments, 3.0 MiB, the oldest from 2h" in result.stdout
     assert "Rollups: 1m 90d (12), 1h for ever (3), 2.0 KiB.\n" in result.stdout
     assert "Beyond 4.0 GiB the oldest go; so did 0 rows." in result.stdout
     assert "4.9 KiB were removed, the last of them " in result.stdout
