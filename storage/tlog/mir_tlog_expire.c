@@ -68,6 +68,18 @@ static bool is_on(const expire *e, uint32_t step)
 
 /* ---- What rows come to ---- */
 
+/* Whether to go on without what an earlier run stored, which could not be read: what is made replaces
+ * it. If that is lost already, what is made must not be lost with it. */
+static mir_status without_stored(expire *e, mir_tlog_segment *segment, mir_status status)
+{
+    if (status != MIR_E_IO) return status == MIR_E_CORRUPT ? MIR_OK : status;
+    if (!segment->unread) segment->unread_ns = e->x->now_ns;
+    segment->unread = true;
+    if (e->x->now_ns - segment->unread_ns >= MIR_TLOG_UNREAD_NS) return MIR_OK;
+    e->x->unread = true;
+    return MIR_E_IO;
+}
+
 /* Rows of the step that were stored by an earlier run, of the steps from first_ns to last_ns. */
 static mir_status stored_find(expire *e, uint32_t step, mir_view measurement, mir_view device,
                               int64_t first_ns, int64_t last_ns)
@@ -84,8 +96,8 @@ static mir_status stored_find(expire *e, uint32_t step, mir_view measurement, mi
         mir_tlog_index_cursor *cursor = &e->stored_cursors[i];
         cursor->segment = segment;
         status = mir_tlog_index_find(cursor, e->x->codec, measurement, device);
-        if (status == MIR_E_NOT_FOUND || status == MIR_E_CORRUPT || status == MIR_E_IO) {
-            status = MIR_OK;
+        if (status != MIR_OK) {
+            status = status == MIR_E_NOT_FOUND ? MIR_OK : without_stored(e, segment, status);
             continue;
         }
         for (uint32_t c = 0; status == MIR_OK && c < cursor->chunk_count; c++) {
@@ -118,8 +130,7 @@ static mir_status stored_read(expire *e, uint32_t step, mir_view measurement, mi
     for (uint32_t i = 0; i < e->earlier.count && status == MIR_OK; i++) {
         const mir_tlog_sweep_chunk *from = &e->earlier.items[i];
         status = mir_tlog_sweep_decode(&e->sweep, from->segment, &from->chunk, &of->stored);
-        /* A damaged one is lost already; what is made now must not be lost with it. */
-        if (status == MIR_E_CORRUPT || status == MIR_E_IO) status = MIR_OK;
+        if (status != MIR_OK) status = without_stored(e, from->segment, status);
         if (from->chunk.generation > of->generation) of->generation = from->chunk.generation;
     }
     if (status == MIR_OK) status = mir_tlog_gather_finish(&of->stored);

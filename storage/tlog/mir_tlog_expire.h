@@ -9,13 +9,17 @@
  * Bounds     MIR_TLOG_EXPIRE_MAX segments; in memory rows of one device as mir_tlog_sweep has them,
  *            however many an hour has, and what the steps of an hour come to, or of as many hours as
  *            have 65,536 cells; read and written at MIR_TLOG_EXPIRE_BYTES_PER_S.
- * Errors     MIR_E_CORRUPT marks the damaged segment. On failure all is as it was. */
+ * Errors     MIR_E_CORRUPT marks the damaged segment. On failure all is as it was. Rollups that rows
+ *            are to be added to are replaced by that: damaged ones are lost already, but what a disk
+ *            cannot read now (MIR_E_IO) it may read later. That is waited for, MIR_TLOG_UNREAD_NS. */
 #ifndef MIR_TLOG_EXPIRE_H
 #define MIR_TLOG_EXPIRE_H
 
 #include "mir_tlog_internal.h"
 
 enum { MIR_TLOG_EXPIRE_MAX = 128, MIR_TLOG_EXPIRE_BYTES_PER_S = 64 << 20 };
+
+#define MIR_TLOG_UNREAD_NS (INT64_C(86400) * 1000000000)
 
 /* What ends of a series. */
 typedef struct mir_tlog_end {
@@ -36,7 +40,9 @@ typedef struct mir_tlog_expiry {
     /* Steps that began before this are not made any more; INT64_MIN: all are. */
     int64_t kept_from_ns[MIR_TLOG_ROLLUPS];
     uint64_t *rows; /* removed, by counter */
+    int64_t now_ns;
     /* What it came to. */
+    bool unread; /* failed since the disk cannot read rollups that these rows are to be added to */
     uint64_t rows_gone;
     uint64_t rows_repeated; /* of these: rolled up before, and not counted again */
     uint64_t rollups_made;

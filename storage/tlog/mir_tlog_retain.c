@@ -36,6 +36,7 @@ typedef struct retain {
     bool unknown;               /* a namespace could not be read */
     bool more;                  /* there is a rest of a group, in segments that are new */
     bool removed;               /* something was */
+    bool unread;                /* rollups that rows belong to, by the disk: it may be well later */
 } retain;
 
 /* What the index of a segment says. */
@@ -438,7 +439,8 @@ static mir_status group_remove(retain *r, mir_tlog_segment **group, uint32_t cou
                               .count = count,
                               .end_of = end_of,
                               .context = r,
-                              .rows = r->rows};
+                              .rows = r->rows,
+                              .now_ns = r->now_ns};
     for (uint32_t i = 0; i < MIR_TLOG_ROLLUPS; i++) {
         const uint64_t keep_ns = by_clock(r, r->tlog->options.rollups[i].keep_ns);
         expiry.kept_from_ns[i] = mir_tlog_rollup_floor(
@@ -446,6 +448,13 @@ static mir_status group_remove(retain *r, mir_tlog_segment **group, uint32_t cou
     }
     const mir_status status = mir_tlog_expire(&expiry, error);
     mir_tlog_version_release(version);
+    if (expiry.unread) {
+        r->unread = true;
+        for (uint32_t i = 0; i < count; i++) group[i]->retain_ns = r->now_ns + LOOK_NS_MAX;
+        return mir_error_set(error, status,
+                             "the disk cannot read what more of the same hours came to; in a day "
+                             "that is taken for lost: check the disk");
+    }
     if (status != MIR_OK) return status;
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < count; i++) {
@@ -515,6 +524,7 @@ static void segment_retain(retain *r, mir_tlog_segment *segment)
     }
     look found;
     mir_error error;
+    r->unread = false;
     (void)mir_error_set(&error, MIR_OK, "reading the index of a segment failed");
     memset(r->rows, 0, sizeof r->rows);
     mir_status status = segment_look(r, segment, &found);
@@ -533,7 +543,7 @@ static void segment_retain(retain *r, mir_tlog_segment *segment)
                       "stays until all of it is past its age");
         segment->retain_ns = r->now_ns;
     } else if (status != MIR_OK && status != MIR_E_CANCELLED && status != MIR_E_EMPTY) {
-        segment->retain_ns = r->now_ns + 10 * LOOK_NS_MIN;
+        segment->retain_ns = r->now_ns + (r->unread ? LOOK_NS_MAX : 10 * LOOK_NS_MIN);
         failed(r->tlog, &error);
     }
 }

@@ -703,6 +703,45 @@ static void a_power_cut_at_any_change_loses_and_doubles_nothing(void **state)
     assert_true(changes > 10 && rolled > 0);
 }
 
+/* Whichever read fails while late rows are added to what there is: once, it costs nothing. */
+static void a_read_that_fails_loses_no_rollups(void **state)
+{
+    (void)state;
+    uint64_t reads = 4;
+    for (uint64_t at = 1; at <= reads; at++) {
+        fixture x;
+        begin(&x, 7);
+        for (int64_t n = 0; n < 300; n++) put(&x, (uint32_t)n % DEVICES, START_NS + n * MINUTE_NS);
+        freeze(&x);
+        now_ns = START_NS + 30 * HOUR_NS;
+        settle(&x);
+        for (int64_t n = 0; n < 30; n++) {
+            put(&x, (uint32_t)n % DEVICES, START_NS + n * 10 * MINUTE_NS + 1);
+        }
+        side *s = &x.sides[1];
+        (void)pthread_mutex_lock(&s->disk->mutex);
+        s->disk->fail_calls = SIM_READ;
+        s->disk->calls = 0;
+        s->disk->fail_at = at;
+        s->disk->fail_count = 1;
+        s->disk->fail_errno = EIO;
+        (void)pthread_mutex_unlock(&s->disk->mutex);
+        freeze(&x);
+        settle(&x);
+        (void)pthread_mutex_lock(&s->disk->mutex);
+        if (s->disk->failed > 0) reads = at + 1;
+        s->disk->fail_at = 0;
+        (void)pthread_mutex_unlock(&s->disk->mutex);
+        const mir_tlog_query_spec spec = spec_of(all_but_rate, HOUR_NS, START_NS, now_ns);
+        if (!compare(&x, &spec)) fail_msg("read %llu", (unsigned long long)at);
+        side_reopen(s);
+        settle(&x);
+        if (!compare(&x, &spec)) fail_msg("read %llu, later", (unsigned long long)at);
+        end(&x);
+    }
+    assert_true(reads > 10);
+}
+
 /* Rows wait for room for what they came to. */
 static void a_low_disk_loses_no_rollups(void **state)
 {
@@ -1303,6 +1342,7 @@ int main(void)
         cmocka_unit_test(each_step_is_kept_for_its_time),
         cmocka_unit_test(a_rule_may_leave_nothing),
         cmocka_unit_test(a_power_cut_at_any_change_loses_and_doubles_nothing),
+        cmocka_unit_test(a_read_that_fails_loses_no_rollups),
         cmocka_unit_test(a_low_disk_loses_no_rollups),
         cmocka_unit_test(a_low_disk_is_cleared_by_and_by),
         cmocka_unit_test(each_row_is_counted_once_at_any_moment),

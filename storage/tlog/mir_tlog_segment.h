@@ -113,8 +113,10 @@ typedef struct mir_tlog_segment {
     _Atomic(struct mir_tlog_raw_block *) kept[MIR_TLOG_KEPT_BLOCKS];
     mir_arena arena;
     /* The background's: */
-    int64_t retain_ns;   /* nothing for retention before */
-    bool retain_gone;    /* retention has replaced it */
+    int64_t retain_ns; /* nothing for retention before */
+    bool retain_gone;  /* retention has replaced it */
+    bool unread;       /* retention could not read what it has of steps that more rows belong to: */
+    int64_t unread_ns; /* for the first time then */
     atomic_bool damaged; /* a read met damage: it is left alone, so that it can be examined */
 } mir_tlog_segment;
 
