@@ -227,6 +227,70 @@ static void merge_and_retention_leave_a_damaged_segment_alone(void **state)
     sim_disk_free(disk);
 }
 
+static sim_inode *unreadable;
+
+static int64_t bad_pread(void *context, int handle, void *data, size_t size, uint64_t offset)
+{
+    sim_disk *disk = context;
+    (void)pthread_mutex_lock(&disk->mutex);
+    const bool bad = disk->handles[handle] == unreadable;
+    (void)pthread_mutex_unlock(&disk->mutex);
+    return bad ? -EIO : sim_pread(context, handle, data, size, offset);
+}
+
+static _Atomic int64_t now_ns;
+
+static int64_t wall_ns(void)
+{
+    return now_ns;
+}
+
+/* Neither stops for the others, and it goes when it is old, whether or not a merge has met it. */
+static void a_segment_that_the_disk_cannot_read_keeps_no_others(void **state)
+{
+    (void)state;
+    for (int64_t more = 0; more <= 300; more += 300) {
+        sim_disk *disk = disk_with(TURNS, true);
+        disk->files.pread = bad_pread;
+        now_ns = ROWS;
+        const mir_tlog_options options = {.directory = "/t",
+                                          .files = &disk->files,
+                                          .writer_count = 2,
+                                          .log_bytes_max = MIR_TLOG_LOG_BYTES_MIN,
+                                          .retention_age_ns = 1000 * MIR_NS_PER_S,
+                                          .wall_ns = wall_ns};
+        mir_tlog *tlog;
+        assert_int_equal(mir_tlog_open(&options, &tlog, NULL), MIR_OK);
+        unreadable = file_with(disk, "seg", 0);
+        mir_row row;
+        assert_int_equal(mir_row_init(&row, 8, 8, 64), MIR_OK);
+        for (int64_t n = ROWS; n < ROWS + more; n++) {
+            assert_int_equal(put_row(tlog, &row, n), MIR_OK);
+            if (n % 30 != 29) continue;
+            assert_int_equal(commit_all(tlog), MIR_OK);
+            freeze_all(tlog);
+        }
+        /* The first merge finds out. */
+        for (int again = 0; again < 3; again++) assert_true(wait_settled(tlog));
+        mir_tlog_stats stats;
+        mir_tlog_stats_read(tlog, &stats, NULL);
+        assert_int_equal(stats.merges > 0, more > 0);
+        present_rows rows;
+        see(tlog, ROWS + more, &rows);
+        assert_int_equal(rows.wrong, 0);
+        assert_int_equal(rows.count, more);
+        free(rows.seen);
+        now_ns = 5000 * MIR_NS_PER_S;
+        assert_true(wait_settled(tlog));
+        mir_tlog_stats_read(tlog, &stats, NULL);
+        assert_int_equal(stats.segments, 0);
+        unreadable = NULL;
+        mir_row_fini(&row);
+        mir_tlog_close(tlog);
+        sim_disk_free(disk);
+    }
+}
+
 /* ---- At a start ---- */
 
 static void a_missing_segment_is_told_by_every_answer(void **state)
@@ -550,6 +614,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(flipped_bits_under_a_log_that_serves),
         cmocka_unit_test(merge_and_retention_leave_a_damaged_segment_alone),
+        cmocka_unit_test(a_segment_that_the_disk_cannot_read_keeps_no_others),
         cmocka_unit_test(a_missing_segment_is_told_by_every_answer),
         cmocka_unit_test(truncated_files_are_told),
         cmocka_unit_test(a_damaged_region_of_a_log_makes_answers_partial_until_it_is_sealed),

@@ -743,9 +743,7 @@ static mir_status merge_advance(merge *m, uint32_t which)
         m->ended[which] = true;
         return MIR_OK;
     }
-    if (status == MIR_E_CORRUPT) {
-        atomic_store_explicit(&m->cursors[which].segment->damaged, true, memory_order_relaxed);
-    }
+    mir_tlog_sweep_mark(m->cursors[which].segment, status);
     return status;
 }
 

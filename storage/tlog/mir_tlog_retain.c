@@ -284,13 +284,19 @@ static mir_status segment_drop(retain *r, mir_tlog_segment *segment, mir_error *
     return status;
 }
 
+/* No rule keeps any of it. */
+static bool is_past_all(const retain *r, const mir_tlog_segment *segment)
+{
+    return segment->time_max < horizon_of(r->now_ns, by_clock(r, age_max(&r->tlog->options)));
+}
+
 /* Nothing of it can be told apart: it goes when all of it may go. */
 static void segment_damaged(retain *r, mir_tlog_segment *segment)
 {
     const mir_tlog_options *options = &r->tlog->options;
     memset(r->rows, 0, sizeof r->rows);
     segment->retain_ns = time_after(r->now_ns, (uint64_t)LOOK_NS_MAX);
-    if (segment->time_max >= horizon_of(r->now_ns, by_clock(r, age_max(options)))) return;
+    if (!is_past_all(r, segment)) return;
     r->rows[options->rule_count] = segment->rows;
     mir_error error;
     const uint64_t bytes = segment->size;
@@ -533,6 +539,9 @@ static void segment_retain(retain *r, mir_tlog_segment *segment)
         status = segment_remove(r, segment, &found, &error);
     } else if (status == MIR_E_CORRUPT) {
         segment_damage_found(r, segment);
+        segment_damaged(r, segment);
+        return;
+    } else if (status == MIR_E_IO && is_past_all(r, segment)) {
         segment_damaged(r, segment);
         return;
     }
