@@ -341,11 +341,33 @@ static mir_status gather_source(mir_tlog_scan *scan, mir_tlog_source *source)
             mir_tlog_chunk_decode(&scan->codec, mir_bytes_as_view(&scan->chunk),
                                   &source->segment->shapes[source->chunk.shape], &scan->gather);
     }
-    if (status == MIR_OK) status = mir_tlog_gather_count(&scan->gather);
+    if (status == MIR_OK) {
+        status = mir_tlog_gather_count(&scan->gather);
+        /* The chunk's texts are all there, whichever of its rows were taken. */
+        if (status == MIR_E_TOO_LARGE && scan->gather.text_count > 0) {
+            status = mir_tlog_gather_pack_texts(&scan->gather);
+        }
+        return status;
+    }
     if (status != MIR_E_CORRUPT && status != MIR_E_IO) return status;
     damage(scan);
     source->lost = true;
     return MIR_OK;
+}
+
+/* Where texts of other sources' rows, which were not taken, may make room: then all of it once more. */
+static mir_status gather_source_packed(mir_tlog_scan *scan, mir_tlog_source *source)
+{
+    mir_tlog_gather *gather = &scan->gather;
+    const uint32_t rows = gather->row_count;
+    const uint64_t rows_read = gather->rows_read;
+    const uint64_t bytes = gather->bytes;
+    mir_status status = gather_source(scan, source);
+    if (status != MIR_E_TOO_LARGE || gather->text_count == 0) return status;
+    status = mir_tlog_gather_cut(gather, rows);
+    gather->rows_read = rows_read;
+    if (status != MIR_OK) return status;
+    return gather->bytes < bytes ? gather_source(scan, source) : MIR_E_TOO_LARGE;
 }
 
 /* Sources from `first` to `end` - 1, in order. */
@@ -357,11 +379,7 @@ static mir_status gather_sources(mir_tlog_scan *scan, uint32_t first, uint32_t e
     for (uint32_t i = first; i < end && status == MIR_OK; i++) {
         mir_tlog_source *source = &scan->sources[i];
         if (source->time_min > gather->time_last || source->time_max < gather->time_first) continue;
-        status = gather_source(scan, source);
-        /* A chunk's texts are all there, whichever of its rows were taken. */
-        if (status == MIR_E_TOO_LARGE && gather->text_count > 0) {
-            status = mir_tlog_gather_pack_texts(gather);
-        }
+        status = gather_source_packed(scan, source);
     }
     return status == MIR_OK ? mir_tlog_gather_finish(gather) : status;
 }

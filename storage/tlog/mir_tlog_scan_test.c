@@ -309,12 +309,83 @@ static void what_overlaps_is_read_in_bounded_memory(void **state)
     }
 }
 
+static mir_status rows_count(void *context, const mir_tlog_rows *block)
+{
+    *(uint64_t *)context += block->row_count;
+    return MIR_OK;
+}
+
+/* Long texts of rows that are not asked for make room, and nothing else goes with them. */
+static void texts_make_room_for_rows_and_cost_none(void **state)
+{
+    (void)state;
+    enum { TEXTS = 2000, TEXT_BYTES = 200, ASKED = 10, ROWS = 20000, STEP = 4096 };
+    static const mir_column with_text[] = {{"i", 1, MIR_COLUMN_I64}, {"s", 1, MIR_COLUMN_STRING}};
+    static char text[TEXT_BYTES + 1];
+    const mir_view device = mir_view_cstr("d");
+    for (int in_memory = 0; in_memory < 2; in_memory++) {
+        fixture x = {.disk = sim_disk_new(7)};
+        const mir_tlog_options options = {
+            .directory = "/tlog", .files = &x.disk->files, .log_bytes_max = 24 << 20, .sync_ms = 1};
+        assert_int_equal(mir_tlog_open(&options, &x.tlog, NULL), MIR_OK);
+        mir_tlog_writer *writer = mir_tlog_writer_of(x.tlog, 0);
+        mir_row row;
+        mir_tlog_series *series;
+        assert_int_equal(mir_row_init(&row, 2, 1, 64), MIR_OK);
+        const int64_t from_ns = (int64_t)(TEXTS - ASKED) * ROWS;
+        for (int log = 0; log < 2; log++) {
+            assert_int_equal(mir_tlog_series_open(writer, device, measurement, with_text,
+                                                  log == 0 ? 2 : 1, &series),
+                             MIR_OK);
+            row.column_count = log == 0 ? 2 : 1;
+            for (int64_t n = 0; n < (log == 0 ? TEXTS : ROWS); n++) {
+                (void)snprintf(text, sizeof text, "%0*lld", TEXT_BYTES, (long long)(n * n));
+                row.present[0] = log == 0 ? 3 : 1;
+                row.time_ns = log == 0 ? n * ROWS : from_ns + 1 + n * ASKED;
+                row.cells[0].i64 = n;
+                row.cells[1].string = mir_view_cstr(text);
+                assert_int_equal(mir_tlog_append(writer, series, &row), MIR_OK);
+            }
+            assert_int_equal(mir_tlog_commit_turn(writer, NULL), MIR_OK);
+            if (in_memory && log == 1) break;
+            const int64_t until = mir_clock_mono_ns() + 60 * MIR_NS_PER_S;
+            while (mir_tlog_freeze(writer) != MIR_OK) {
+                assert_true(mir_clock_mono_ns() < until);
+                sim_pause_us(200);
+            }
+            settle(&x);
+        }
+        uint32_t told = 0;
+        for (uint64_t bytes_max = STEP; bytes_max < 3 << 20; bytes_max += STEP) {
+            const mir_tlog_query_spec spec = {.device_ids = &device,
+                                              .device_count = 1,
+                                              .measurement = measurement,
+                                              .from_ns = from_ns,
+                                              .to_ns = INT64_MAX,
+                                              .bytes_max = bytes_max};
+            uint64_t count = 0;
+            const mir_status status = mir_tlog_read(x.tlog, &spec, rows_count, &count, NULL, NULL);
+            if (status == MIR_E_TOO_LARGE) continue;
+            assert_int_equal(status, MIR_OK);
+            if (count != ASKED + ROWS) {
+                fail_msg("%llu rows with %llu bytes", (unsigned long long)count,
+                         (unsigned long long)bytes_max);
+            }
+            told++;
+        }
+        assert_true(told > 0);
+        mir_row_fini(&row);
+        fixture_fini(&x);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(blocks_of_indexes_are_counted),
         cmocka_unit_test(few_are_held_where_there_is_little_room),
         cmocka_unit_test(what_overlaps_is_read_in_bounded_memory),
+        cmocka_unit_test(texts_make_room_for_rows_and_cost_none),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
