@@ -13,6 +13,10 @@ enum {
     GAP_STEPS = 2048,
     SLICE_DAYS = 4, /* of minutes */
     SLICE_DAYS_HOURS = 128,
+    /* A chunk is read for each slice that it has rows in: after one with less than this the next is
+     * longer, as long as it has no more than that. */
+    SLICE_LITTLE = 1024,
+    SLICE_MUCH = 4096,
 };
 
 static const int64_t DAY_NS = INT64_C(86400) * MIR_NS_PER_S;
@@ -67,6 +71,7 @@ typedef struct reading {
     open_steps wanted; /* of the longer step, that this one is to tell; unused at the longest */
     size_t wanted_at;
     open_steps open; /* of this one */
+    bool bounded;    /* MIR_E_AGAIN: the slice has more than SLICE_MUCH */
     uint64_t bytes;
     int64_t until_ns;
 } reading;
@@ -108,8 +113,14 @@ static mir_status room(reading *r, void **list, size_t *capacity, size_t count, 
     return MIR_OK;
 }
 
+static bool is_much(const reading *r, size_t count)
+{
+    return r->bounded && count >= SLICE_MUCH;
+}
+
 static mir_status open_add(reading *r, open_steps *steps, int64_t time_ns, uint64_t count)
 {
+    if (is_much(r, steps->count)) return MIR_E_AGAIN;
     void *list = steps->list;
     const mir_status status = room(r, &list, &steps->capacity, steps->count, sizeof *steps->list);
     steps->list = list;
@@ -180,6 +191,7 @@ static mir_status items_add(reading *r, uint32_t row)
     for (uint32_t c = 0; c < r->table.column_count && status == MIR_OK; c++) {
         const mir_tlog_total *from = &cells_of(r, row)[c];
         if (from->count == 0 || !r->answered[c].wanted) continue;
+        if (is_much(r, r->item_count)) return MIR_E_AGAIN;
         void *list = r->items;
         status = room(r, &list, &r->item_capacity, r->item_count, sizeof *r->items);
         r->items = list;
@@ -386,7 +398,8 @@ mir_status mir_tlog_rollup_totals(mir_tlog_scan *scan, mir_view device, int64_t 
     const int64_t hour_ns = mir_tlog_rollup_step_ns[HOUR];
     const bool by_hours = totals->window_ns == 0 || (totals->window_ns % (uint64_t)hour_ns == 0 &&
                                                      totals->window_from_ns % hour_ns == 0);
-    const int64_t slice_ns = (by_hours ? SLICE_DAYS_HOURS : SLICE_DAYS) * DAY_NS;
+    const int64_t least_ns = (by_hours ? SLICE_DAYS_HOURS : SLICE_DAYS) * DAY_NS;
+    int64_t slice_ns = least_ns;
     reading r = {.scan = scan,
                  .totals = totals,
                  .first_ns = first_ns,
@@ -399,7 +412,14 @@ mir_status mir_tlog_rollup_totals(mir_tlog_scan *scan, mir_view device, int64_t 
         int64_t end_ns;
         if (__builtin_add_overflow(at_ns, slice_ns, &end_ns)) end_ns = INT64_MAX;
         if (last_ns < INT64_MAX && end_ns > last_ns) end_ns = last_ns + 1;
+        r.bounded = slice_ns > least_ns;
         status = slice_read(&r, device, at_ns, end_ns);
+        if (status == MIR_E_AGAIN) {
+            slice_ns /= 2;
+            status = MIR_OK;
+            continue;
+        }
+        if (r.item_count + r.open.count < SLICE_LITTLE && slice_ns <= INT64_MAX / 2) slice_ns *= 2;
         if (end_ns == INT64_MAX) break;
         at_ns = next_time(scan, end_ns);
     }

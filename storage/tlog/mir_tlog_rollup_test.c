@@ -742,6 +742,50 @@ static void a_read_that_fails_loses_no_rollups(void **state)
     assert_true(reads > 10);
 }
 
+static uint64_t reads_of(side *s, const mir_tlog_query_spec *spec)
+{
+    (void)pthread_mutex_lock(&s->disk->mutex);
+    s->disk->fail_calls = SIM_READ;
+    s->disk->calls = 0;
+    (void)pthread_mutex_unlock(&s->disk->mutex);
+    mir_tlog_query_info info;
+    oracle_sink sink = ask(s, spec, &info);
+    oracle_free(&sink.answer);
+    (void)pthread_mutex_lock(&s->disk->mutex);
+    const uint64_t reads = s->disk->calls;
+    (void)pthread_mutex_unlock(&s->disk->mutex);
+    return reads;
+}
+
+/* Few hours of many years are not read anew for each of these; of hours that are near each other no
+ * more are in memory for that. */
+static void hours_far_apart_are_read_a_few_times(void **state)
+{
+    (void)state;
+    enum { MONTHS = 600, NEAR = 9000 };
+    fixture x;
+    begin(&x, 12);
+    atomic_store(&x.sides[1].tlog->sweep_bytes_max, MIR_TLOG_SWEEP_BYTES);
+    for (int64_t n = 0; n < MONTHS; n++) put(&x, 0, START_NS + n * 31 * DAY_NS);
+    const int64_t near_ns = START_NS + MONTHS * 31 * DAY_NS;
+    for (int64_t n = 0; n < NEAR; n++) put(&x, 0, near_ns + n * HOUR_NS);
+    for (int64_t n = 0; n < MONTHS; n++) {
+        put(&x, 0, near_ns + NEAR * HOUR_NS + n * 31 * DAY_NS);
+    }
+    freeze(&x);
+    now_ns = START_NS + 2000 * 31 * DAY_NS;
+    settle(&x);
+    assert_int_equal(rows_removed(&x.sides[1]), 2 * MONTHS + NEAR);
+    static const int64_t windows[] = {0, 12 * HOUR_NS, 30 * MINUTE_NS};
+    for (int i = 0; i < 3; i++) {
+        const mir_tlog_query_spec spec = spec_of(all_but_rate, windows[i], INT64_MIN, now_ns);
+        if (windows[i] != 30 * MINUTE_NS) assert_true(compare(&x, &spec));
+        const uint64_t reads = reads_of(&x.sides[1], &spec);
+        if (reads > 150) fail_msg("%d: %llu reads", i, (unsigned long long)reads);
+    }
+    end(&x);
+}
+
 /* Rows wait for room for what they came to. */
 static void a_low_disk_loses_no_rollups(void **state)
 {
@@ -1343,6 +1387,7 @@ int main(void)
         cmocka_unit_test(a_rule_may_leave_nothing),
         cmocka_unit_test(a_power_cut_at_any_change_loses_and_doubles_nothing),
         cmocka_unit_test(a_read_that_fails_loses_no_rollups),
+        cmocka_unit_test(hours_far_apart_are_read_a_few_times),
         cmocka_unit_test(a_low_disk_loses_no_rollups),
         cmocka_unit_test(a_low_disk_is_cleared_by_and_by),
         cmocka_unit_test(each_row_is_counted_once_at_any_moment),
