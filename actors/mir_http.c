@@ -16,8 +16,8 @@
 
 #include "mir_actors.h"
 #include "mir_clock.h"
+#include "mir_http_request.h"
 #include "mir_influx.h"
-#include "mir_json_text.h"
 #include "mir_log.h"
 #include "mir_nats.h"
 #include "mir_notices.h"
@@ -26,7 +26,6 @@
 enum {
     CONNECTION_BYTES = 320 * 1024, /* of memory for a request's line and head: a long query in it */
     POST_BUFFER_BYTES = 4096,
-    PARAMETER_BYTES_MAX = 1024, /* but for the query */
     WATCH_MS = 50,
     LOGINS_MAX = 64, /* that are remembered */
     SALT_BYTES = 16,
@@ -57,9 +56,7 @@ typedef struct exchange {
     bool raw; /* the body is the query */
     bool is_post;
     size_t body_bytes;
-    bool too_large;
-    mir_bytes query, database, user, password, token, epoch, chunk_rows;
-    bool chunked, pretty;
+    mir_http_request asked;
     char address[INET6_ADDRSTRLEN];
     /* While it runs, under the lock: */
     struct exchange *previous, *next;
@@ -101,11 +98,6 @@ static void count(_Atomic uint64_t *counter, uint64_t by)
 static void count_down(_Atomic uint64_t *counter, uint64_t by)
 {
     atomic_fetch_sub_explicit(counter, by, memory_order_relaxed);
-}
-
-static mir_view view_of(const mir_bytes *bytes)
-{
-    return mir_bytes_as_view(bytes);
 }
 
 /* --- answers --------------------------------------------------------------------------------- */
@@ -170,8 +162,9 @@ static void report_refusal(const exchange *e)
     if (r == NULL) return;
     r->post.run = tell_refusal;
     r->hub = hub;
-    r->user_size = e->user.size < sizeof r->user ? e->user.size : sizeof r->user;
-    if (r->user_size != 0) memcpy(r->user, e->user.data, r->user_size);
+    const mir_view user = mir_http_request_credentials(&e->asked).user;
+    r->user_size = user.size < sizeof r->user ? user.size : sizeof r->user;
+    if (r->user_size != 0) memcpy(r->user, user.data, r->user_size);
     (void)snprintf(r->address, sizeof r->address, "%s", e->address);
     mir_hub_begin(hub);
     mir_shard_post(hub->shards[0], &r->post);
@@ -236,10 +229,7 @@ static bool check_login(mir_http *http, const mir_credentials *credentials, mir_
 static bool log_in(exchange *e)
 {
     mir_login login;
-    const mir_credentials credentials = {.user = view_of(&e->user),
-                                         .password = view_of(&e->password),
-                                         .token = e->token.size != 0 ? view_of(&e->token)
-                                                                     : view_of(&e->password)};
+    const mir_credentials credentials = mir_http_request_credentials(&e->asked);
     if (!check_login(e->http, &credentials, &login)) {
         answer_error(e, MHD_HTTP_UNAUTHORIZED, "authorization failed");
         report_refusal(e);
@@ -254,45 +244,10 @@ static bool log_in(exchange *e)
     return true;
 }
 
-static bool read_epoch(mir_view text, int64_t *epoch_ns)
-{
-    static const struct {
-        const char *name;
-        int64_t ns;
-    } units[] = {{"", 0},
-                 {"rfc3339", 0},
-                 {"n", 1},
-                 {"ns", 1},
-                 {"u", MIR_NS_PER_US},
-                 {"us", MIR_NS_PER_US},
-                 {"\xc2\xb5", MIR_NS_PER_US},
-                 {"ms", MIR_NS_PER_MS},
-                 {"s", MIR_NS_PER_S},
-                 {"m", 60 * MIR_NS_PER_S},
-                 {"h", 3600 * MIR_NS_PER_S}};
-    for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
-        if (!mir_view_eq_cstr(text, units[i].name)) continue;
-        *epoch_ns = units[i].ns;
-        return true;
-    }
-    return false;
-}
-
-static uint64_t read_chunk_rows(const exchange *e)
-{
-    uint64_t rows = 0;
-    if (!e->chunked) return 0;
-    for (size_t i = 0; i < e->chunk_rows.size && e->chunk_rows.data[i] >= '0' &&
-                       e->chunk_rows.data[i] <= '9' && rows < UINT32_MAX;
-         i++)
-        rows = rows * 10 + (e->chunk_rows.data[i] - '0');
-    return rows == 0 ? MIR_HTTP_CHUNK_ROWS : rows;
-}
-
 static void indent(exchange *e)
 {
     mir_bytes pretty = {.size_max = MIR_HTTP_ANSWER_BYTES_MAX};
-    if (mir_influx_json_indent(view_of(&e->answer), &pretty) == MIR_OK) {
+    if (mir_influx_json_indent(mir_bytes_as_view(&e->answer), &pretty) == MIR_OK) {
         mir_bytes_free(&e->answer);
         e->answer = pretty;
         return;
@@ -309,19 +264,19 @@ static void run_query(exchange *e)
     mir_influx_request request = {.state = http->hub->state,
                                   .tlog = http->hub->tlog,
                                   .schemas = http->hub->schemas,
-                                  .text = view_of(&e->query),
-                                  .database = view_of(&e->database),
+                                  .text = mir_bytes_as_view(&e->asked.query),
+                                  .database = mir_bytes_as_view(&e->asked.database),
                                   .now_ns = mir_clock_wall_ns(),
-                                  .chunk_rows = read_chunk_rows(e),
+                                  .chunk_rows = mir_http_request_chunk_rows(&e->asked),
                                   .keep_ns = config->telemetry.retention_age_ns,
                                   .memory_bytes_max = MIR_HTTP_QUERY_BYTES_MAX,
                                   .answer_bytes_max = MIR_HTTP_ANSWER_BYTES_MAX,
                                   .cancel = &e->cancel};
-    if (e->query.size == 0) {
+    if (e->asked.query.size == 0) {
         answer_error(e, MHD_HTTP_BAD_REQUEST, "missing required parameter \"q\"");
         return;
     }
-    if (!read_epoch(view_of(&e->epoch), &request.epoch_ns)) {
+    if (!mir_http_request_epoch(&e->asked, &request.epoch_ns)) {
         answer_error(e, MHD_HTTP_BAD_REQUEST, "epoch is one of ns, u, ms, s, m and h");
         return;
     }
@@ -347,7 +302,7 @@ static void run_query(exchange *e)
         answer_error(e, MHD_HTTP_SERVICE_UNAVAILABLE, "the server is out of memory");
     } else {
         if (status != MIR_OK || info.failed != 0) count(&http->counters->errors, 1);
-        if (e->pretty) indent(e);
+        if (mir_http_request_pretty(&e->asked)) indent(e);
     }
 }
 
@@ -436,41 +391,12 @@ static void *watch(void *context)
 
 /* --- requests -------------------------------------------------------------------------------- */
 
-static mir_bytes *parameter_of(exchange *e, const char *key)
-{
-    if (strcmp(key, "q") == 0) return &e->query;
-    if (strcmp(key, "db") == 0) return &e->database;
-    if (strcmp(key, "u") == 0) return &e->user;
-    if (strcmp(key, "p") == 0) return &e->password;
-    if (strcmp(key, "epoch") == 0) return &e->epoch;
-    if (strcmp(key, "chunk_size") == 0) return &e->chunk_rows;
-    return NULL;
-}
-
-static void take_parameter(exchange *e, const char *key, const char *value, size_t size,
-                           uint64_t offset)
-{
-    mir_bytes *to = parameter_of(e, key);
-    if (value == NULL) return;
-    if (strcmp(key, "chunked") == 0) e->chunked = size == 4 && memcmp(value, "true", 4) == 0;
-    if (strcmp(key, "pretty") == 0) e->pretty = size == 4 && memcmp(value, "true", 4) == 0;
-    if (to == NULL) return;
-    if (offset == 0) to->size = 0;
-    const size_t bytes_max = to == &e->query ? MIR_INFLUXQL_BYTES_MAX : PARAMETER_BYTES_MAX;
-    if (size > bytes_max - to->size) {
-        e->too_large = true;
-        return;
-    }
-    mir_bytes_append(to, value, size);
-    if (!mir_bytes_ok(to)) e->too_large = true;
-}
-
 static enum MHD_Result take_argument(void *context, enum MHD_ValueKind kind, const char *key,
                                      size_t key_size, const char *value, size_t size)
 {
     (void)kind;
     (void)key_size;
-    take_parameter(context, key, value, size, 0);
+    mir_http_request_take(context, key, value, size, 0);
     return MHD_YES;
 }
 
@@ -482,32 +408,8 @@ static enum MHD_Result take_posted(void *context, enum MHD_ValueKind kind, const
     (void)file;
     (void)type;
     (void)encoding;
-    take_parameter(context, key, data, size, offset);
+    mir_http_request_take(context, key, data, size, offset);
     return MHD_YES;
-}
-
-/* Basic, or Token USER:PASSWORD, or Token and Bearer with a token. */
-static void take_authorization(exchange *e)
-{
-    const char *header =
-        MHD_lookup_connection_value(e->connection, MHD_HEADER_KIND, "Authorization");
-    mir_bytes text = {0};
-    if (header == NULL || strlen(header) > PARAMETER_BYTES_MAX) return;
-    if (strncasecmp(header, "Basic ", 6) == 0) {
-        if (!mir_json_parse_base64(mir_view_cstr(header + 6), &text)) text.size = 0;
-    } else if (strncasecmp(header, "Token ", 6) == 0) {
-        mir_bytes_text(&text, header + 6);
-        mir_bytes_text(&e->token, header + 6);
-    } else if (strncasecmp(header, "Bearer ", 7) == 0) {
-        mir_bytes_text(&e->token, header + 7);
-    }
-    const uint8_t *colon = text.size == 0 ? NULL : memchr(text.data, ':', text.size);
-    if (colon != NULL) {
-        e->user.size = e->password.size = 0;
-        mir_bytes_append(&e->user, text.data, (size_t)(colon - text.data));
-        mir_bytes_append(&e->password, colon + 1, text.size - (size_t)(colon - text.data) - 1);
-    }
-    mir_bytes_free(&text);
 }
 
 static void take_address(exchange *e)
@@ -534,10 +436,12 @@ static bool start_query(exchange *e)
 {
     mir_http *http = e->http;
     mir_http_counters *counters = http->counters;
-    (void)MHD_get_connection_values_n(e->connection, MHD_GET_ARGUMENT_KIND, take_argument, e);
-    take_authorization(e);
+    (void)MHD_get_connection_values_n(e->connection, MHD_GET_ARGUMENT_KIND, take_argument,
+                                      &e->asked);
+    mir_http_request_authorize(
+        &e->asked, MHD_lookup_connection_value(e->connection, MHD_HEADER_KIND, "Authorization"));
     take_address(e);
-    if (e->too_large) {
+    if (e->asked.too_large) {
         answer_error(e, MHD_HTTP_CONTENT_TOO_LARGE, "the request is larger than it may be");
         return false;
     }
@@ -608,7 +512,7 @@ static exchange *new_exchange(mir_http *http, struct MHD_Connection *connection,
     e->is_post = strcmp(method, "POST") == 0;
     if (!e->is_post) return e;
     const char *type = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Content-Type");
-    e->post = MHD_create_post_processor(connection, POST_BUFFER_BYTES, take_posted, e);
+    e->post = MHD_create_post_processor(connection, POST_BUFFER_BYTES, take_posted, &e->asked);
     e->raw =
         e->post == NULL && type != NULL && strncasecmp(type, "application/vnd.influxql", 24) == 0;
     return e;
@@ -637,11 +541,11 @@ static enum MHD_Result handle(void *context, struct MHD_Connection *connection, 
     if (*size != 0) {
         e->body_bytes += *size;
         if (e->body_bytes > MIR_HTTP_BODY_BYTES_MAX)
-            e->too_large = true;
+            e->asked.too_large = true;
         else if (e->post != NULL)
             (void)MHD_post_process(e->post, data, *size);
         else if (e->raw)
-            take_parameter(e, "q", data, *size, e->body_bytes - *size);
+            mir_http_request_take(&e->asked, "q", data, *size, e->body_bytes - *size);
         *size = 0;
         return MHD_YES;
     }
@@ -663,9 +567,8 @@ static void complete(void *context, struct MHD_Connection *connection, void **pl
     if (e == NULL) return;
     if (e->post != NULL) (void)MHD_destroy_post_processor(e->post);
     count_down(&e->http->counters->answer_bytes, e->answer_counted);
-    mir_bytes *const all[] = {&e->query, &e->database, &e->user,       &e->password,
-                              &e->token, &e->epoch,    &e->chunk_rows, &e->answer};
-    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) mir_bytes_free(all[i]);
+    mir_http_request_free(&e->asked);
+    mir_bytes_free(&e->answer);
     free(e);
     *place = NULL;
 }

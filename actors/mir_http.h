@@ -35,8 +35,7 @@ enum {
     MIR_HTTP_ANSWERS_BYTES_MAX = 256 * 1024 * 1024,
     MIR_HTTP_QUERY_BYTES_MAX =
         128 * 1024 * 1024, /* for what the log reads, and again for its rows */
-    MIR_HTTP_CHUNK_ROWS = 10000,
-    MIR_HTTP_IDLE_S = 60, /* a connection that neither sends nor takes anything is closed */
+    MIR_HTTP_IDLE_S = 60,  /* a connection that neither sends nor takes anything is closed */
 };
 
 /* What `mir status` shows; the hub's, so that it is there before and after the interface. */

@@ -267,6 +267,24 @@ def test_a_query_may_be_posted(dash, fleet):
     assert (status, json.loads(body)["error"]) == (413, "the request is larger than it may be")
 
 
+def test_a_form_may_come_in_pieces(dash, fleet, name):
+    form = urllib.parse.urlencode({
+        "chunked": "true", "chunk_size": 4, "epoch": "s", "pretty": "false", "db": "mir",
+        "q": f"SELECT level FROM \"influx.v1.Env\" WHERE __namespace = '{name}' AND level = '' GROUP BY __id",
+    }).encode()  # fmt: skip
+    head = f"POST /query HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(form)}\r\n"
+    head += "Content-Type: application/x-www-form-urlencoded\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port_of(dash)), DEADLINE_S) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for byte in head.encode() + form:
+            client.send(bytes([byte]))
+        answer = b""
+        while data := client.recv(65536):
+            answer += data
+    parts = answer.split(b"\r\n\r\n", 1)[1].splitlines()
+    assert [len(json.loads(part)["results"][0]["series"][0]["values"]) for part in parts] == [4, 2, 1]
+
+
 def test_what_is_wrong_is_said(dash, fleet):
     assert refusal(dash, "SELEC") == (400, "error parsing query: found SELEC, expected SELECT or SHOW at line 1, char 1")
     assert refusal(dash, "") == (400, 'missing required parameter "q"')
