@@ -562,6 +562,62 @@ static void test_what_is_merged_away_meanwhile_is_counted(void **state)
     data_free(f);
 }
 
+static bool seal_all(void *context, uint64_t done, uint64_t total)
+{
+    merging *m = context;
+    (void)done, (void)total;
+    if (m->done) return true;
+    m->done = true;
+    mir_error error = {{0}};
+    mir_tlog *tlog = data_open(m->path);
+    if (mir_tlog_settle(tlog, 60000, &error) != MIR_OK) fail_msg("%s", error.text);
+    mir_tlog_close(tlog);
+    return true;
+}
+
+/* Of logs that are sealed while they are looked at the rows are in segments, or in the logs. */
+static void test_what_is_sealed_meanwhile_is_counted(void **state)
+{
+    (void)state;
+    enum { WRITERS = 3, ROWS = 10 };
+    static const mir_column column = {"n", 1, MIR_COLUMN_I64};
+    data_folder *f = data_new(0, 0);
+    char telemetry[128];
+    mir_error error = {{0}};
+    (void)snprintf(telemetry, sizeof telemetry, "%s/telemetry", f->data);
+    const mir_tlog_options options = {.directory = telemetry, .writer_count = WRITERS};
+    mir_tlog *tlog;
+    assert_int_equal(mir_tlog_open(&options, &tlog, &error), MIR_OK);
+    mir_row row;
+    assert_int_equal(mir_row_init(&row, 1, 1, 64), MIR_OK);
+    for (uint32_t i = 0; i < WRITERS * ROWS; i++) {
+        mir_tlog_writer *writer = mir_tlog_writer_of(tlog, i % WRITERS);
+        mir_tlog_series *series;
+        row.time_ns = i;
+        row.column_count = 1;
+        row.dynamic_count = 0;
+        row.present[0] = 1;
+        row.cells[0].i64 = i;
+        assert_int_equal(mir_tlog_series_open(writer, data_devices[i % WRITERS],
+                                              data_measurements[0], &column, 1, &series),
+                         MIR_OK);
+        assert_int_equal(mir_tlog_append(writer, series, &row), MIR_OK);
+        assert_int_equal(mir_tlog_commit_turn(writer, NULL), MIR_OK);
+    }
+    mir_tlog_close(tlog);
+    merging m = {.f = f, .path = telemetry};
+    const mir_storage_watch watch = {&m, seal_all, NULL, NULL};
+    mir_storage_stats stats;
+    if (mir_storage_stats_read(f->data, &watch, &stats, &error) != MIR_OK)
+        fail_msg("%s", error.text);
+    assert_true(m.done);
+    assert_int_equal(stats.damaged, 0);
+    if (stats.logs != WRITERS) assert_int_equal(stats.all.rows, WRITERS * ROWS);
+    mir_storage_stats_fini(&stats);
+    mir_row_fini(&row);
+    data_free(f);
+}
+
 /* Who restores may read what those who can write to the backup may not. */
 static void test_a_restore_follows_no_links(void **state)
 {
@@ -674,6 +730,7 @@ int main(void)
         cmocka_unit_test(test_what_is_set_aside_twice_is_told_once),
         cmocka_unit_test(test_what_comes_meanwhile_is_checked),
         cmocka_unit_test(test_what_is_merged_away_meanwhile_is_counted),
+        cmocka_unit_test(test_what_is_sealed_meanwhile_is_counted),
         cmocka_unit_test(test_a_restore_follows_no_links),
         cmocka_unit_test(test_a_restore_writes_nowhere_else),
     };
