@@ -455,7 +455,13 @@ static int take_all(importer *at)
         mir_status status = mir_cli_interrupted()
                                 ? MIR_E_CANCELLED
                                 : mir_cli_records_next(at->records, &record, &error);
-        if (status == MIR_E_EMPTY) at->rest_line = 0;
+        if (status == MIR_E_EMPTY) {
+            if (at->from_line > at->rest_line)
+                code =
+                    mir_cli_fail("there is no line %" PRIu64 " to begin with: there are %" PRIu64,
+                                 at->from_line, at->rest_line - 1);
+            at->rest_line = 0;
+        }
         if (status == MIR_E_EMPTY || status == MIR_E_CANCELLED) break;
         if (status != MIR_OK) {
             mir_cli_progress_hide(&at->progress);

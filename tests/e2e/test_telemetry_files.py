@@ -477,6 +477,11 @@ def test_import_that_is_not_answered_stops_and_says_where_it_goes_on(bus, server
     assert f"{40_000 - done} rows: {40_000 - done} imported, 0 refused." in said
     assert count_of(bus, name, kind) == 40_000
     assert "the number of a line" in mir(server, "import", "--from-line", "0", "-", stdin=rows, code=2).stderr.decode()
+    lines = rows.count(b"\n")
+    said = mir(server, "import", "--from-line", str(lines + 1), "-", stdin=rows).stderr.decode()
+    assert said == "0 rows: 0 imported, 0 refused.\n"
+    said = mir(server, "import", "--from-line", str(lines + 2), "-", stdin=rows, code=1).stderr.decode()
+    assert said.startswith(f"mir: there is no line {lines + 2} to begin with: there are {lines}\n")
 
 
 def start_mir(server, *args, **how):
