@@ -311,7 +311,9 @@ static void read_sign(parser *p, int byte)
     t->end = t->at + 1;
     t->sign[0] = (char)byte;
     if (byte == 0 || strchr("(),;.+-*/%=<>", byte) == NULL)
-        bad_token(p, t->at, "a character that belongs to no query");
+        bad_token(p, t->at,
+                  byte == '$' ? "parameters ($name) are not supported: write the value in its place"
+                              : "a character that belongs to no query");
 }
 
 static void next(parser *p)

@@ -272,6 +272,8 @@ static void what_is_wrong_is_said_with_its_place(void **state)
         {"SELECT 1 FROM m", MIR_E_INVALID, "constant alone"},
         {"SELECT v FROM m LIMIT 1.5", MIR_E_INVALID, "a whole number"},
         {"SELECT v FROM m WHERE a ~ 'x'", MIR_E_INVALID, "belongs to no query"},
+        {"SELECT v FROM m WHERE a = $x", MIR_E_INVALID,
+         "write the value in its place at line 1, char 27"},
         {"SHOW TAG VALUES FROM m", MIR_E_INVALID, "expected WITH"},
         {"SELECT v FROM (SELECT v FROM m)", MIR_E_UNSUPPORTED, "subqueries are not supported"},
         {"SELECT v INTO n FROM m", MIR_E_UNSUPPORTED, "INTO is not supported"},
