@@ -452,6 +452,14 @@ static void late_rows_are_added(void **state)
         compare_all(&x, now_ns, false);
     }
     assert_true(rows_removed(&x.sides[1]) > removed);
+    for (int i = 0; i < SIDES; i++) {
+        mir_tlog_stats stats;
+        mir_tlog_retention told;
+        mir_tlog_stats_read(x.sides[i].tlog, &stats, NULL);
+        mir_tlog_retention_read(x.sides[i].tlog, &told);
+        assert_int_equal(told.bytes + told.rollup_bytes, stats.segment_bytes);
+        assert_int_equal(told.bytes > 0, i == 0);
+    }
     end(&x);
 }
 
