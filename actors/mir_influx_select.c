@@ -761,12 +761,16 @@ static bool is_choice(const selection *s)
     }
 }
 
+/* Where a value that was chosen stands is looked for in so many windows first. */
+enum { CHOICE_WINDOWS = 1024, CHOICE_PARTS = 64 };
+
 /* The first row with a value that was chosen. */
 typedef struct choice {
     finding finding;
     const mir_influx_value *wanted; /* null: any */
     int64_t time_ns;
     bool found;
+    mir_error error;
 } choice;
 
 static mir_status choice_columns(void *context, const mir_column *columns, uint32_t count)
@@ -793,28 +797,87 @@ static mir_status choice_rows(void *context, const mir_tlog_batch *batch)
     return MIR_OK;
 }
 
+static mir_status choice_look(choice *c, const mir_tlog_query_spec *spec)
+{
+    const mir_tlog_sink sink = {.context = c, .columns = choice_columns, .rows = choice_rows};
+    c->finding.spec = spec;
+    const mir_status status =
+        mir_tlog_query(c->finding.s->work->request->tlog, spec, &sink, NULL, &c->error);
+    return c->found ? MIR_OK : status;
+}
+
+/* The earliest window that the value is the least or the greatest one of, or none. */
+static mir_status choice_narrow(choice *c, mir_tlog_query_spec *spec, uint32_t function,
+                                const uint32_t *one_group)
+{
+    const uint64_t span_ns = (uint64_t)spec->to_ns - (uint64_t)spec->from_ns;
+    mir_tlog_query_spec windows = *spec;
+    windows.functions = function;
+    windows.window_ns = span_ns / CHOICE_WINDOWS + 1;
+    windows.window_from_ns = spec->from_ns;
+    windows.groups = one_group;
+    windows.group_count = 1;
+    const mir_status status = choice_look(c, &windows);
+    if (!c->found) return status;
+    /* Windows are called by their ends. */
+    const uint64_t last = (uint64_t)c->time_ns - (uint64_t)spec->from_ns - 1;
+    spec->from_ns = (int64_t)((uint64_t)spec->from_ns + last - last % windows.window_ns);
+    spec->to_ns = c->time_ns;
+    return MIR_OK;
+}
+
+/* Among the rows as they are: where these have no room, one part of the time after the other. */
+static mir_status choice_find(choice *c, mir_tlog_query_spec spec)
+{
+    const mir_status status = choice_look(c, &spec);
+    if (status != MIR_E_TOO_LARGE) return status;
+    const int64_t to_ns = spec.to_ns;
+    const uint64_t step_ns = ((uint64_t)to_ns - (uint64_t)spec.from_ns) / CHOICE_PARTS + 1;
+    if (step_ns == 1 && (uint64_t)to_ns - (uint64_t)spec.from_ns == 1) return MIR_OK;
+    while (spec.from_ns < to_ns && !c->found) {
+        const uint64_t left_ns = (uint64_t)to_ns - (uint64_t)spec.from_ns;
+        spec.to_ns = left_ns <= step_ns ? to_ns : (int64_t)((uint64_t)spec.from_ns + step_ns);
+        const mir_status part = choice_find(c, spec);
+        if (part != MIR_OK) return part;
+        spec.from_ns = spec.to_ns;
+    }
+    return MIR_OK;
+}
+
 /* What is found has the value and no time: where that stands is looked for. Where only rollups are
  * left, it stands nowhere. */
 static mir_status find_choices(selection *s, const mir_tlog_query_spec *found)
 {
     const mir_influxql_function function = s->slots[0].function;
     mir_view *ids = take(s, s->devices->count, sizeof *ids);
-    if (ids == NULL) return no_memory(s);
+    uint32_t *one_group = take(s, s->devices->count, sizeof *one_group);
+    if (ids == NULL || one_group == NULL) return no_memory(s);
+    memset(one_group, 0, s->devices->count * sizeof *one_group);
     for (uint32_t row = 0; row < s->row_count; row++) {
         const uint32_t g = s->owners[row];
         const mir_influx_value *value = &s->values[row];
         mir_tlog_query_spec spec = *found;
-        choice c = {{s, &spec}, function == MIR_INFLUXQL_FIRST ? NULL : value, 0, false};
-        const mir_tlog_sink sink = {.context = &c, .columns = choice_columns, .rows = choice_rows};
+        choice c = {.finding = {s, &spec}, .wanted = function == MIR_INFLUXQL_FIRST ? NULL : value};
         spec.device_ids = ids;
         spec.device_count = s->group_at[g + 1] - s->group_at[g];
         for (uint32_t i = 0; i < spec.device_count; i++)
             ids[i] = s->ids[s->by_group[s->group_at[g] + i]];
         spec.functions = spec.percentile_count = spec.group_count = 0;
         spec.groups = NULL;
-        const mir_status status =
-            mir_tlog_query(s->work->request->tlog, &spec, &sink, NULL, s->work->error);
-        if (status != MIR_OK && !c.found) return status;
+        mir_status status = MIR_OK;
+        bool somewhere = true;
+        if (function == MIR_INFLUXQL_FIRST) spec.limit = 1;
+        if (function == MIR_INFLUXQL_MIN || function == MIR_INFLUXQL_MAX) {
+            status = choice_narrow(
+                &c, &spec, function == MIR_INFLUXQL_MIN ? MIR_TLOG_MIN : MIR_TLOG_MAX, one_group);
+            somewhere = c.found;
+            c.found = false;
+        }
+        if (status == MIR_OK && somewhere) status = choice_find(&c, spec);
+        if (status != MIR_OK) {
+            *s->work->error = c.error;
+            return status;
+        }
         s->times[row] = c.found ? c.time_ns : range_time(s->statement);
     }
     return MIR_OK;

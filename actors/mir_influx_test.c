@@ -501,6 +501,38 @@ static void what_is_wrong_is_said(void **state)
     expect_error(w, "SELECT * FROM " AIR, "cancelled");
 }
 
+/* The time of one value is found in the memory that the value took, however many rows there are. */
+static void what_is_chosen_of_many_has_its_time(void **state)
+{
+    world *w = *state;
+    enum { ROWS = 80000, LEAST = 61234, MOST = 71000 };
+    char query[160], wanted[160];
+    for (int n = 0; n < ROWS; n++) {
+        /* Both are there twice. */
+        const int64_t level = n == LEAST || n == ROWS - 2  ? 5
+                              : n == MOST || n == ROWS - 1 ? 9000
+                                                           : 10 + n * 7 % 1000;
+        append(w, "many.v1.Many", &(report){n % 2 == 0 ? "a" : "b", n, level, NAN, NULL});
+    }
+    w->request.memory_bytes_max = 1 << 20;
+    expect_error(w, "SELECT level FROM \"many.v1.Many\"", "bytes");
+    static const struct {
+        const char *function;
+        int64_t value;
+        int at;
+    } cases[] = {{"first", 10, 0}, {"min", 5, LEAST}, {"max", 9000, MOST}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        (void)snprintf(query, sizeof query, "SELECT %s(level) FROM \"many.v1.Many\"",
+                       cases[i].function);
+        (void)snprintf(wanted, sizeof wanted,
+                       "{\"name\":\"many.v1.Many\",\"columns\":[\"time\",\"%s\"],\"values\":[[%lld,"
+                       "%lld]]}",
+                       cases[i].function, (long long)(start_s + cases[i].at),
+                       (long long)cases[i].value);
+        expect_series(w, query, wanted);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -511,6 +543,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(answers_have_their_forms, setup, teardown),
         cmocka_unit_test_setup_teardown(an_answer_without_damaged_rows_says_so, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_wrong_is_said, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_is_chosen_of_many_has_its_time, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
