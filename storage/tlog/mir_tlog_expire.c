@@ -68,16 +68,19 @@ static bool is_on(const expire *e, uint32_t step)
 
 /* ---- What rows come to ---- */
 
-/* Whether to go on without what an earlier run stored, which could not be read: what is made replaces
- * it. If that is lost already, what is made must not be lost with it. */
+/* What an earlier run stored could not be read, and what is made replaces it. If it is lost already,
+ * what is made must not be lost with it; what may be read later is waited for. */
 static mir_status without_stored(expire *e, mir_tlog_segment *segment, mir_status status)
 {
     if (status != MIR_E_IO) return status == MIR_E_CORRUPT ? MIR_OK : status;
-    if (!segment->unread) segment->unread_ns = e->x->now_ns;
-    segment->unread = true;
-    if (e->x->now_ns - segment->unread_ns >= MIR_TLOG_UNREAD_NS) return MIR_OK;
+    const int64_t now_ns = e->x->now_ns;
+    const bool again =
+        segment->unread_last_ns != 0 && now_ns - segment->unread_last_ns < MIR_TLOG_UNREAD_NS / 4;
+    if (!again) segment->unread_ns = now_ns;
+    segment->unread_last_ns = now_ns;
+    if (now_ns - segment->unread_ns >= MIR_TLOG_UNREAD_NS) return MIR_OK;
     e->x->unread = true;
-    return MIR_E_IO;
+    return MIR_OK;
 }
 
 /* Rows of the step that were stored by an earlier run, of the steps from first_ns to last_ns. */
@@ -264,6 +267,8 @@ static mir_status slice_roll(expire *e, mir_view measurement, mir_view device, i
         if (!is_on(e, step)) continue;
         status = stored_read(e, step, measurement, device, begins_ns, ends_ns);
     }
+    /* Of all steps it is known since when by now. */
+    if (status == MIR_OK && e->x->unread) return MIR_E_IO;
     for (uint32_t step = 0; step < MIR_TLOG_ROLLUPS && status == MIR_OK; step++) {
         rolling *of = &e->steps[step];
         if (!of->any || !is_on(e, step)) continue;

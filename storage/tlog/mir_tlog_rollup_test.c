@@ -765,6 +765,65 @@ static uint64_t reads_of(side *s, const mir_tlog_query_spec *spec)
     return reads;
 }
 
+static _Atomic(sim_inode *) unreadable[16];
+
+static int64_t bad_pread(void *context, int handle, void *data, size_t size, uint64_t offset)
+{
+    sim_disk *disk = context;
+    (void)pthread_mutex_lock(&disk->mutex);
+    const sim_inode *inode = disk->handles[handle];
+    (void)pthread_mutex_unlock(&disk->mutex);
+    for (int i = 0; i < 16; i++)
+        if (inode == atomic_load(&unreadable[i])) return -EIO;
+    return sim_pread(context, handle, data, size, offset);
+}
+
+/* Retention goes on without what cannot be read for a day, but no failure counts that is over. */
+static void what_is_not_read_for_a_day_is_lost(void **state)
+{
+    (void)state;
+    fixture x;
+    begin(&x, 8);
+    side *s = &x.sides[1];
+    mir_tlog_close(s->tlog);
+    s->disk->files.pread = bad_pread;
+    side_open(s);
+    for (int64_t n = 0; n < 300; n++) put(&x, (uint32_t)n % DEVICES, START_NS + n * MINUTE_NS);
+    freeze(&x);
+    now_ns = START_NS + 30 * HOUR_NS;
+    settle(&x);
+    uint32_t removed = 300;
+    assert_int_equal(rows_removed(s), removed);
+    const mir_tlog_query_spec spec = spec_of(all_but_rate, HOUR_NS, START_NS, INT64_MAX);
+    for (int turn = 0; turn < 3; turn++) {
+        const bool for_good = turn == 2;
+        uint32_t count = 0;
+        (void)pthread_mutex_lock(&s->disk->mutex);
+        for (uint32_t i = 0; i < s->disk->now.count; i++) {
+            const sim_entry *entry = &s->disk->now.entries[i];
+            if (strstr(entry->name, ".seg") != NULL)
+                atomic_store(&unreadable[count++], entry->inode);
+        }
+        (void)pthread_mutex_unlock(&s->disk->mutex);
+        put(&x, 0, START_NS + turn + 1);
+        freeze(&x);
+        for (int hour = 0; hour < (for_good ? 30 : 20); hour++) {
+            settle(&x);
+            if (hour < 20) assert_int_equal(rows_removed(s), removed);
+            now_ns += HOUR_NS;
+        }
+        removed++;
+        if (for_good) assert_int_equal(rows_removed(s), removed);
+        for (int i = 0; i < 16; i++) atomic_store(&unreadable[i], NULL);
+        if (for_good) break;
+        settle(&x);
+        assert_int_equal(rows_removed(s), removed);
+        assert_true(compare(&x, &spec));
+        now_ns += 10 * HOUR_NS;
+    }
+    end(&x);
+}
+
 /* Few hours of many years are not read anew for each of these; of hours that are near each other no
  * more are in memory for that. */
 static void hours_far_apart_are_read_a_few_times(void **state)
@@ -1395,6 +1454,7 @@ int main(void)
         cmocka_unit_test(a_rule_may_leave_nothing),
         cmocka_unit_test(a_power_cut_at_any_change_loses_and_doubles_nothing),
         cmocka_unit_test(a_read_that_fails_loses_no_rollups),
+        cmocka_unit_test(what_is_not_read_for_a_day_is_lost),
         cmocka_unit_test(hours_far_apart_are_read_a_few_times),
         cmocka_unit_test(a_low_disk_loses_no_rollups),
         cmocka_unit_test(a_low_disk_is_cleared_by_and_by),

@@ -115,8 +115,10 @@ typedef struct mir_tlog_segment {
     /* The background's: */
     int64_t retain_ns; /* nothing for retention before */
     bool retain_gone;  /* retention has replaced it */
-    bool unread;       /* retention could not read what it has of steps that more rows belong to: */
-    int64_t unread_ns; /* for the first time then */
+    /* Retention could not read what it has of steps that more rows belong to: since when, and when it
+     * tried last; 0: it never could not. */
+    int64_t unread_ns;
+    int64_t unread_last_ns;
     atomic_bool damaged; /* a read met damage: it is left alone, so that it can be examined */
 } mir_tlog_segment;
 
