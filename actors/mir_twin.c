@@ -1055,7 +1055,7 @@ void mir_twin_receive(mir_shard *shard, const mir_message *message)
         }
         twin->speaker = message->publisher;
         if (twin->state == MIR_TWIN_COLD) load(twin);
-        if (twin->state == MIR_TWIN_READY) pull(twin, NULL);
+        if (twin->state == MIR_TWIN_READY && !twin->renews) pull(twin, NULL);
         break;
     case MIR_DEVICE_HEARTBEAT:
         if (twin->state == MIR_TWIN_DISABLED) {

@@ -287,12 +287,12 @@ static bool knows_schema(const mir_twin *twin)
     return twin->state == MIR_TWIN_READY && twin->schema.schema != NULL;
 }
 
-/* What it waits for always ends, and soon: the twin is being read, or a schema that came from the
- * device is being read and written. */
+/* What it waits for always ends, and soon: the twin is being read, a heartbeat that registers the device is
+ * being written, or a schema that came from the device is being read and written. */
 static bool is_passing(const mir_twin *twin)
 {
-    return twin->state == MIR_TWIN_COLD || twin->state == MIR_TWIN_LOADING ||
-           (knows_schema(twin) && twin->renews);
+    return twin->state == MIR_TWIN_COLD || twin->state == MIR_TWIN_LOADING || twin->renews ||
+           (twin->state == MIR_TWIN_ABSENT && twin->writing);
 }
 
 /* The device may have learnt a message since: it is asked once in a while. */
@@ -316,7 +316,8 @@ static void hold(mir_twin *twin, mir_view name, const mir_message *message)
     held *fresh = room ? malloc(bytes) : NULL;
     if (fresh == NULL) {
         refuse(twin, "telemetry refused",
-               twin->state == MIR_TWIN_ABSENT
+               passes ? "it came faster than the device, or its schema, could be read and written"
+               : twin->state == MIR_TWIN_ABSENT
                    ? "the device is not provisioned (it sent no heartbeat)"
                    : "its schema is not known yet");
         return;
@@ -431,7 +432,7 @@ static void trim_held(mir_twin *twin)
 
 void mir_twin_telemetry_settle(mir_twin *twin)
 {
-    if (twin->state == MIR_TWIN_LOADING || (knows_schema(twin) && twin->renews)) return;
+    if (is_passing(twin)) return;
     release_held(twin);
     if (!knows_schema(twin)) {
         trim_held(twin);

@@ -7,15 +7,15 @@
  * Ownership  A part of the twin; it owns its series and what it holds. Plans belong to the shard.
  * Affinity   The shard's thread.
  * Bounds     What waits for provisioning or the schema is held up to MIR_TWIN_HELD_MESSAGES and
- *            MIR_TWIN_HELD_BYTES; what waits for activation, or until another schema that the device
- *            has just sent is read and written, up to MIR_TWIN_ACTIVATION_BYTES and
+ *            MIR_TWIN_HELD_BYTES; what waits for activation, or until a heartbeat or schema that the
+ *            device has just sent is read and written, up to MIR_TWIN_ACTIVATION_BYTES and
  *            MIR_TWIN_ACTIVATION_SHARD_BYTES; beyond that it is counted as refused. No more than
  *            limits.device_rate messages a second of one device.
  * Errors     Faults in a device's input are counted for that device (mir_actors_problem).
  *
  * It asks for nothing: who calls activates the twin, or asks the device for its schema, when
- * something is held for that. PONGs wait for what is held for an activation or for a schema that has
- * come (mir_holding.h), and for nothing else that is held. */
+ * something is held for that. PONGs wait for what is held for an activation, or for a heartbeat or schema
+ * that has come (mir_holding.h), and for nothing else that is held. */
 #ifndef MIR_TWIN_TELEMETRY_H
 #define MIR_TWIN_TELEMETRY_H
 

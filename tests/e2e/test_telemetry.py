@@ -231,6 +231,19 @@ def await_rows(bus, device, measurement, count):
     assert len(query(bus, device, measurement).rows) == count
 
 
+def test_what_a_new_device_sends_right_behind_its_hello_is_there_with_the_pong(bus, connect, server, name, weather):
+    # On another connection, so that its shard is sometimes that of the devices and sometimes not.
+    fleet = connect(server)
+    for n in range(12):
+        device = f"{name}-{n}"
+        rows = samples(weather, 300)
+        rows += [weather.Sample(ts=START_NS + (300 + i) * SECOND_NS, note="x" * 65536) for i in range(3)]
+        fleet.hello(device, weather.set, flush=False)
+        report(fleet, device, *rows)
+        assert len(rows_of(query(bus, device, weather.name("Sample")))) == 303
+        assert not bus.device(device).status.problems
+
+
 def test_telemetry_brings_the_schema_of_a_device_that_said_no_hello(bus, connect, server, name, weather):
     bus.create(name)
     device = connect.device(server, name, schema=weather.set)
