@@ -284,6 +284,7 @@ static int found_name(void *context, const char *name)
     if (strspn(name, "0123456789abcdef") == 16 &&
         (strcmp(name + 16, ".seg" DAMAGED) == 0 || strcmp(name + 16, ".log" DAMAGED) == 0)) {
         found->tlog->files_missing++;
+        if (name[17] == 's') found->tlog->segments_missing++;
         const uint64_t aside = strtoull(name, NULL, 16);
         if (aside > found->number_max) found->number_max = aside; /* its place stays free */
         mir_log_warn("telemetry: answers are partial while %s/%s is there: restore its rows from a "
@@ -344,6 +345,7 @@ static bool set_aside(mir_tlog *tlog, uint64_t number, const char *suffix, bool 
     if (missing && result == 0) (void)files->close(files->context, handle);
     mir_tlog_count(&tlog->corrupt_chunks, 1);
     tlog->files_missing++;
+    if (strcmp(suffix, "seg") == 0) tlog->segments_missing++;
     if (taken > 0) {
         mir_log_error(
             "telemetry: %s; its rows are missing, and answers are partial; it stays where "
@@ -373,6 +375,7 @@ static mir_status segment_missing(mir_tlog *tlog, uint64_t number, mir_status ca
     if (cause == MIR_E_IO) {
         mir_tlog_count(&tlog->corrupt_chunks, 1);
         tlog->files_missing++;
+        tlog->segments_missing++;
         mir_log_error("telemetry: %s; its rows are missing, and answers are partial, until a start "
                       "can read it",
                       error->text);

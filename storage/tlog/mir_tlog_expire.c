@@ -284,11 +284,16 @@ static mir_status slice_roll(expire *e, mir_view measurement, mir_view device, i
     return status;
 }
 
-static mir_status series_roll(expire *e, mir_view measurement, mir_view device, int64_t horizon_ns,
-                              mir_error *error)
+static mir_status series_roll(expire *e, mir_view measurement, mir_view device,
+                              const mir_tlog_end *end, mir_error *error)
 {
     const int64_t hour_ns = mir_tlog_rollup_step_ns[MIR_TLOG_ROLLUPS - 1];
+    const int64_t horizon_ns = end->horizon_ns;
     mir_tlog_sweep_sort(&e->gone);
+    if (e->x->tlog->segments_missing > 0 && e->gone.items[0].chunk.time_min < end->late_ns) {
+        e->x->missing = true;
+        return MIR_E_NOT_FOUND;
+    }
     int64_t from_ns = mir_tlog_rollup_floor(e->gone.items[0].chunk.time_min, hour_ns);
     const int64_t step_ns = slice_ns(e, from_ns, horizon_ns);
     mir_status status = MIR_OK;
@@ -376,7 +381,7 @@ static mir_status series_expire(expire *e, const bool *here, uint32_t least, mir
         }
     }
     if (status == MIR_OK && end.rolled && e->gone.count > 0) {
-        status = series_roll(e, measurement, first->device, end.horizon_ns, error);
+        status = series_roll(e, measurement, first->device, &end, error);
     }
     for (uint32_t i = 0; i < e->x->count && status == MIR_OK; i++) {
         const mir_tlog_index_cursor *cursor = &e->cursors[i];

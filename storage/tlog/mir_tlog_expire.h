@@ -11,7 +11,9 @@
  *            have 65,536 cells; read and written at MIR_TLOG_EXPIRE_BYTES_PER_S.
  * Errors     MIR_E_CORRUPT marks the damaged segment. On failure all is as it was. Rollups that rows
  *            are to be added to are replaced by that: damaged ones are lost already, but what a disk
- *            cannot read now (MIR_E_IO) it may read later. That is waited for, MIR_TLOG_UNREAD_NS. */
+ *            cannot read now (MIR_E_IO) it may read later. That is waited for, MIR_TLOG_UNREAD_NS. And
+ *            late rows wait (MIR_E_NOT_FOUND) as long as a segment is missing, which a start or a repair
+ *            may bring back. */
 #ifndef MIR_TLOG_EXPIRE_H
 #define MIR_TLOG_EXPIRE_H
 
@@ -26,6 +28,7 @@ typedef struct mir_tlog_end {
     int64_t horizon_ns; /* rows before this; a whole hour if they are rolled up */
     bool hours;         /* what is rolled up, or is a rollup: goes by whole hours */
     bool rolled;
+    int64_t late_ns; /* rows before this would have been rolled up already, had they come in time */
     uint32_t counter; /* of the removed rows */
 } mir_tlog_end;
 
@@ -42,7 +45,8 @@ typedef struct mir_tlog_expiry {
     uint64_t *rows; /* removed, by counter */
     int64_t now_ns;
     /* What it came to. */
-    bool unread; /* failed since the disk cannot read rollups that these rows are to be added to */
+    bool unread;  /* failed since the disk cannot read rollups that these rows are to be added to */
+    bool missing; /* or since these may be in a segment that is missing */
     uint64_t rows_gone;
     uint64_t rows_repeated; /* of these: rolled up before, and not counted again */
     uint64_t rollups_made;

@@ -173,7 +173,8 @@ struct mir_tlog {
     uint32_t sealed_count;
     uint64_t *unread; /* segments that could not be read at the start, and are left as they are */
     uint32_t unread_count;
-    uint32_t files_missing; /* unread, or set aside now or earlier: every answer is partial */
+    uint32_t files_missing;    /* unread, or set aside now or earlier: every answer is partial */
+    uint32_t segments_missing; /* of these */
 
     atomic_bool stop;
     sem_t sync_wake;

@@ -196,6 +196,7 @@ static uint64_t series_end(retain *r, mir_view measurement, mir_view device, mir
         end->horizon_ns =
             mir_tlog_rollup_floor(end->horizon_ns, mir_tlog_rollup_step_ns[MIR_TLOG_ROLLUPS - 1]);
     }
+    end->late_ns = horizon_of(end->horizon_ns, mir_tlog_retain_slack_ns(age_ns) + (uint64_t)DAY_NS);
     return age_ns;
 }
 
@@ -454,12 +455,15 @@ static mir_status group_remove(retain *r, mir_tlog_segment **group, uint32_t cou
     }
     const mir_status status = mir_tlog_expire(&expiry, error);
     mir_tlog_version_release(version);
-    if (expiry.unread) {
+    if (expiry.unread || expiry.missing) {
         r->unread = true;
         for (uint32_t i = 0; i < count; i++) group[i]->retain_ns = r->now_ns + LOOK_NS_MAX;
-        return mir_error_set(error, status,
-                             "the disk cannot read what more of the same hours came to; in a day "
-                             "that is taken for lost: check the disk");
+        return mir_error_set(error, status, "%s",
+                             expiry.missing
+                                 ? "it came late, and a segment that may have what more of the "
+                                   "same hours came to is missing: repair, or do without that"
+                                 : "the disk cannot read what more of the same hours came to; in a "
+                                   "day that is taken for lost: check the disk");
     }
     if (status != MIR_OK) return status;
     uint64_t bytes = 0;

@@ -824,6 +824,53 @@ static void what_is_not_read_for_a_day_is_lost(void **state)
     end(&x);
 }
 
+static int bad_open(void *context, const char *path, int *handle)
+{
+    sim_disk *disk = context;
+    (void)pthread_mutex_lock(&disk->mutex);
+    const sim_entry *entry = sim_find(disk, path);
+    bool bad = false;
+    for (int i = 0; i < 16 && entry != NULL; i++)
+        bad = bad || entry->inode == atomic_load(&unreadable[i]);
+    (void)pthread_mutex_unlock(&disk->mutex);
+    return bad ? -EIO : sim_open(context, path, handle);
+}
+
+/* Rollups that a start could not open are there again after the next one, whatever came late meanwhile. */
+static void late_rows_wait_for_what_a_start_could_not_open(void **state)
+{
+    (void)state;
+    fixture x;
+    begin(&x, 8);
+    side *s = &x.sides[1];
+    mir_tlog_close(s->tlog);
+    s->disk->files.open = bad_open;
+    side_open(s);
+    for (int64_t n = 0; n < 300; n++) put(&x, (uint32_t)n % DEVICES, START_NS + n * MINUTE_NS);
+    freeze(&x);
+    now_ns = START_NS + 30 * HOUR_NS;
+    settle(&x);
+    const mir_tlog_query_spec spec = spec_of(all_but_rate, HOUR_NS, START_NS, INT64_MAX);
+    assert_true(compare(&x, &spec));
+    mir_tlog_close(s->tlog);
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < s->disk->now.count; i++) {
+        const sim_entry *entry = &s->disk->now.entries[i];
+        if (strstr(entry->name, ".seg") != NULL) atomic_store(&unreadable[count++], entry->inode);
+    }
+    assert_true(count > 0);
+    side_open(s);
+    put(&x, 0, START_NS + 1);
+    freeze(&x);
+    settle(&x);
+    for (int i = 0; i < 16; i++) atomic_store(&unreadable[i], NULL);
+    side_reopen(s);
+    assert_true(compare(&x, &spec));
+    settle(&x);
+    assert_true(compare(&x, &spec));
+    end(&x);
+}
+
 /* Few hours of many years are not read anew for each of these; of hours that are near each other no
  * more are in memory for that. */
 static void hours_far_apart_are_read_a_few_times(void **state)
@@ -1455,6 +1502,7 @@ int main(void)
         cmocka_unit_test(a_power_cut_at_any_change_loses_and_doubles_nothing),
         cmocka_unit_test(a_read_that_fails_loses_no_rollups),
         cmocka_unit_test(what_is_not_read_for_a_day_is_lost),
+        cmocka_unit_test(late_rows_wait_for_what_a_start_could_not_open),
         cmocka_unit_test(hours_far_apart_are_read_a_few_times),
         cmocka_unit_test(a_low_disk_loses_no_rollups),
         cmocka_unit_test(a_low_disk_is_cleared_by_and_by),
