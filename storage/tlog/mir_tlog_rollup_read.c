@@ -72,6 +72,7 @@ typedef struct reading {
     size_t wanted_at;
     open_steps open; /* of this one */
     bool bounded;    /* MIR_E_AGAIN: the slice has more than SLICE_MUCH */
+    bool counted;    /* some of the slice is in the totals */
     uint64_t bytes;
     int64_t until_ns;
 } reading;
@@ -354,9 +355,13 @@ static mir_status slice_read(reading *r, mir_view device, int64_t first_ns, int6
     r->item_count = r->cell_count = 0;
     mir_tlog_columns_reset(&r->columns);
     r->open.count = 0;
+    r->counted = false;
     mir_status status = step_read(r, device, first_ns, end_ns);
     if (status == MIR_OK) status = open_read(r, device);
-    if (status == MIR_OK) status = mir_tlog_scan_failed(r->scan, items_take(r));
+    if (status == MIR_OK) {
+        r->counted = true;
+        status = mir_tlog_scan_failed(r->scan, items_take(r));
+    }
     mir_arena_free(&r->texts);
     (void)atomic_fetch_sub_explicit(r->scan->bytes, r->text_bytes, memory_order_relaxed);
     r->bytes -= r->text_bytes;
@@ -414,9 +419,9 @@ mir_status mir_tlog_rollup_totals(mir_tlog_scan *scan, mir_view device, int64_t 
         if (last_ns < INT64_MAX && end_ns > last_ns) end_ns = last_ns + 1;
         r.bounded = slice_ns > least_ns;
         status = slice_read(&r, device, at_ns, end_ns);
-        if (status == MIR_E_AGAIN) {
+        if (r.bounded && !r.counted && (status == MIR_E_AGAIN || status == MIR_E_TOO_LARGE)) {
             slice_ns /= 2;
-            status = MIR_OK;
+            status = mir_tlog_gather_cut(&scan->gather, 0);
             continue;
         }
         if (r.item_count + r.open.count < SLICE_LITTLE && slice_ns <= INT64_MAX / 2) slice_ns *= 2;

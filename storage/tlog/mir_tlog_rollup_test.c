@@ -900,6 +900,56 @@ static void hours_far_apart_are_read_a_few_times(void **state)
     end(&x);
 }
 
+/* What is few and far apart is read with no more memory than what is near each other and put in order
+ * at once, where rows came late. */
+static void a_long_time_needs_no_more_than_a_part_of_it(void **state)
+{
+    (void)state;
+    enum { QUARTERS = 200, NEAR = 9000, TURNS = 4 };
+    fixture x;
+    begin(&x, 12);
+    side *s = &x.sides[1];
+    atomic_store(&s->tlog->sweep_bytes_max, MIR_TLOG_SWEEP_BYTES);
+    const int64_t near_ns = START_NS + QUARTERS * 93 * DAY_NS;
+    const int64_t end_ns = near_ns + NEAR * HOUR_NS;
+    now_ns = end_ns + (QUARTERS + 1) * 93 * DAY_NS;
+    for (int64_t turn = 0; turn < TURNS; turn++) {
+        for (int64_t n = 0; n < QUARTERS; n++) put(&x, 0, START_NS + n * 93 * DAY_NS + turn);
+        for (int64_t n = turn; n < NEAR; n += 1 + turn) put(&x, 0, near_ns + n * HOUR_NS + turn);
+        for (int64_t n = 0; n < QUARTERS; n++) put(&x, 0, end_ns + n * 93 * DAY_NS + turn);
+        freeze(&x);
+        settle(&x);
+    }
+    uint64_t least[2] = {0, 0}; /* of a part, and of all */
+    for (uint64_t bytes = 1 << 20; least[0] == 0 || least[1] == 0; bytes += bytes / 8) {
+        assert_true(bytes < 256 << 20);
+        for (int i = 0; i < 2; i++) {
+            mir_tlog_query_spec spec =
+                spec_of(all_but_rate, 0, i == 0 ? near_ns : INT64_MIN, i == 0 ? end_ns : now_ns);
+            spec.bytes_max = bytes;
+            oracle_sink sink = {0};
+            const mir_tlog_sink to = oracle_sink_of(&sink);
+            const mir_status status = mir_tlog_query(s->tlog, &spec, &to, NULL, NULL);
+            oracle_free(&sink.answer);
+            if (status == MIR_OK && least[i] == 0) least[i] = bytes;
+        }
+    }
+    assert_true(least[1] <= least[0] + least[0] / 4);
+    for (uint64_t bytes = least[1]; bytes < 8 * least[1]; bytes += bytes / 16) {
+        mir_tlog_query_spec spec = spec_of(all_but_rate, 0, INT64_MIN, now_ns);
+        spec.bytes_max = bytes;
+        oracle_sink sink = {0};
+        const mir_tlog_sink to = oracle_sink_of(&sink);
+        const mir_status status = mir_tlog_query(s->tlog, &spec, &to, NULL, NULL);
+        oracle_free(&sink.answer);
+        if (status != MIR_OK) {
+            fail_msg("%llu bytes are too few, and %llu were enough", (unsigned long long)bytes,
+                     (unsigned long long)least[1]);
+        }
+    }
+    end(&x);
+}
+
 /* Rows wait for room for what they came to. */
 static void a_low_disk_loses_no_rollups(void **state)
 {
@@ -1504,6 +1554,7 @@ int main(void)
         cmocka_unit_test(what_is_not_read_for_a_day_is_lost),
         cmocka_unit_test(late_rows_wait_for_what_a_start_could_not_open),
         cmocka_unit_test(hours_far_apart_are_read_a_few_times),
+        cmocka_unit_test(a_long_time_needs_no_more_than_a_part_of_it),
         cmocka_unit_test(a_low_disk_loses_no_rollups),
         cmocka_unit_test(a_low_disk_is_cleared_by_and_by),
         cmocka_unit_test(each_row_is_counted_once_at_any_moment),
