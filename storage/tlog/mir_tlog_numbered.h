@@ -171,15 +171,18 @@ static inline void freeze_all(mir_tlog *tlog)
 
 static inline sim_inode *file_with(sim_disk *disk, const char *suffix, uint32_t nth)
 {
-    for (uint32_t i = 0; i < disk->now.count; i++) {
+    sim_inode *found = NULL;
+    (void)pthread_mutex_lock(&disk->mutex);
+    for (uint32_t i = 0; i < disk->now.count && found == NULL; i++) {
         sim_entry *entry = &disk->now.entries[i];
         const size_t size = strlen(entry->name);
         if (size < 4 || strcmp(entry->name + size - strlen(suffix), suffix) != 0) continue;
         /* An untouched spare log has a header alone. */
         if (strcmp(suffix, "log") == 0 && mir_tlog_get_u32(entry->inode->data + 128) == 0) continue;
-        if (nth-- == 0) return entry->inode;
+        if (nth-- == 0) found = entry->inode;
     }
-    return NULL;
+    (void)pthread_mutex_unlock(&disk->mutex);
+    return found;
 }
 
 /* A disk with `turns` turns of 3 rows each in a log, or sealed. */
