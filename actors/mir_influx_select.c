@@ -81,6 +81,9 @@ typedef struct selection {
     size_t bytes; /* of these */
     bool backward;
     uint64_t chunks_corrupt;
+    /* Of the answer: */
+    mir_view *columns;
+    mir_view *tags; /* of one group after the other */
 } selection;
 
 mir_status mir_influx_no_memory(mir_influx_work *work)
@@ -1206,20 +1209,24 @@ static mir_status write_row(selection *s, int64_t time_ns, const mir_influx_valu
     return status == MIR_OK ? status : no_memory(s);
 }
 
+/* What the heads of all groups have: made once, so that no group fails for want of memory half written. */
+static mir_status make_head(selection *s)
+{
+    s->columns = take(s, (size_t)s->output_count + 1, sizeof *s->columns);
+    s->tags = take(s, s->dimensions.count, sizeof *s->tags);
+    if (s->columns == NULL || s->tags == NULL) return no_memory(s);
+    s->columns[0] = MIR_VIEW_LITERAL("time");
+    for (uint32_t i = 0; i < s->output_count; i++) s->columns[i + 1] = s->outputs[i].name;
+    return MIR_OK;
+}
+
 static void write_head(selection *s, uint32_t g)
 {
     const mir_influx_device *device = s->devices->items[s->by_group[s->group_at[g]]];
-    mir_view values[256];
-    mir_view *tags = values;
-    const size_t count = s->dimensions.count;
-    if (count > 256) tags = take(s, count, sizeof *tags);
-    mir_view *columns = take(s, (size_t)s->output_count + 1, sizeof *columns);
-    if (tags == NULL || columns == NULL) return; /* the next row fails */
-    for (size_t i = 0; i < count; i++) tags[i] = mir_influx_tag(device, s->dimensions.items[i]);
-    columns[0] = MIR_VIEW_LITERAL("time");
-    for (uint32_t i = 0; i < s->output_count; i++) columns[i + 1] = s->outputs[i].name;
-    mir_influx_json_series(s->work->json, s->measurement, s->dimensions.items, tags, count, columns,
-                           (size_t)s->output_count + 1);
+    for (size_t i = 0; i < s->dimensions.count; i++)
+        s->tags[i] = mir_influx_tag(device, s->dimensions.items[i]);
+    mir_influx_json_series(s->work->json, s->measurement, s->dimensions.items, s->tags,
+                           s->dimensions.count, s->columns, (size_t)s->output_count + 1);
 }
 
 /* Calculates every row, and keeps what is not empty in place. */
@@ -1283,7 +1290,8 @@ static mir_status write_groups(selection *s, uint64_t *series)
     rows group = {0};
     windows all = {0};
     mir_influx_value *results = NULL;
-    mir_status status = ends == NULL || order == NULL ? no_memory(s) : make_windows(s, &all);
+    mir_status status = ends == NULL || order == NULL ? no_memory(s) : make_head(s);
+    if (status == MIR_OK) status = make_windows(s, &all);
     size_t longest = all.count;
     if (status == MIR_OK) {
         for (uint32_t i = 0; i < s->row_count; i++) ends[group_of_row(s, i) + 1]++;

@@ -533,6 +533,42 @@ static void what_is_chosen_of_many_has_its_time(void **state)
     }
 }
 
+/* With less and less of it: all of the answer, or an error, and never a part without its head. */
+static void an_answer_is_whole_whatever_memory_there_is(void **state)
+{
+    world *w = *state;
+    enum { DEVICES = 20, COLUMNS = 250, MOST = 1 << 20, LEAST = 16 << 10, STEP = 8 << 10 };
+    for (int i = 0; i < DEVICES; i++) {
+        char id[16];
+        (void)snprintf(id, sizeof id, "many-%d", i);
+        add(w->store, id, id, "default");
+        append(w, "many.v1.Many", &(report){id, i, i, NAN, NULL});
+    }
+    mir_bytes query = {0};
+    for (int i = 0; i < COLUMNS; i++)
+        mir_bytes_printf(&query, "%s count(level) AS c%d", i == 0 ? "SELECT" : ",", i);
+    mir_bytes_text(&query, " FROM \"many.v1.Many\" GROUP BY __id");
+    mir_bytes_u8(&query, 0);
+    mir_bytes full = ask(w, (const char *)query.data);
+    assert_null(strstr((const char *)full.data, "error"));
+    unsigned whole = 0, refused = 0;
+    for (size_t bytes_max = MOST; bytes_max >= LEAST; bytes_max -= STEP) {
+        w->request.memory_bytes_max = bytes_max;
+        mir_bytes answer = ask(w, (const char *)query.data);
+        const char *text = (const char *)answer.data;
+        if (strcmp(text, (const char *)full.data) == 0)
+            whole++;
+        else if (strstr(text, "\"error\":") != NULL && strstr(text, "\"series\"") == NULL)
+            refused++;
+        else
+            fail_msg("with %zu bytes: %s", bytes_max, text);
+        mir_bytes_free(&answer);
+    }
+    mir_bytes_free(&full);
+    mir_bytes_free(&query);
+    assert_true(whole > 0 && refused > 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -544,6 +580,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(an_answer_without_damaged_rows_says_so, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_wrong_is_said, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_chosen_of_many_has_its_time, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_answer_is_whole_whatever_memory_there_is, setup,
+                                        teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
