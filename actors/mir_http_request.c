@@ -28,7 +28,7 @@ static mir_bytes *parameter_of(mir_http_request *request, const char *name)
 void mir_http_request_take(mir_http_request *request, const char *name, const char *value,
                            size_t size, uint64_t offset)
 {
-    mir_bytes *to = parameter_of(request, name);
+    mir_bytes *to = name == NULL ? NULL : parameter_of(request, name);
     if (value == NULL || to == NULL || request->too_large) return;
     if (offset == 0) to->size = 0;
     const size_t bytes_max =

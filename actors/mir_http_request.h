@@ -28,7 +28,8 @@ typedef struct mir_http_request {
 } mir_http_request;
 
 /* A piece of a parameter's value, `offset` bytes of which came before. Whoever is named twice has the last
- * value; names that mean nothing are passed over, as is a null value. */
+ * value; names that mean nothing are passed over, as are null ones (a part of a form may have none) and null
+ * values. */
 void mir_http_request_take(mir_http_request *request, const char *name, const char *value,
                            size_t size, uint64_t offset);
 /* The header Authorization: Basic, or Token USER:PASSWORD, or Token or Bearer with a token. It counts more

@@ -62,6 +62,7 @@ static void the_last_value_of_a_name_counts_and_unknown_names_do_not(void **stat
     take(&r, "Q", "third");
     take(&r, "", "fourth");
     mir_http_request_take(&r, "q", NULL, 0, 0);
+    mir_http_request_take(&r, NULL, "fifth", 5, 0);
     is(mir_bytes_as_view(&r.query), "second");
     mir_http_request_free(&r);
 }

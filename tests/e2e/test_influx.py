@@ -285,6 +285,16 @@ def test_a_form_may_come_in_pieces(dash, fleet, name):
     assert [len(json.loads(part)["results"][0]["series"][0]["values"]) for part in parts] == [4, 2, 1]
 
 
+def test_a_form_with_parts_that_have_no_name_harms_nobody(dash):
+    edge = b"--------------------edge"
+    query = b'Content-Disposition: form-data; name="q"\r\n\r\nSHOW DATABASES'
+    for part in (b"\r\nSHOW DATABASES", b"Content-Type: text/plain\r\n\r\nx", b"Content-Disposition: form-data\r\n\r\nx",
+                 b'Content-Disposition: form-data; name\r\n\r\nx', b'Content-Disposition: form-data; filename="q"\r\n\r\n' + b"x" * 9000):  # fmt: skip
+        form = b"".join(b"--" + edge + b"\r\n" + one + b"\r\n" for one in (part, query)) + b"--" + edge + b"--\r\n"
+        status, _, body = fetch(dash, body=form, headers={"Content-Type": f"multipart/form-data; boundary={edge.decode()}"})
+        assert status == 200 and json.loads(body)["results"][0]["series"][0]["values"] == [["mir"]]
+
+
 def test_what_is_wrong_is_said(dash, fleet):
     assert refusal(dash, "SELEC") == (400, "error parsing query: found SELEC, expected SELECT or SHOW at line 1, char 1")
     assert refusal(dash, "") == (400, 'missing required parameter "q"')

@@ -35,8 +35,9 @@ static void take(mir_http_request *request, mir_view body, bool whole)
         char *name = text_of(cut(&value, '='));
         char *text = text_of(value);
         const size_t first = whole ? value.size : value.size / 3;
-        mir_http_request_take(request, name, text, first, 0);
-        if (!whole) mir_http_request_take(request, name, text + first, value.size - first, first);
+        const char *key = name[0] == '\0' ? NULL : name; /* as of a part of a form without one */
+        mir_http_request_take(request, key, text, first, 0);
+        if (!whole) mir_http_request_take(request, key, text + first, value.size - first, first);
         free(text);
         free(name);
     }
