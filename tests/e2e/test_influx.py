@@ -19,6 +19,7 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
+from random import Random
 
 import pytest
 from bus import DEADLINE_S, api
@@ -330,6 +331,55 @@ def test_bytes_that_are_no_request_harm_nobody(dash, fleet):
                 client.shutdown(socket.SHUT_WR)
                 while client.recv(65536):
                     pass
+    assert series(dash, "SHOW DATABASES")
+
+
+def requests_of_many_kinds():
+    query = b"q=SHOW+DATABASES&epoch=ms&chunked=true&chunk_size=2&pretty=true&u=a&p=b&db=mir"
+    edge = b"-------------edge"
+    parts = b"".join(b"--" + edge + b'\r\nContent-Disposition: form-data; name="' + key + b'"\r\n\r\n' + value + b"\r\n"
+                     for key, value in ((b"q", b"SHOW SERIES"), (b"db", b"mir"), (b"x", b"y" * 300))) + b"--" + edge + b"--\r\n"  # fmt: skip
+    head = b"POST /query HTTP/1.1\r\nHost: x\r\nAuthorization: Basic YTpi\r\n"
+    form = b"Content-Type: application/x-www-form-urlencoded\r\n"
+    return [
+        b"GET /query?" + query + b" HTTP/1.1\r\nHost: x\r\nAuthorization: Token a:b\r\n\r\n",
+        b"HEAD /query?" + query + b" HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+        head + form + b"Content-Length: %d\r\n\r\n" % len(query) + query,
+        head + form + b"Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n" % len(query) + query + b"\r\n0\r\n\r\n",
+        head + b"Content-Type: multipart/form-data; boundary=" + edge + b"\r\nContent-Length: %d\r\n\r\n" % len(parts) + parts,
+        head + b"Content-Type: application/vnd.influxql\r\nContent-Length: 11\r\n\r\nSHOW SERIES" + b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n" * 3,
+        b"GET /health HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer c\r\n\r\n",
+    ]
+
+
+def damaged(request, random):
+    """A few bytes or lines of it are missing, there twice, or others."""
+    for _ in range(random.randint(1, 4)):
+        at, size = random.randrange(len(request) + 1), random.choice((1, 1, 2, 7, 40))
+        piece = request[at : at + size]
+        lines = request.split(b"\r\n")
+        match random.randrange(6):
+            case 0: request = request[:at] + request[at + size :]  # fmt: skip
+            case 1: request = request[:at] + piece * random.choice((2, 3, 200)) + request[at + size :]  # fmt: skip
+            case 2: request = request[:at] + random.randbytes(size) + request[at:]  # fmt: skip
+            case 3: request = request[:at] + random.choice((b"\r\n", b"%", b"&", b"=", b"-1", b"\0", b'"', b";", b"99999999999")) + request[at:]  # fmt: skip
+            case 4: del lines[random.randrange(len(lines))]; request = b"\r\n".join(lines)  # fmt: skip
+            case 5: request = request[:at]  # fmt: skip
+    return request
+
+
+def test_damaged_requests_harm_nobody(dash):
+    seed = int(os.environ.get("MIR_TEST_SEED", "7"))
+    random = Random(seed)
+    kinds = requests_of_many_kinds()
+    for turn in range(int(os.environ.get("MIR_TEST_REQUESTS", "400"))):
+        request = damaged(random.choice(kinds), random)
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port_of(dash)), DEADLINE_S) as client:
+            client.sendall(request)
+            client.settimeout(0.02)  # some are only the beginning of a request: nothing answers them
+            client.recv(65536)
+        if turn % 50 == 49:
+            assert series(dash, "SHOW DATABASES"), f"seed {seed}, request {turn}"
     assert series(dash, "SHOW DATABASES")
 
 
