@@ -613,6 +613,15 @@ def test_connections_have_a_bound(launch):
     wait_until(served, DEADLINE_S, "there is room")
 
 
+def test_who_goes_in_the_middle_of_a_request_makes_room_at_once(launch):
+    server = launch({**ON, "http.max_connections": 2})
+    head = b"POST /query HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 2000\r\n\r\nq="
+    for request in (head, head + b"x" * 1000, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /que") * 5:
+        with socket.create_connection(("127.0.0.1", port_of(server)), DEADLINE_S) as client:
+            client.sendall(request)
+    assert fetch(server, "/ping")[0] == 204
+
+
 def test_a_stop_ends_queries(launch, filled):
     server = launch({**ON, "http.timeout": "10m"})
     bus = filled(server)
