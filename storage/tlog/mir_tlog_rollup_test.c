@@ -17,9 +17,9 @@
 
 /* The thread sanitizer makes it thirty times slower, and it is the same thread all the time. */
 #if defined(MIR_TSAN)
-enum { SEEDS = 1, LATE_TURNS = 1 };
+enum { SEEDS = 1, LATE_TURNS = 1, ROOM_STEPS = 2 };
 #else
-enum { SEEDS = 4, LATE_TURNS = 3 };
+enum { SEEDS = 4, LATE_TURNS = 3, ROOM_STEPS = 16 };
 #endif
 
 enum { DEVICES = 3, SIDES = 2, AGE_HOURS = 3, SWEEP_BYTES = 2048 };
@@ -935,7 +935,7 @@ static void a_long_time_needs_no_more_than_a_part_of_it(void **state)
         }
     }
     assert_true(least[1] <= least[0] + least[0] / 4);
-    for (uint64_t bytes = least[1]; bytes < 8 * least[1]; bytes += bytes / 16) {
+    for (uint64_t bytes = least[1]; bytes < 8 * least[1]; bytes += bytes / ROOM_STEPS) {
         mir_tlog_query_spec spec = spec_of(all_but_rate, 0, INT64_MIN, now_ns);
         spec.bytes_max = bytes;
         oracle_sink sink = {0};
