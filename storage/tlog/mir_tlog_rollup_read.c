@@ -317,7 +317,8 @@ static mir_status open_read(reading *r, mir_view device)
             }
             status = step_read(r, device, first_ns, end_ns);
         }
-        for (size_t i = 0; i < r->wanted.count; i++) {
+        /* One that was not read to its end is read again, or all fails. */
+        for (size_t i = 0; i < r->wanted.count && status == MIR_OK; i++) {
             if (r->wanted.list[i].told == r->wanted.list[i].count) continue;
             mir_tlog_rollup_left_out(r->scan, r->wanted.list[i].time_ns + longer_ns);
         }

@@ -900,6 +900,29 @@ static void hours_far_apart_are_read_a_few_times(void **state)
     end(&x);
 }
 
+/* What was read in vain of a slice that turned out to have much says nothing of what is left out. */
+static void a_slice_that_is_read_again_leaves_nothing_out(void **state)
+{
+    (void)state;
+    enum { MONTHS = 24, NEAR_DAYS = 20 };
+    fixture x;
+    begin(&x, 12);
+    atomic_store(&x.sides[1].tlog->sweep_bytes_max, MIR_TLOG_SWEEP_BYTES);
+    for (int64_t n = 0; n < MONTHS; n++) put(&x, 0, START_NS + n * 31 * DAY_NS);
+    const int64_t near_ns = START_NS + MONTHS * 31 * DAY_NS;
+    const int64_t end_ns = near_ns + NEAR_DAYS * DAY_NS;
+    for (int64_t at_ns = near_ns; at_ns < end_ns; at_ns += 2 * MINUTE_NS) put(&x, 0, at_ns);
+    freeze(&x);
+    now_ns = end_ns + 10 * HOUR_NS;
+    settle(&x);
+    assert_int_equal(rows_removed(&x.sides[1]), MONTHS + NEAR_DAYS * 720);
+    const mir_tlog_query_spec part = spec_of(all_but_rate, 90 * MINUTE_NS, near_ns, now_ns);
+    assert_true(compare(&x, &part));
+    const mir_tlog_query_spec all = spec_of(all_but_rate, 90 * MINUTE_NS, INT64_MIN, now_ns);
+    assert_true(compare(&x, &all));
+    end(&x);
+}
+
 /* What is few and far apart is read with no more memory than what is near each other and put in order
  * at once, where rows came late. */
 static void a_long_time_needs_no_more_than_a_part_of_it(void **state)
@@ -1554,6 +1577,7 @@ int main(void)
         cmocka_unit_test(what_is_not_read_for_a_day_is_lost),
         cmocka_unit_test(late_rows_wait_for_what_a_start_could_not_open),
         cmocka_unit_test(hours_far_apart_are_read_a_few_times),
+        cmocka_unit_test(a_slice_that_is_read_again_leaves_nothing_out),
         cmocka_unit_test(a_long_time_needs_no_more_than_a_part_of_it),
         cmocka_unit_test(a_low_disk_loses_no_rollups),
         cmocka_unit_test(a_low_disk_is_cleared_by_and_by),
