@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "mir_clock.h"
+#include "mir_hash.h"
 #include "mir_tlog_output.h"
 #include "mir_tlog_rollup.h"
 #include "mir_tlog_sweep.h"
@@ -68,15 +69,23 @@ static bool is_on(const expire *e, uint32_t step)
 
 /* ---- What rows come to ---- */
 
-/* What an earlier run stored could not be read, and what is made replaces it. If it is lost already,
- * what is made must not be lost with it; what may be read later is waited for. */
-static mir_status without_stored(expire *e, mir_tlog_segment *segment, mir_status status)
+/* Whether an earlier run's can be read or not, what is made replaces it. If it is lost already, what is
+ * made must not be lost with it; what may be read later is waited for. */
+static mir_status unread_note(expire *e, mir_tlog_segment *segment, uint64_t place,
+                              mir_status status)
 {
-    if (status != MIR_E_IO) return status == MIR_E_CORRUPT ? MIR_OK : status;
+    if (status != MIR_E_IO) {
+        if (place == segment->unread_place) segment->unread_last_ns = 0; /* it is over */
+        return status == MIR_E_CORRUPT || status == MIR_E_NOT_FOUND ? MIR_OK : status;
+    }
     const int64_t now_ns = e->x->now_ns;
-    const bool again =
-        segment->unread_last_ns != 0 && now_ns - segment->unread_last_ns < MIR_TLOG_UNREAD_NS / 4;
-    if (!again) segment->unread_ns = now_ns;
+    /* Not one of a clock that was ahead. */
+    const bool again = segment->unread_last_ns != 0 && now_ns >= segment->unread_last_ns &&
+                       now_ns - segment->unread_last_ns < MIR_TLOG_UNREAD_NS / 4;
+    if (!again) {
+        segment->unread_ns = now_ns;
+        segment->unread_place = place;
+    }
     segment->unread_last_ns = now_ns;
     if (now_ns - segment->unread_ns >= MIR_TLOG_UNREAD_NS) return MIR_OK;
     e->x->unread = true;
@@ -88,6 +97,7 @@ static mir_status stored_find(expire *e, uint32_t step, mir_view measurement, mi
                               int64_t first_ns, int64_t last_ns)
 {
     const mir_tlog_version *version = e->x->version;
+    const uint64_t place = mir_hash_view(measurement) ^ mir_hash_view(device); /* of its entry */
     mir_status status = MIR_OK;
     e->earlier.count = 0;
     for (uint32_t i = 0; i < version->segment_count && status == MIR_OK; i++) {
@@ -99,10 +109,9 @@ static mir_status stored_find(expire *e, uint32_t step, mir_view measurement, mi
         mir_tlog_index_cursor *cursor = &e->stored_cursors[i];
         cursor->segment = segment;
         status = mir_tlog_index_find(cursor, e->x->codec, measurement, device);
-        if (status != MIR_OK) {
-            status = status == MIR_E_NOT_FOUND ? MIR_OK : without_stored(e, segment, status);
-            continue;
-        }
+        const bool found = status == MIR_OK;
+        status = unread_note(e, segment, place, status);
+        if (!found) continue;
         for (uint32_t c = 0; status == MIR_OK && c < cursor->chunk_count; c++) {
             const mir_tlog_chunk *chunk = &cursor->chunks[c];
             if (chunk->time_min > last_ns || chunk->time_max < first_ns) continue;
@@ -133,7 +142,7 @@ static mir_status stored_read(expire *e, uint32_t step, mir_view measurement, mi
     for (uint32_t i = 0; i < e->earlier.count && status == MIR_OK; i++) {
         const mir_tlog_sweep_chunk *from = &e->earlier.items[i];
         status = mir_tlog_sweep_decode(&e->sweep, from->segment, &from->chunk, &of->stored);
-        if (status != MIR_OK) status = without_stored(e, from->segment, status);
+        status = unread_note(e, from->segment, from->chunk.offset, status);
         if (from->chunk.generation > of->generation) of->generation = from->chunk.generation;
     }
     if (status == MIR_OK) status = mir_tlog_gather_finish(&of->stored);

@@ -765,7 +765,8 @@ static uint64_t reads_of(side *s, const mir_tlog_query_spec *spec)
     return reads;
 }
 
-static _Atomic(sim_inode *) unreadable[16];
+enum { UNREADABLE = 64 };
+static _Atomic(sim_inode *) unreadable[UNREADABLE];
 
 static int64_t bad_pread(void *context, int handle, void *data, size_t size, uint64_t offset)
 {
@@ -773,9 +774,22 @@ static int64_t bad_pread(void *context, int handle, void *data, size_t size, uin
     (void)pthread_mutex_lock(&disk->mutex);
     const sim_inode *inode = disk->handles[handle];
     (void)pthread_mutex_unlock(&disk->mutex);
-    for (int i = 0; i < 16; i++)
+    for (int i = 0; i < UNREADABLE; i++)
         if (inode == atomic_load(&unreadable[i])) return -EIO;
     return sim_pread(context, handle, data, size, offset);
+}
+
+/* All segments that there are now. */
+static void make_unreadable(side *s)
+{
+    uint32_t count = 0;
+    (void)pthread_mutex_lock(&s->disk->mutex);
+    for (uint32_t i = 0; i < s->disk->now.count; i++) {
+        const sim_entry *entry = &s->disk->now.entries[i];
+        if (strstr(entry->name, ".seg") != NULL && count < UNREADABLE)
+            atomic_store(&unreadable[count++], entry->inode);
+    }
+    (void)pthread_mutex_unlock(&s->disk->mutex);
 }
 
 /* Retention goes on without what cannot be read for a day, but no failure counts that is over. */
@@ -797,14 +811,7 @@ static void what_is_not_read_for_a_day_is_lost(void **state)
     const mir_tlog_query_spec spec = spec_of(all_but_rate, HOUR_NS, START_NS, INT64_MAX);
     for (int turn = 0; turn < 3; turn++) {
         const bool for_good = turn == 2;
-        uint32_t count = 0;
-        (void)pthread_mutex_lock(&s->disk->mutex);
-        for (uint32_t i = 0; i < s->disk->now.count; i++) {
-            const sim_entry *entry = &s->disk->now.entries[i];
-            if (strstr(entry->name, ".seg") != NULL)
-                atomic_store(&unreadable[count++], entry->inode);
-        }
-        (void)pthread_mutex_unlock(&s->disk->mutex);
+        make_unreadable(s);
         put(&x, 0, START_NS + turn + 1);
         freeze(&x);
         for (int hour = 0; hour < (for_good ? 30 : 20); hour++) {
@@ -814,7 +821,7 @@ static void what_is_not_read_for_a_day_is_lost(void **state)
         }
         removed++;
         if (for_good) assert_int_equal(rows_removed(s), removed);
-        for (int i = 0; i < 16; i++) atomic_store(&unreadable[i], NULL);
+        for (int i = 0; i < UNREADABLE; i++) atomic_store(&unreadable[i], NULL);
         if (for_good) break;
         settle(&x);
         assert_int_equal(rows_removed(s), removed);
@@ -824,13 +831,80 @@ static void what_is_not_read_for_a_day_is_lost(void **state)
     end(&x);
 }
 
+/* The day of what cannot be read begins when it is met, and not when a clock said that was ahead. */
+static void what_is_not_read_for_a_day_is_lost_whatever_the_clock_said(void **state)
+{
+    (void)state;
+    fixture x;
+    begin(&x, 8);
+    side *s = &x.sides[1];
+    mir_tlog_close(s->tlog);
+    s->disk->files.pread = bad_pread;
+    side_open(s);
+    for (int64_t n = 0; n < 300; n++) put(&x, (uint32_t)n % DEVICES, START_NS + n * MINUTE_NS);
+    freeze(&x);
+    now_ns = START_NS + 30 * HOUR_NS;
+    settle(&x);
+    assert_int_equal(rows_removed(s), 300);
+    make_unreadable(s);
+    put(&x, 0, START_NS + 1);
+    freeze(&x);
+    now_ns += 10 * DAY_NS;
+    settle(&x);
+    now_ns -= 10 * DAY_NS;
+    for (int hour = 0; hour < 30; hour++) {
+        settle(&x);
+        if (hour < 20) assert_int_equal(rows_removed(s), 300);
+        now_ns += HOUR_NS;
+    }
+    assert_int_equal(rows_removed(s), 301);
+    for (int i = 0; i < UNREADABLE; i++) atomic_store(&unreadable[i], NULL);
+    end(&x);
+}
+
+/* Failures that were over each time do not add up to a day. */
+static void what_is_read_again_each_time_is_not_lost(void **state)
+{
+    (void)state;
+    fixture x;
+    begin(&x, 8);
+    side *s = &x.sides[1];
+    mir_tlog_close(s->tlog);
+    s->disk->files.pread = bad_pread;
+    side_open(s);
+    for (int64_t n = 0; n < 300; n++) put(&x, (uint32_t)n % DEVICES, START_NS + n * MINUTE_NS);
+    freeze(&x);
+    now_ns = START_NS + 30 * HOUR_NS;
+    settle(&x);
+    uint32_t removed = 300;
+    assert_int_equal(rows_removed(s), removed);
+    make_unreadable(s);
+    sim_inode *first[UNREADABLE];
+    for (int i = 0; i < UNREADABLE; i++) first[i] = atomic_load(&unreadable[i]);
+    for (int turn = 0; turn < 12; turn++) {
+        for (int i = 0; i < UNREADABLE; i++) atomic_store(&unreadable[i], first[i]);
+        put(&x, 0, START_NS + turn + 1);
+        freeze(&x);
+        settle(&x);
+        assert_int_equal(rows_removed(s), removed);
+        for (int i = 0; i < UNREADABLE; i++) atomic_store(&unreadable[i], NULL);
+        now_ns += 2 * HOUR_NS;
+        settle(&x);
+        assert_int_equal(rows_removed(s), ++removed);
+        now_ns += HOUR_NS;
+    }
+    const mir_tlog_query_spec spec = spec_of(all_but_rate, HOUR_NS, START_NS, INT64_MAX);
+    assert_true(compare(&x, &spec));
+    end(&x);
+}
+
 static int bad_open(void *context, const char *path, int *handle)
 {
     sim_disk *disk = context;
     (void)pthread_mutex_lock(&disk->mutex);
     const sim_entry *entry = sim_find(disk, path);
     bool bad = false;
-    for (int i = 0; i < 16 && entry != NULL; i++)
+    for (int i = 0; i < UNREADABLE && entry != NULL; i++)
         bad = bad || entry->inode == atomic_load(&unreadable[i]);
     (void)pthread_mutex_unlock(&disk->mutex);
     return bad ? -EIO : sim_open(context, path, handle);
@@ -863,7 +937,7 @@ static void late_rows_wait_for_what_a_start_could_not_open(void **state)
     put(&x, 0, START_NS + 1);
     freeze(&x);
     settle(&x);
-    for (int i = 0; i < 16; i++) atomic_store(&unreadable[i], NULL);
+    for (int i = 0; i < UNREADABLE; i++) atomic_store(&unreadable[i], NULL);
     side_reopen(s);
     assert_true(compare(&x, &spec));
     settle(&x);
@@ -1575,6 +1649,8 @@ int main(void)
         cmocka_unit_test(a_power_cut_at_any_change_loses_and_doubles_nothing),
         cmocka_unit_test(a_read_that_fails_loses_no_rollups),
         cmocka_unit_test(what_is_not_read_for_a_day_is_lost),
+        cmocka_unit_test(what_is_not_read_for_a_day_is_lost_whatever_the_clock_said),
+        cmocka_unit_test(what_is_read_again_each_time_is_not_lost),
         cmocka_unit_test(late_rows_wait_for_what_a_start_could_not_open),
         cmocka_unit_test(hours_far_apart_are_read_a_few_times),
         cmocka_unit_test(a_slice_that_is_read_again_leaves_nothing_out),

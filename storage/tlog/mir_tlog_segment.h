@@ -115,9 +115,10 @@ typedef struct mir_tlog_segment {
     /* The background's: */
     int64_t retain_ns; /* nothing for retention before */
     bool retain_gone;  /* retention has replaced it */
-    /* Retention could not read what it has of steps that more rows belong to: since when, and when it
-     * tried last; 0: it never could not. */
+    /* Retention could not read what it has of steps that more rows belong to: since when, where first,
+     * and when it tried last; 0: it never could not, or could read that later. */
     int64_t unread_ns;
+    uint64_t unread_place;
     int64_t unread_last_ns;
     atomic_bool damaged; /* a read met damage: it is left alone, so that it can be examined */
 } mir_tlog_segment;
