@@ -139,7 +139,7 @@ static void tell_waiters(mir_twin *twin, const char *error)
 static bool is_busy(const mir_twin *twin)
 {
     return twin->state == MIR_TWIN_LOADING || twin->writing || twin->pulling ||
-           twin->hello_parses || twin->beat_waits || twin->waiters.first != NULL ||
+           twin->readings != 0 || twin->beat_waits || twin->waiters.first != NULL ||
            twin->pull_waiters.first != NULL || twin->await.first != NULL;
 }
 
@@ -165,6 +165,17 @@ static void free_twin(mir_twin *twin)
     mir_schema_unref(twin->hello.schema);
     mir_schema_unref(twin->taken.schema);
     free(twin);
+}
+
+/* Where too many unknown ids speak: as soon as nothing comes back to this one. It may be gone then. */
+static void forget_surplus(mir_twin *twin)
+{
+    if (twin->state != MIR_TWIN_ABSENT || is_busy(twin) ||
+        mir_actors_of(twin->shard)->absent <= MIR_TWINS_ABSENT_MAX)
+        return;
+    mir_twin_telemetry_drop(twin, "telemetry refused",
+                            "the device is not provisioned (it sent no heartbeat)");
+    free_twin(twin);
 }
 
 void mir_twin_free_all(mir_shard *shard)
@@ -304,12 +315,7 @@ static void loaded(mir_shard *shard, mir_post *post)
     }
     end_await(twin);
     settle(twin);
-    if (twin->state == MIR_TWIN_ABSENT && mir_actors_of(shard)->absent > MIR_TWINS_ABSENT_MAX &&
-        !is_busy(twin)) {
-        mir_twin_telemetry_drop(twin, "telemetry refused",
-                                "the device is not provisioned (it sent no heartbeat)");
-        free_twin(twin);
-    }
+    forget_surplus(twin);
 }
 
 static void load_run(mir_job *job)
@@ -542,6 +548,7 @@ static void written(mir_shard *shard, mir_post *post)
         take_schema(twin, schema);
     }
     end_await(twin);
+    forget_surplus(twin);
 }
 
 /* On the shard of the lane. */
@@ -774,6 +781,7 @@ static void read_done(mir_shard *shard, mir_post *post)
     free(op);
     end_await(twin);
     settle(twin);
+    forget_surplus(twin);
 }
 
 static void read_run(mir_job *job)
