@@ -383,17 +383,29 @@ static int64_t next_time(const mir_tlog_scan *scan, int64_t at_ns)
     return next_ns;
 }
 
-static void reading_end(reading *r)
+/* All that counts, also what was counted and could not be had. */
+static void lists_free(reading *r)
 {
     (void)atomic_fetch_sub_explicit(r->scan->bytes, r->bytes, memory_order_relaxed);
-    mir_tlog_rollup_free(&r->table);
-    mir_arena_free(&r->texts);
+    r->bytes = 0;
     free(r->items);
     free(r->cells);
-    free(r->answered);
-    mir_tlog_columns_free(&r->columns);
     free(r->wanted.list);
     free(r->open.list);
+    r->items = NULL;
+    r->cells = NULL;
+    r->wanted = r->open = (open_steps){0};
+    r->item_count = r->item_capacity = 0;
+    r->cell_count = r->cell_capacity = 0;
+}
+
+static void reading_end(reading *r)
+{
+    lists_free(r);
+    mir_tlog_rollup_free(&r->table);
+    mir_arena_free(&r->texts);
+    free(r->answered);
+    mir_tlog_columns_free(&r->columns);
 }
 
 mir_status mir_tlog_rollup_totals(mir_tlog_scan *scan, mir_view device, int64_t first_ns,
@@ -422,6 +434,7 @@ mir_status mir_tlog_rollup_totals(mir_tlog_scan *scan, mir_view device, int64_t 
         status = slice_read(&r, device, at_ns, end_ns);
         if (r.bounded && !r.counted && (status == MIR_E_AGAIN || status == MIR_E_TOO_LARGE)) {
             slice_ns /= 2;
+            lists_free(&r);
             status = mir_tlog_gather_cut(&scan->gather, 0);
             continue;
         }
