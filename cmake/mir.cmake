@@ -25,10 +25,12 @@ target_compile_options(mir_flags INTERFACE
   -Wall -Wextra -Werror -Wshadow -Wpointer-arith -Wstrict-prototypes -Wmissing-prototypes
   -Wvla -Wundef -Wwrite-strings -Wformat=2 $<$<C_COMPILER_ID:GNU>:-Wno-format-truncation> -Wimplicit-fallthrough -fno-strict-aliasing
   -fno-omit-frame-pointer)
+set(MIR_TEST_SECONDS 120)
 if(MIR_SANITIZE STREQUAL "address")
   set(MIR_SANITIZE_FLAGS -fsanitize=address,undefined -fno-sanitize-recover=all)
 elseif(MIR_SANITIZE STREQUAL "thread")
   set(MIR_SANITIZE_FLAGS -fsanitize=thread)
+  set(MIR_TEST_SECONDS 300) # ten to thirty times as slow
   target_compile_definitions(mir_flags INTERFACE MIR_TSAN=1)
 elseif(MIR_SANITIZE STREQUAL "fuzz")
   set(MIR_SANITIZE_FLAGS -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all)
@@ -76,7 +78,7 @@ function(mir_library name)
         MIR_SOURCE_DIR="${PROJECT_SOURCE_DIR}" MIR_BINARY_DIR="${PROJECT_BINARY_DIR}")
       set_target_properties(${test} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/unit)
       add_test(NAME ${test} COMMAND ${test})
-      set_tests_properties(${test} PROPERTIES TIMEOUT 120)
+      set_tests_properties(${test} PROPERTIES TIMEOUT ${MIR_TEST_SECONDS})
     endforeach()
   endif()
 endfunction()
