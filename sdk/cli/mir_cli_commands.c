@@ -1456,7 +1456,8 @@ const mir_cli_command mir_cli_root = {
     "The server is found through --target, --admin, --context, the current context,\n"
     "$MIR_TARGET, $MIR_ADMIN, the admin socket of the default data directory, and\n"
     "at last 127.0.0.1:4222. $MIR_USER, $MIR_PASSWORD and $MIR_TOKEN log in.\n\n"
-    "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no server reachable.",
+    "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no server reachable, 4 the storage\n"
+    "is damaged (mir storage), 130 interrupted.",
     0,
     0,
     {NULL},

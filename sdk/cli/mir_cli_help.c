@@ -166,7 +166,8 @@ void mir_cli_man(FILE *out)
     (void)snprintf(summary, sizeof summary, "%s", mir_cli_root.summary);
     summary[0] = (char)tolower((unsigned char)summary[0]);
     roff(out, summary);
-    (void)fputs("\n.SH SYNOPSIS\n.B mir\n.I COMMAND\n[\\fIOPTION\\fR...] [\\fIARGUMENT\\fR...]\n"
+    (void)fputs("\n.SH SYNOPSIS\n.B mir\n[\\fIOPTION\\fR...] \\fICOMMAND\\fR\n[\\fIOPTION\\fR...] "
+                "[\\fIARGUMENT\\fR...]\n"
                 ".SH DESCRIPTION\n",
                 out);
     roff(out, mir_cli_root.text);
