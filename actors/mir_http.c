@@ -288,7 +288,8 @@ static void run_query(exchange *e)
     count(&http->counters->rows, info.rows);
     if (info.damaged) {
         count(&http->counters->damaged, 1);
-        mir_log_warn("the answer to a query over HTTP is incomplete: damaged chunks were left out");
+        mir_log_warn("the answer to a query over HTTP is incomplete: damaged chunks were left out; "
+                     "`mir storage verify` says which");
     }
     e->code = status == MIR_OK ? MHD_HTTP_OK : MHD_HTTP_BAD_REQUEST;
     if (atomic_load(&e->timed_out)) {

@@ -406,6 +406,18 @@ static void put_server_problems(mir_bytes *json, const mir_hub *hub, const mir_t
                        log->full_rows, (double)log->full_ns / MIR_NS_PER_S, log->full_share);
         put_problem(json, "", "log full", log->full_rows, wall_ns, text);
     }
+    if (log->corrupt_chunks != 0 || log->corrupt_frames != 0 || log->files_missing != 0) {
+        char missing[96] = "";
+        if (log->files_missing != 0)
+            (void)snprintf(missing, sizeof missing, " (%" PRIu32 " file%s missing or set aside)",
+                           log->files_missing, log->files_missing == 1 ? " is" : "s are");
+        (void)snprintf(text, sizeof text,
+                       "stored telemetry is damaged%s: answers leave that out, and say so; "
+                       "`mir storage verify` says what it is, `mir storage repair` what to do",
+                       missing);
+        const uint64_t met = log->corrupt_chunks + log->corrupt_frames;
+        put_problem(json, "", "telemetry damaged", met != 0 ? met : 1, wall_ns, text);
+    }
     if (log->clock.ahead_ns != 0) {
         const double day_ns = 86400.0 * MIR_NS_PER_S;
         (void)snprintf(

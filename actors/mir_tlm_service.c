@@ -514,8 +514,9 @@ static void query_answer(mir_request *request, const mir_tlog_query_spec *spec,
     if (status == MIR_OK) {
         if (info.chunks_corrupt != 0) {
             mir_log_warn("the answer to a telemetry query of %s is incomplete: %" PRIu64
-                         " damaged chunks were left out",
-                         of->measurement, info.chunks_corrupt);
+                         " damaged chunk%s left out; `mir storage verify` says which",
+                         of->measurement, info.chunks_corrupt,
+                         info.chunks_corrupt == 1 ? " was" : "s were");
         }
         if (table.bytes.size == 0)
             mir_request_answer_text(request, response);

@@ -506,7 +506,7 @@ int mir_cli_telemetry_export(mir_cli *cli, const mir_cli_command *command, const
                      path != NULL ? path : "");
     if (code == MIR_EXIT_OK && at.damaged > 0)
         code = mir_cli_fail("some rows are missing: the server has %" PRIu64
-                            " damaged chunk%s of rows; `mir status` says more",
+                            " damaged chunk%s of rows; `mir storage verify` says which",
                             at.damaged, at.damaged == 1 ? "" : "s");
     if (code == MIR_EXIT_OK && at.rollups_until_ns != INT64_MIN) {
         char text[64];

@@ -293,8 +293,8 @@ int mir_cli_query_check(const MirApi__V1__QueryTelemetry *answer)
 {
     mir_cli_query_note_rollups(answer->rollups_until);
     if (answer->damaged_chunks == 0) return MIR_EXIT_OK;
-    return mir_cli_fail("this is not all: %llu piece%s of stored rows cannot be read; the server's "
-                        "log says which",
+    return mir_cli_fail("this is not all: %llu piece%s of stored rows cannot be read; "
+                        "`mir storage verify` says which",
                         (unsigned long long)answer->damaged_chunks,
                         answer->damaged_chunks == 1 ? "" : "s");
 }

@@ -844,6 +844,7 @@ void mir_tlog_stats_read(mir_tlog *tlog, mir_tlog_stats *stats, mir_error *troub
     made.torn_bytes_cut = read_counter(&tlog->torn_bytes_cut);
     made.corrupt_frames = read_counter(&tlog->corrupt_frames);
     made.corrupt_chunks = read_counter(&tlog->corrupt_chunks);
+    made.files_missing = tlog->files_missing;
     made.sync_errors = read_counter(&tlog->sync_errors);
     made.write_errors += read_counter(&tlog->write_errors);
     const int64_t now = mir_clock_mono_ns();

@@ -368,6 +368,7 @@ typedef struct mir_tlog_stats {
     uint64_t torn_bytes_cut;   /* at open */
     uint64_t corrupt_frames;   /* regions of logs, at open */
     uint64_t corrupt_chunks;   /* reads that met a damaged chunk, index or file */
+    uint32_t files_missing;    /* set aside, or unreadable at the start: all answers are partial */
     uint64_t sync_errors;
     uint64_t write_errors; /* of logs and segments */
     int64_t sync_lag_ns;   /* age of the oldest row that is not known to be on the disk */

@@ -307,6 +307,39 @@ def test_a_repair_keeps_what_can_be_read(launch, loop, name):
             assert len(missing) == done["rows_lost"] == max(missing) - min(missing) + 1
 
 
+def test_damage_is_told_until_it_is_repaired(launch, loop, name):
+    kind = readings_kind(name)
+    server = launch(SETTINGS, shards=1)
+    streams = with_segments(loop, server, name, kind)
+    data = data_of(server)
+
+    def told():
+        return [one["text"] for one in status_of(server)["problems"] if one["kind"] == "telemetry damaged"]
+
+    server.stop()
+    segments = sorted((data / "telemetry").glob("*.seg"), key=lambda path: path.stat().st_size)
+    flipped(segments[-1], 100)
+    server.start()
+    with heard_by(loop, server) as bus:
+        for stream in streams:
+            rows_between(bus, kind, stream.device, 0, stream.sent)
+    (text,) = told()
+    assert text.startswith("stored telemetry is damaged: ") and "mir storage verify" in text
+    shown = subprocess.run([BINARY, "status", "-t", f"127.0.0.1:{server.address[1]}"], capture_output=True, text=True, check=False)
+    assert "telemetry damaged: stored telemetry is damaged" in shown.stdout.splitlines()[0]
+    # A file that is missing is known from the start on, and from later ones.
+    server.stop()
+    segments[-1].unlink()
+    for _ in range(2):
+        server.start()
+        (text,) = told()
+        assert text.startswith("stored telemetry is damaged (1 file is missing or set aside): ")
+        server.stop()
+    storage("repair", "--data", data)
+    server.start()
+    assert told() == []
+
+
 def test_without_a_data_directory_it_says_how_to_name_one(tmp_path):
     for command in (["verify"], ["repair"], ["stats"], ["backup", tmp_path / "backup"]):
         found = subprocess.run([BINARY, "storage", *command], capture_output=True, text=True, check=False,
